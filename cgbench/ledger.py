@@ -1,0 +1,92 @@
+"""The ledger of energy evaluations: every evaluation is charged here before it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from cgbench.errors import UserError
+
+__all__ = ["BudgetExhausted", "Ledger"]
+
+
+class BudgetExhausted(Exception):
+    """The next evaluations would pass the budget; they have been neither made nor counted."""
+
+
+class Ledger:
+    """Counts energy evaluations by phase and keeps them within a budget.
+
+    One evaluation is the potential at one configuration, with or without its gradient.
+
+    Parameters
+    ----------
+    budget
+        Largest number of evaluations allowed, or None for no bound.
+
+    Raises
+    ------
+    UserError
+        If the budget is not a positive number.
+    """
+
+    def __init__(self, budget: int | None = None) -> None:
+        if budget is not None and budget <= 0:
+            raise UserError(f"budget must be a positive number of energy evaluations, not {budget}")
+        self.budget = budget
+        self._by_phase: dict[str, int] = {}
+        self._phase: str = "unassigned"
+
+    @property
+    def total(self) -> int:
+        """Evaluations so far, all phases together."""
+        return sum(self._by_phase.values())
+
+    @property
+    def by_phase(self) -> Mapping[str, int]:
+        """Evaluations so far in each phase (a copy)."""
+        return dict(self._by_phase)
+
+    @property
+    def remaining(self) -> int | None:
+        """Evaluations left in the budget, or None without one."""
+        return None if self.budget is None else self.budget - self.total
+
+    @property
+    def current_phase(self) -> str:
+        """Name of the phase that evaluations are charged to now."""
+        return self._phase
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Charge what happens inside to the phase `name`."""
+        before, self._phase = self._phase, name
+        try:
+            yield
+        finally:
+            self._phase = before
+
+    def charge(self, evaluations: int) -> None:
+        """Count evaluations about to be made.
+
+        Raises
+        ------
+        BudgetExhausted
+            Before the budget is passed; nothing is counted then.
+        """
+        if evaluations < 0:
+            raise ValueError(f"cannot charge {evaluations} evaluations")
+        if self.budget is not None and self.total + evaluations > self.budget:
+            raise BudgetExhausted(
+                f"{evaluations} more evaluations would pass the budget of {self.budget} ({self.total} spent)"
+            )
+        if evaluations:
+            self._by_phase[self._phase] = self._by_phase.get(self._phase, 0) + evaluations
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the counts by phase (the budget is the run's, not the state's)."""
+        return dict(self._by_phase)
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Take back counts that `state_dict` returned."""
+        self._by_phase = {str(phase): int(count) for phase, count in state.items()}

@@ -1,0 +1,194 @@
+"""The Method contract, and Problem: all that a method may see of a system."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from cgbench.ledger import Ledger
+from cgbench.pmf import PMF, CollectiveVariables
+
+if TYPE_CHECKING:
+    import torch
+
+    from cgbench.streams import Streams
+    from cgbench.system import Coordinates, System
+
+__all__ = ["Method", "MethodConfig", "Problem"]
+
+
+class MethodConfig(BaseModel):
+    """Base of every method's configuration: unknown keys are errors, values are checked, nothing changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Problem:
+    """What a method may see of a system: everything but the truth, and energies only at a price.
+
+    Parameters
+    ----------
+    system
+        The system to compute the PMF of.
+    ledger
+        Charged with every evaluation before it is made.
+    """
+
+    def __init__(self, system: System, ledger: Ledger) -> None:
+        self._system = system
+        self._ledger = ledger
+        self._nonfinite: torch.Tensor | int = 0
+
+    @property
+    def cvs(self) -> CollectiveVariables:
+        """Collective variables, their domain and the grid of the PMF."""
+        return self._system.cvs
+
+    @property
+    def temperature(self) -> float:
+        """Temperature in kelvin."""
+        return self._system.temperature
+
+    @property
+    def traits(self) -> frozenset[str]:
+        """Traits of the system."""
+        return self._system.traits
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """The bijection between configurations and ``(s, y)``; pure geometry, free of charge."""
+        return self._system.coordinates
+
+    @property
+    def coordinate_sets(self) -> Mapping[str, Coordinates]:
+        """All coordinate systems of the system by name."""
+        return self._system.coordinate_sets
+
+    @property
+    def masses(self) -> torch.Tensor | None:
+        """Atomic masses in dalton ``[atoms]``, or None."""
+        return self._system.masses
+
+    @property
+    def device(self) -> str:
+        """Device that configurations should live on."""
+        return self._system.device
+
+    def initial_configuration(self) -> torch.Tensor:
+        """A minimum of the energy to start from."""
+        return self._system.initial_configuration()
+
+    def collective_variables(self, x: torch.Tensor) -> torch.Tensor:
+        """Collective variables ``[batch, cvs]`` of configurations; free of charge."""
+        return self._system.collective_variables(x)
+
+    def compile(self) -> None:
+        """Say that many evaluations are to come: compiling the energy pays."""
+        self._system.compile()
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Context in which evaluations are charged to the phase `name`."""
+        return self._ledger.phase(name)
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations charged so far."""
+        return self._ledger.total
+
+    @property
+    def remaining(self) -> int | None:
+        """Evaluations left in the budget, or None without one."""
+        return self._ledger.remaining
+
+    @property
+    def nonfinite_energies(self) -> int:
+        """How many of the energies returned so far were not finite."""
+        return int(self._nonfinite)
+
+    def reduced_energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Reduced energies ``[batch]`` and gradients, one evaluation per configuration.
+
+        Raises
+        ------
+        BudgetExhausted
+            Before anything is evaluated, if the budget would be passed.
+        """
+        self._ledger.charge(len(x))
+        energy, gradient = self._system.reduced_energy_and_gradient(x)
+        self._nonfinite = self._nonfinite + (~energy.isfinite()).sum()
+        return energy, gradient
+
+    def reduced_energy(self, x: torch.Tensor) -> torch.Tensor:
+        """Differentiable reduced energies ``[batch]``; one evaluation per configuration, backward free."""
+        from cgbench.gate import EnergyWithGradient
+
+        energy: torch.Tensor = EnergyWithGradient.apply(x, self.reduced_energy_and_gradient)
+        return energy
+
+
+class Method(ABC):
+    """A way to compute the PMF.
+
+    Parameters
+    ----------
+    problem
+        The system as far as a method may see it.
+    config
+        An instance of the class's `Config`.
+    streams
+        Seeded generators by name.
+
+    Attributes
+    ----------
+    name
+        Registered name.
+    requires
+        Traits a system must have.
+    Config
+        Pydantic model of the settings.
+    uncounted_in_publication
+        Phases that the method's publication leaves out of its own count.
+    status
+        One line for the progress bar; may not depend on the truth.
+    """
+
+    name: ClassVar[str]
+    requires: ClassVar[frozenset[str]] = frozenset()
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    uncounted_in_publication: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, problem: Problem, config: Any, streams: Streams) -> None:
+        self.problem = problem
+        self.config = config
+        self.streams = streams
+        self.status: str = "starting"
+        self.progress: float | None = None
+
+    @abstractmethod
+    def estimates(self) -> Iterator[PMF]:
+        """Yield the current PMF wherever the method could stop; end by a criterion without the truth."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to go on bit-identically after a yield.
+
+        Only tensors, numbers, strings, None, and lists, tuples and dicts of these: checkpoints load no code.
+        """
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` returned; `estimates` then goes on from there."""
+
+    def diagnostics(self) -> dict[str, Any]:
+        """Return JSON-able numbers for the record: effective sample sizes, warnings and the like."""
+        return {}
+
+    def extra_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return named arrays for ``pmf.npz`` that figures need."""
+        return {}
+

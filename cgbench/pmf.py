@@ -1,0 +1,200 @@
+"""Collective variables and the potential of mean force on their grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["PMF", "CollectiveVariables"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CollectiveVariables:
+    """Names, domain and grid of the collective variables (CVs).
+
+    Attributes
+    ----------
+    names
+        One name per CV, e.g. ``("phi", "psi")``.
+    lower, upper
+        Bounds of the domain; for a periodic CV exactly one period.
+    periodic
+        Whether the domain closes on itself.
+    bins
+        Number of bins of the PMF grid along each CV.
+    unit
+        Unit of the bounds: "rad" for angles.
+    """
+
+    names: tuple[str, ...]
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+    periodic: tuple[bool, ...]
+    bins: tuple[int, ...] = field(default=())
+    unit: str = "rad"
+
+    def __post_init__(self) -> None:
+        if not self.bins:
+            object.__setattr__(self, "bins", (100,) * len(self.names))
+        lengths = {len(self.names), len(self.lower), len(self.upper), len(self.periodic), len(self.bins)}
+        if lengths != {len(self.names)}:
+            raise ValueError("names, lower, upper, periodic and bins must have one entry per CV")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def edges(self, axis: int) -> Array:
+        """Bin edges along one CV, shape ``[bins + 1]``."""
+        return np.linspace(self.lower[axis], self.upper[axis], self.bins[axis] + 1)
+
+    def centers(self, axis: int, subdivisions: int = 1) -> Array:
+        """Bin centres along one CV, or those of each bin cut into `subdivisions` equal parts."""
+        count = self.bins[axis] * subdivisions
+        width = (self.upper[axis] - self.lower[axis]) / count
+        return np.asarray(self.lower[axis] + width * (np.arange(count) + 0.5))
+
+    def grid(self, subdivisions: int = 1) -> Array:
+        """All grid points, shape ``[points, cvs]``, first CV slowest."""
+        axes = [self.centers(axis, subdivisions) for axis in range(len(self))]
+        return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(self))
+
+    def wrap(self, s: ArrayLike) -> Array:
+        """Map periodic CVs into their domain, ``[lower, upper)``; others unchanged.
+
+        Parameters
+        ----------
+        s
+            Values, shape ``[..., cvs]``.
+        """
+        values = np.array(s, dtype=np.float64)
+        for axis, periodic in enumerate(self.periodic):
+            if periodic:
+                low, high = self.lower[axis], self.upper[axis]
+                column = low + np.mod(values[..., axis] - low, high - low)
+                values[..., axis] = np.where(column >= high, low, column)
+        return values
+
+    def histogram(self, s: ArrayLike, weights: ArrayLike | None = None) -> Array:
+        """Histogram of samples on the grid; samples outside a non-periodic domain are left out.
+
+        Parameters
+        ----------
+        s
+            Samples, shape ``[samples, cvs]``.
+        weights
+            One weight per sample, or None for counts.
+        """
+        edges = [self.edges(axis) for axis in range(len(self))]
+        counts, _ = np.histogramdd(
+            self.wrap(s), bins=edges, weights=None if weights is None else np.asarray(weights)
+        )
+        return np.asarray(counts, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class PMF:
+    """A potential of mean force, as the probability of each bin of the CV grid.
+
+    The probability of a bin is the *integral* of the density over it, not the density at its centre, so
+    that estimates from histograms and from functions mean the same thing.
+
+    Attributes
+    ----------
+    cvs
+        The collective variables and their grid.
+    probability
+        Probability of each bin, shape ``cvs.bins``; normalised on construction.
+    free_energy_std
+        Standard error of the free energy in kT, same shape, where the method has one.
+
+    Raises
+    ------
+    ValueError
+        If the shape is wrong, or a probability is negative, not finite, or all are zero.
+    """
+
+    cvs: CollectiveVariables
+    probability: Array
+    free_energy_std: Array | None = None
+
+    def __post_init__(self) -> None:
+        p = np.asarray(self.probability, dtype=np.float64)
+        if p.shape != self.cvs.bins:
+            raise ValueError(f"probability has shape {p.shape}, the grid of {self.cvs.names} is {self.cvs.bins}")
+        if not np.all(np.isfinite(p)) or np.any(p < 0) or p.sum() <= 0:
+            raise ValueError("probabilities must be finite, not negative, and not all zero")
+        object.__setattr__(self, "probability", p / p.sum())
+        if self.free_energy_std is not None:
+            std = np.asarray(self.free_energy_std, dtype=np.float64)
+            if std.shape != self.cvs.bins:
+                raise ValueError(f"free_energy_std has shape {std.shape}, the grid is {self.cvs.bins}")
+            object.__setattr__(self, "free_energy_std", std)
+
+    @cached_property
+    def free_energy(self) -> Array:
+        """Free energy of each bin in kT with minimum 0; infinite where the probability is zero."""
+        with np.errstate(divide="ignore"):
+            energy = -np.log(self.probability)
+        return np.asarray(energy - energy.min())
+
+    def centers(self, axis: int) -> Array:
+        """Bin centres along one CV."""
+        return self.cvs.centers(axis)
+
+    @classmethod
+    def from_counts(
+        cls, cvs: CollectiveVariables, counts: ArrayLike, pseudocount: float = 0.5, std: Array | None = None
+    ) -> PMF:
+        """Estimate from a histogram, with `pseudocount` added to every bin.
+
+        One half is the Jeffreys prior of a multinomial; it keeps the estimate positive on the whole grid.
+        """
+        return cls(cvs, np.asarray(counts, dtype=np.float64) + pseudocount, std)
+
+    @classmethod
+    def from_function(
+        cls,
+        cvs: CollectiveVariables,
+        free_energy: Callable[[Array], ArrayLike],
+        subdivisions: int = 4,
+        std: Array | None = None,
+    ) -> PMF:
+        """Integrate ``exp(-free_energy(s))`` over each bin by the midpoint rule.
+
+        Parameters
+        ----------
+        free_energy
+            Maps points ``[points, cvs]`` to free energies ``[points]`` in kT, up to a constant.
+        subdivisions
+            Midpoints per bin and CV.
+        """
+        values = np.asarray(free_energy(cvs.grid(subdivisions)), dtype=np.float64)
+        density = np.exp(-(values - values.min()))
+        shape: list[int] = []
+        for bins in cvs.bins:
+            shape += [bins, subdivisions]
+        return cls(cvs, density.reshape(shape).sum(axis=tuple(range(1, 2 * len(cvs), 2))), std)
+
+    def population(self, mask: NDArray[np.bool_]) -> float:
+        """Probability of the bins selected by a boolean `mask` over the grid."""
+        return float(self.probability[mask].sum())
+
+    def arrays(self) -> dict[str, Array]:
+        """Named arrays of a ``pmf.npz`` file."""
+        named: dict[str, Array] = {"probability": self.probability, "free_energy": self.free_energy}
+        named |= {f"centers_{axis}": self.centers(axis) for axis in range(len(self.cvs))}
+        if self.free_energy_std is not None:
+            named["free_energy_std"] = self.free_energy_std
+        return named
+
+
+def basin_mask(cvs: CollectiveVariables, contains: Callable[[Sequence[Array]], ArrayLike]) -> NDArray[np.bool_]:
+    """Evaluate a basin's definition at the bin centres, shape ``cvs.bins``."""
+    columns = cvs.grid().T
+    return np.asarray(contains(list(columns)), dtype=bool).reshape(cvs.bins)

@@ -1,0 +1,215 @@
+"""The System contract: a Boltzmann density, its collective variables and its coordinates."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgbench.pmf import PMF, CollectiveVariables
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Basin", "Check", "Coordinates", "Reference", "System"]
+
+
+@dataclass(frozen=True)
+class Basin:
+    """A named region of the CV domain, for free-energy differences.
+
+    Attributes
+    ----------
+    name
+        Name in the field's words, e.g. "C7ax".
+    contains
+        Maps the list of CV columns (arrays of equal shape) to a boolean array.
+    """
+
+    name: str
+    contains: Callable[[Sequence[NDArray[np.float64]]], NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A ground-truth PMF and how well it is known.
+
+    Attributes
+    ----------
+    pmf
+        The reference PMF.
+    standard_error
+        Standard error of each bin's probability, or None for an exact reference.
+    noise_floor
+        Forward KLD that the reference's own noise causes; 0 for an exact one.
+    source
+        One line: how it was made.
+    sha256
+        Hash of the file or of the defining arrays.
+    """
+
+    pmf: PMF
+    standard_error: NDArray[np.float64] | None
+    noise_floor: float
+    source: str
+    sha256: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Check:
+    """Outcome of one self-check, for ``cgbench doctor``."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class Coordinates(ABC):
+    """A bijection between configurations ``x`` (up to rigid motion) and ``(s, y)``.
+
+    ``s`` are the collective variables, ``y`` the fine-grained rest in scaled units: about one thermal
+    width where not periodic, radians where periodic.
+
+    Attributes
+    ----------
+    names
+        Name of each fine-grained coordinate.
+    periodic
+        Which fine-grained coordinates are periodic, boolean ``[fine]``.
+    lower, upper
+        Domain of each fine-grained coordinate, ``[fine]``, float64; one period where periodic. A `y`
+        outside is no configuration at all (a negative distance, say).
+    """
+
+    names: tuple[str, ...]
+    periodic: torch.Tensor
+    lower: torch.Tensor
+    upper: torch.Tensor
+
+    @abstractmethod
+    def to_cartesian(self, s: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Build configurations.
+
+        Parameters
+        ----------
+        s
+            Collective variables, ``[batch, cvs]``.
+        y
+            Fine-grained coordinates, ``[batch, fine]``.
+
+        Returns
+        -------
+        x, log_abs_det_jacobian
+            Configurations, and ``ln|det dx/d(s, y)|`` ``[batch]`` up to one constant (rigid motion
+            integrated out). Differentiable.
+        """
+
+    @abstractmethod
+    def to_internal(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Measure configurations: the inverse of `to_cartesian`.
+
+        Returns
+        -------
+        s, y, log_abs_det_jacobian
+            With ``ln|det d(s, y)/dx|``: minus that of `to_cartesian`.
+        """
+
+    def in_domain(self, y: torch.Tensor) -> torch.Tensor:
+        """Whether each ``y`` ``[batch, fine]`` lies within `lower` and `upper`, boolean ``[batch]``."""
+        import torch
+
+        lower, upper = self.lower.to(y), self.upper.to(y)
+        inside: torch.Tensor = ((y >= lower) & (y <= upper) | self.periodic.to(y.device)).all(dim=-1)
+        return inside
+
+    @abstractmethod
+    def in_state_space(self, x: torch.Tensor) -> torch.Tensor:
+        """Whether each configuration belongs to the system's state space (chirality, say), ``[batch]``."""
+
+
+class System(ABC):
+    """A molecule or model potential at a temperature.
+
+    Energies are reduced (in kT), lengths in nm (or the model's unit), angles in radians in [-pi, pi).
+
+    Attributes
+    ----------
+    name
+        Registered name.
+    version
+        Raised by any change to the density or to the reference; part of every record.
+    temperature
+        In kelvin (for model potentials: 1/beta in the model's unit).
+    cvs
+        Collective variables and the grid of the PMF.
+    basins
+        Named regions, the referee's business alone.
+    traits
+        What methods may ask for: "gradient", "coordinates", "molecular" (masses and physical time).
+    engines
+        Names of the engines that can compute the energy; the first is the default.
+    coordinates
+        The bijection between configurations and ``(s, y)``.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    temperature: float
+    cvs: CollectiveVariables
+    basins: tuple[Basin, ...] = ()
+    traits: frozenset[str] = frozenset()
+    engines: ClassVar[tuple[str, ...]] = ("torch",)
+    coordinates: Coordinates
+
+    def __init__(self, *, engine: str | None = None, device: str = "cpu") -> None:
+        from cgbench.errors import UserError, choices
+
+        self.engine = self.engines[0] if engine is None else engine
+        if self.engine not in self.engines:
+            raise UserError(f"system {self.name} has no engine {engine!r}: choose from {choices(self.engines)}")
+        self.device = device
+
+    @property
+    def coordinate_sets(self) -> Mapping[str, Coordinates]:
+        """All coordinate systems by name; "default" is `coordinates`."""
+        return {"default": self.coordinates}
+
+    @property
+    def masses(self) -> torch.Tensor | None:
+        """Atomic masses in dalton ``[atoms]``, or None where there is no dynamics."""
+        return None
+
+    @abstractmethod
+    def initial_configuration(self) -> torch.Tensor:
+        """A minimum of the energy to start from, ``[atoms, 3]`` (or ``[dims]``), float64."""
+
+    @abstractmethod
+    def reduced_energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Reduced energies ``[batch]`` and their gradients (shape of `x`), in the dtype of `x`."""
+
+    def reduced_energy(self, x: torch.Tensor) -> torch.Tensor:
+        """Reduced energies ``[batch]``; differentiable once (the gradient comes with the energy)."""
+        from cgbench.gate import EnergyWithGradient
+
+        energy: torch.Tensor = EnergyWithGradient.apply(x, self.reduced_energy_and_gradient)
+        return energy
+
+    @abstractmethod
+    def collective_variables(self, x: torch.Tensor) -> torch.Tensor:
+        """Collective variables ``[batch, cvs]`` of configurations."""
+
+    @abstractmethod
+    def reference(self) -> Reference:
+        """The ground-truth PMF. Only `cgbench.referee` calls this."""
+
+    def compile(self) -> None:  # noqa: B027 - optional hook
+        """Prepare for a long run (torch.compile where it is available); results stay the same function."""
+
+    def self_check(self) -> list[Check]:
+        """Quick checks for ``cgbench doctor``: engines agree, gradients are right."""
+        return []

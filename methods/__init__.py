@@ -1,0 +1,1 @@
+"""Methods that compute the potential of mean force, and what they share."""

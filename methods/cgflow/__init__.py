@@ -1,0 +1,1 @@
+"""Conditional coarse-grained flows: active learning and grid conditioning."""

@@ -1,0 +1,469 @@
+"""Our own recipe: a harmonic warm start, path gradients, and every sample a label."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from nflows.transforms.base import CompositeTransform
+from pydantic import Field
+
+from cgbench.method import MethodConfig, Problem
+from cgbench.pmf import PMF
+from cgbench.streams import Streams
+from methods.cgflow.affine import fit_to_atlas
+from methods.cgflow.basis import FourierBasis
+from methods.cgflow.exploration import Walk, broaden, difference, farthest_points, walk
+from methods.cgflow.harmonic import Atlas
+from methods.cgflow.labels import LabelStore
+from methods.cgflow.surrogate import FourierSurrogate
+from methods.cgflow.target import ConditionalTarget
+from methods.cgflow.training import path_gradient_step, set_learning_rate
+from methods.flows.build import ConditionalFlow, spline_coupling_flow
+from methods.flows.distributions import UniformGaussian
+
+__all__ = ["AtlasConfig", "HarmonicConfig", "HarmonicRecipe"]
+
+
+class AtlasConfig(MethodConfig):
+    """How the harmonic atlas grows over the domain of the collective variables (CVs)."""
+
+    grid: int | None = Field(None, ge=2, description="points per CV of a regular grid; None: active learning")
+    max_points: int = Field(80, ge=1)
+    batch: int = Field(6, ge=1, description="points relaxed together")
+    min_distance: float = Field(0.5, gt=0, description="least distance of a new point from the others")
+    relax_steps: int = Field(25, ge=0)
+    relax_tolerance: float = Field(0.1, gt=0, description="kT")
+    stiffness_floor: float = Field(0.05, gt=0, description="least eigenvalue of a Hessian, scaled units")
+    stiffness_offset: float = Field(0.02, ge=0)
+    smoothness: float = Field(1e-3, gt=0)
+    length_scale: float = Field(1.0, gt=0)
+    amplitude: float = Field(6.0, gt=0, description="kT")
+    noise: float = Field(0.5, gt=0, description="kT")
+    ceiling: float = Field(25.0, gt=0, description="kT; higher values of the PMF are cut here")
+    walkers: int = Field(200, ge=1)
+    walk_step: float = Field(0.15, gt=0)
+    walk_steps: int = Field(5000, ge=1)
+    threshold: float = Field(3.0, gt=0, description="kT")
+    temperature_factor: float = Field(1.5, ge=1)
+
+
+class FlowConfig(MethodConfig):
+    """Shape of the flow on top of the conditional Gaussian."""
+
+    feature_order: int = Field(3, ge=0, description="total order of the Fourier features of s")
+    num_couplings: int = Field(6, ge=0)
+    hidden_features: int = Field(96, ge=1)
+    num_blocks: int = Field(1, ge=0)
+    num_bins: int = Field(8, ge=2)
+
+
+class TrainingConfig(MethodConfig):
+    """Training by energy with path gradients."""
+
+    rounds: int = Field(6, ge=1, description="a round ends with an estimate")
+    steps_per_round: int = Field(25, ge=1)
+    batch: int = Field(128, ge=1)
+    learning_rate: float = Field(7e-4, gt=0)
+    gaussian_learning_rate: float = Field(5e-4, gt=0)
+    clip_norm: float = Field(40.0, gt=0)
+
+
+class LabelConfig(MethodConfig):
+    """Sampling of labels once the flow is trained, and when to stop."""
+
+    batch: int = Field(4000, ge=1)
+    max_rounds: int = Field(10, ge=1)
+    target_kld: float = Field(5e-4, gt=0, description="stop when the posterior expects a KLD below this")
+    truncation: float = Field(50.0, gt=1, description="weights are cut at this multiple of the fit")
+    softness: float = Field(2.0, gt=0, description="s is drawn from exp(-A / softness)")
+    ceiling: float = Field(12.0, gt=0, description="kT; no s is drawn where the PMF is higher")
+    uniform_share: float = Field(0.1, ge=0, le=1)
+
+
+class SurrogateConfig(MethodConfig):
+    """The Bayesian Fourier model of the PMF."""
+
+    order: int = Field(8, ge=1)
+    length_scales: tuple[float, ...] = Field((0.35, 0.5, 0.7, 1.0), min_length=1)
+    amplitude: float = Field(2.0, gt=0, description="kT, about the harmonic estimate")
+    threshold: float = Field(0.4, gt=0, description="kT; the walk stops where the spread is larger")
+    walkers: int = Field(100, ge=1)
+    walk_step: float = Field(0.1, gt=0)
+    walk_steps: int = Field(1000, ge=1)
+    new_points: int = Field(15, ge=1)
+    radius: float = Field(0.3, gt=0)
+    share: float = Field(0.3, ge=0, le=1, description="of the labels, drawn around the new points")
+
+
+class HarmonicConfig(MethodConfig):
+    """Settings of the harmonic recipe."""
+
+    kind: Literal["harmonic"] = "harmonic"
+    coordinates: str = "default"
+    atlas: AtlasConfig = AtlasConfig()
+    flow: FlowConfig = FlowConfig()
+    training: TrainingConfig = TrainingConfig()
+    surrogate: SurrogateConfig = SurrogateConfig()
+    labels: LabelConfig = LabelConfig()
+
+
+class HarmonicRecipe:
+    """State and steps of the recipe; `estimates` drives them.
+
+    Parameters
+    ----------
+    problem, config, streams
+        As for `cgbench.method.Method`.
+    """
+
+    def __init__(self, problem: Problem, config: HarmonicConfig, streams: Streams) -> None:
+        self.problem, self.config, self.streams = problem, config, streams
+        self.cvs = problem.cvs
+        self.target = ConditionalTarget(problem, problem.coordinate_sets[config.coordinates])
+        self.coordinates = self.target.coordinates
+        self.basis = FourierBasis(self.cvs, config.flow.feature_order)
+        self.atlas = Atlas.empty(len(self.cvs), self.target.size)
+        self.atlas_model = FourierSurrogate(
+            self.cvs, config.surrogate.order, config.atlas.length_scale, config.atlas.amplitude
+        )
+        self.surrogate = self._fresh_surrogate()
+        self.labels = LabelStore(len(self.cvs))
+        self.flow: ConditionalFlow | None = None
+        self.optimiser: torch.optim.Optimizer | None = None
+        self.stage: str = "atlas"
+        self.round: int = 0
+        self.new_points = torch.zeros(0, len(self.cvs), dtype=torch.float64)
+        self.history: list[dict[str, Any]] = []
+        self.status = "starting"
+        self.progress: float | None = None
+
+    # ---- the loop -------------------------------------------------------------------------------
+
+    def estimates(self) -> Iterator[PMF]:
+        """Yield the PMF after the atlas, after each round of training and after each round of labels."""
+        if self.stage == "atlas":
+            with self.problem.phase("warm_start"):
+                self._grow_atlas()
+            self._start_flow()
+            self.stage = "train"
+            yield self._pmf()
+        while self.stage == "train":
+            with self.problem.phase("train"):
+                self._train_round()
+            self._fit_surrogate()
+            self._explore()
+            self.round += 1
+            if self.round == self.config.training.rounds:
+                self.stage, self.round = "label", 0
+            yield self._pmf()
+        while self.stage == "label":
+            if self._finished():
+                self.stage = "done"
+                break
+            with self.problem.phase("label"):
+                self._label_round()
+            self._fit_surrogate()
+            self._explore()
+            self.round += 1
+            yield self._pmf()
+
+    def _finished(self) -> bool:
+        settled = len(self.new_points) == 0 and self.expected_kld() <= self.config.labels.target_kld
+        return settled or self.round >= self.config.labels.max_rounds
+
+    # ---- the harmonic atlas ---------------------------------------------------------------------
+
+    def _grow_atlas(self) -> None:
+        config = self.config.atlas
+        x = self.problem.initial_configuration()[None].double()
+        s, y, _ = self.coordinates.to_internal(x)
+        unit = torch.eye(self.target.size, dtype=torch.float64)[None]
+        self.atlas = self._chart(s, y, unit, steps=config.relax_steps)
+        while len(self.atlas) < config.max_points:
+            chosen = self._grid_neighbours() if config.grid else self._uncertain_points()
+            if len(chosen) == 0:
+                break
+            self._extend_atlas(chosen)
+            self.status = f"atlas of {len(self.atlas)} points"
+        self._fit_atlas_model()
+
+    def _chart(self, s: torch.Tensor, y: torch.Tensor, hessian: torch.Tensor, steps: int) -> Atlas:
+        config = self.config.atlas
+        return Atlas.chart(
+            self.target,
+            s,
+            y,
+            hessian,
+            steps=steps,
+            tolerance=config.relax_tolerance,
+            stiffness_floor=config.stiffness_floor,
+        )
+
+    def _extend_atlas(self, s: torch.Tensor) -> None:
+        distance = difference(self.cvs, s[:, None], self.atlas.s[None]).norm(dim=2)
+        parent = distance.argmin(dim=1)
+        new = self._chart(s, self.atlas.y[parent], self.atlas.hessian[parent], self.config.atlas.relax_steps)
+        self.atlas = self.atlas.append(new)
+
+    def _fit_atlas_model(self) -> None:
+        config = self.config.atlas
+        values = (self.atlas.free_energy - self.atlas.free_energy.min()).clamp(max=config.ceiling)
+        noise = torch.full_like(values, config.noise)
+        self.atlas_model.fit_values(self.atlas.s, values, noise)
+
+    def _uncertain_points(self) -> torch.Tensor:
+        config = self.config.atlas
+        self._fit_atlas_model()
+        generator = self.streams.torch("atlas walk")
+        low = (self.atlas.free_energy - self.atlas.free_energy.min() < config.ceiling).nonzero().squeeze(1)
+        start = low[torch.randint(len(low), (config.walkers,), generator=generator)]
+        outcome = walk(
+            self.cvs,
+            self.atlas_model.mean_and_std,
+            self.atlas.s[start],
+            generator,
+            step=config.walk_step,
+            threshold=config.threshold,
+            max_steps=config.walk_steps,
+            wanted=2 * config.batch,
+            temperature_factor=config.temperature_factor,
+        )
+        candidates = outcome.positions[outcome.stopped]
+        count = min(config.batch, config.max_points - len(self.atlas))
+        return candidates[farthest_points(self.cvs, candidates, count, self.atlas.s, config.min_distance)]
+
+    def _grid_neighbours(self) -> torch.Tensor:
+        """Nodes of the regular grid not yet charted, those within reach of charted points first."""
+        config = self.config.atlas
+        assert config.grid is not None
+        axes = []
+        for low, high, periodic in zip(self.cvs.lower, self.cvs.upper, self.cvs.periodic, strict=True):
+            offset = 0.0 if periodic else 0.5
+            axes.append(low + (high - low) * (torch.arange(config.grid, dtype=torch.float64) + offset) / config.grid)
+        nodes = torch.cartesian_prod(*axes).reshape(-1, len(self.cvs))
+        spacing = torch.tensor(
+            [(high - low) / config.grid for low, high in zip(self.cvs.lower, self.cvs.upper, strict=True)],
+            dtype=torch.float64,
+        )
+        away = (difference(self.cvs, nodes[:, None], self.atlas.s[None]) / spacing).norm(dim=2)
+        charted = (away[:, 1:] < 1e-6).any(dim=1)
+        reach = away.min(dim=1).values.masked_fill(charted, torch.inf)
+        order = reach.argsort(stable=True)[: config.max_points - len(self.atlas)]
+        order = order[reach[order] < 1.05]
+        return nodes[order]
+
+    # ---- the flow -------------------------------------------------------------------------------
+
+    def _fresh_surrogate(self) -> FourierSurrogate:
+        config = self.config.surrogate
+        return FourierSurrogate(self.cvs, config.order, config.length_scales[-1], config.amplitude)
+
+    def _start_flow(self) -> None:
+        self._build_flow(fit=True)
+        self.surrogate.prior_mean = self.atlas_model.coefficients.clone()
+        self.surrogate.coefficients = self.atlas_model.coefficients.clone()
+        self.surrogate._inverse_factor = self.atlas_model._inverse_factor
+
+    def _build_flow(self, fit: bool) -> None:
+        config = self.config.flow
+        periodic = self.coordinates.periodic
+        size = self.target.size
+        affine = fit_to_atlas(
+            self.atlas,
+            periodic,
+            self.basis,
+            stiffness_offset=self.config.atlas.stiffness_offset,
+            smoothness=self.config.atlas.smoothness,
+        )
+        lower = torch.where(periodic, self.coordinates.lower, torch.full((size,), -5.0, dtype=torch.float64))
+        upper = torch.where(periodic, self.coordinates.upper, torch.full((size,), 5.0, dtype=torch.float64))
+        stages: list[Any] = [affine]
+        if config.num_couplings:
+            stages.append(
+                spline_coupling_flow(
+                    circular=periodic,
+                    lower=lower,
+                    upper=upper,
+                    context_features=len(self.basis),
+                    num_couplings=config.num_couplings,
+                    hidden_features=config.hidden_features,
+                    num_blocks=config.num_blocks,
+                    num_bins=config.num_bins,
+                    generator=self.streams.torch("flow weights"),
+                    dtype=torch.float64,
+                )
+            )
+        base = UniformGaussian(lower, upper, periodic)
+        self.flow = ConditionalFlow(CompositeTransform(stages), base)
+        gaussian = list(affine.parameters())
+        known = {id(p) for p in gaussian}
+        others = [p for p in self.flow.parameters() if id(p) not in known]
+        groups = [{"params": gaussian}] + ([{"params": others}] if others else [])
+        self.optimiser = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99))
+
+    def _train_round(self) -> None:
+        config = self.config.training
+        assert self.flow is not None and self.optimiser is not None
+        total = config.rounds * config.steps_per_round
+        generator = self.streams.torch("training samples")
+        s_all = self._draw_s(config.steps_per_round * config.batch)
+        collected = []
+        for step in range(config.steps_per_round):
+            s = s_all[step * config.batch : (step + 1) * config.batch]
+            done = (self.round * config.steps_per_round + step) / total
+            decay = 0.5 * (1 + math.cos(math.pi * done))
+            rates = (config.gaussian_learning_rate * decay, config.learning_rate * decay)
+            set_learning_rate(self.optimiser, rates[: len(self.optimiser.param_groups)])
+            self.optimiser.zero_grad(set_to_none=True)
+            collected.append(
+                path_gradient_step(
+                    self.flow, self.target, s, self.basis(s), generator, clip_norm=config.clip_norm
+                )
+            )
+            self.optimiser.step()
+            self.progress = 0.5 * done
+        self.labels.add(s_all, torch.cat(collected))
+
+    @torch.no_grad()
+    def _label_round(self) -> None:
+        assert self.flow is not None
+        config = self.config.labels
+        s = self._draw_s(config.batch)
+        generator = self.streams.torch("label samples")
+        log_weights = []
+        for part in s.split(1024):
+            y, log_q = self.flow.sample_with_log_prob(self.basis(part), generator)
+            log_weights.append(-(self.target.energy(part, y) + log_q))
+        self.labels.add(s, torch.cat(log_weights), new_group=self.round == 0)
+
+    # ---- where to look, and what is known ---------------------------------------------------------
+
+    def _draw_s(self, count: int) -> torch.Tensor:
+        """Draw s where the PMF is low, and around the points that the walkers found uncertain."""
+        config = self.config.labels
+        generator = self.streams.torch("design")
+        near = round(self.config.surrogate.share * count) if len(self.new_points) else 0
+        parts = []
+        if near:
+            each = -(-near // len(self.new_points))
+            around = broaden(self.cvs, self.new_points, self.config.surrogate.radius, each, generator)
+            parts.append(around[torch.randperm(len(around), generator=generator)[:near]])
+        nodes = torch.from_numpy(self.cvs.grid())
+        mean = self._mean(nodes)
+        mean = mean - mean.min()
+        density = torch.exp(-mean / config.softness) * (mean < config.ceiling)
+        density = density / density.sum()
+        flat = (mean < config.ceiling).double()
+        density = (1 - config.uniform_share) * density + config.uniform_share * flat / flat.sum()
+        cells = torch.multinomial(density, count - near, replacement=True, generator=generator)
+        width = torch.tensor(
+            [(h - lo) / b for lo, h, b in zip(self.cvs.lower, self.cvs.upper, self.cvs.bins, strict=True)],
+            dtype=torch.float64,
+        )
+        jitter = torch.rand(count - near, len(self.cvs), generator=generator, dtype=torch.float64) - 0.5
+        parts.append(nodes[cells] + jitter * width)
+        s = torch.cat(parts)
+        return s[torch.randperm(len(s), generator=generator)]
+
+    def _mean(self, s: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.surrogate.mean(part) for part in s.split(20_000)])
+
+    def _fit_surrogate(self) -> None:
+        """Fit to all labels; the length scale with the largest evidence wins."""
+        config = self.config.surrogate
+        best: tuple[float, float] | None = None
+        for length_scale in config.length_scales:
+            self.surrogate.set_prior(length_scale, config.amplitude)
+            evidence = self.labels.fit(self.surrogate, self.config.labels.truncation, sweeps=1)
+            if best is None or evidence > best[0]:
+                best = (evidence, length_scale)
+        assert best is not None
+        self.surrogate.set_prior(best[1], config.amplitude)
+        self.labels.fit(self.surrogate, self.config.labels.truncation)
+        efficiency = self.labels.efficiency(self.surrogate)
+        self.history.append(
+            {
+                "evaluations": self.problem.evaluations,
+                "stage": self.stage,
+                "effective_sample_size": efficiency,
+                "expected_kld": self.expected_kld(),
+                "length_scale": best[1],
+            }
+        )
+        self.status = f"{self.stage} round {self.round + 1}, ESS {efficiency:.0%}"
+
+    def _explore(self) -> None:
+        config = self.config.surrogate
+        generator = self.streams.torch("walk")
+        start = self._draw_s(config.walkers) if len(self.new_points) == 0 else self.new_points
+        start = start[torch.randint(len(start), (config.walkers,), generator=generator)]
+        outcome: Walk = walk(
+            self.cvs,
+            self.surrogate.mean_and_std,
+            start,
+            generator,
+            step=config.walk_step,
+            threshold=config.threshold,
+            max_steps=config.walk_steps,
+            wanted=2 * config.new_points,
+        )
+        candidates = outcome.positions[outcome.stopped]
+        chosen = farthest_points(self.cvs, candidates, config.new_points)
+        self.new_points = candidates[chosen]
+        self.history[-1]["uncertain_walkers"] = int(outcome.stopped.sum())
+
+    def _bin_std(self) -> np.ndarray:
+        nodes = torch.from_numpy(self.cvs.grid())
+        std = torch.cat([self.surrogate.mean_and_std(part)[1] for part in nodes.split(20_000)])
+        return np.asarray(std.numpy().reshape(self.cvs.bins))
+
+    def expected_kld(self) -> float:
+        """Forward KLD that the posterior of the PMF expects, to second order: ``sum p var / 2``."""
+        nodes = torch.from_numpy(self.cvs.grid())
+        probability = torch.softmax(-self._mean(nodes), 0).numpy()
+        return float(0.5 * (probability * self._bin_std().reshape(-1) ** 2).sum())
+
+    def _pmf(self) -> PMF:
+        return PMF.from_function(
+            self.cvs, lambda s: self._mean(torch.from_numpy(s)).numpy(), subdivisions=3, std=self._bin_std()
+        )
+
+    # ---- checkpoints ------------------------------------------------------------------------------
+
+    def diagnostics(self) -> dict[str, Any]:
+        """Return the history of the run, one entry per round, and the size of the atlas."""
+        return {"atlas_points": len(self.atlas), "labels": len(self.labels), "rounds": list(self.history)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on."""
+        assert self.flow is not None and self.optimiser is not None
+        return {
+            "stage": self.stage,
+            "round": self.round,
+            "atlas": self.atlas.state_dict(),
+            "atlas_model": self.atlas_model.state_dict(),
+            "surrogate": self.surrogate.state_dict(),
+            "labels": self.labels.state_dict(),
+            "new_points": self.new_points,
+            "history": list(self.history),
+            "flow": dict(self.flow.state_dict()),
+            "optimiser": self.optimiser.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` returned."""
+        self.atlas = Atlas(**state["atlas"])
+        self.atlas_model.load_state_dict(state["atlas_model"])
+        self.surrogate.load_state_dict(state["surrogate"])
+        self.labels.load_state_dict(state["labels"])
+        self._build_flow(fit=False)
+        assert self.flow is not None and self.optimiser is not None
+        self.flow.load_state_dict(state["flow"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.stage, self.round = str(state["stage"]), int(state["round"])
+        self.new_points = state["new_points"]
+        self.history = list(state["history"])

@@ -1,0 +1,174 @@
+"""A Bayesian model of the PMF: a Gaussian process in a Fourier basis, for labels of two kinds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from cgbench.pmf import CollectiveVariables
+from methods.cgflow.basis import FourierBasis
+
+__all__ = ["FourierSurrogate"]
+
+
+class FourierSurrogate:
+    """PMF ``A(s)`` as a Fourier series whose coefficients have a Gaussian prior.
+
+    The prior is that of a Gaussian process with squared-exponential covariance of standard deviation
+    `amplitude` and length scale `length_scale`, restricted to the basis (reduced-rank approximation:
+    Solin & Särkkä, Stat. Comput. 30, 419, 2020), around a prior mean of the same form. The posterior gives
+    the PMF with its uncertainty; the constant is free.
+
+    Parameters
+    ----------
+    cvs
+        The collective variables.
+    order
+        Largest wave number along each CV.
+    length_scale
+        In radians (or the CV's unit).
+    amplitude
+        In kT.
+    prior_mean
+        Coefficients of the prior mean in this basis; zero by default.
+    """
+
+    def __init__(
+        self,
+        cvs: CollectiveVariables,
+        order: int,
+        length_scale: float,
+        amplitude: float,
+        prior_mean: torch.Tensor | None = None,
+    ) -> None:
+        self.cvs = cvs
+        self.basis = FourierBasis(cvs, order, product=True)
+        self.prior_mean = torch.zeros(len(self.basis), dtype=torch.float64) if prior_mean is None else prior_mean
+        self.coefficients = self.prior_mean.clone()
+        self.set_prior(length_scale, amplitude)
+        self._inverse_factor = torch.diag(self._precision.rsqrt())
+
+    def set_prior(self, length_scale: float, amplitude: float) -> None:
+        """Change the prior; takes effect at the next fit."""
+        self.length_scale, self.amplitude = length_scale, amplitude
+        spectrum = torch.exp(-0.5 * length_scale**2 * self.basis.squared_frequency)
+        spectrum = amplitude**2 * spectrum / spectrum.sum()
+        spectrum[0] = 1e4  # the constant of a PMF means nothing
+        self._precision = 1.0 / spectrum.clamp(min=1e-10)
+
+    def mean(self, s: torch.Tensor) -> torch.Tensor:
+        """Posterior mean of A in kT, ``[batch, cvs] -> [batch]``."""
+        return self.basis(s) @ self.coefficients
+
+    def mean_and_std(self, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Posterior mean and standard deviation of A, each ``[batch]``."""
+        features = self.basis(s)
+        return features @ self.coefficients, torch.linalg.vector_norm(features @ self._inverse_factor, dim=1)
+
+    def _set_posterior(self, coefficients: torch.Tensor, precision: torch.Tensor) -> None:
+        self.coefficients = coefficients
+        factor = torch.linalg.cholesky(precision)
+        identity = torch.eye(len(precision), dtype=torch.float64)
+        self._log_det_precision = 2.0 * factor.diagonal().log().sum()
+        self._inverse_factor = torch.linalg.solve_triangular(factor, identity, upper=False).T
+
+    def _prior_energy(self) -> torch.Tensor:
+        deviation = self.coefficients - self.prior_mean
+        return 0.5 * (self._precision * deviation**2).sum() - 0.5 * self._precision.log().sum()
+
+    def fit_values(self, s: torch.Tensor, values: torch.Tensor, noise: torch.Tensor) -> float:
+        """Fit to values of A with Gaussian noise; return the log evidence.
+
+        Parameters
+        ----------
+        s, values, noise
+            Points ``[n, cvs]``, values in kT ``[n]`` and their standard deviations ``[n]``.
+        """
+        features = self.basis(s)
+        scaled = features / noise[:, None] ** 2
+        precision = features.T @ scaled + torch.diag(self._precision)
+        residual = values - features @ self.prior_mean
+        shift = torch.linalg.solve(precision, scaled.T @ residual)
+        self._set_posterior(self.prior_mean + shift, precision)
+        misfit = 0.5 * (((values - features @ self.coefficients) / noise) ** 2).sum() + noise.log().sum()
+        return float(-misfit - self._prior_energy() - 0.5 * self._log_det_precision)
+
+    def fit_weights(
+        self,
+        s: torch.Tensor,
+        log_weights: torch.Tensor,
+        inverse_variance: torch.Tensor,
+        iterations: int = 50,
+    ) -> float:
+        """Fit to importance weights ``w`` with conditional mean ``exp(-A(s))``; return the log evidence.
+
+        Minimises the sum of ``v (w exp(A) - A)``, the deviance of an exponential variable: unlike the
+        logarithm of an average it is unbiased for the mean weight, however few samples a point has.
+        Newton's method with step halving; the objective is convex.
+
+        Parameters
+        ----------
+        s, log_weights
+            Points ``[n, cvs]`` and logarithms of the weights ``[n]`` (minus infinity for weight zero).
+        inverse_variance
+            ``v``: inverse relative variance of each weight ``[n]``.
+        """
+        features = self.basis(s)
+        shifted = self.coefficients.clone()
+        usable = log_weights.isfinite()
+        excess = (log_weights + features @ shifted)[usable]
+        # start at the right constant: the optimum of the constant alone
+        shifted[0] -= torch.logsumexp(excess + inverse_variance[usable].log(), 0) - inverse_variance.sum().log()
+        step_size = 1.0
+
+        def ratios(c: torch.Tensor) -> torch.Tensor:
+            return torch.exp((log_weights + features @ c).clamp(max=50.0))
+
+        def objective(c: torch.Tensor, ratio: torch.Tensor) -> float:
+            deviation = c - self.prior_mean
+            fit = (inverse_variance * (ratio - features @ c)).sum()
+            return float(fit + 0.5 * (self._precision * deviation**2).sum())
+
+        ratio = ratios(shifted)
+        current = objective(shifted, ratio)
+        for _ in range(iterations):
+            gradient = features.T @ (inverse_variance * (ratio - 1.0)) + self._precision * (
+                shifted - self.prior_mean
+            )
+            curvature = inverse_variance * (0.5 * ratio + 0.5)  # between observed and expected information
+            hessian = (features * curvature[:, None]).T @ features + torch.diag(self._precision)
+            step = torch.linalg.solve(hessian, gradient)
+            step_size = min(1.0, 2.0 * step_size)
+            while step_size > 1e-4:
+                trial = shifted - step_size * step
+                trial_ratio = ratios(trial)
+                value = objective(trial, trial_ratio)
+                if value <= current:
+                    break
+                step_size *= 0.5
+            else:
+                break
+            gain, current = current - value, value
+            shifted, ratio = trial, trial_ratio
+            if gain < 1e-6 * (1.0 + abs(current) * 1e-6):
+                break
+        expected = (features * inverse_variance[:, None]).T @ features + torch.diag(self._precision)
+        self._set_posterior(shifted, expected)
+        return float(-current + 0.5 * self._precision.log().sum() - 0.5 * self._log_det_precision)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a fit has changed."""
+        return {
+            "prior_mean": self.prior_mean,
+            "coefficients": self.coefficients,
+            "inverse_factor": self._inverse_factor,
+            "length_scale": self.length_scale,
+            "amplitude": self.amplitude,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` returned."""
+        self.set_prior(float(state["length_scale"]), float(state["amplitude"]))
+        self.prior_mean, self.coefficients = state["prior_mean"], state["coefficients"]
+        self._inverse_factor = state["inverse_factor"]

@@ -1,0 +1,1 @@
+"""What simulation methods share: integrators for batches of walkers, and biases on collective variables."""

@@ -1,0 +1,63 @@
+"""Random-walk Metropolis sampling of many walkers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+__all__ = ["Metropolis"]
+
+
+class Metropolis:
+    """Batched Metropolis sampling with Gaussian proposals, for systems without masses.
+
+    Every proposal of every walker is one evaluation; the starting points are evaluated once.
+
+    Parameters
+    ----------
+    energy
+        Reduced energies ``[walkers]`` of positions ``[walkers, ...]``.
+    positions
+        Starting positions.
+    step_size
+        Standard deviation of the proposal in every coordinate.
+    generator
+        Source of proposals and acceptances.
+    """
+
+    def __init__(
+        self,
+        energy: Callable[[torch.Tensor], torch.Tensor],
+        positions: torch.Tensor,
+        step_size: float,
+        generator: torch.Generator,
+    ) -> None:
+        self.energy, self.step_size, self.generator = energy, step_size, generator
+        self.positions = positions.clone()
+        self.energies: torch.Tensor | None = None
+        self.accepted = 0.0
+
+    def step(self, steps: int = 1) -> None:
+        """Propose and accept or reject `steps` times."""
+        options: dict[str, Any] = {"generator": self.generator, "dtype": self.positions.dtype}
+        if self.energies is None:
+            self.energies = self.energy(self.positions)
+        for _ in range(steps):
+            proposal = self.positions + self.step_size * torch.randn(self.positions.shape, **options)
+            energies = self.energy(proposal)
+            uniform = torch.rand(len(proposal), **options)
+            accept = uniform.log() < self.energies - energies
+            shape = (-1, *(1,) * (proposal.dim() - 1))
+            self.positions = torch.where(accept.reshape(shape), proposal, self.positions)
+            self.energies = torch.where(accept, energies, self.energies)
+            self.accepted = float(accept.double().mean())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Positions and their energies."""
+        return {"positions": self.positions, "energies": self.energies}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` returned."""
+        self.positions, self.energies = state["positions"], state["energies"]

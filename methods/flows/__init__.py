@@ -1,0 +1,1 @@
+"""What flow methods share: spline couplings on tori behind nflows' interfaces, conditional flows."""

@@ -1,0 +1,149 @@
+"""Coupling transforms on tori and intervals, behind nflows' Transform interface."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from nflows.nn.nets import ResidualNet
+from nflows.transforms.base import Transform
+
+from methods.flows.splines import num_parameters, rational_quadratic_spline
+
+__all__ = ["CircularShift", "SplineCoupling"]
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+class CircularShift(Transform):
+    """Turn the circular dimensions by fixed angles; the others pass.
+
+    Parameters
+    ----------
+    shift
+        ``[dims]``; ignored where not circular.
+    lower, upper, circular
+        Bounds and kind of each dimension ``[dims]``.
+    """
+
+    def __init__(
+        self, shift: torch.Tensor, lower: torch.Tensor, upper: torch.Tensor, circular: torch.Tensor
+    ) -> None:
+        super().__init__()
+        for name, tensor in (("shift", shift), ("lower", lower), ("upper", upper), ("circular", circular)):
+            self.register_buffer(name, tensor.clone())
+
+    def _turn(self, inputs: torch.Tensor, shift: torch.Tensor) -> Pair:
+        turned = self.lower + torch.remainder(inputs + shift - self.lower, self.upper - self.lower)
+        return torch.where(self.circular, turned, inputs), inputs.new_zeros(len(inputs))
+
+    def forward(self, inputs: torch.Tensor, context: torch.Tensor | None = None) -> Pair:
+        """Data to noise."""
+        return self._turn(inputs, self.shift)
+
+    def inverse(self, inputs: torch.Tensor, context: torch.Tensor | None = None) -> Pair:
+        """Noise to data."""
+        return self._turn(inputs, -self.shift)
+
+
+class SplineCoupling(Transform):
+    """Rational-quadratic spline coupling: half of the dimensions, and the context, shape the other half.
+
+    Circular dimensions enter the network as cosine and sine, so that the transform is continuous on the
+    torus. The last layer starts at zero: the transform starts at the identity.
+
+    Parameters
+    ----------
+    mask
+        Boolean ``[dims]``: which dimensions are transformed; the others condition.
+    lower, upper, circular
+        Bounds and kind of each dimension ``[dims]``.
+    context_features
+        Features of the context (0: none).
+    hidden_features, num_blocks, num_bins
+        Size of the residual network and of the splines.
+    spline_on_identity
+        Also send the conditioning half through learned splines of its own, one per dimension.
+    """
+
+    def __init__(
+        self,
+        mask: torch.Tensor,
+        lower: torch.Tensor,
+        upper: torch.Tensor,
+        circular: torch.Tensor,
+        *,
+        context_features: int = 0,
+        hidden_features: int = 256,
+        num_blocks: int = 1,
+        num_bins: int = 8,
+        spline_on_identity: bool = True,
+    ) -> None:
+        super().__init__()
+        moved, kept = mask.nonzero().squeeze(1), (~mask).nonzero().squeeze(1)
+        buffers = {
+            "moved": moved,
+            "kept": kept,
+            "back": torch.argsort(torch.cat([moved, kept])),
+            "lower": lower[moved].clone(),
+            "upper": upper[moved].clone(),
+            "circular": circular[moved].clone(),
+            "kept_lower": lower[kept].clone(),
+            "kept_upper": upper[kept].clone(),
+            "kept_circular": circular[kept].clone(),
+        }
+        for name, tensor in buffers.items():
+            self.register_buffer(name, tensor)
+        turning = int(circular[kept].sum())
+        inputs = len(kept) + turning
+        if inputs + context_features == 0:
+            raise ValueError("a coupling needs a dimension or a context to condition on")
+        self.parameters_per_dim = num_parameters(num_bins)
+        self.network = ResidualNet(
+            in_features=inputs,
+            out_features=len(moved) * self.parameters_per_dim,
+            hidden_features=hidden_features,
+            context_features=context_features or None,
+            num_blocks=num_blocks,
+            activation=torch.nn.functional.silu,
+        ).to(lower.dtype)
+        torch.nn.init.zeros_(self.network.final_layer.weight)
+        torch.nn.init.zeros_(self.network.final_layer.bias)
+        self.own: torch.nn.Parameter | None = None
+        if spline_on_identity and len(kept):
+            zeros = torch.zeros(len(kept), self.parameters_per_dim, dtype=lower.dtype)
+            self.own = torch.nn.Parameter(zeros)
+
+    def _shape(self, kept: torch.Tensor, context: torch.Tensor | None) -> torch.Tensor:
+        """Spline parameters ``[batch, moved, parameters]`` from the conditioning half and the context."""
+        unit = 2.0 * math.pi / (self.kept_upper - self.kept_lower)
+        angle = (kept - self.kept_lower)[:, self.kept_circular] * unit[self.kept_circular]
+        features = torch.cat([kept[:, ~self.kept_circular], angle.cos(), angle.sin()], dim=1)
+        raw = self.network(features, context)
+        return raw.reshape(len(kept), len(self.moved), self.parameters_per_dim)
+
+    def _own_spline(self, kept: torch.Tensor, inverse: bool) -> tuple[torch.Tensor, torch.Tensor | float]:
+        if self.own is None:
+            return kept, 0.0
+        outputs, log_derivative = rational_quadratic_spline(
+            kept, self.own[None], self.kept_lower, self.kept_upper, self.kept_circular, inverse=inverse
+        )
+        return outputs, log_derivative.sum(1)
+
+    def _run(self, inputs: torch.Tensor, context: torch.Tensor | None, inverse: bool) -> Pair:
+        moved, kept = inputs[:, self.moved], inputs[:, self.kept]
+        other, own_log_det = self._own_spline(kept, inverse)
+        conditioner = other if inverse else kept
+        outputs, log_derivative = rational_quadratic_spline(
+            moved, self._shape(conditioner, context), self.lower, self.upper, self.circular, inverse=inverse
+        )
+        joined = torch.cat([outputs, other], dim=1)[:, self.back]
+        return joined, log_derivative.sum(1) + own_log_det
+
+    def forward(self, inputs: torch.Tensor, context: torch.Tensor | None = None) -> Pair:
+        """Data to noise; returns outputs ``[batch, dims]`` and ``ln|det|`` ``[batch]``."""
+        return self._run(inputs, context, inverse=False)
+
+    def inverse(self, inputs: torch.Tensor, context: torch.Tensor | None = None) -> Pair:
+        """Noise to data; returns outputs ``[batch, dims]`` and ``ln|det|`` ``[batch]``."""
+        return self._run(inputs, context, inverse=True)

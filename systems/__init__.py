@@ -1,0 +1,1 @@
+"""Systems: Boltzmann densities with their collective variables, coordinates and references."""

@@ -1,0 +1,1 @@
+"""What all-atom systems share: batched force field, OpenMM engine, internal coordinates, chirality."""
