@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from cgbench.errors import UserError
@@ -23,6 +23,8 @@ class Ledger:
     ----------
     budget
         Largest number of evaluations allowed, or None for no bound.
+    on_phase
+        Called with the name of the phase whenever it changes.
 
     Raises
     ------
@@ -30,12 +32,15 @@ class Ledger:
         If the budget is not a positive number.
     """
 
-    def __init__(self, budget: int | None = None) -> None:
+    def __init__(
+        self, budget: int | None = None, on_phase: Callable[[str], None] = lambda name: None
+    ) -> None:
         if budget is not None and budget <= 0:
             raise UserError(f"budget must be a positive number of energy evaluations, not {budget}")
         self.budget = budget
         self._by_phase: dict[str, int] = {}
         self._phase: str = "unassigned"
+        self._on_phase = on_phase
 
     @property
     def total(self) -> int:
@@ -61,10 +66,12 @@ class Ledger:
     def phase(self, name: str) -> Iterator[None]:
         """Charge what happens inside to the phase `name`."""
         before, self._phase = self._phase, name
+        self._on_phase(name)
         try:
             yield
         finally:
             self._phase = before
+            self._on_phase(before)
 
     def charge(self, evaluations: int) -> None:
         """Count evaluations about to be made.

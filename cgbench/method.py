@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
@@ -110,6 +111,10 @@ class Problem:
         """How many of the energies returned so far were not finite."""
         return int(self._nonfinite)
 
+    def restore_nonfinite(self, count: int) -> None:
+        """Set the count of energies that were not finite (the harness, after a resume)."""
+        self._nonfinite = count
+
     def reduced_energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Reduced energies ``[batch]`` and gradients, one evaluation per configuration.
 
@@ -168,6 +173,13 @@ class Method(ABC):
         self.streams = streams
         self.status: str = "starting"
         self.progress: float | None = None
+
+    @classmethod
+    def presets_folder(cls) -> Path:
+        """Folder of the presets: ``<system>/<preset>.yaml`` in it, or ``<method>/<system>/<preset>.yaml``."""
+        import inspect
+
+        return Path(inspect.getfile(cls)).parent / "presets"
 
     @abstractmethod
     def estimates(self) -> Iterator[PMF]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from nflows.transforms.base import CompositeTransform
+from numpy.typing import NDArray
 from pydantic import Field
 
 from cgbench.method import MethodConfig, Problem
@@ -19,11 +19,11 @@ from methods.cgflow.basis import FourierBasis
 from methods.cgflow.exploration import Walk, broaden, difference, farthest_points, walk
 from methods.cgflow.harmonic import Atlas
 from methods.cgflow.labels import LabelStore
+from methods.cgflow.stack import conditional_flow
 from methods.cgflow.surrogate import FourierSurrogate
 from methods.cgflow.target import ConditionalTarget
 from methods.cgflow.training import path_gradient_step, set_learning_rate
-from methods.flows.build import ConditionalFlow, spline_coupling_flow
-from methods.flows.distributions import UniformGaussian
+from methods.flows.build import ConditionalFlow
 
 __all__ = ["AtlasConfig", "HarmonicConfig", "HarmonicRecipe"]
 
@@ -263,15 +263,12 @@ class HarmonicRecipe:
         return FourierSurrogate(self.cvs, config.order, config.length_scales[-1], config.amplitude)
 
     def _start_flow(self) -> None:
-        self._build_flow(fit=True)
-        self.surrogate.prior_mean = self.atlas_model.coefficients.clone()
-        self.surrogate.coefficients = self.atlas_model.coefficients.clone()
-        self.surrogate._inverse_factor = self.atlas_model._inverse_factor
+        self._build_flow()
+        self.surrogate.adopt_posterior(self.atlas_model)
 
-    def _build_flow(self, fit: bool) -> None:
+    def _build_flow(self) -> None:
         config = self.config.flow
         periodic = self.coordinates.periodic
-        size = self.target.size
         affine = fit_to_atlas(
             self.atlas,
             periodic,
@@ -279,26 +276,17 @@ class HarmonicRecipe:
             stiffness_offset=self.config.atlas.stiffness_offset,
             smoothness=self.config.atlas.smoothness,
         )
-        lower = torch.where(periodic, self.coordinates.lower, torch.full((size,), -5.0, dtype=torch.float64))
-        upper = torch.where(periodic, self.coordinates.upper, torch.full((size,), 5.0, dtype=torch.float64))
-        stages: list[Any] = [affine]
-        if config.num_couplings:
-            stages.append(
-                spline_coupling_flow(
-                    circular=periodic,
-                    lower=lower,
-                    upper=upper,
-                    context_features=len(self.basis),
-                    num_couplings=config.num_couplings,
-                    hidden_features=config.hidden_features,
-                    num_blocks=config.num_blocks,
-                    num_bins=config.num_bins,
-                    generator=self.streams.torch("flow weights"),
-                    dtype=torch.float64,
-                )
-            )
-        base = UniformGaussian(lower, upper, periodic)
-        self.flow = ConditionalFlow(CompositeTransform(stages), base)
+        self.flow = conditional_flow(
+            self.coordinates,
+            [affine],
+            context_features=len(self.basis),
+            num_couplings=config.num_couplings,
+            hidden_features=config.hidden_features,
+            num_blocks=config.num_blocks,
+            num_bins=config.num_bins,
+            generator=self.streams.torch("flow weights"),
+            dtype=torch.float64,
+        )
         gaussian = list(affine.parameters())
         known = {id(p) for p in gaussian}
         others = [p for p in self.flow.parameters() if id(p) not in known]
@@ -438,6 +426,13 @@ class HarmonicRecipe:
         """Return the history of the run, one entry per round, and the size of the atlas."""
         return {"atlas_points": len(self.atlas), "labels": len(self.labels), "rounds": list(self.history)}
 
+    def extra_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the atlas's points with their harmonic PMF."""
+        return {
+            "atlas_points": self.atlas.s.numpy(),
+            "atlas_free_energy": (self.atlas.free_energy - self.atlas.free_energy.min()).numpy(),
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on."""
         assert self.flow is not None and self.optimiser is not None
@@ -460,7 +455,7 @@ class HarmonicRecipe:
         self.atlas_model.load_state_dict(state["atlas_model"])
         self.surrogate.load_state_dict(state["surrogate"])
         self.labels.load_state_dict(state["labels"])
-        self._build_flow(fit=False)
+        self._build_flow()
         assert self.flow is not None and self.optimiser is not None
         self.flow.load_state_dict(state["flow"])
         self.optimiser.load_state_dict(state["optimiser"])

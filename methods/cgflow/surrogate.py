@@ -57,6 +57,12 @@ class FourierSurrogate:
         spectrum[0] = 1e4  # the constant of a PMF means nothing
         self._precision = 1.0 / spectrum.clamp(min=1e-10)
 
+    def adopt_posterior(self, other: FourierSurrogate) -> None:
+        """Take another model's posterior mean as prior mean, and its posterior until the next fit."""
+        self.prior_mean = other.coefficients.clone()
+        self.coefficients = other.coefficients.clone()
+        self._inverse_factor = other._inverse_factor.clone()
+
     def mean(self, s: torch.Tensor) -> torch.Tensor:
         """Posterior mean of A in kT, ``[batch, cvs] -> [batch]``."""
         return self.basis(s) @ self.coefficients

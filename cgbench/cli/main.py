@@ -1,0 +1,77 @@
+"""The command group, and the one place where a user's mistake becomes one line and exit code 2."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from cgbench import __version__
+from cgbench.errors import UserError, choices
+
+__all__ = ["main"]
+
+VERBS = {
+    "doctor": "Can this installation run what is registered?",
+    "leaderboard": "Gather the records of runs into a CSV file.",
+    "list": "List systems, methods and presets.",
+    "run": "Run a method on a system, or go on with a run.",
+}
+
+
+class _Verbs(click.Group):
+    """Imports a verb only when it is called, so that help is immediate."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"cgbench.cli.{cmd_name}_verb")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(sorted(VERBS.items()))
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cgbench")
+def cgbench() -> None:
+    """Benchmark methods that compute the potential of mean force of a molecule."""
+
+
+def _usage(error: click.UsageError) -> str:
+    """One line for a mistake in the command line itself, with what would be right."""
+    if isinstance(error, click.NoSuchOption):
+        known: Sequence[str] = []
+        if error.ctx is not None:
+            known = [name for p in error.ctx.command.params for name in p.opts if name.startswith("--")]
+        return f"unknown option {error.option_name}: choose from {choices(known)}"
+    message = " ".join(error.format_message().split())
+    if error.ctx is not None and isinstance(error.ctx.command, _Verbs):
+        return f"{message.rstrip('.')}: choose from {choices(VERBS)}"
+    return message
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 1 for a failed run or check, 2 for a mistake."""
+    try:
+        code = cgbench.main(args=arguments, prog_name="cgbench", standalone_mode=False)
+    except click.UsageError as error:
+        print(f"cgbench: {_usage(error)}", file=sys.stderr)
+        return 2
+    except UserError as error:
+        print(f"cgbench: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except click.ClickException as error:
+        print(f"cgbench: {error.format_message()}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        print("cgbench: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return int(code or 0)

@@ -1,0 +1,84 @@
+"""The picture that a person looks at first: the PMF of a run."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cgbench.files import write_atomically
+from cgbench.pmf import PMF
+from cgbench.record import Record
+
+__all__ = ["draw_pmf", "save_figure"]
+
+CUT = 15.0  # kT
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure atomically, in the format that the path's suffix says."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:], dpi=130)
+    write_atomically(path, buffer.getvalue())
+
+
+def draw_pmf(path: Path, pmf: PMF, record: Record, reference: PMF | None) -> None:
+    """Draw a PMF of one or two collective variables; of more, the first two with the others summed out."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.0, 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    if len(pmf.cvs) == 1:
+        _draw_line(axes, pmf, reference)
+    else:
+        _draw_map(figure, axes, pmf)
+    kld = record.metrics.get("forward_kld")
+    score = "no reference" if kld is None else f"forward KLD {kld:.1e}"
+    axes.set_title(
+        f"{record.method} on {record.system}, preset {record.preset}, seed {record.seed}\n"
+        f"{record.evaluations.total:,} energy evaluations, {score}",
+        fontsize=10,
+    )
+    save_figure(figure, path)
+
+
+def _label(pmf: PMF, axis: int) -> str:
+    name = pmf.cvs.names[axis]
+    greek = {"phi": r"$\phi$", "psi": r"$\psi$"}.get(name, name)
+    return f"{greek} (degrees)" if pmf.cvs.unit == "rad" else f"{greek} {pmf.cvs.unit}".strip()
+
+
+def _draw_line(axes: Any, pmf: PMF, reference: PMF | None) -> None:
+    scale = 180.0 / np.pi if pmf.cvs.unit == "rad" else 1.0
+    s = pmf.centers(0) * scale
+    if reference is not None:
+        axes.plot(s, reference.free_energy, color="black", linewidth=1.0, label="reference")
+    axes.plot(s, pmf.free_energy, color="#0072b2", linewidth=1.8, linestyle="--", label="estimate")
+    if pmf.free_energy_std is not None:
+        low, high = pmf.free_energy - pmf.free_energy_std, pmf.free_energy + pmf.free_energy_std
+        axes.fill_between(s, low, high, color="#0072b2", alpha=0.25, linewidth=0, label="one standard error")
+    axes.set_xlabel(_label(pmf, 0))
+    axes.set_ylabel("PMF (kT)")
+    axes.legend(frameon=False)
+
+
+def _draw_map(figure: Any, axes: Any, pmf: PMF) -> None:
+    others = tuple(range(2, len(pmf.cvs)))
+    with np.errstate(divide="ignore"):
+        energy = -np.log(pmf.probability.sum(axis=others))
+    energy -= energy.min()
+    scale = 180.0 / np.pi if pmf.cvs.unit == "rad" else 1.0
+    extent = [v * scale for axis in (0, 1) for v in (pmf.cvs.lower[axis], pmf.cvs.upper[axis])]
+    image = axes.imshow(
+        np.minimum(energy, CUT).T, origin="lower", extent=extent, cmap="viridis", vmin=0.0, vmax=CUT, aspect="equal"
+    )
+    if pmf.cvs.unit == "rad":
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_ticks([-180, -90, 0, 90, 180])
+    axes.set_xlabel(_label(pmf, 0))
+    axes.set_ylabel(_label(pmf, 1))
+    figure.colorbar(image, ax=axes, label=f"PMF (kT), cut at {CUT:.0f}", extend="max")

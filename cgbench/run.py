@@ -1,0 +1,314 @@
+"""One run: build system and method, iterate, score, record, checkpoint, resume."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cgbench import provenance
+from cgbench.clock import PhaseClock
+from cgbench.config import config_hash, make_config
+from cgbench.errors import UserError, choices
+from cgbench.files import npz_bytes, write_atomically
+from cgbench.ledger import BudgetExhausted, Ledger
+from cgbench.method import Method, MethodConfig, Problem
+from cgbench.pmf import PMF
+from cgbench.record import Evaluations, Record, RunFolder, Status
+from cgbench.referee import Referee
+from cgbench.registry import load
+from cgbench.streams import Streams
+from cgbench.system import System
+
+__all__ = ["Run", "finished_record", "prepare", "run"]
+
+
+@dataclass
+class Run:
+    """A run in progress: what observers may look at, and the loop."""
+
+    system: System
+    method_class: type[Method]
+    config: MethodConfig
+    preset: str
+    seed: int
+    budget: int | None
+    threads: int
+    folder: RunFolder
+    on_estimate: Callable[[Run], None] = lambda run: None
+    messages: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.clock = PhaseClock()
+        self.ledger = Ledger(self.budget, on_phase=self.clock.switch)
+        self.problem = Problem(self.system, self.ledger)
+        self.streams = Streams(self.seed)
+        self.referee = Referee(self.system)
+        self.method = self.method_class(self.problem, self.config, self.streams)
+        self.curve: list[dict[str, Any]] = []
+        self.pmf: PMF | None = None
+        self._provenance = provenance.collect(self.system.device, self.threads)
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the curve."""
+        return ["evaluations", "wall_s", *self.referee.metric_names]
+
+    def identity(self) -> dict[str, Any]:
+        """What must agree for a run to go on."""
+        return {
+            "system": self.system.name,
+            "system_version": self.system.version,
+            "method": self.method.name,
+            "preset": self.preset,
+            "seed": self.seed,
+            "config_hash": config_hash(self.config),
+            "engine": self.system.engine,
+        }
+
+    def record(self, status: Status, reason: str | None = None) -> Record:
+        """Return the record of the run as it stands."""
+        total, phases = self.ledger.total, dict(self.ledger.by_phase)
+        left_out = sum(phases.get(name, 0) for name in self.method.uncounted_in_publication)
+        metrics = dict.fromkeys(self.referee.metric_names)
+        if self.curve:
+            metrics = {name: self.curve[-1][name] for name in self.referee.metric_names}
+        return Record(
+            **self.identity(),
+            config=self.config.model_dump(mode="json"),
+            device=self.system.device,
+            threads=self.threads,
+            budget=self.budget,
+            status=status,
+            reason=reason or self.referee.problem,
+            evaluations=Evaluations(total=total, by_phase=phases, publication_convention=total - left_out),
+            metrics=metrics,
+            nonfinite_energies=self.problem.nonfinite_energies,
+            diagnostics=self.method.diagnostics(),
+            seconds=self.clock.by_phase(),
+            reference=self.referee.facts(),
+            provenance=self._provenance,
+        )
+
+    # ---- going on ---------------------------------------------------------------------------------
+
+    def resume(self) -> bool:
+        """Go on from a checkpoint if there is a whole one; say whether there was."""
+        state, warnings = self.folder.load_checkpoint()
+        self.messages += warnings
+        if state is None:
+            return False
+        self.ledger.load_state_dict(state["ledger"])
+        self.clock.restore(state["seconds"])
+        self.curve = list(state["curve"])
+        std = state["free_energy_std"]
+        self.pmf = PMF(self.system.cvs, state["probability"].numpy(), None if std is None else std.numpy())
+        self.problem.restore_nonfinite(int(state["nonfinite"]))
+        self.method.load_state_dict(state["method"])
+        self.streams.load_state_dict(state["streams"])
+        self.messages.append(f"going on after {self.ledger.total:,} evaluations")
+        return True
+
+    def _save(self) -> None:
+        assert self.pmf is not None
+        std = self.pmf.free_energy_std
+        self.folder.save_checkpoint(
+            {
+                "ledger": self.ledger.state_dict(),
+                "seconds": self.clock.by_phase(),
+                "curve": self.curve,
+                "probability": torch.from_numpy(self.pmf.probability),
+                "free_energy_std": None if std is None else torch.from_numpy(std),
+                "nonfinite": self.problem.nonfinite_energies,
+                "method": self.method.state_dict(),
+                "streams": self.streams.state_dict(),
+            }
+        )
+        self.folder.write_curve(self.columns, self.curve)
+        self.folder.write_record(self.record("running"))
+
+    # ---- the loop ---------------------------------------------------------------------------------
+
+    def execute(self) -> Record:
+        """Run to the end, whichever it is, and leave all files."""
+        status: Status = "finished"
+        reason: str | None = None
+        self.folder.write_record(self.record("running"))
+        self.clock.start()
+        try:
+            for pmf in self.method.estimates():
+                self.clock.stop()
+                self._take(pmf)
+                self.clock.start()
+        except BudgetExhausted as exhausted:
+            status, reason = "budget", str(exhausted)
+            if self.pmf is None:
+                status, reason = "failed", f"no estimate within the budget: {exhausted}"
+        except Exception as error:  # a method may fail in any way; nothing is lost
+            status, reason = "failed", f"{type(error).__name__}: {error}".splitlines()[0]
+            self._log(traceback.format_exc())
+        self.clock.stop()
+        if status == "finished" and self.pmf is None:
+            status, reason = "failed", "the method ended without an estimate"
+        record = self.record(status, reason)
+        if self.pmf is not None and status != "failed":
+            arrays = self.pmf.arrays() | self.method.extra_arrays()
+            write_atomically(self.folder.path / "pmf.npz", npz_bytes(arrays))
+            self._draw(record)
+        self.folder.write_curve(self.columns, self.curve)
+        self.folder.write_record(record)
+        if status == "finished":
+            self.folder.clear_checkpoints()
+        return record
+
+    def _take(self, pmf: PMF) -> None:
+        self.pmf = pmf
+        if np.any(pmf.probability <= 0):
+            raise ValueError("the estimate is zero somewhere on the grid; a method's PMF must be positive")
+        row: dict[str, Any] = {"evaluations": self.ledger.total, "wall_s": round(self.clock.wall, 3)}
+        self.curve.append(row | self.referee.score(pmf))
+        self._save()
+        self.on_estimate(self)
+
+    def _draw(self, record: Record) -> None:
+        from cgbench.plot import draw_pmf
+
+        assert self.pmf is not None
+        reference = self.referee.reference
+        draw_pmf(self.folder.path / "pmf.png", self.pmf, record, reference.pmf if reference else None)
+
+    def _log(self, text: str) -> None:
+        with open(self.folder.path / "run.log", "a", encoding="utf-8") as file:
+            file.write(text)
+        logging.getLogger(__name__).debug(text)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def prepare(
+    system: str,
+    method: str,
+    *,
+    preset: str = "default",
+    seed: int = 0,
+    budget: int | None = None,
+    overrides: Sequence[str] = (),
+    out: str | Path = "runs",
+    engine: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    restart: bool = False,
+    on_estimate: Callable[[Run], None] = lambda run: None,
+) -> Run:
+    """Build a run without starting it; parameters as for `run`."""
+    method_class = load("method", method)
+    system_class = load("system", system)
+    for name, value, least in (("budget", budget, 1), ("threads", threads, 1), ("seed", seed, 0)):
+        if value is not None and value < least:
+            raise UserError(f"--{name} must be at least {least}, not {value}")
+    _check_device(device)
+    built = system_class(engine=engine, device=device)
+    missing = method_class.requires - built.traits
+    if missing:
+        raise UserError(
+            f"method {method_class.name} needs a system with {choices(missing)}; {built.name} has {choices(built.traits)}"
+        )
+    config = make_config(method_class, built.name, preset, overrides)
+    label = preset
+    if overrides:
+        standard = make_config(method_class, built.name, preset)
+        if config != standard:
+            label = f"{preset}-{config_hash(config)[:8]}"
+    threads = threads or provenance.physical_cores()
+    torch.set_num_threads(threads)
+    folder = RunFolder(Path(out) / built.name / method_class.name / label / f"seed-{seed}")
+    folder.create()
+    if restart:
+        folder.clear_checkpoints()
+        (folder.path / "record.json").unlink(missing_ok=True)
+    return Run(
+        system=built,
+        method_class=method_class,
+        config=config,
+        preset=label,
+        seed=seed,
+        budget=budget,
+        threads=threads,
+        folder=folder,
+        on_estimate=on_estimate,
+    )
+
+
+def run(system: str, method: str, **options: Any) -> Record:
+    """Run a method on a system, or go on with a run that was interrupted.
+
+    Parameters
+    ----------
+    system, method
+        Registered names, or ``path/to/file.py:Class``.
+    preset, seed, budget
+        Configuration, seed, and largest number of energy evaluations (None: no bound).
+    overrides
+        Changes to the preset, ``key=value``.
+    out
+        Folder that run folders are made in.
+    engine, device, threads
+        Engine of the system, torch device, CPU threads (all cores by default).
+    restart
+        Start over even if there is something to go on from.
+    on_estimate
+        Called with the `Run` after each estimate.
+
+    Returns
+    -------
+    cgbench.record.Record
+
+    Raises
+    ------
+    UserError
+        For anything in the request that cannot be.
+    """
+    job = prepare(system, method, **options)
+    existing = finished_record(job)
+    if existing is not None:
+        return existing
+    job.resume()
+    return job.execute()
+
+
+def finished_record(job: Run) -> Record | None:
+    """Return the record of a run that needs no more work; None if there is work to do.
+
+    Raises
+    ------
+    UserError
+        If the folder holds a run with another identity.
+    """
+    existing = job.folder.read_record()
+    if existing is None:
+        return None
+    for name, value in job.identity().items():
+        found = getattr(existing, name)
+        if found != value:
+            raise UserError(
+                f"{job.folder.path} holds a run with {name} {found!r}, not {value!r}; choose another --out, or --restart"
+            )
+    if existing.status == "finished":
+        return existing
+    if existing.status == "budget" and job.budget is not None and job.budget <= (existing.budget or 0):
+        return existing
+    return None
+
+
+
