@@ -36,9 +36,7 @@ def config_hash(config: MethodConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def make_config(
-    method: type[Method], system: str, preset: str, overrides: Sequence[str] = ()
-) -> MethodConfig:
+def make_config(method: type[Method], system: str, preset: str, overrides: Sequence[str] = ()) -> MethodConfig:
     """Read a preset and apply overrides of the form ``key=value`` (dotted keys, YAML values).
 
     Raises
@@ -125,9 +123,7 @@ def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
             candidates = inner
         else:
             tagged = [
-                c
-                for c in candidates
-                if any(part in get_args(field.annotation) for field in c.model_fields.values())
+                c for c in candidates if any(part in get_args(field.annotation) for field in c.model_fields.values())
             ]
             candidates = tagged or candidates
     return sorted({key for candidate in candidates for key in candidate.model_fields})

@@ -23,7 +23,7 @@ class EnergyWithGradient(torch.autograd.Function):
         return energy
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Chain rule with the kept gradient."""
         (gradient,) = ctx.saved_tensors

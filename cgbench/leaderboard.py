@@ -64,14 +64,14 @@ def evaluations_to(run: FoundRun, target: float) -> float:
     above = ~(run.forward_kld <= target)
     if len(above) == 0 or above[-1]:
         return math.inf
-    return float(run.evaluations[len(above) - int(np.argmax(above[::-1]))]) if above.any() else float(run.evaluations[0])
+    return (
+        float(run.evaluations[len(above) - int(np.argmax(above[::-1]))]) if above.any() else float(run.evaluations[0])
+    )
 
 
 def _md_evaluations(runs: Sequence[FoundRun], kld: float) -> tuple[float, bool]:
     """MD evaluations to a forward KLD by a power law through the curves; whether it was extrapolated."""
-    points = [
-        (n, d) for run in runs for n, d in zip(run.evaluations, run.forward_kld, strict=True) if 0 < d < math.inf
-    ]
+    points = [(n, d) for run in runs for n, d in zip(run.evaluations, run.forward_kld, strict=True) if 0 < d < math.inf]
     if len(points) < 2:
         return math.nan, False
     n, d = np.array(points).T
@@ -106,7 +106,9 @@ def _row(members: Sequence[FoundRun], md: Sequence[FoundRun]) -> dict[str, Any]:
     kld = float(np.median(klds))
     evaluations = float(np.median([r.evaluations.total for r in records]))
     basins = [
-        max((abs(v) for k, v in r.metrics.items() if k.startswith("delta_f_error/") and v is not None), default=math.nan)
+        max(
+            (abs(v) for k, v in r.metrics.items() if k.startswith("delta_f_error/") and v is not None), default=math.nan
+        )
         for r in records
     ]
     floor = float((records[0].reference or {}).get("noise_floor", 0.0))

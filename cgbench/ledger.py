@@ -32,9 +32,7 @@ class Ledger:
         If the budget is not a positive number.
     """
 
-    def __init__(
-        self, budget: int | None = None, on_phase: Callable[[str], None] = lambda name: None
-    ) -> None:
+    def __init__(self, budget: int | None = None, on_phase: Callable[[str], None] = lambda name: None) -> None:
         if budget is not None and budget <= 0:
             raise UserError(f"budget must be a positive number of energy evaluations, not {budget}")
         self.budget = budget

@@ -132,7 +132,7 @@ class Problem:
         """Differentiable reduced energies ``[batch]``; one evaluation per configuration, backward free."""
         from cgbench.gate import EnergyWithGradient
 
-        energy: torch.Tensor = EnergyWithGradient.apply(x, self.reduced_energy_and_gradient)
+        energy: torch.Tensor = EnergyWithGradient.apply(x, self.reduced_energy_and_gradient)  # type: ignore[no-untyped-call]
         return energy
 
 
@@ -165,7 +165,7 @@ class Method(ABC):
     name: ClassVar[str]
     requires: ClassVar[frozenset[str]] = frozenset()
     Config: ClassVar[type[MethodConfig]] = MethodConfig
-    uncounted_in_publication: ClassVar[frozenset[str]] = frozenset()
+    uncounted_in_publication: frozenset[str] = frozenset()
 
     def __init__(self, problem: Problem, config: Any, streams: Streams) -> None:
         self.problem = problem
@@ -203,4 +203,3 @@ class Method(ABC):
     def extra_arrays(self) -> dict[str, NDArray[Any]]:
         """Return named arrays for ``pmf.npz`` that figures need."""
         return {}
-

@@ -91,9 +91,7 @@ class CollectiveVariables:
             One weight per sample, or None for counts.
         """
         edges = [self.edges(axis) for axis in range(len(self))]
-        counts, _ = np.histogramdd(
-            self.wrap(s), bins=edges, weights=None if weights is None else np.asarray(weights)
-        )
+        counts, _ = np.histogramdd(self.wrap(s), bins=edges, weights=None if weights is None else np.asarray(weights))
         return np.asarray(counts, dtype=np.float64)
 
 

@@ -101,8 +101,25 @@ class RunFolder:
         try:
             (self.path / "checkpoint").mkdir(parents=True, exist_ok=True)
             write_atomically(self.path / "checkpoint" / "writable", b"")
+            self._lock()
         except OSError as error:
-            raise UserError(f"cannot write to {self.path}: {error.strerror}; choose another folder with --out") from error
+            raise UserError(
+                f"cannot write to {self.path}: {error.strerror}; choose another folder with --out"
+            ) from error
+
+    def _lock(self) -> None:
+        """Hold the folder for this process; the lock ends with it, however it ends."""
+        try:
+            import fcntl
+        except ImportError:  # not on every platform
+            return
+        self._lock_file = open(self.path / "checkpoint" / "lock", "w")  # noqa: SIM115 - held for life
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process is running in {self.path}; wait for it, or choose another --out"
+            ) from error
 
     # ---- record and curve -------------------------------------------------------------------------
 
@@ -153,7 +170,7 @@ class RunFolder:
         """Load the newest whole checkpoint, and say in words what was wrong with others."""
         import torch
 
-        warnings = []
+        warnings: list[str] = []
         for path in self._checkpoints():
             if not path.exists():
                 continue

@@ -36,7 +36,9 @@ def load_reference(folder: Path, cvs: CollectiveVariables) -> Reference:
         facts = json.loads(facts_file.read_text(encoding="utf-8"))
         sha256 = hashlib.sha256(content).hexdigest()
         if facts["sha256"] != sha256:
-            raise UserError(f"reference {arrays_file} has sha256 {sha256[:12]}..., its JSON says {facts['sha256'][:12]}...")
+            raise UserError(
+                f"reference {arrays_file} has sha256 {sha256[:12]}..., its JSON says {facts['sha256'][:12]}..."
+            )
         with np.load(arrays_file, allow_pickle=False) as arrays:
             pmf = PMF(cvs, arrays["probability"])
             standard_error = np.asarray(arrays["standard_error"], dtype=np.float64)

@@ -222,7 +222,8 @@ def prepare(
     missing = method_class.requires - built.traits
     if missing:
         raise UserError(
-            f"method {method_class.name} needs a system with {choices(missing)}; {built.name} has {choices(built.traits)}"
+            f"method {method_class.name} needs a system with {choices(missing)}; "
+            f"{built.name} has {choices(built.traits)}"
         )
     config = make_config(method_class, built.name, preset, overrides)
     label = preset
@@ -302,13 +303,11 @@ def finished_record(job: Run) -> Record | None:
         found = getattr(existing, name)
         if found != value:
             raise UserError(
-                f"{job.folder.path} holds a run with {name} {found!r}, not {value!r}; choose another --out, or --restart"
+                f"{job.folder.path} holds a run with {name} {found!r}, not {value!r}; "
+                "choose another --out, or --restart"
             )
     if existing.status == "finished":
         return existing
     if existing.status == "budget" and job.budget is not None and job.budget <= (existing.budget or 0):
         return existing
     return None
-
-
-

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Generator, Tensor
 
 __all__ = ["Streams"]
 
@@ -22,13 +23,13 @@ class Streams:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self._torch: dict[str, torch.Generator] = {}
+        self._torch: dict[str, Generator] = {}
 
     def _derived(self, name: str) -> int:
         digest = hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
         return int.from_bytes(digest[:8], "little") >> 1
 
-    def torch(self, name: str, device: str = "cpu") -> torch.Generator:
+    def torch(self, name: str, device: str = "cpu") -> Generator:
         """Return the torch generator called `name`; its state is part of `state_dict`."""
         key = f"{name}@{device}"
         if key not in self._torch:
@@ -40,7 +41,7 @@ class Streams:
         words = torch.randint(2**62, (2,), generator=self.torch(name))
         return np.random.default_rng([int(word) for word in words])
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """States of all generators handed out so far."""
         return {key: generator.get_state() for key, generator in self._torch.items()}
 

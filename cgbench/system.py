@@ -121,8 +121,6 @@ class Coordinates(ABC):
 
     def in_domain(self, y: torch.Tensor) -> torch.Tensor:
         """Whether each ``y`` ``[batch, fine]`` lies within `lower` and `upper`, boolean ``[batch]``."""
-        import torch
-
         lower, upper = self.lower.to(y), self.upper.to(y)
         inside: torch.Tensor = ((y >= lower) & (y <= upper) | self.periodic.to(y.device)).all(dim=-1)
         return inside
@@ -196,7 +194,7 @@ class System(ABC):
         """Reduced energies ``[batch]``; differentiable once (the gradient comes with the energy)."""
         from cgbench.gate import EnergyWithGradient
 
-        energy: torch.Tensor = EnergyWithGradient.apply(x, self.reduced_energy_and_gradient)
+        energy: torch.Tensor = EnergyWithGradient.apply(x, self.reduced_energy_and_gradient)  # type: ignore[no-untyped-call]
         return energy
 
     @abstractmethod

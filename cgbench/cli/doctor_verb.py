@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import click
 
@@ -32,7 +33,7 @@ def command() -> int:
     for plugin in (*systems, *methods):
         if plugin.broken is not None:
             failures += _report(plugin.name, False, plugin.broken)
-    built = {}
+    built: dict[str, Any] = {}
     for plugin in systems:
         if plugin.broken is None:
             failures += _check_system(plugin.name, plugin.cls, built)
@@ -43,7 +44,7 @@ def command() -> int:
     return 1 if failures else 0
 
 
-def _check_system(name: str, cls: type, built: dict[str, object]) -> int:
+def _check_system(name: str, cls: type, built: dict[str, Any]) -> int:
     from cgbench.referee import Referee
 
     try:

@@ -24,8 +24,7 @@ __all__ = ["command"]
 @click.option("--threads", type=int, help="CPU threads; all cores by default.")
 @click.option("--out", default="runs", show_default=True, help="Folder that run folders are made in.")
 @click.option("--restart", is_flag=True, help="Start over.")
-@click.pass_context
-def command(ctx: click.Context, **options: Any) -> int:
+def command(**options: Any) -> int:
     """Run, with progress, and print a summary; exit code 1 if the run failed."""
     from cgbench.run import finished_record, prepare
 

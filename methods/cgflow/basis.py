@@ -32,9 +32,7 @@ class FourierBasis:
         their ends lies outside the domain.
     """
 
-    def __init__(
-        self, cvs: CollectiveVariables, order: int, product: bool = False, margin: float = 0.1
-    ) -> None:
+    def __init__(self, cvs: CollectiveVariables, order: int, product: bool = False, margin: float = 0.1) -> None:
         self.cvs = cvs
         self.order = order
         lower, upper, periodic = [], [], []
@@ -56,9 +54,7 @@ class FourierBasis:
             if product or sum(k for k, _ in combination) <= order
         ]
         chosen.sort(key=lambda combination: (sum(k for k, _ in combination), combination))
-        self._columns = [
-            torch.tensor([combination[axis][1] for combination in chosen]) for axis in range(len(cvs))
-        ]
+        self._columns = [torch.tensor([combination[axis][1] for combination in chosen]) for axis in range(len(cvs))]
         units = [
             (2 * math.pi if closed else math.pi) / (high - low)
             for low, high, closed in zip(lower, upper, periodic, strict=True)

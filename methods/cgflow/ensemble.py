@@ -25,9 +25,7 @@ class NetworkEnsemble:
         Source of the initial weights, shares and batches.
     """
 
-    def __init__(
-        self, members: int, inputs: int, hidden: Sequence[int], generator: torch.Generator
-    ) -> None:
+    def __init__(self, members: int, inputs: int, hidden: Sequence[int], generator: torch.Generator) -> None:
         self.members = members
         self.widths = (inputs, *hidden, 1)
         self.generator = generator

@@ -180,4 +180,3 @@ def broaden(
             folded = torch.remainder(spread[:, axis] - low, 2 * (high - low))
             spread[:, axis] = low + torch.minimum(folded, 2 * (high - low) - folded)
     return spread
-

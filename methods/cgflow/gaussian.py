@@ -25,9 +25,7 @@ class ConditionalGaussian(Transform):
         Source of the initial weights; the last layer starts at zero, the transform at the identity.
     """
 
-    def __init__(
-        self, features: int, context_features: int, hidden: Sequence[int], generator: torch.Generator
-    ) -> None:
+    def __init__(self, features: int, context_features: int, hidden: Sequence[int], generator: torch.Generator) -> None:
         super().__init__()
         widths = (context_features, *hidden)
         layers: list[torch.nn.Module] = []

@@ -99,9 +99,7 @@ def relax(
     return Relaxed(y, energy, gradient, converged)
 
 
-def hessians(
-    target: ConditionalTarget, s: torch.Tensor, relaxed: Relaxed, displacement: float = 1e-4
-) -> torch.Tensor:
+def hessians(target: ConditionalTarget, s: torch.Tensor, relaxed: Relaxed, displacement: float = 1e-4) -> torch.Tensor:
     """Hessians of ``E`` in `y` by forward differences of gradients, ``[n, fine, fine]``.
 
     Costs one evaluation per fine-grained coordinate and point; float64 throughout.

@@ -308,9 +308,7 @@ class HarmonicRecipe:
             set_learning_rate(self.optimiser, rates[: len(self.optimiser.param_groups)])
             self.optimiser.zero_grad(set_to_none=True)
             collected.append(
-                path_gradient_step(
-                    self.flow, self.target, s, self.basis(s), generator, clip_norm=config.clip_norm
-                )
+                path_gradient_step(self.flow, self.target, s, self.basis(s), generator, clip_norm=config.clip_norm)
             )
             self.optimiser.step()
             self.progress = 0.5 * done

@@ -210,7 +210,9 @@ class PublishedRecipe:
                         self.optimiser.step()
                     losses.append(float(kept.mean()))
                 points.append(batch)
-                labels.append(mean_weight_labels(log_weights.reshape(len(batch), -1), self.config.ensemble.clip_largest))
+                labels.append(
+                    mean_weight_labels(log_weights.reshape(len(batch), -1), self.config.ensemble.clip_largest)
+                )
         self.epoch_labels = (torch.cat(points), torch.cat(labels))
         self.losses = float(np.mean(losses)) if losses else math.nan
         self._validate()

@@ -28,17 +28,18 @@ class RecipeMethod(Method):
 
     requires = frozenset({"gradient", "coordinates"})
     Config = CGFlowConfig
-    uncounted_in_publication = frozenset({"seed_md", "validate", "label"})
 
     def __init__(self, problem: Problem, config: CGFlowConfig, streams: Streams) -> None:
         super().__init__(problem, config, streams)
+        published = isinstance(config.recipe, PublishedConfig)
+        # the publication counts training alone; in ours, labels are part of what the PMF is made of
+        self.uncounted_in_publication = frozenset({"seed_md", "validate"} | ({"label"} if published else set()))
         kind = HarmonicRecipe if isinstance(config.recipe, HarmonicConfig) else PublishedRecipe
         self.recipe: HarmonicRecipe | PublishedRecipe = kind(problem, config.recipe, streams)  # type: ignore[arg-type]
 
     def estimates(self) -> Iterator[PMF]:
         """Yield the recipe's estimates."""
-        for pmf in self.recipe.estimates():
-            yield pmf
+        yield from self.recipe.estimates()
 
     @property
     def status(self) -> str:

@@ -139,9 +139,7 @@ class FourierSurrogate:
         ratio = ratios(shifted)
         current = objective(shifted, ratio)
         for _ in range(iterations):
-            gradient = features.T @ (inverse_variance * (ratio - 1.0)) + self._precision * (
-                shifted - self.prior_mean
-            )
+            gradient = features.T @ (inverse_variance * (ratio - 1.0)) + self._precision * (shifted - self.prior_mean)
             curvature = inverse_variance * (0.5 * ratio + 0.5)  # between observed and expected information
             hessian = (features * curvature[:, None]).T @ features + torch.diag(self._precision)
             step = torch.linalg.solve(hessian, gradient)

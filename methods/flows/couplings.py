@@ -26,9 +26,7 @@ class CircularShift(Transform):
         Bounds and kind of each dimension ``[dims]``.
     """
 
-    def __init__(
-        self, shift: torch.Tensor, lower: torch.Tensor, upper: torch.Tensor, circular: torch.Tensor
-    ) -> None:
+    def __init__(self, shift: torch.Tensor, lower: torch.Tensor, upper: torch.Tensor, circular: torch.Tensor) -> None:
         super().__init__()
         for name, tensor in (("shift", shift), ("lower", lower), ("upper", upper), ("circular", circular)):
             self.register_buffer(name, tensor.clone())

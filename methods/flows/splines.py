@@ -66,9 +66,7 @@ def rational_quadratic_spline(
     bins = (parameters.shape[-1] - 1) // 3
     width_parameters, height_parameters, slope_parameters = parameters.split([bins, bins, bins + 1], dim=-1)
     first = torch.where(circular[..., None], slope_parameters[..., :1], 0.0)
-    slopes = MIN_DERIVATIVE + softplus(
-        torch.cat([first, slope_parameters[..., 1:-1], first], dim=-1) + UNIT_DERIVATIVE
-    )
+    slopes = MIN_DERIVATIVE + softplus(torch.cat([first, slope_parameters[..., 1:-1], first], dim=-1) + UNIT_DERIVATIVE)
     x_knots = _knots(width_parameters, lower, upper)
     y_knots = _knots(height_parameters, lower, upper)
 

@@ -80,7 +80,7 @@ class AlanineDipeptide(System):
 
     @property
     def coordinate_sets(self) -> Mapping[str, Coordinates]:
-        """"default" (folded methyl rotors, narrow scales) and "literature" (12 free dihedrals)."""
+        """The sets "default" (folded methyl rotors, narrow scales) and "literature" (12 free dihedrals)."""
         return self._sets
 
     def openmm_system(self) -> openmm.System:
@@ -129,6 +129,7 @@ class AlanineDipeptide(System):
         generator = torch.Generator().manual_seed(0)
         s = torch.pi * (2 * torch.rand(20, 2, generator=generator, dtype=torch.float64) - 1)
         y = 0.5 * torch.randn(20, len(self.coordinates.names), generator=generator, dtype=torch.float64)
+        y = torch.where(self.coordinates.periodic, 0.5 * y, y)  # a folded methyl rotor turns within +-60 degrees
         x, log_det = self.coordinates.to_cartesian(s, y)
         s_back, y_back, log_det_back = self.coordinates.to_internal(x)
         trip = max(float((a - b).abs().max()) for a, b in ((s, s_back), (y, y_back), (log_det, -log_det_back)))

@@ -66,7 +66,10 @@ class Builder:
             self.deposits += 1
             if self.deposits % 20 == 0:
                 positive = float((s[:, 0] > 0).double().mean())
-                log(f"deposit {self.deposits}/{o.deposits}: walkers at phi > 0 {positive:.3f}, bias to {float(bias.max()):.1f} kT")
+                log(
+                    f"deposit {self.deposits}/{o.deposits}: walkers at phi > 0 {positive:.3f}, "
+                    f"bias to {float(bias.max()):.1f} kT"
+                )
                 self.save()
 
     def production(self) -> None:
@@ -103,7 +106,9 @@ class Builder:
         text = f"block {len(self.blocks)}: P(phi>0) {share:.5f}, crossings {self.crossings}"
         if len(self.kept()) >= 4:
             total = self.kept().sum(0)
-            text += f"; all: P(phi>0) {total[phi > 0].sum() / total.sum():.5f}, noise floor {noise_floor(self.kept()):.2e}"
+            text += (
+                f"; all: P(phi>0) {total[phi > 0].sum() / total.sum():.5f}, noise floor {noise_floor(self.kept()):.2e}"
+            )
         return text
 
     # ---- files ------------------------------------------------------------------------------------
@@ -155,7 +160,7 @@ class Builder:
             "temperature_K": self.system.temperature,
             "engine": "batched torch force field, float32, Langevin middle scheme, 1 fs, 1/ps",
             "system_version": self.system.version,
-            "options": {k: v for k, v in vars(o).items() if k not in ("out", "publish")},
+            "options": {k: v for k, v in vars(o).items() if k not in ("out", "publish", "publish_only", "blocks")},
             "production_steps": int(len(blocks) * o.block_steps * o.walkers),
             "production_ps_per_walker": len(blocks) * o.block_steps * 0.001,
             "crossings_of_phi_0_or_180": self.crossings,

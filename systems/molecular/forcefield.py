@@ -29,9 +29,7 @@ Terms = dict[str, torch.Tensor]
 
 def _cross(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Cross product along the first axis."""
-    return torch.stack(
-        [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
-    )
+    return torch.stack([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -123,9 +121,7 @@ class TorchForceField:
             length[pair], stiffness[pair] = bond_length, self.beta * k
         return length, stiffness
 
-    def _incidence(
-        self, first: np.ndarray, second: np.ndarray, angles: np.ndarray, torsions: np.ndarray
-    ) -> np.ndarray:
+    def _incidence(self, first: np.ndarray, second: np.ndarray, angles: np.ndarray, torsions: np.ndarray) -> np.ndarray:
         """Matrix that gathers term gradients onto atoms, ``[atoms, terms]``, in the kernel's order."""
         blocks = [(first, second), (angles[:, 0], angles[:, 1]), (angles[:, 2], angles[:, 1])]
         # a torsion's four gradients are spanned by those of its ends and one along the axis
@@ -232,8 +228,12 @@ class TorchForceField:
         inv_b = 1.0 / c["born_or"][:, None] - tanh * inv_radius
         b = 1.0 / inv_b
         radius_slope = (
-            b * b * (1.0 - tanh * tanh) * inv_radius
-            * (alpha - psi * (2 * beta - 3 * gamma * psi)) * c["born_or"][:, None]
+            b
+            * b
+            * (1.0 - tanh * tanh)
+            * inv_radius
+            * (alpha - psi * (2 * beta - 3 * gamma * psi))
+            * c["born_or"][:, None]
         )
         surface = c["born_ace"][:, None] * inv_b**6
         own = c["born_self"][:, None] * inv_b
@@ -340,6 +340,5 @@ class TorchForceField:
 
 
 INDICES = frozenset(
-    ("first", "second", "angle_i", "angle_j", "angle_k")
-    + ("torsion_i", "torsion_j", "torsion_k", "torsion_l")
+    ("first", "second", "angle_i", "angle_j", "angle_k") + ("torsion_i", "torsion_j", "torsion_k", "torsion_l")
 )

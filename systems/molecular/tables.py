@@ -100,7 +100,11 @@ def read_system(system: openmm.System) -> ForceFieldTables:
 
 
 def _value(quantity: Any) -> float:
-    return float(quantity.value_in_unit_system(openmm.unit.md_unit_system)) if hasattr(quantity, "unit") else float(quantity)
+    return (
+        float(quantity.value_in_unit_system(openmm.unit.md_unit_system))
+        if hasattr(quantity, "unit")
+        else float(quantity)
+    )
 
 
 def _read_bonds(force: Any, tables: ForceFieldTables) -> None:
@@ -176,13 +180,14 @@ def _read_custom_gb(force: Any, tables: ForceFieldTables) -> None:
     if force.getNumGlobalParameters() or force.getNumParticles() != tables.atoms:
         raise _refuse("CustomGBForce with global parameters, or without all particles")
     expressions = _expressions(force)
-    for model, coefficients in ((GBSAOBC1Force, (0.8, 0.0, 2.909125)), (GBSAOBC2Force, (1.0, 0.8, 4.85))):
-        for surface in (None, "ACE"):
-            if _expressions(model(SA=surface)) == expressions:
-                break
-        else:
-            continue
-        break
+    known = [
+        (model, coefficients, surface)
+        for model, coefficients in ((GBSAOBC1Force, (0.8, 0.0, 2.909125)), (GBSAOBC2Force, (1.0, 0.8, 4.85)))
+        for surface in (None, "ACE")
+    ]
+    for model, coefficients, surface in known:
+        if _expressions(model(SA=surface)) == expressions:
+            break
     else:
         raise _refuse("this CustomGBForce (only OBC1 and OBC2 as OpenMM's own force fields write them are known)")
     names = [force.getPerParticleParameterName(i) for i in range(force.getNumPerParticleParameters())]

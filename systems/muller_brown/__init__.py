@@ -24,7 +24,7 @@ X0 = (1.0, 0.0, -0.5, -1.0)
 Y0 = (0.0, 0.5, 1.5, 1.0)
 SCALE = 0.1  # of y' = x + y: about one thermal width in the basins
 # maxima of the exact PMF between its three minima, along s = x - y; checked in the tests
-BARRIERS = (-1.19, -0.15)
+BARRIERS = (-1.4036, -0.1010)
 
 
 def potential(x: np.ndarray, y: np.ndarray) -> np.ndarray:
