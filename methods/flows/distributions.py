@@ -24,7 +24,7 @@ class UniformGaussian(Distribution):
         for name, tensor in (("lower", lower), ("upper", upper), ("circular", circular)):
             self.register_buffer(name, tensor.clone())
         turning = (upper - lower)[circular].log().sum()
-        self.register_buffer("log_norm", -turning - 0.5 * math.log(2 * math.pi) * (~circular).sum())
+        self.register_buffer("log_norm", -turning - 0.5 * math.log(2 * math.pi) * int((~circular).sum()))
 
     def sample_base(self, num: int, generator: torch.Generator | None = None) -> torch.Tensor:
         """Draw ``[num, dims]`` from the given generator."""

@@ -172,6 +172,10 @@ def _expressions(force: Any) -> list[tuple[str, int]]:
     return found
 
 
+def _same(model: Any, surface: str | None, expressions: list[tuple[str, int]]) -> bool:
+    return _expressions(model(SA=surface)) == expressions
+
+
 def _read_custom_gb(force: Any, tables: ForceFieldTables) -> None:
     if force.getNonbondedMethod() != openmm.CustomGBForce.NoCutoff:
         raise _refuse("CustomGBForce with a cutoff")
@@ -185,11 +189,10 @@ def _read_custom_gb(force: Any, tables: ForceFieldTables) -> None:
         for model, coefficients in ((GBSAOBC1Force, (0.8, 0.0, 2.909125)), (GBSAOBC2Force, (1.0, 0.8, 4.85)))
         for surface in (None, "ACE")
     ]
-    for model, coefficients, surface in known:
-        if _expressions(model(SA=surface)) == expressions:
-            break
-    else:
+    fitting = [(coefficients, surface) for model, coefficients, surface in known if _same(model, surface, expressions)]
+    if not fitting:
         raise _refuse("this CustomGBForce (only OBC1 and OBC2 as OpenMM's own force fields write them are known)")
+    coefficients, surface = fitting[0]
     names = [force.getPerParticleParameterName(i) for i in range(force.getNumPerParticleParameters())]
     if names != ["charge", "or", "sr"]:
         raise _refuse(f"CustomGBForce with the parameters {', '.join(names)}")
