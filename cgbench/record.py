@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import math
+import os
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -89,6 +91,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._unlock: Any = None
 
     def create(self) -> None:
         """Make the folder.
@@ -108,18 +111,23 @@ class RunFolder:
             ) from error
 
     def _lock(self) -> None:
-        """Hold the folder for this process; the lock ends with it, however it ends."""
+        """Hold the folder for this process; the lock ends with `release`, or with the process."""
         try:
             import fcntl
         except ImportError:  # not on every platform
             return
-        self._lock_file = open(self.path / "checkpoint" / "lock", "w")  # noqa: SIM115 - held for life
+        descriptor = os.open(self.path / "checkpoint" / "lock", os.O_RDWR | os.O_CREAT)
+        self._unlock = weakref.finalize(self, os.close, descriptor)
         try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(
-                f"another process is running in {self.path}; wait for it, or choose another --out"
-            ) from error
+            self._unlock()
+            raise UserError(f"another process is running in {self.path}; wait for it, or choose another --out") from error
+
+    def release(self) -> None:
+        """Give the folder back."""
+        if self._unlock is not None:
+            self._unlock()
 
     # ---- record and curve -------------------------------------------------------------------------
 

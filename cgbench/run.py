@@ -136,7 +136,13 @@ class Run:
     # ---- the loop ---------------------------------------------------------------------------------
 
     def execute(self) -> Record:
-        """Run to the end, whichever it is, and leave all files."""
+        """Run to the end, whichever it is, leave all files, and give the folder back."""
+        try:
+            return self._execute()
+        finally:
+            self.folder.release()
+
+    def _execute(self) -> Record:
         status: Status = "finished"
         reason: str | None = None
         self.folder.write_record(self.record("running"))
