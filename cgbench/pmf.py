@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = ["PMF", "CollectiveVariables"]
 
 Array = NDArray[np.float64]
+LARGEST = 600.0  # kT; its Boltzmann factor is still a normal float64
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,8 @@ class PMF:
     ) -> PMF:
         """Integrate ``exp(-free_energy(s))`` over each bin by the midpoint rule.
 
+        Free energies above 600 kT count as 600 kT, which keeps every probability positive.
+
         Parameters
         ----------
         free_energy
@@ -173,7 +176,7 @@ class PMF:
             Midpoints per bin and CV.
         """
         values = np.asarray(free_energy(cvs.grid(subdivisions)), dtype=np.float64)
-        density = np.exp(-(values - values.min()))
+        density = np.exp(-np.minimum(values - values.min(), LARGEST))
         shape: list[int] = []
         for bins in cvs.bins:
             shape += [bins, subdivisions]

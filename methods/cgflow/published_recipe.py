@@ -208,7 +208,7 @@ class PublishedRecipe:
                     norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), clip)
                     if bool(norm.isfinite()):
                         self.optimiser.step()
-                    losses.append(float(kept.mean()))
+                    losses.append(float(kept.detach().mean()))
                 points.append(batch)
                 labels.append(
                     mean_weight_labels(log_weights.reshape(len(batch), -1), self.config.ensemble.clip_largest)

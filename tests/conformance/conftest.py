@@ -13,12 +13,24 @@ from cgbench.config import preset_names
 from cgbench.registry import load, names
 from cgbench.run import Run, prepare
 
-PAIRS = [
-    (system, method)
+SMOKE = [
+    (system, method, {"preset": "smoke"})
     for system in names("system")
     for method in names("method")
     if "smoke" in preset_names(load("method", method), system)
 ]
+# the published recipe, made small, and OpenMM's own engine
+SMALL = ("recipe.by_energy.epochs_first=4", "recipe.by_energy.epochs_per_estimate=1", "recipe.by_energy.samples=4")
+SMALL += ("recipe.seeding.steps=40", "recipe.by_example.epochs=1", "recipe.ensemble.epochs=3")
+SMALL += ("recipe.walk.max_steps=60", "recipe.walk.max_iterations=2", "recipe.by_energy.epochs=2")
+FLOW = ("recipe.flow.num_couplings=2", "recipe.flow.hidden_features=8", "recipe.ensemble.hidden=[8]")
+VARIANTS = [
+    ("muller_brown", "cgflow_al", {"preset": "paper", "overrides": SMALL}),
+    ("muller_brown", "cgflow_grid", {"preset": "paper", "overrides": (*SMALL, "recipe.grid=20")}),
+    ("aldp", "cgflow_al", {"preset": "paper", "overrides": (*SMALL, *FLOW, "recipe.seeding.stride=2")}),
+    ("aldp", "md", {"preset": "smoke", "engine": "openmm", "overrides": ("walkers=2", "steps=8")}),
+]
+PAIRS = SMOKE + VARIANTS
 
 
 class Counter:
@@ -55,18 +67,22 @@ def counter(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> 
     return planted
 
 
-@pytest.fixture(params=PAIRS, ids=["-".join(pair[::-1]) for pair in PAIRS])
-def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
+def _name(pair: tuple[str, str, dict[str, Any]]) -> str:
+    return "-".join([pair[1], pair[0], pair[2]["preset"], *([pair[2]["engine"]] if "engine" in pair[2] else [])])
+
+
+@pytest.fixture(params=PAIRS, ids=map(_name, PAIRS))
+def pair(request: pytest.FixtureRequest) -> tuple[str, str, dict[str, Any]]:
     return request.param
 
 
 @pytest.fixture
-def start(pair: tuple[str, str], tmp_path: Path) -> Iterator[Any]:
+def start(pair: tuple[str, str, dict[str, Any]], tmp_path: Path) -> Iterator[Any]:
     """Prepares a run of the pair in a folder of its own."""
 
     def prepared(folder: str = "first", **options: Any) -> Run:
-        system, method = pair
-        options = {"preset": "smoke", "threads": 1, "seed": 3, "out": tmp_path / folder} | options
+        system, method, settings = pair
+        options = {"threads": 1, "seed": 3, "out": tmp_path / folder} | settings | options
         return prepare(system, method, **options)
 
     yield prepared
