@@ -1,0 +1,75 @@
+"""The referee, and that nobody else looks at the truth."""
+
+from __future__ import annotations
+
+import ast
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cgbench
+from cgbench.errors import UserError
+from cgbench.pmf import PMF
+from cgbench.referee import Referee
+from systems.muller_brown import MullerBrown
+
+
+@pytest.fixture(scope="module")
+def referee() -> Referee:
+    return Referee(MullerBrown())
+
+
+def test_the_truth_scores_zero(referee: Referee) -> None:
+    scores = referee.score(referee.reference.pmf)
+    assert set(scores) == set(referee.metric_names)
+    assert all(abs(value) < 1e-12 for value in scores.values())
+
+
+def test_basin_errors_have_the_sign_of_the_estimate(referee: Referee) -> None:
+    """A basin whose population is halved lies ln 2 too high, relative to the deepest."""
+    system = MullerBrown()
+    s = system.cvs.centers(0)
+    product = np.asarray(system.basins[2].contains([s]))
+    wrong = PMF(system.cvs, np.where(product, 0.5, 1.0) * referee.reference.pmf.probability)
+    scores = referee.score(wrong)
+    assert scores["delta_f_error/product (lower right)"] == pytest.approx(math.log(2), abs=1e-9)
+    assert scores["delta_f_error/intermediate"] == pytest.approx(0.0, abs=1e-9)
+    assert scores["forward_kld"] > 0
+
+
+def test_missing_basin_is_infinite(referee: Referee) -> None:
+    system = MullerBrown()
+    s = system.cvs.centers(0)
+    blind = np.where(np.asarray(system.basins[2].contains([s])), 0.0, referee.reference.pmf.probability)
+    scores = referee.score(PMF(system.cvs, blind))
+    assert scores["forward_kld"] == math.inf
+    assert scores["delta_f_error/product (lower right)"] == math.inf
+
+
+def test_without_a_reference_scores_are_none_and_say_why() -> None:
+    class Lost(MullerBrown):
+        def reference(self):
+            raise UserError("reference in nowhere cannot be read")
+
+    referee = Referee(Lost())
+    assert "nowhere" in referee.problem and referee.facts() is None
+    assert set(referee.score(PMF(Lost().cvs, np.ones(100))).values()) == {None}
+
+
+def test_only_the_referee_calls_reference() -> None:
+    """``.reference()`` and the reading of reference files: in the referee and in systems' own definitions."""
+    root = Path(cgbench.__file__).parent.parent
+    offenders = []
+    for path in [*root.glob("cgbench/**/*.py"), *root.glob("methods/**/*.py"), *root.glob("systems/**/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                where = path.relative_to(root).as_posix()
+                if name == "reference" and where != "cgbench/referee.py":
+                    offenders.append(f"{where}:{node.lineno}")
+                if name == "load_reference" and not where.startswith("systems/"):
+                    offenders.append(f"{where}:{node.lineno}")
+    assert offenders == []
+    assert list(root.glob("methods/**/*.py"))  # the search has looked somewhere
