@@ -122,7 +122,7 @@ class RunFolder:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._unlock()
-            raise UserError(f"another process is running in {self.path}; wait for it, or choose another --out") from error
+            raise UserError(f"another process is running in {self.path}; wait for it, or give another --out") from error
 
     def release(self) -> None:
         """Give the folder back."""

@@ -101,8 +101,6 @@ def test_zero_parameters_are_the_identity_and_tails_are_linear(generator) -> Non
     torch.testing.assert_close(outputs, inputs, rtol=0, atol=1e-12)
     torch.testing.assert_close(log_derivative, torch.zeros_like(inputs), rtol=0, atol=1e-12)
     outside = torch.tensor([[0.0, 8.0, 0.0, 9.5]], dtype=torch.float64)
-    outputs, log_derivative = rational_quadratic_spline(
-        outside, parameters(1, 4, generator), LOWER, UPPER, MIXED
-    )
+    outputs, log_derivative = rational_quadratic_spline(outside, parameters(1, 4, generator), LOWER, UPPER, MIXED)
     torch.testing.assert_close(outputs[:, [1, 3]], outside[:, [1, 3]])
     assert log_derivative[:, [1, 3]].tolist() == [[0.0, 0.0]]

@@ -46,9 +46,7 @@ def test_every_term_agrees_with_its_force_group(varied_configurations: torch.Ten
     for index, force in enumerate(system.getForces()):
         force.setForceGroup(index)
         groups[names["CustomGBForce" if isinstance(force, openmm.CustomGBForce) else type(force).__name__]] = index
-    context = openmm.Context(
-        system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
-    )
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
     terms = TorchForceField.from_openmm(system, TEMPERATURE).energy_terms(x)
     assert set(terms) == set(groups)
     for row, configuration in enumerate(x.numpy()):

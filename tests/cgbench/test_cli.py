@@ -1,0 +1,163 @@
+"""The command line as its users meet it: exit codes, one line for a mistake, kills and resumes."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cgbench.cli.main import VERBS, main
+
+CGBENCH = [sys.executable, "-m", "cgbench"]
+
+
+def call(capsys, *arguments: str) -> tuple[int, str, str]:
+    code = main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def run_smoke(out: Path, *more: str) -> list[str]:
+    fixed = ["--method", "md", "--system", "muller_brown", "--preset", "smoke", "--threads", "1"]
+    return ["run", *fixed, "--out", str(out), *more]
+
+
+MISTAKES = {
+    "verb": (["fly"], "choose from doctor, leaderboard, list, run"),
+    "system": (["run", "--method", "md", "--system", "adlp"], "unknown system 'adlp': choose from aldp, muller_brown"),
+    "method": (["run", "--method", "mdd", "--system", "aldp"], "unknown method 'mdd': choose from cgflow_al"),
+    "preset": (["run", "--method", "md", "--system", "aldp", "--preset", "x"], "unknown preset 'x' of md on aldp"),
+    "option": (["run", "--method", "md", "--system", "aldp", "--sed", "1"], "unknown option --sed: choose from"),
+    "missing option": (["run", "--method", "md"], "Missing option '--system'"),
+    "key": (["run", "--method", "md", "--system", "aldp", "--set", "stpes=1"], "did you mean 'steps'"),
+    "type": (["run", "--method", "md", "--system", "aldp", "--set", "steps=no"], "key 'steps'"),
+    "seed": (["run", "--method", "md", "--system", "aldp", "--seed", "one"], "'one' is not a valid integer"),
+    "budget": (["run", "--method", "md", "--system", "aldp", "--budget", "0"], "--budget must be at least 1, not 0"),
+    "device": (["run", "--method", "md", "--system", "aldp", "--device", "tpu9"], "device 'tpu9'"),
+    "engine": (["run", "--method", "md", "--system", "aldp", "--engine", "x"], "choose from openmm, torch"),
+    "runs": (["leaderboard", "--runs", "nowhere"], "no folder of runs 'nowhere'"),
+    "file": (["run", "--method", "none.py:X", "--system", "aldp"], "no file 'none.py'"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(name: str, capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, message = MISTAKES[name]
+    code, out, err = call(capsys, *arguments)
+    assert code == 2 and out == ""
+    assert message in err and err.startswith("cgbench: ") and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unwritable_folder(capsys, tmp_path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    code, _, err = call(capsys, *run_smoke(tmp_path / "file"))
+    assert code == 2 and "cannot write to" in err and "--out" in err and err.count("\n") == 1
+
+
+def test_run_prints_what_a_person_wants_to_know(capsys, tmp_path) -> None:
+    code, out, err = call(capsys, *run_smoke(tmp_path))
+    assert code == 0 and err == ""
+    for word in ("finished", "forward KLD", "basin", "evaluations", "evaluations/s", "files", "picture", "pmf.png"):
+        assert word in out
+    code, out, _ = call(capsys, *run_smoke(tmp_path))
+    assert code == 0 and "This run is complete" in out
+
+
+def test_a_failed_run_is_exit_code_1(capsys, tmp_path) -> None:
+    code, out, err = call(capsys, *run_smoke(tmp_path, "--budget", "5"))
+    assert code == 1 and "failed" in out and "no estimate within the budget" in err
+
+
+def test_list_names_everything(capsys) -> None:
+    code, out, _ = call(capsys, "list")
+    assert code == 0
+    for name in ("aldp", "muller_brown", "cgflow_al", "cgflow_grid", "md", "default", "paper", "smoke"):
+        assert name in out
+
+
+def test_doctor_is_content(capsys) -> None:
+    code, out, _ = call(capsys, "doctor")
+    assert code == 0 and "FAILED" not in out
+    assert "energy against OpenMM" in out and "torch devices" in out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb: str, capsys) -> None:
+    code, out, _ = call(capsys, verb, "--help")
+    assert code == 0 and "Usage: cgbench" in out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from cgbench.cli.main import main; code = main(['--help']);"
+        "heavy = {'torch', 'openmm', 'numpy', 'pandas', 'pydantic', 'matplotlib'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Verbs" in done.stdout
+
+
+def command(out: Path) -> list[str]:
+    fixed = ["--method", "cgflow_al", "--system", "muller_brown", "--set", "recipe.training.rounds=8"]
+    return [*CGBENCH, "run", *fixed, "--threads", "1", "--out", str(out)]
+
+
+def folder(out: Path) -> Path:
+    (found,) = (out / "muller_brown" / "cgflow_al").glob("default-*/seed-0")
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("whole")
+    subprocess.run(command(out), check=True, capture_output=True)
+    return folder(out)
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_killed_at_random_moments_it_ends_bit_identically(number: int, tmp_path, whole: Path) -> None:
+    """SIGKILL at random moments, the same command again each time, as often as it takes."""
+    moments = random.Random(number)
+    kills = 0
+    for _ in range(20):
+        process = subprocess.Popen(command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        wait = moments.uniform(3.0, 8.0) + 1.5 * kills
+        try:
+            code = process.wait(timeout=wait)
+            assert code == 0, process.stderr.read().decode()
+            process.stderr.close()
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            process.stderr.close()
+            kills += 1
+    else:
+        pytest.fail("never finished")
+    assert kills >= 1
+    ours = folder(tmp_path)
+    assert (ours / "pmf.npz").read_bytes() == (whole / "pmf.npz").read_bytes()
+    counts = [json.loads((f / "record.json").read_text())["evaluations"] for f in (ours, whole)]
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_says_how_to_go_on(sent: signal.Signals, tmp_path) -> None:
+    process = subprocess.Popen(command(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()  # the first estimate has been taken
+    time.sleep(0.2)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.strip() == "cgbench: interrupted; the same command goes on from the last checkpoint"
+    again = subprocess.run(command(tmp_path), capture_output=True, text=True, check=True)
+    assert "going on after" in again.stdout
