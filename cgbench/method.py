@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from cgbench.streams import Streams
     from cgbench.system import Coordinates, System
 
-__all__ = ["Method", "MethodConfig", "Problem"]
+__all__ = ["Method", "MethodConfig", "Problem", "SideEstimate"]
 
 
 class MethodConfig(BaseModel):
@@ -136,6 +137,28 @@ class Problem:
         return energy
 
 
+@dataclass(frozen=True)
+class SideEstimate:
+    """Another PMF that the same evaluations, or a part of them, have already paid for.
+
+    Attributes
+    ----------
+    name
+        The estimator, in a word; estimates of one name make one curve.
+    replicate
+        Number of this one among independent estimates of the same name and cost.
+    share
+        The part of all evaluations so far that it rests on, in (0, 1].
+    pmf
+        The estimate.
+    """
+
+    name: str
+    replicate: int
+    share: float
+    pmf: PMF
+
+
 class Method(ABC):
     """A way to compute the PMF.
 
@@ -195,6 +218,10 @@ class Method(ABC):
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` returned; `estimates` then goes on from there."""
+
+    def side_estimates(self) -> Sequence[SideEstimate]:
+        """Return further estimates to be scored beside the one just yielded; they are never ranked."""
+        return ()
 
     def diagnostics(self) -> dict[str, Any]:
         """Return JSON-able numbers for the record: effective sample sizes, warnings and the like."""

@@ -81,6 +81,25 @@ class CollectiveVariables:
                 values[..., axis] = np.where(column >= high, low, column)
         return values
 
+    def bin_index(self, s: ArrayLike) -> NDArray[np.int64]:
+        """Flat index of the bin of each sample ``[samples]``; -1 outside a non-periodic domain.
+
+        Parameters
+        ----------
+        s
+            Samples, shape ``[samples, cvs]``.
+        """
+        values = self.wrap(s)
+        flat = np.zeros(values.shape[:-1], dtype=np.int64)
+        inside = np.ones(flat.shape, dtype=bool)
+        for axis, bins in enumerate(self.bins):
+            low, high = self.lower[axis], self.upper[axis]
+            column = values[..., axis]
+            inside &= (column >= low) & (column <= high)
+            cell = np.floor((np.clip(column, low, high) - low) * (bins / (high - low))).astype(np.int64)
+            flat = flat * bins + np.minimum(cell, bins - 1)
+        return np.where(inside, flat, -1)
+
     def histogram(self, s: ArrayLike, weights: ArrayLike | None = None) -> Array:
         """Histogram of samples on the grid; samples outside a non-periodic domain are left out.
 

@@ -152,13 +152,13 @@ class RunFolder:
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
             raise UserError(f"{path} is no valid record ({reason}); mend it, or start over with --restart") from error
 
-    def write_curve(self, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write ``curve.csv``, one row per estimate."""
+    def write_table(self, name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write a CSV file such as ``curve.csv``; None becomes an empty field."""
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows([{key: "" if value is None else value for key, value in row.items()} for row in rows])
-        write_atomically(self.path / "curve.csv", buffer.getvalue().encode())
+        write_atomically(self.path / name, buffer.getvalue().encode())
 
     # ---- checkpoints ------------------------------------------------------------------------------
 

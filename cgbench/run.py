@@ -28,6 +28,8 @@ from cgbench.system import System
 
 __all__ = ["Run", "finished_record", "prepare", "run"]
 
+SIDE_COLUMNS = ("name", "replicate", "evaluations", "forward_kld")
+
 
 @dataclass
 class Run:
@@ -52,6 +54,7 @@ class Run:
         self.referee = Referee(self.system)
         self.method = self.method_class(self.problem, self.config, self.streams)
         self.curve: list[dict[str, Any]] = []
+        self.side: list[dict[str, Any]] = []
         self.pmf: PMF | None = None
         self._provenance = provenance.collect(self.system.device, self.threads)
 
@@ -107,6 +110,7 @@ class Run:
         self.ledger.load_state_dict(state["ledger"])
         self.clock.restore(state["seconds"])
         self.curve = list(state["curve"])
+        self.side = list(state["side"])
         std = state["free_energy_std"]
         self.pmf = PMF(self.system.cvs, state["probability"].numpy(), None if std is None else std.numpy())
         self.problem.restore_nonfinite(int(state["nonfinite"]))
@@ -123,6 +127,7 @@ class Run:
                 "ledger": self.ledger.state_dict(),
                 "seconds": self.clock.by_phase(),
                 "curve": self.curve,
+                "side": self.side,
                 "probability": torch.from_numpy(self.pmf.probability),
                 "free_energy_std": None if std is None else torch.from_numpy(std),
                 "nonfinite": self.problem.nonfinite_energies,
@@ -130,8 +135,13 @@ class Run:
                 "streams": self.streams.state_dict(),
             }
         )
-        self.folder.write_curve(self.columns, self.curve)
+        self._write_curves()
         self.folder.write_record(self.record("running"))
+
+    def _write_curves(self) -> None:
+        self.folder.write_table("curve.csv", self.columns, self.curve)
+        if self.side:
+            self.folder.write_table("side_estimates.csv", SIDE_COLUMNS, self.side)
 
     # ---- the loop ---------------------------------------------------------------------------------
 
@@ -167,7 +177,7 @@ class Run:
             arrays = self.pmf.arrays() | self.method.extra_arrays()
             write_atomically(self.folder.path / "pmf.npz", npz_bytes(arrays))
             self._draw(record)
-        self.folder.write_curve(self.columns, self.curve)
+        self._write_curves()
         self.folder.write_record(record)
         if status == "finished":
             self.folder.clear_checkpoints()
@@ -179,6 +189,15 @@ class Run:
             raise ValueError("the estimate is zero somewhere on the grid; a method's PMF must be positive")
         row: dict[str, Any] = {"evaluations": self.ledger.total, "wall_s": round(self.clock.wall, 3)}
         self.curve.append(row | self.referee.score(pmf))
+        for other in self.method.side_estimates():
+            self.side.append(
+                {
+                    "name": other.name,
+                    "replicate": other.replicate,
+                    "evaluations": round(self.ledger.total * other.share),
+                    "forward_kld": self.referee.score(other.pmf)["forward_kld"],
+                }
+            )
         self._save()
         self.on_estimate(self)
 

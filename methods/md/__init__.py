@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 
-from cgbench.method import Method, MethodConfig
+from cgbench.method import Method, MethodConfig, SideEstimate
 from cgbench.pmf import PMF
 from cgbench.streams import Streams
 from methods.dynamics.langevin import Langevin
 from methods.dynamics.metropolis import Metropolis
+from methods.dynamics.smoothing import smoothed_pmf
 
 __all__ = ["MDConfig", "MolecularDynamics"]
+
+REPLICATES = 16  # groups of walkers that stand for independent simulations, at most
 
 
 class MDConfig(MethodConfig):
@@ -30,6 +35,7 @@ class MDConfig(MethodConfig):
     step_size: float = Field(0.1, gt=0, description="of Metropolis proposals; systems without masses only")
     pseudocount: float = Field(0.5, gt=0, description="added to each bin of the histogram")
     estimates_per_decade: int = Field(8, ge=1)
+    decorrelation_steps: int = Field(500, ge=1, description="steps between independent visits of neighbouring bins")
     compile: bool = Field(False, description="compile the energy: pays for runs of minutes")
 
 
@@ -61,7 +67,9 @@ class MolecularDynamics(Method):
                 positions=walkers.float(),
                 generator=generator,
             )
-        self.counts = torch.zeros(problem.cvs.bins, dtype=torch.float64)
+        bins = math.prod(problem.cvs.bins)
+        self.counts = torch.zeros(config.walkers, bins, dtype=torch.int32)
+        self._rows = torch.arange(config.walkers)
         self.equilibrated = 0
         self.produced = 0
 
@@ -82,17 +90,50 @@ class MolecularDynamics(Method):
                         self._count()
             self.progress = self.produced / config.steps
             self.status = f"{self.produced:,} of {config.steps:,} steps of {config.walkers} walkers"
-            yield PMF.from_counts(self.problem.cvs, self.counts.numpy(), config.pseudocount)
+            yield self._histogram(self.counts)
+
+    def side_estimates(self) -> Sequence[SideEstimate]:
+        """Return the smoothed estimate, and both estimators on groups of 1, 8, 64, ... walkers.
+
+        A group is a simulation of its own that cost its share of the steps, so that one run gives the curve
+        of shorter simulations too, each with walkers long enough to have forgotten their start.
+        """
+        found = [self._side("smoothed", self.config.walkers, 0)]
+        size = 1
+        while size <= self.config.walkers // 2:
+            for replicate in range(min(REPLICATES, self.config.walkers // size)):
+                found += [self._side(name, size, replicate) for name in ("histogram", "smoothed")]
+            size *= 8
+        return found
+
+    def _side(self, name: str, size: int, replicate: int) -> SideEstimate:
+        counts = self.counts[replicate * size : (replicate + 1) * size]
+        pmf = self._histogram(counts) if name == "histogram" else self._smoothed(counts)
+        return SideEstimate(f"{name}/{size}", replicate, size / self.config.walkers, pmf)
+
+    def _grid(self, counts: torch.Tensor) -> NDArray[np.float64]:
+        return counts.sum(0).double().numpy().reshape(self.problem.cvs.bins)
+
+    def _histogram(self, counts: torch.Tensor) -> PMF:
+        return PMF.from_counts(self.problem.cvs, self._grid(counts), self.config.pseudocount)
+
+    def _smoothed(self, counts: torch.Tensor) -> PMF:
+        inefficiency = max(1.0, self.config.decorrelation_steps / self.config.stride)
+        return smoothed_pmf(self.problem.cvs, self._grid(counts), inefficiency)
 
     def _count(self) -> None:
         s = self.problem.collective_variables(self.dynamics.positions).double().cpu().numpy()
-        self.counts += torch.from_numpy(self.problem.cvs.histogram(s))
+        bins = torch.from_numpy(self.problem.cvs.bin_index(s))
+        inside = bins >= 0
+        self.counts[self._rows[inside], bins[inside]] += 1
 
     def _next_goal(self) -> int:
+        """Logarithmically spaced, but never so far ahead that a kill would cost much."""
         config: MDConfig = self.config
         factor = 10 ** (1 / config.estimates_per_decade)
         least = max(math.ceil(config.steps / 1000), config.stride)
-        return min(config.steps, max(least, math.ceil(self.produced * factor)))
+        ahead = min(math.ceil(self.produced * factor), self.produced + math.ceil(config.steps / 20))
+        return min(config.steps, max(least, ahead))
 
     def state_dict(self) -> dict[str, Any]:
         """Walkers, counts and steps."""

@@ -116,7 +116,7 @@ class AlanineDipeptide(System):
         return torch.stack(angles, dim=1)
 
     def reference(self) -> Reference:
-        """The reference PMF from biased molecular dynamics (`systems.aldp.build_reference`)."""
+        """The reference PMF from biased molecular dynamics (`systems.molecular.reference`)."""
         return load_reference(REFERENCE_FOLDER, self.cvs)
 
     def compile(self) -> None:
