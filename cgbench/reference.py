@@ -1,10 +1,12 @@
-"""Reading and writing of certified reference PMFs."""
+"""Certified reference PMFs: reading them, and the contract of what builds them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,7 +14,32 @@ from cgbench.errors import UserError
 from cgbench.pmf import PMF, CollectiveVariables
 from cgbench.system import Reference
 
-__all__ = ["load_reference"]
+__all__ = ["ReferenceBuilder", "load_reference"]
+
+
+class ReferenceBuilder(ABC):
+    """Makes a system's reference by several independent routes; every route is resumable.
+
+    Attributes
+    ----------
+    routes
+        Names and default sizes (in blocks of sampling) of the routes, in the order in which they build on
+        each other.
+    """
+
+    routes: ClassVar[dict[str, int]]
+
+    @abstractmethod
+    def build(self, route: str, blocks: int) -> None:
+        """Sample by one route until it has so many blocks; go on from what there is."""
+
+    @abstractmethod
+    def certify(self) -> None:
+        """Write the certified files of the system."""
+
+    @abstractmethod
+    def compare(self, route: str) -> None:
+        """Compare a route with the certified files, and enter the result there."""
 
 
 def load_reference(folder: Path, cvs: CollectiveVariables) -> Reference:

@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 from cgbench.pmf import PMF, CollectiveVariables
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
+
+    from cgbench.reference import ReferenceBuilder
 
 __all__ = ["Basin", "Check", "Coordinates", "Reference", "System"]
 
@@ -207,6 +211,14 @@ class System(ABC):
 
     def compile(self) -> None:  # noqa: B027 - optional hook
         """Prepare for a long run (torch.compile where it is available); results stay the same function."""
+
+    def reference_builder(self, folder: Path) -> ReferenceBuilder | None:
+        """What makes the reference anew, with its checkpoints in `folder`; None for an exact reference."""
+        return None
+
+    def verify_reference(self, reference: Reference) -> list[Check]:
+        """Compare a reference with a few minutes of new sampling, or with another exact calculation."""
+        return []
 
     def self_check(self) -> list[Check]:
         """Quick checks for ``cgbench doctor``: engines agree, gradients are right."""

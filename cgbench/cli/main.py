@@ -17,6 +17,7 @@ VERBS = {
     "doctor": "Can this installation run what is registered?",
     "leaderboard": "Gather the records of runs into a CSV file.",
     "list": "List systems, methods and presets.",
+    "reference": "Build, show and verify the ground truth of a system.",
     "run": "Run a method on a system, or go on with a run.",
 }
 
@@ -53,8 +54,10 @@ def _usage(error: click.UsageError) -> str:
             known = [name for p in error.ctx.command.params for name in p.opts if name.startswith("--")]
         return f"unknown option {error.option_name}: choose from {choices(known)}"
     message = " ".join(error.format_message().split())
-    if error.ctx is not None and isinstance(error.ctx.command, _Verbs):
-        return f"{message.rstrip('.')}: choose from {choices(VERBS)}"
+    if error.ctx is not None and isinstance(error.ctx.command, click.Group):
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            message = f"{error.ctx.command_path}: a verb is missing"
+        return f"{message.rstrip('.')}: choose from {choices(error.ctx.command.list_commands(error.ctx))}"
     return message
 
 

@@ -12,7 +12,7 @@ import openmm
 import torch
 
 from cgbench.pmf import CollectiveVariables
-from cgbench.reference import load_reference
+from cgbench.reference import ReferenceBuilder, load_reference
 from cgbench.system import Basin, Check, Coordinates, Reference, System
 from systems.aldp.coordinates import PHI, PSI, AlanineCoordinates, default_coordinates, literature_coordinates
 from systems.aldp.topology import TEMPERATURE, initial_positions, make_system
@@ -23,6 +23,9 @@ from systems.molecular.openmm_engine import OpenMMEngine
 __all__ = ["AlanineDipeptide"]
 
 REFERENCE_FOLDER = Path(__file__).with_name("reference")
+FACTS = {
+    "force_field": "AMBER ff96 (amber96.xml) with OBC1 implicit solvent (implicit/obc1.xml), no cutoff, no constraints"
+}
 
 
 def _between(degrees: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -123,6 +126,18 @@ class AlanineDipeptide(System):
         """Compile the batched engine; OpenMM needs nothing."""
         if isinstance(self._engine, TorchForceField):
             self._engine.compile()
+
+    def reference_builder(self, folder: Path) -> ReferenceBuilder:
+        """Build by biased, umbrella and unbiased dynamics, with OpenMM as a witness."""
+        from systems.molecular.reference.build import MolecularReferenceBuilder
+
+        return MolecularReferenceBuilder(self, self.openmm_system(), folder, REFERENCE_FOLDER, FACTS)
+
+    def verify_reference(self, reference: Reference) -> list[Check]:
+        """Sample under a bias that flattens the reference, for at most five minutes."""
+        from systems.molecular.reference.verify import Sampling, verify
+
+        return verify(self, reference, Sampling())
 
     def self_check(self) -> list[Check]:
         """Compare the engines on random configurations, and the coordinates with themselves."""

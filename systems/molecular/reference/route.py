@@ -133,9 +133,9 @@ class Route(ABC):
             return False
         try:
             state = torch.load(self.checkpoint, weights_only=True, map_location=self.system.device)
-            self.generator.set_state(state["generator"].cpu())
             self.blocks = list(state["blocks"].cpu().numpy())
             self.restore(state)
+            self.generator.set_state(state["generator"].cpu())
         except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(

@@ -114,9 +114,8 @@ def choose_order(
     for order in orders:
         first = fit(halves[0], exposure, order)
         fits = first, fit(halves[1], exposure, order, first)
-        scores[order] = sum(
-            _kld(half, other.probability(len(half))) for half, other in zip(halves, fits[::-1], strict=True)
-        )
+        crossed = zip(halves, fits[::-1], strict=True)
+        scores[order] = sum(_kld(half, other.probability(len(half))) for half, other in crossed)
     return min(scores, key=lambda order: scores[order]), scores
 
 

@@ -112,5 +112,15 @@ def test_damaged_reference_is_refused(tmp_path, aldp) -> None:
 
 def test_reference_says_how_it_was_made() -> None:
     facts = json.loads((REFERENCE_FOLDER / "reference.json").read_text())
-    for key in ("source", "sha256", "noise_floor", "force_field", "production_steps", "options", "torch", "date"):
+    for key in (
+        "source",
+        "sha256",
+        "noise_floor",
+        "force_field",
+        "production_steps",
+        "dynamics",
+        "seed",
+        "versions",
+        "date",
+    ):
         assert key in facts

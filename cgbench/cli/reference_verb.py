@@ -1,0 +1,119 @@
+"""``cgbench reference``: build, show and verify ground truths, and the curve of plain dynamics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = ["command"]
+
+
+@click.group("reference", help="Build, show and verify the ground truth of a system.")
+def command() -> None:
+    """Group of the verbs on references."""
+
+
+def _reference(system: Any) -> Any:
+    """The reference, by way of the referee, who alone may ask for it."""
+    from cgbench.errors import UserError
+    from cgbench.referee import Referee
+
+    referee = Referee(system)
+    if referee.reference is None:
+        raise UserError(str(referee.problem))
+    return referee.reference
+
+
+def _system(name: str, device: str = "cpu", threads: int | None = None) -> Any:
+    import torch
+
+    from cgbench.provenance import physical_cores
+    from cgbench.registry import load
+
+    torch.set_num_threads(threads or physical_cores())
+    return load("system", name)(device=device)
+
+
+@command.command("build")
+@click.argument("system")
+@click.option("--out", required=True, help="Folder of the checkpoints; the same command goes on from them.")
+@click.option("--route", "chosen", multiple=True, help="Route to take; all by default. May be repeated.")
+@click.option("--blocks", type=int, help="Blocks of sampling of each chosen route.")
+@click.option("--certify", is_flag=True, help="Write the certified files from the first route.")
+@click.option("--compare", is_flag=True, help="Compare the other chosen routes with the certified files.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--threads", type=int, help="CPU threads; all cores by default.")
+def build(system: str, out: str, chosen: tuple[str, ...], blocks: int | None, **options: Any) -> int:
+    """Make the reference of SYSTEM by independent routes, resumable."""
+    from cgbench.errors import UserError, choices
+
+    built = _system(system, options["device"], options["threads"])
+    builder = built.reference_builder(Path(out))
+    if builder is None:
+        raise UserError(f"the reference of {built.name} is exact: there is nothing to build")
+    for name in chosen:
+        if name not in builder.routes:
+            raise UserError(f"unknown route {name!r} (--route): choose from {choices(builder.routes)}")
+    if blocks is not None and blocks < 1:
+        raise UserError(f"--blocks must be at least 1, not {blocks}")
+    routes = [name for name in builder.routes if not chosen or name in chosen]
+    for name in routes:
+        builder.build(name, blocks or builder.routes[name])
+        if options["certify"] and name == next(iter(builder.routes)):
+            builder.certify()
+        if options["compare"]:
+            builder.compare(name)
+    return 0
+
+
+@command.command("show")
+@click.argument("system")
+@click.option("--out", help="Draw the reference to this file (png or pdf).")
+def show(system: str, out: str | None) -> int:
+    """Print what is known of the reference of SYSTEM, and draw it."""
+    from cgbench.plot import draw_reference
+
+    built = _system(system)
+    reference = _reference(built)
+    print(f"{built.name}, version {built.version}: {reference.source}")
+    print(f"  sha256        {reference.sha256}")
+    print(f"  noise floor   {reference.noise_floor:.1e} (forward KLD)")
+    details = reference.details
+    for name, basin in details.get("basins", {}).items():
+        print(
+            f"  basin {name:<12} population {basin['population']:.5f} +- {basin['population_standard_error']:.5f}, "
+            f"free energy {basin['free_energy_kT']:.3f} +- {basin['free_energy_standard_error_kT']:.3f} kT"
+        )
+    for key in ("force_field", "temperature_K", "engine", "dynamics", "walkers", "production_steps", "seed", "date"):
+        if key in details:
+            print(f"  {key:<24} {details[key]}")
+    for name, value in details.get("relaxation_time_ps", {}).items():
+        print(f"  relaxation of {name:<10} {value:.1f} ps")
+    for key, value in details.get("discretisation", {}).items():
+        if not isinstance(value, dict):
+            print(f"  {key}: {value:.2e}" if isinstance(value, float) else f"  {key}: {value}")
+    for check in details.get("checks", []):
+        print(f"  {'passed' if check['passed'] else 'FAILED'}  {check['name']}: {check['detail']}")
+    if out is not None:
+        draw_reference(Path(out), built.name, reference)
+        print(f"  picture       {out}")
+    return 0
+
+
+@command.command("verify")
+@click.argument("system")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--threads", type=int, help="CPU threads; all cores by default.")
+def verify(system: str, device: str, threads: int | None) -> int:
+    """Check the hash of the reference of SYSTEM, and sample anew for at most five minutes."""
+    built = _system(system, device, threads)
+    reference = _reference(built)
+    print(f"{built.name}: sha256 {reference.sha256[:16]}... is that of the certificate")
+    failed = 0
+    for check in built.verify_reference(reference):
+        print(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.detail}")
+        failed += not check.passed
+    print("verified" if not failed else f"{failed} checks failed")
+    return 1 if failed else 0

@@ -1,0 +1,174 @@
+"""A few minutes of new sampling that must agree with a certified reference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cgbench.system import Check, Coordinates, Reference, System
+from methods.dynamics.bias import FourierBias
+from methods.dynamics.langevin import Langevin
+from systems.molecular.reference.route import FRICTION, TIME_STEP, Array
+
+__all__ = ["Sampling", "verify"]
+
+CUT = 12.0  # kT above which the PMF is left unbiased
+PER_SIDE = 10  # coarse cells along each angle
+LIMIT = 4.5  # standard errors
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How much verification samples.
+
+    Attributes
+    ----------
+    walkers, equilibration, steps
+        Number of walkers, and steps of each before and while counting.
+    stride
+        Steps between counted configurations.
+    seconds
+        Sampling ends early after so long.
+    compile
+        Whether to compile the energy: pays from about a minute on.
+    """
+
+    walkers: int = 1024
+    equilibration: int = 2000
+    steps: int = 20_000
+    stride: int = 10
+    seconds: float = 240.0
+    compile: bool = True
+
+
+def flattening_bias(probability: Array, order: int = 12) -> FourierBias:
+    """A bias that makes a PMF flat up to `CUT`, from its probabilities ``[bins, bins]``."""
+    energy = -np.log(np.maximum(probability / probability.max(), np.exp(-CUT)))
+    bins = len(energy)
+    bias = FourierBias(order)
+    centre = -np.pi + (np.arange(bins) + 0.5) * 2 * np.pi / bins
+    wave = np.exp(-1j * bias.modes.numpy()[:, None] * centre) / bins
+    bias.coefficients = torch.from_numpy(-(wave @ energy @ wave.T))
+    return bias
+
+
+def relaxed(system: System, s: torch.Tensor, steps: int = 150, rate: float = 0.05) -> torch.Tensor:
+    """Configurations at given CVs with the other coordinates near a minimum, from the Z-matrix alone."""
+    coordinates: Coordinates = system.coordinates
+    y = torch.zeros(len(s), len(coordinates.names), dtype=torch.float64, device=s.device, requires_grad=True)
+    lowest = system.reduced_energy(system.initial_configuration()[None])
+    optimiser = torch.optim.Adam([y], lr=rate)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        x, _ = coordinates.to_cartesian(s, y)
+        energy = system.reduced_energy(x)
+        torch.log1p((energy - lowest + 20.0).clamp(min=0.0)).sum().backward()  # type: ignore[no-untyped-call]
+        assert y.grad is not None
+        y.grad.nan_to_num_()
+        optimiser.step()
+    with torch.no_grad():
+        x, _ = coordinates.to_cartesian(s, y)
+    return x.detach()
+
+
+def verify(
+    system: System,
+    reference: Reference,
+    sampling: Sampling,
+    seed: int = 0,
+    log: Callable[[str], None] = print,
+) -> list[Check]:
+    """Sample anew under a bias that the reference says is flattening, and compare.
+
+    If the reference is right, walkers that start distributed as it predicts under the bias stay so, and the mean
+    potential energy is the certified one. Errors come from the spread between walkers.
+
+    Returns
+    -------
+    list of Check
+        State space, occupation of coarse cells, a tilt along the PMF, and mean energy.
+    """
+    cvs, probability = system.cvs, reference.pmf.probability
+    generator = torch.Generator().manual_seed(seed)
+    bias = flattening_bias(probability)
+    grid = torch.from_numpy(cvs.grid())
+    expected = probability * np.exp(-bias.energy(grid).numpy()).reshape(cvs.bins)
+    expected /= expected.sum()
+    drawn = torch.multinomial(torch.from_numpy(expected.ravel()), sampling.walkers, True, generator=generator)
+    jitter = torch.rand(sampling.walkers, 2, generator=generator, dtype=torch.float64) - 0.5
+    start = relaxed(system, (grid[drawn] + jitter * 2 * np.pi / cvs.bins[0]).to(system.device))
+    if sampling.compile:
+        system.compile()
+    assert system.masses is not None
+    dynamics = Langevin(
+        bias.biased(system.reduced_energy_and_gradient, system.collective_variables),
+        system.masses.to(system.device),
+        system.temperature,
+        time_step=TIME_STEP,
+        friction=FRICTION,
+        positions=start.float(),
+        generator=torch.Generator(device=system.device).manual_seed(seed + 1),
+    )
+    dynamics.step(sampling.equilibration)
+    cells = (PER_SIDE, PER_SIDE)
+    counts = np.zeros((sampling.walkers, PER_SIDE * PER_SIDE))
+    energy, weight = np.zeros(sampling.walkers), np.zeros(sampling.walkers)
+    rows, began, done = np.arange(sampling.walkers), time.monotonic(), 0
+    while done < sampling.steps and time.monotonic() - began < sampling.seconds:
+        dynamics.step(sampling.stride)
+        done += sampling.stride
+        s, pull = bias.last
+        index = cvs.bin_index(s.double().cpu().numpy())
+        first, second = np.divmod(index, cvs.bins[1])
+        cell = (first * PER_SIDE // cvs.bins[0]) * PER_SIDE + second * PER_SIDE // cvs.bins[1]
+        counts[rows, cell] += 1
+        factor = torch.exp(pull.double()).cpu().numpy()
+        energy += factor * (dynamics.energies.double() - pull.double()).cpu().numpy()
+        weight += factor
+    log(f"sampled {sampling.walkers} walkers for {done} steps in {time.monotonic() - began:.0f} s")
+    inside = system.coordinates.in_state_space(dynamics.positions)
+    checks = [
+        Check("state space", bool(inside.all()), f"{int((~inside).sum())} of {len(inside)} walkers outside it"),
+        *_occupation(counts / counts.sum(1, keepdims=True), expected, probability, cells),
+    ]
+    certified = reference.details.get("mean_reduced_energy")
+    if certified is not None:
+        mean = float(energy.sum() / weight.sum())
+        residual = energy - mean * weight
+        error = float(residual.std(ddof=1) * np.sqrt(len(residual)) / weight.sum())
+        error = float(np.hypot(error, certified["standard_error"]))
+        z = (mean - certified["value"]) / error
+        detail = f"{mean:.3f} kT, certified {certified['value']:.3f}, z = {z:+.1f}"
+        checks.append(Check("mean potential energy", bool(abs(z) < LIMIT), detail))
+    return checks
+
+
+def _occupation(shares: Array, expected: Array, probability: Array, cells: tuple[int, int]) -> list[Check]:
+    """Compare cells ``[walkers, cells]`` with their expectation, each alone and as a tilt along the PMF."""
+    blocks = (cells[0], expected.shape[0] // cells[0], cells[1], expected.shape[1] // cells[1])
+    predicted = expected.reshape(blocks).sum(axis=(1, 3)).ravel()
+    populated = predicted > 2e-3
+    error = shares.std(axis=0, ddof=1) / np.sqrt(len(shares))
+    error = np.maximum(error, np.sqrt(predicted / len(shares)) / 5)
+    z = ((shares.mean(0) - predicted) / error)[populated]
+    free_energy = -np.log(probability / probability.max())
+    mean_energy = (expected * np.minimum(free_energy, CUT)).reshape(blocks).sum(axis=(1, 3)).ravel() / predicted
+    tilt = shares @ mean_energy
+    target = float(predicted @ mean_energy)
+    tilt_z = (tilt.mean() - target) / (tilt.std(ddof=1) / np.sqrt(len(tilt)))
+    return [
+        Check(
+            "occupation of the torus",
+            bool(np.abs(z).max() < LIMIT),
+            f"{int(populated.sum())} cells, largest |z| {np.abs(z).max():.1f}, mean square {np.mean(z**2):.2f}",
+        ),
+        Check(
+            "tilt along the PMF",
+            bool(abs(tilt_z) < LIMIT),
+            f"mean PMF under the bias {tilt.mean():.3f} kT, expected {target:.3f}, z = {tilt_z:+.1f}",
+        ),
+    ]
