@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 
 from cgbench.errors import UserError
 from cgbench.files import write_atomically
+from cgbench.md_curve import MDCurve
 from cgbench.pmf import PMF
 from cgbench.record import Record
 from cgbench.system import Reference
 
-__all__ = ["draw_pmf", "draw_reference", "save_figure"]
+__all__ = ["draw_md_curve", "draw_pmf", "draw_reference", "save_figure"]
 
 CUT = 15.0  # kT
 
@@ -86,6 +88,31 @@ def draw_reference(path: Path, name: str, reference: Reference) -> None:
         save_figure(figure, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def draw_md_curve(path: Path, system: str, curves: Mapping[str, MDCurve]) -> None:
+    """Draw forward KLD against evaluations for each MD estimator, with its band and its power law."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.0, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for (name, curve), colour in zip(curves.items(), ("#0072b2", "#d55e00"), strict=False):
+        table = curve.table
+        n = table["evaluations"].to_numpy()
+        a, b = curve.power_law
+        axes.fill_between(n, table["lower"], table["upper"], color=colour, alpha=0.25, linewidth=0)
+        axes.plot(n, table["forward_kld"], color=colour, linewidth=1.6, label=f"{name}, 95 % interval of the mean")
+        reach = np.array([n[-1] / 10**3, n[-1] * 10])
+        axes.plot(reach, a * reach**b, color=colour, linewidth=0.9, linestyle="--", label=f"$N^{{{b:.2f}}}$")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("energy evaluations (MD steps)")
+    axes.set_ylabel("forward KLD of the PMF")
+    axes.set_title(f"plain dynamics on {system}", fontsize=10)
+    axes.legend(frameon=False, fontsize=8)
+    save_figure(figure, path)
 
 
 def _label(pmf: PMF, axis: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,55 @@ def verify(system: str, device: str, threads: int | None) -> int:
         failed += not check.passed
     print("verified" if not failed else f"{failed} checks failed")
     return 1 if failed else 0
+
+
+@command.command("curve")
+@click.argument("system")
+@click.option("--runs", default="runs", show_default=True, help="Folder of runs; those of method md are used.")
+@click.option("--out", help="Folder for md_curve.csv, md_curve.json and md_curve.png.")
+def curve(system: str, runs: str, out: str | None) -> int:
+    """Fit and draw what plain dynamics is worth on SYSTEM: forward KLD against evaluations."""
+    from cgbench.errors import UserError
+    from cgbench.leaderboard import find_runs, md_curves
+    from cgbench.registry import load
+
+    cls = load("system", system)
+    mine = [
+        run
+        for run in find_runs([Path(runs)])
+        if (run.record.system, run.record.system_version, run.record.method) == (cls.name, cls.version, "md")
+    ]
+    curves = md_curves(mine)
+    if not curves:
+        raise UserError(f"no finished run of method md on {cls.name}, version {cls.version}, in {runs} (--runs)")
+    for name, found in curves.items():
+        a, b = found.power_law
+        last = found.table.iloc[-1]
+        print(
+            f"{name:<10} KLD = {a:.3g} N^{b:.3f}; at {last['evaluations']:.2e} evaluations {last['forward_kld']:.2e} "
+            f"({last['lower']:.2e} to {last['upper']:.2e}); to 1e-2 {found.evaluations_to(1e-2)[0]:.2e}, "
+            f"to 1e-3 {found.evaluations_to(1e-3)[0]:.2e} evaluations"
+        )
+    if out is not None:
+        _write_curve(Path(out), cls.name, curves)
+    return 0
+
+
+def _write_curve(folder: Path, system: str, curves: dict[str, Any]) -> None:
+    import pandas as pd
+
+    from cgbench.errors import UserError
+    from cgbench.files import write_atomically
+    from cgbench.plot import draw_md_curve
+
+    table = pd.concat([found.table.assign(estimator=name) for name, found in curves.items()])
+    fits = {name: dict(zip(("a", "b"), found.power_law, strict=True)) for name, found in curves.items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+        write_atomically(folder / "md_curve.csv", text.encode())
+        facts = {"system": system, "law": "forward KLD = a N^b", "fits": fits}
+        write_atomically(folder / "md_curve.json", (json.dumps(facts, indent=2) + "\n").encode())
+        draw_md_curve(folder / "md_curve.png", system, curves)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}") from error

@@ -35,7 +35,8 @@ class MDConfig(MethodConfig):
     step_size: float = Field(0.1, gt=0, description="of Metropolis proposals; systems without masses only")
     pseudocount: float = Field(0.5, gt=0, description="added to each bin of the histogram")
     estimates_per_decade: int = Field(8, ge=1)
-    decorrelation_steps: int = Field(500, ge=1, description="steps between independent visits of neighbouring bins")
+    smoothing_pseudocount: float = Field(0.1, gt=0, description="the same for the smoothed estimate")
+    stretch: int = Field(2_000, ge=1, description="steps that one half, then the other, of the validation takes")
     compile: bool = Field(False, description="compile the energy: pays for runs of minutes")
 
 
@@ -68,7 +69,7 @@ class MolecularDynamics(Method):
                 generator=generator,
             )
         bins = math.prod(problem.cvs.bins)
-        self.counts = torch.zeros(config.walkers, bins, dtype=torch.int32)
+        self.counts = torch.zeros(2, config.walkers, bins, dtype=torch.int32)  # of alternating stretches
         self._rows = torch.arange(config.walkers)
         self.equilibrated = 0
         self.produced = 0
@@ -107,25 +108,25 @@ class MolecularDynamics(Method):
         return found
 
     def _side(self, name: str, size: int, replicate: int) -> SideEstimate:
-        counts = self.counts[replicate * size : (replicate + 1) * size]
+        counts = self.counts[:, replicate * size : (replicate + 1) * size]
         pmf = self._histogram(counts) if name == "histogram" else self._smoothed(counts)
         return SideEstimate(f"{name}/{size}", replicate, size / self.config.walkers, pmf)
 
-    def _grid(self, counts: torch.Tensor) -> NDArray[np.float64]:
-        return counts.sum(0).double().numpy().reshape(self.problem.cvs.bins)
+    def _halves(self, counts: torch.Tensor) -> NDArray[np.float64]:
+        return counts.sum(1).double().numpy().reshape(2, *self.problem.cvs.bins)
 
     def _histogram(self, counts: torch.Tensor) -> PMF:
-        return PMF.from_counts(self.problem.cvs, self._grid(counts), self.config.pseudocount)
+        return PMF.from_counts(self.problem.cvs, self._halves(counts).sum(0), self.config.pseudocount)
 
     def _smoothed(self, counts: torch.Tensor) -> PMF:
-        inefficiency = max(1.0, self.config.decorrelation_steps / self.config.stride)
-        return smoothed_pmf(self.problem.cvs, self._grid(counts), inefficiency)
+        first, second = self._halves(counts)
+        return smoothed_pmf(self.problem.cvs, (first, second), self.config.smoothing_pseudocount)
 
     def _count(self) -> None:
         s = self.problem.collective_variables(self.dynamics.positions).double().cpu().numpy()
         bins = torch.from_numpy(self.problem.cvs.bin_index(s))
         inside = bins >= 0
-        self.counts[self._rows[inside], bins[inside]] += 1
+        self.counts[self.produced // self.config.stretch % 2, self._rows[inside], bins[inside]] += 1
 
     def _next_goal(self) -> int:
         """Logarithmically spaced, but never so far ahead that a kill would cost much."""

@@ -29,7 +29,7 @@ def run_smoke(out: Path, *more: str) -> list[str]:
 
 
 MISTAKES = {
-    "verb": (["fly"], "choose from doctor, leaderboard, list, run"),
+    "verb": (["fly"], "choose from doctor, leaderboard, list, reference, run"),
     "system": (["run", "--method", "md", "--system", "adlp"], "unknown system 'adlp': choose from aldp, muller_brown"),
     "method": (["run", "--method", "mdd", "--system", "aldp"], "unknown method 'mdd': choose from cgflow_al"),
     "preset": (["run", "--method", "md", "--system", "aldp", "--preset", "x"], "unknown preset 'x' of md on aldp"),
@@ -42,6 +42,13 @@ MISTAKES = {
     "device": (["run", "--method", "md", "--system", "aldp", "--device", "tpu9"], "device 'tpu9'"),
     "engine": (["run", "--method", "md", "--system", "aldp", "--engine", "x"], "choose from openmm, torch"),
     "runs": (["leaderboard", "--runs", "nowhere"], "no folder of runs 'nowhere'"),
+    "no verb": ([], "a verb is missing: choose from doctor"),
+    "reference verb": (["reference", "make"], "choose from build, curve, show, verify"),
+    "exact": (["reference", "build", "muller_brown", "--out", "x"], "is exact: there is nothing to build"),
+    "route": (["reference", "build", "aldp", "--out", "x", "--route", "y"], "choose from biased, umbrella, unbiased"),
+    "blocks": (["reference", "build", "aldp", "--out", "x", "--blocks", "0"], "--blocks must be at least 1, not 0"),
+    "picture": (["reference", "show", "muller_brown", "--out", "x.doc"], "the suffix must be .png, .pdf or .svg"),
+    "curve": (["reference", "curve", "aldp", "--runs", "nowhere"], "no folder of runs 'nowhere'"),
     "file": (["run", "--method", "none.py:X", "--system", "aldp"], "no file 'none.py'"),
 }
 

@@ -64,7 +64,7 @@ def test_beyond_the_md_curve_it_says_extrapolated() -> None:
 def test_below_the_noise_floor_is_a_bound() -> None:
     runs = [power_law(0), made_up("lucky", 0, [(1e3, 1e-6)], floor=1e-3)]
     row = leaderboard(runs).set_index("method").loc["lucky"]
-    assert row["below_noise_floor"]
+    assert row["shown_kld"] == "<= 1.0e-03"
     assert row["speedup_vs_md"] == pytest.approx(1e4 / 1e-3 / 1e3, rel=0.1)  # not 1e4 / 1e-6 / 1e3
     assert show_kld(1e-6, 1e-3) == "<= 1.0e-03" and show_kld(2e-3, 1e-3) == "2.00e-03"
 

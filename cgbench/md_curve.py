@@ -1,0 +1,172 @@
+"""What plain dynamics is worth: its forward KLD against evaluations, with a band and a power law."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+__all__ = ["ESTIMATORS", "MDCurve", "longest_walkers"]
+
+Array = NDArray[np.float64]
+RESAMPLES = 200
+ESTIMATORS = ("histogram", "smoothed")
+FIT_DECADES = 3.0  # of evaluations, from the end, that the power law is fitted to
+
+
+def longest_walkers(side: pd.DataFrame, estimator: str) -> pd.DataFrame:
+    """Keep, for every number of evaluations, the simulation that has the longest walkers.
+
+    Parameters
+    ----------
+    side
+        Table of ``side_estimates.csv``, names like ``histogram/8`` for 8 walkers; several runs may be stacked, told
+        apart by a column "run".
+    estimator
+        "histogram" or "smoothed".
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns walkers, steps (of each walker), evaluations, replicate, forward_kld. One walker serves up to its
+        full length; eight walkers take over from there, and so on.
+    """
+    kind, _, walkers = zip(*(name.partition("/") for name in side["name"]), strict=True)
+    table = side.assign(walkers=[int(w) for w in walkers])[np.array(kind) == estimator]
+    kept, reached = [], 0.0
+    for size in sorted(table["walkers"].unique()):
+        level = table[(table["walkers"] == size) & (table["evaluations"] > reached)]
+        kept.append(level)
+        reached = max(reached, float(level["evaluations"].max())) if len(level) else reached
+    found: pd.DataFrame = pd.concat(kept)
+    found = found.assign(steps=found["evaluations"] / found["walkers"])
+    columns: pd.DataFrame = found[["run", "walkers", "steps", "evaluations", "replicate", "forward_kld"]]
+    return columns
+
+
+@dataclass(frozen=True)
+class MDCurve:
+    """Forward KLD of an MD estimator over evaluations, from independent replicates.
+
+    Attributes
+    ----------
+    evaluations, forward_kld
+        One entry per scored estimate.
+    replicate, stratum
+        Which independent simulation it is from (its estimates are correlated), and which simulations are of a
+        kind (one number of walkers).
+    """
+
+    evaluations: Array
+    forward_kld: Array
+    replicate: NDArray[np.integer]
+    stratum: NDArray[np.integer]
+
+    @classmethod
+    def from_table(cls, table: pd.DataFrame) -> MDCurve:
+        """Build from columns run, walkers, evaluations, replicate, forward_kld; what is not finite is left out."""
+        kld = table["forward_kld"].astype(float)
+        table = table[np.isfinite(kld) & (kld > 0)]
+        identity = table.groupby(["run", "walkers", "replicate"]).ngroup()
+        return cls(
+            table["evaluations"].to_numpy(float),
+            table["forward_kld"].to_numpy(float),
+            identity.to_numpy(np.int64),
+            table["walkers"].to_numpy(np.int64),
+        )
+
+    @cached_property
+    def _spread(self) -> float:
+        """Typical relative standard deviation between replicates; nan if there are never four to compare."""
+        _, _, spread, number = self._bins
+        known = spread[number >= 4]
+        return float(np.median(known)) if len(known) else math.nan
+
+    @cached_property
+    def _bins(self) -> tuple[Array, Array, Array, NDArray[np.integer]]:
+        """Evaluations, mean, relative spread between replicates and their number, in eighths of a decade."""
+        bins, where = np.unique(np.round(8 * np.log10(self.evaluations)).astype(int), return_inverse=True)
+        replicates, who = np.unique(self.replicate, return_inverse=True)
+        shape = len(bins), len(replicates)
+        cell = where * shape[1] + who
+        counts = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
+        sums = np.bincount(cell, self.forward_kld, shape[0] * shape[1]).reshape(shape)
+        present = counts > 0
+        values = np.where(present, sums / np.maximum(counts, 1), 0.0)
+        number = present.sum(1)
+        mean = values.sum(1) / number
+        square = (np.where(present, values - mean[:, None], 0.0) ** 2).sum(1)
+        spread = np.where(number > 1, np.sqrt(square / np.maximum(number - 1, 1)) / mean, np.nan)
+        middle = np.exp(np.bincount(where, np.log(self.evaluations)) / counts.sum(1))
+        return middle, mean, spread, number
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Mean, 95 % interval of the mean and number of replicates in bins of an eighth of a decade.
+
+        The interval comes from the spread between replicates; where there are fewer than four, from the
+        relative spread that replicates have where there are more.
+        """
+        evaluations, mean, spread, number = self._bins
+        half = 1.96 * np.where(number >= 4, spread, self._spread) / np.sqrt(number)
+        return pd.DataFrame(
+            {
+                "evaluations": evaluations,
+                "forward_kld": mean,
+                "replicates": number,
+                "lower": mean * np.exp(-half),
+                "upper": mean * np.exp(half),
+            }
+        )
+
+    @cached_property
+    def power_law(self) -> tuple[float, float]:
+        """``(a, b)`` of ``KLD = a N^b`` through the last decades of the table; nan with fewer than two rows."""
+        evaluations, mean, _, number = self._bins
+        last = evaluations >= evaluations.max(initial=0.0) * 10**-FIT_DECADES
+        if last.sum() < 2:
+            return math.nan, math.nan
+        weights = np.sqrt(np.minimum(number[last], 16))
+        slope, intercept = np.polyfit(np.log(evaluations[last]), np.log(mean[last]), 1, w=weights)
+        return float(np.exp(intercept)), float(slope)
+
+    def evaluations_to(self, kld: float) -> tuple[float, bool]:
+        """Evaluations to a forward KLD, and whether the curve had to be extended by its power law for it."""
+        a, b = self.power_law
+        if not (math.isfinite(a) and b < 0 and kld > 0):
+            return math.nan, False
+        reached = np.minimum.accumulate(self._bins[1])
+        if reached[-1] <= kld <= reached[0]:
+            at = np.interp(-np.log(kld), -np.log(reached), np.log(self._bins[0]))
+            return float(np.exp(at)), False
+        return float((kld / a) ** (1.0 / b)), bool(kld < reached[-1])
+
+    @cached_property
+    def draws(self) -> list[MDCurve]:
+        """Bootstrap sample of curves."""
+        random = np.random.default_rng(0)
+        return [self.resampled(random) for _ in range(RESAMPLES)]
+
+    def resampled(self, random: np.random.Generator) -> MDCurve:
+        """A curve of simulations drawn with replacement among those of a kind.
+
+        Where there are fewer than four of a kind, each is scaled by the typical spread instead.
+        """
+        parts: list[tuple[Array, Array, Array, Array]] = []
+        number = 0
+        typical = self._spread if math.isfinite(self._spread) else 0.0
+        for stratum in np.unique(self.stratum):
+            known = np.unique(self.replicate[self.stratum == stratum])
+            few = len(known) < 4
+            for chosen in known if few else random.choice(known, size=len(known)):
+                where = self.replicate == chosen
+                factor = math.exp(typical * random.normal()) if few else 1.0
+                same = np.ones(int(where.sum()))
+                parts.append((self.evaluations[where], factor * self.forward_kld[where], number * same, stratum * same))
+                number += 1
+        n, d, r, s = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return MDCurve(n, d, r.astype(np.int64), s.astype(np.int64))
