@@ -56,13 +56,11 @@ def draw_reference(path: Path, name: str, reference: Reference) -> None:
     Raises
     ------
     UserError
-        If the file cannot be written, or its suffix names no picture format.
+        If the file cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    if path.suffix not in (".png", ".pdf", ".svg"):
-        raise UserError(f"--out {path}: the suffix must be .png, .pdf or .svg")
     pmf = reference.pmf
     errors = reference.standard_error if len(pmf.cvs) == 2 else None
     figure = Figure(figsize=(6.0 if errors is None else 11.0, 4.8), layout="constrained")

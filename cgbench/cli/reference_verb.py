@@ -74,8 +74,11 @@ def build(system: str, out: str, chosen: tuple[str, ...], blocks: int | None, **
 @click.option("--out", help="Draw the reference to this file (png or pdf).")
 def show(system: str, out: str | None) -> int:
     """Print what is known of the reference of SYSTEM, and draw it."""
+    from cgbench.errors import UserError
     from cgbench.plot import draw_reference
 
+    if out is not None and Path(out).suffix not in (".png", ".pdf", ".svg"):
+        raise UserError(f"--out {out}: the suffix must be .png, .pdf or .svg")
     built = _system(system)
     reference = _reference(built)
     print(f"{built.name}, version {built.version}: {reference.source}")

@@ -45,7 +45,10 @@ MISTAKES = {
     "no verb": ([], "a verb is missing: choose from doctor"),
     "reference verb": (["reference", "make"], "choose from build, curve, show, verify"),
     "exact": (["reference", "build", "muller_brown", "--out", "x"], "is exact: there is nothing to build"),
-    "route": (["reference", "build", "aldp", "--out", "x", "--route", "y"], "choose from biased, umbrella, unbiased"),
+    "route": (
+        ["reference", "build", "aldp", "--out", "x", "--route", "y"],
+        "choose from biased, openmm, umbrella, unbiased",
+    ),
     "blocks": (["reference", "build", "aldp", "--out", "x", "--blocks", "0"], "--blocks must be at least 1, not 0"),
     "picture": (["reference", "show", "muller_brown", "--out", "x.doc"], "the suffix must be .png, .pdf or .svg"),
     "curve": (["reference", "curve", "aldp", "--runs", "nowhere"], "no folder of runs 'nowhere'"),

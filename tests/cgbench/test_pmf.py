@@ -99,3 +99,13 @@ def test_grid_and_basins() -> None:
 def test_lengths_must_agree() -> None:
     with pytest.raises(ValueError, match="one entry per CV"):
         CollectiveVariables(("phi", "psi"), (0.0,), (1.0, 1.0), (True, True))
+
+
+def test_bin_index_counts_like_the_histogram() -> None:
+    random = np.random.default_rng(0)
+    angles = random.uniform(-7.0, 7.0, size=(5000, 2))
+    index = ANGLES.bin_index(angles)
+    counts = np.bincount(index, minlength=int(np.prod(ANGLES.bins))).reshape(ANGLES.bins)
+    np.testing.assert_array_equal(counts, ANGLES.histogram(angles))
+    assert LINE.bin_index([[-1.5], [0.0], [3.5], [3.0]]).tolist()[::2] == [-1, -1]
+    assert LINE.bin_index([[3.0]])[0] == LINE.bins[0] - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -136,7 +137,7 @@ class Route(ABC):
             self.blocks = list(state["blocks"].cpu().numpy())
             self.restore(state)
             self.generator.set_state(state["generator"].cpu())
-        except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
+        except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"checkpoint {self.checkpoint} cannot be read ({reason}); remove it to start over"

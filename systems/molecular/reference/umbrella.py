@@ -97,7 +97,8 @@ class UmbrellaRoute(Route):
         s = by_window.transpose(2, 0, 1, 3).reshape(-1, 2)
         counts = np.full(len(self.windows), len(s) // len(self.windows))
         # pymbar numbers the samples window by window
-        return np.asarray(FES(self._restraints(s), counts).get_mbar().f_k)
+        newton = {"solver_protocol": ({"method": "adaptive", "options": {"maxiter": 1000, "min_sc_iter": 2}},)}
+        return np.asarray(FES(self._restraints(s), counts, mbar_options=newton).get_mbar().f_k)
 
     def histogram(self, samples: Array) -> Array:
         """Reweighted histogram of ``samples [frames, walkers, 2]``, normalised."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from cgbench.divergences import forward_kld
-from cgbench.run import run
+from cgbench.run import prepare, run
 from systems.muller_brown import MullerBrown
 
 
@@ -30,3 +31,20 @@ def test_langevin_counts_every_step_of_every_walker(tmp_path) -> None:
     assert record.evaluations.by_phase == {"equilibrate": 80, "production": 400}
     assert record.evaluations.publication_convention == 400
     assert record.metrics["forward_kld"] > 0.1  # four hundred steps know next to nothing
+
+
+def test_side_estimates_are_parts_of_the_same_steps(tmp_path) -> None:
+    """Groups of walkers cost their share, and the group of all smoothed is the estimate smoothed."""
+    overrides = ["walkers=16", "steps=200", "equilibration_steps=20", "estimates_per_decade=4"]
+    job = prepare("muller_brown", "md", preset="smoke", overrides=overrides, out=tmp_path, threads=1)
+    job.execute()
+    side = pd.read_csv(job.folder.path / "side_estimates.csv")
+    assert set(side["name"]) == {"smoothed/16", "histogram/1", "smoothed/1", "histogram/8", "smoothed/8"}
+    last = side[side["evaluations"] == side["evaluations"].max()]
+    assert (
+        last["name"].tolist() == ["smoothed/16"] and last["evaluations"].iloc[0] == 16 * 221
+    )  # the start is evaluated too
+    eights = side[side["name"] == "histogram/8"].tail(2)
+    assert eights["evaluations"].tolist() == [8 * 221] * 2 and eights["forward_kld"].nunique() == 2
+    counts = job.method.counts
+    assert int(counts.sum()) == 16 * 200 and counts.shape == (2, 16, 100)

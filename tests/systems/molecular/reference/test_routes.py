@@ -1,0 +1,135 @@
+"""The routes to a reference: estimators on known answers, resumption, and the comparison of routes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cgbench.errors import UserError
+from cgbench.pmf import PMF, basin_mask
+from cgbench.system import Reference
+from systems.aldp import AlanineDipeptide
+from systems.molecular.reference.biased import BiasedRoute
+from systems.molecular.reference.build import MolecularReferenceBuilder, compare_estimate
+from systems.molecular.reference.route import Route
+from systems.molecular.reference.umbrella import UmbrellaRoute
+from systems.molecular.reference.unbiased import UnbiasedRoute, relaxation_time
+
+
+class SmallBiased(BiasedRoute):
+    walkers, block_steps, deposits_wanted, pace, equilibration, group = 16, 20, 4, 5, 0, 1
+
+
+class SmallUmbrella(UmbrellaRoute):
+    walkers, block_steps, per_side, stiffness, pull_steps, frames, equilibration = 128, 10, 8, 4.0, 10, 2, 0
+
+
+class SmallUnbiased(UnbiasedRoute):
+    walkers, block_steps = 16, 20
+
+
+@pytest.mark.parametrize("kind", [SmallBiased, SmallUmbrella])
+def test_a_route_goes_on_bit_identically(kind: type[Route], aldp: AlanineDipeptide, tmp_path: Path) -> None:
+    whole = kind(aldp, tmp_path / "whole")
+    (tmp_path / "whole").mkdir()
+    whole.run(2, progress=lambda text: None)
+    (tmp_path / "parts").mkdir()
+    kind(aldp, tmp_path / "parts").run(1, progress=lambda text: None)
+    second = kind(aldp, tmp_path / "parts")
+    assert second.load() and len(second.blocks) == 1
+    second.run(2, progress=lambda text: None)
+    np.testing.assert_array_equal(np.array(whole.blocks), np.array(second.blocks))
+
+
+def test_unbiased_goes_on_from_biased_and_bit_identically(
+    aldp: AlanineDipeptide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="starts from route biased"):
+        SmallUnbiased(aldp, tmp_path).run(1)
+    SmallBiased(aldp, tmp_path).run(1, progress=lambda text: None)
+    monkeypatch.setattr("systems.molecular.reference.unbiased.BiasedRoute", SmallBiased)
+    whole = SmallUnbiased(aldp, tmp_path)
+    whole.run(2, progress=lambda text: None)
+    whole.checkpoint.unlink()
+    SmallUnbiased(aldp, tmp_path).run(1, progress=lambda text: None)
+    second = SmallUnbiased(aldp, tmp_path)
+    assert second.load()
+    second.run(2, progress=lambda text: None)
+    np.testing.assert_array_equal(np.array(whole.blocks), np.array(second.blocks))
+    assert whole.mean_energy() == second.mean_energy()
+    assert len(whole.occupancy) == 3
+
+
+def test_a_damaged_checkpoint_is_named(aldp: AlanineDipeptide, tmp_path: Path) -> None:
+    (tmp_path / "biased.pt").write_bytes(b"nonsense")
+    with pytest.raises(UserError, match=r"biased.pt cannot be read"):
+        SmallBiased(aldp, tmp_path).load()
+
+
+def test_umbrella_windows_give_back_a_known_density(aldp: AlanineDipeptide, tmp_path: Path) -> None:
+    """Samples drawn exactly from each window of a known PMF; MBAR must undo the restraints."""
+    route = SmallUmbrella(aldp, tmp_path)
+    random = np.random.default_rng(0)
+    fine = aldp.cvs.grid()
+    energy = 3.0 * np.cos(fine[:, 0]) + 2.0 * np.cos(2 * fine[:, 1]) - 2.0 * np.sin(fine[:, 0] - fine[:, 1])
+    frames = 400
+    samples = np.zeros((frames, route.walkers, 2))
+    for window, centre in enumerate(route.windows.numpy()):
+        p = np.exp(-energy - route.stiffness * (1.0 - np.cos(fine - centre)).sum(1))
+        for replicate in range(route.replicates):
+            drawn = random.choice(len(fine), size=frames, p=p / p.sum())
+            samples[:, replicate * len(route.windows) + window] = fine[drawn]
+    route.blocks = [samples]
+    whole, parts = route.estimates()
+    truth = np.exp(-energy).reshape(aldp.cvs.bins)
+    truth /= truth.sum()
+    for mask in (truth > np.median(truth), fine[:, 0].reshape(truth.shape) > 0):
+        assert whole[mask].sum() == pytest.approx(truth[mask].sum(), abs=0.01)
+    coarse = [h.reshape(20, 5, 20, 5).sum((1, 3)) for h in (truth, whole)]
+    np.testing.assert_allclose(coarse[1], coarse[0], rtol=0.3, atol=2e-4)
+    assert parts.shape == (route.replicates, *aldp.cvs.bins)
+    assert route.neighbour_overlap() > 0.5
+
+
+def test_relaxation_time_of_an_exponential() -> None:
+    time = np.arange(200) * 0.5
+    assert relaxation_time(0.1 + 0.4 * np.exp(-time / 7.0), 0.1, 0.5) == pytest.approx(7.0, rel=0.1)
+
+
+def made_up_reference(aldp: AlanineDipeptide, p: np.ndarray) -> Reference:
+    pmf = PMF(aldp.cvs, p)
+    basins = {
+        b.name: {"population": pmf.population(basin_mask(aldp.cvs, b.contains)), "population_standard_error": 1e-5}
+        for b in aldp.basins
+    }
+    return Reference(pmf, np.zeros_like(p), 1e-5, "made up", "0", {"basins": basins})
+
+
+def test_comparison_passes_what_agrees_and_fails_what_does_not(aldp: AlanineDipeptide) -> None:
+    random = np.random.default_rng(0)
+    p = aldp.reference().pmf.probability
+    parts = random.multinomial(200_000, p.ravel(), size=8).reshape(8, *p.shape).astype(float)
+    checks = compare_estimate(aldp, made_up_reference(aldp, p), "same", parts.sum(0), parts)
+    assert len(checks) == len(aldp.basins) + 1 and all(check.passed for check in checks)
+    tilted = p * np.where(aldp.cvs.grid()[:, 0].reshape(p.shape) > 0, 1.2, 1.0)
+    checks = compare_estimate(aldp, made_up_reference(aldp, tilted / tilted.sum()), "other", parts.sum(0), parts)
+    assert not all(check.passed for check in checks)
+
+
+def test_unknown_material_is_named(aldp: AlanineDipeptide, tmp_path: Path) -> None:
+    builder = MolecularReferenceBuilder(aldp, aldp.openmm_system(), tmp_path, tmp_path / "reference", {})
+    with pytest.raises(UserError, match="route biased has no checkpoint"):
+        builder.certify()
+
+
+def test_weights_are_those_of_the_frozen_bias(aldp: AlanineDipeptide, tmp_path: Path) -> None:
+    route = SmallBiased(aldp, tmp_path)
+    route.run(1, progress=lambda text: None)
+    s = aldp.collective_variables(route.dynamics.positions).double()
+    ratio = route.weights() * torch.exp(-route.bias.energy(s))
+    np.testing.assert_allclose(ratio.numpy(), float(ratio[0]), rtol=1e-9)
+    grid = torch.from_numpy(aldp.cvs.grid())
+    np.testing.assert_allclose(route.exposure().ravel(), np.exp(15.0 - route.bias.energy(grid).numpy()))

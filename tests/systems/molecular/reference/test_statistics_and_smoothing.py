@@ -1,0 +1,76 @@
+"""Statistics of blocks and the Fourier fit, on distributions that are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cgbench.divergences import forward_kld
+from systems.molecular.reference.smooth import choose_order, fit
+from systems.molecular.reference.statistics import bootstrap, grouped, halves, noise_floor, share
+
+BINS = 40
+
+
+def known_density() -> np.ndarray:
+    angle = -np.pi + (np.arange(BINS) + 0.5) * 2 * np.pi / BINS
+    a, b = np.meshgrid(angle, angle, indexing="ij")
+    energy = 2.0 * np.cos(a) + 1.5 * np.cos(2 * b) + np.sin(a + b) + 0.7 * np.cos(3 * a - b)
+    p = np.exp(-energy)
+    return p / p.sum()
+
+
+def test_noise_floor_is_half_a_chi_square_per_sample() -> None:
+    """Of N independent samples on B bins it is (B - 1) / 2N."""
+    random = np.random.default_rng(0)
+    p, samples, blocks = known_density(), 4000, 100
+    drawn = random.multinomial(samples, p.ravel(), size=blocks).reshape(blocks, BINS, BINS).astype(float)
+    floor = noise_floor(*halves(drawn))
+    assert floor == pytest.approx((BINS**2 - 1) / (2 * samples * blocks), rel=0.15)
+    assert forward_kld(p, np.maximum(drawn.sum(0), 0.5)) == pytest.approx(floor, rel=0.15)
+
+
+def test_share_and_its_error_are_binomial_and_right() -> None:
+    random = np.random.default_rng(1)
+    p, mask = known_density(), np.zeros((BINS, BINS), dtype=bool)
+    mask[: BINS // 3] = True
+    drawn = random.multinomial(5000, p.ravel(), size=60).reshape(60, BINS, BINS).astype(float)
+    value, error = share(drawn, mask)
+    true = p[mask].sum()
+    assert abs(value - true) < 4 * error
+    assert error == pytest.approx(np.sqrt(true * (1 - true) / 300_000), rel=0.3)
+
+
+def test_correlated_blocks_need_grouping() -> None:
+    """Blocks that repeat one another look independent until they are grouped."""
+    random = np.random.default_rng(2)
+    p, mask = known_density(), np.zeros((BINS, BINS), dtype=bool)
+    mask[:, : BINS // 2] = True
+    drawn = random.multinomial(2000, p.ravel(), size=40).reshape(40, BINS, BINS).astype(float)
+    repeated = np.repeat(drawn, 10, axis=0)
+    assert share(grouped(repeated, 10), mask)[1] > 2.5 * share(repeated, mask)[1]
+    with pytest.raises(ValueError, match="at least 4"):
+        grouped(drawn, 20)
+
+
+def test_fit_beats_the_histogram_and_knows_its_order() -> None:
+    """Counts under a bias: the fit finds the density, an order between too stiff and too loose is chosen."""
+    random = np.random.default_rng(3)
+    p = known_density()
+    exposure = 1.0 / np.maximum(p, p.max() * 1e-3)
+    exposure /= (p * exposure).sum()
+    counts = random.multinomial(200_000, (p * exposure).ravel(), size=2).reshape(2, BINS, BINS)
+    weighted = counts / exposure
+    order, scores = choose_order((weighted[0], weighted[1]), exposure, orders=(1, 2, 3, 6, 10))
+    assert order in (3, 6)
+    assert scores[1] > scores[2] > scores[3]
+    best = fit(weighted.sum(0), exposure, order).probability(BINS)
+    assert forward_kld(p, best) < 0.2 * forward_kld(p, np.maximum(weighted.sum(0), 1e-12))
+    assert forward_kld(p, best) < 1e-4
+
+
+def test_bootstrap_spread_is_the_standard_error() -> None:
+    random = np.random.default_rng(4)
+    drawn = random.normal(2.0, 1.0, size=(50, 1, 1))
+    draws = bootstrap(drawn, lambda total: total / 50, 500)
+    assert draws.std() == pytest.approx(1 / np.sqrt(50), rel=0.2)

@@ -1,0 +1,99 @@
+"""Verification passes the true molecule and fails every planted fault."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import openmm
+import pytest
+import torch
+from openmm import app
+
+from cgbench.system import Check, Reference
+from systems.aldp import AlanineDipeptide
+from systems.aldp.coordinates import default_coordinates
+from systems.aldp.topology import initial_positions, make_topology
+from systems.molecular.reference.dynamics_check import compare_dynamics
+from systems.molecular.reference.verify import Sampling, flattening_bias, verify
+
+SMALL = Sampling(walkers=256, equilibration=400, steps=1200, compile=False)
+
+
+def solvated(*files: str) -> openmm.System:
+    field = app.ForceField("amber96.xml", *files)
+    return field.createSystem(make_topology(), nonbondedMethod=app.NoCutoff, constraints=None, removeCMMotion=False)
+
+
+class Hot(AlanineDipeptide):
+    def __init__(self) -> None:
+        super().__init__()
+        self.temperature = 310.0
+
+
+class OtherSolvent(AlanineDipeptide):
+    def openmm_system(self) -> openmm.System:
+        return solvated("implicit/obc2.xml")
+
+
+class Vacuum(AlanineDipeptide):
+    def openmm_system(self) -> openmm.System:
+        return solvated()
+
+
+class Swapped(AlanineDipeptide):
+    def collective_variables(self, x: torch.Tensor) -> torch.Tensor:
+        return super().collective_variables(x).flip(1)
+
+
+class Mirrored(AlanineDipeptide):
+    def collective_variables(self, x: torch.Tensor) -> torch.Tensor:
+        return -super().collective_variables(x)
+
+
+class DAlanine(AlanineDipeptide):
+    """The mirror image, measured rightly: its phi and psi have the opposite signs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.coordinates = default_coordinates(self.initial_configuration())
+
+    def initial_configuration(self) -> torch.Tensor:
+        return torch.from_numpy(initial_positions() * np.array([1.0, 1.0, -1.0]))
+
+
+@functools.cache
+def certified() -> Reference:
+    return AlanineDipeptide().reference()
+
+
+def outcome(system: AlanineDipeptide) -> dict[str, Check]:
+    return {check.name: check for check in verify(system, certified(), SMALL, log=lambda text: None)}
+
+
+def test_the_true_molecule_passes() -> None:
+    found = outcome(AlanineDipeptide())
+    assert all(check.passed for check in found.values()), found
+    assert set(found) == {"state space", "occupation of the torus", "tilt along the PMF", "mean potential energy"}
+
+
+@pytest.mark.parametrize("fault", [Hot, OtherSolvent, Vacuum, Swapped, Mirrored, DAlanine])
+def test_a_planted_fault_fails(fault: type[AlanineDipeptide]) -> None:
+    found = outcome(fault())
+    assert not all(check.passed for check in found.values()), found
+
+
+def test_flattening_bias_flattens() -> None:
+    p = certified().pmf.probability
+    bias = flattening_bias(p)
+    grid = torch.from_numpy(certified().pmf.cvs.grid())
+    energy = -np.log(p).ravel()
+    total = energy + bias.energy(grid).numpy()
+    low = energy - energy.min() < 10.0
+    assert np.ptp(energy[low]) > 9.0 and total[low].std() < 0.5
+
+
+def test_openmm_agrees_on_the_dynamics_and_notices_another_force_field(aldp: AlanineDipeptide) -> None:
+    options = {"trajectories": 60, "batched": 600, "steps": (60,)}
+    assert all(c.passed for c in compare_dynamics(aldp, aldp.openmm_system(), **options))
+    assert not all(c.passed for c in compare_dynamics(aldp, solvated(), **options))
