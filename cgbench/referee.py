@@ -15,6 +15,8 @@ from cgbench.system import Reference, System
 __all__ = ["METRICS", "Referee"]
 
 METRICS = ("forward_kld", "reverse_kld", "jensen_shannon", "total_variation")
+COVERAGE = {"coverage_68": 0.9945, "coverage_95": 1.96}  # standard deviations on either side
+COVERED_BELOW = 12.0  # kT
 
 
 class Referee:
@@ -40,7 +42,7 @@ class Referee:
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Names of all metrics, in the order of the curve's columns."""
-        return METRICS + tuple(f"delta_f_error/{name}" for name in self._basins)
+        return METRICS + tuple(f"delta_f_error/{name}" for name in self._basins) + tuple(COVERAGE)
 
     def score(self, pmf: PMF) -> dict[str, float | None]:
         """Score one estimate.
@@ -49,7 +51,9 @@ class Referee:
         -------
         dict
             Divergences, and for every basin ``delta_f_error/<name>``: its free energy relative to the
-            basin that is largest in the reference, estimate minus reference, in kT.
+            basin that is largest in the reference, estimate minus reference, in kT. ``coverage_68`` and
+            ``coverage_95``: share of the bins below 12 kT whose error is within the interval that the
+            estimate claims for it (None if it claims none).
         """
         if self.reference is None:
             return dict.fromkeys(self.metric_names)
@@ -68,7 +72,22 @@ class Referee:
                 scores[f"delta_f_error/{name}"] = _log_ratio(found[zero], found[name]) - _log_ratio(
                     true[zero], true[name]
                 )
+        scores |= self._coverage(pmf)
         return scores
+
+    def _coverage(self, pmf: PMF) -> dict[str, float | None]:
+        assert self.reference is not None
+        if pmf.free_energy_std is None:
+            return dict.fromkeys(COVERAGE)
+        true = self.reference.pmf
+        low = true.free_energy - true.free_energy.min() < COVERED_BELOW
+        error = np.where(low, pmf.free_energy - true.free_energy, 0.0)
+        error = error - (true.probability[low] * error[low]).sum() / true.probability[low].sum()
+        variance = pmf.free_energy_std**2
+        if true.free_energy_std is not None:
+            variance = variance + true.free_energy_std**2
+        z = np.abs(error[low]) / np.sqrt(np.maximum(variance[low], 1e-300))
+        return {name: float(np.mean(z < limit)) for name, limit in COVERAGE.items()}
 
     def facts(self) -> dict[str, Any] | None:
         """What the record says of the reference."""

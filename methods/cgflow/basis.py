@@ -67,16 +67,49 @@ class FourierBasis:
     def __len__(self) -> int:
         return len(self.squared_frequency)
 
-    def __call__(self, s: torch.Tensor) -> torch.Tensor:
-        """Evaluate the modes, ``[batch, cvs] -> [batch, modes]``; differentiable."""
+    def _tables(self, s: torch.Tensor, axis: int, derivative: bool = False) -> torch.Tensor:
+        """Modes of one CV, or their derivatives, ``[batch, cvs] -> [batch, modes of the axis]``."""
+        closed = self._periodic[axis]
+        unit = (2 * math.pi if closed else math.pi) / (self._upper[axis] - self._lower[axis])
+        k = unit * torch.arange(1, self.order + 1, dtype=s.dtype, device=s.device)
+        angle = (s[:, axis] - self._lower[axis])[:, None] * k
+        cos, sin = (-k * angle.sin(), k * angle.cos()) if derivative else (angle.cos(), angle.sin())
+        waves = torch.stack([cos, sin], dim=2).flatten(1) if closed else cos
+        constant = torch.zeros_like(s[:, :1]) if derivative else torch.ones_like(s[:, :1])
+        return torch.cat([constant, math.sqrt(2.0) * waves], dim=1)
+
+    def __call__(self, s: torch.Tensor, derivative: int | None = None) -> torch.Tensor:
+        """Evaluate the modes, ``[batch, cvs] -> [batch, modes]``; differentiable.
+
+        Parameters
+        ----------
+        derivative
+            Evaluate the derivative with respect to this CV instead.
+        """
         product: torch.Tensor | None = None
-        for axis, closed in enumerate(self._periodic):
-            fraction = (s[:, axis] - self._lower[axis]) / (self._upper[axis] - self._lower[axis])
-            k = torch.arange(1, self.order + 1, dtype=s.dtype, device=s.device)
-            angle = (2 * math.pi if closed else math.pi) * fraction[:, None] * k
-            waves = torch.stack([angle.cos(), angle.sin()], dim=2).flatten(1) if closed else angle.cos()
-            table = torch.cat([torch.ones_like(s[:, :1]), math.sqrt(2.0) * waves], dim=1)
-            factor = table[:, self._columns[axis].to(s.device)]
+        for axis, columns in enumerate(self._columns):
+            factor = self._tables(s, axis, axis == derivative)[:, columns.to(s.device)]
             product = factor if product is None else product * factor
         assert product is not None
         return product
+
+    def series(self, s: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
+        """Value and slopes of ``sum_j c_j mode_j(s)``, ``[batch, cvs] -> [batch, 1 + cvs]``.
+
+        Sums axis by axis, which spares the features of every point.
+        """
+        sizes = [int(columns.max()) + 1 for columns in self._columns]
+        tensor = coefficients.new_zeros(sizes).index_put(tuple(self._columns), coefficients)
+        plain = [self._tables(s, axis) for axis in range(len(sizes))]
+        columns = []
+        for derivative in (None, *range(len(sizes))):
+            rest: torch.Tensor | None = None
+            for axis, size in enumerate(sizes):
+                table = self._tables(s, axis, derivative=True) if axis == derivative else plain[axis]
+                if rest is None:
+                    rest = table @ tensor.reshape(size, -1)
+                else:
+                    rest = torch.einsum("nm,nmr->nr", table, rest.reshape(len(s), size, -1))
+            assert rest is not None
+            columns.append(rest)
+        return torch.cat(columns, dim=1)

@@ -22,10 +22,14 @@ from methods.cgflow.labels import LabelStore
 from methods.cgflow.stack import conditional_flow
 from methods.cgflow.surrogate import FourierSurrogate
 from methods.cgflow.target import ConditionalTarget
-from methods.cgflow.training import path_gradient_step, set_learning_rate
+from methods.cgflow.training import path_gradient_step, plain_gradient_step, set_learning_rate
 from methods.flows.build import ConditionalFlow
 
 __all__ = ["AtlasConfig", "HarmonicConfig", "HarmonicRecipe"]
+
+
+RELIABLE_PARETO_K = 0.7
+LEAST_EFFICIENCY = 0.02
 
 
 class AtlasConfig(MethodConfig):
@@ -64,12 +68,14 @@ class FlowConfig(MethodConfig):
 class TrainingConfig(MethodConfig):
     """Training by energy with path gradients."""
 
-    rounds: int = Field(6, ge=1, description="a round ends with an estimate")
+    rounds: int = Field(16, ge=1, description="a round ends with an estimate")
     steps_per_round: int = Field(25, ge=1)
     batch: int = Field(128, ge=1)
     learning_rate: float = Field(7e-4, gt=0)
     gaussian_learning_rate: float = Field(5e-4, gt=0)
     clip_norm: float = Field(40.0, gt=0)
+    path_gradients: bool = Field(True, description="leave the score term out of the gradient")
+    labels: bool = Field(True, description="training samples are labels as well")
 
 
 class LabelConfig(MethodConfig):
@@ -82,14 +88,17 @@ class LabelConfig(MethodConfig):
     softness: float = Field(2.0, gt=0, description="s is drawn from exp(-A / softness)")
     ceiling: float = Field(12.0, gt=0, description="kT; no s is drawn where the PMF is higher")
     uniform_share: float = Field(0.1, ge=0, le=1)
+    mean_force: bool = Field(True, description="the slopes of the log-weights are labels as well")
 
 
 class SurrogateConfig(MethodConfig):
     """The Bayesian Fourier model of the PMF."""
 
     order: int = Field(8, ge=1)
-    length_scales: tuple[float, ...] = Field((0.35, 0.5, 0.7, 1.0), min_length=1)
-    amplitude: float = Field(2.0, gt=0, description="kT, about the harmonic estimate")
+    length_scales: tuple[float, ...] = Field((0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0), min_length=1)
+    amplitudes: tuple[float, ...] = Field(
+        (0.5, 1.0, 2.0, 4.0), min_length=1, description="kT, about the harmonic estimate"
+    )
     threshold: float = Field(0.4, gt=0, description="kT; the walk stops where the spread is larger")
     walkers: int = Field(100, ge=1)
     walk_step: float = Field(0.1, gt=0)
@@ -131,7 +140,7 @@ class HarmonicRecipe:
             self.cvs, config.surrogate.order, config.atlas.length_scale, config.atlas.amplitude
         )
         self.surrogate = self._fresh_surrogate()
-        self.labels = LabelStore(len(self.cvs))
+        self.labels = LabelStore(self.cvs)
         self.flow: ConditionalFlow | None = None
         self.optimiser: torch.optim.Optimizer | None = None
         self.stage: str = "atlas"
@@ -223,7 +232,7 @@ class HarmonicRecipe:
         start = low[torch.randint(len(low), (config.walkers,), generator=generator)]
         outcome = walk(
             self.cvs,
-            self.atlas_model.mean_and_std,
+            self.atlas_model.table(),
             self.atlas.s[start],
             generator,
             step=config.walk_step,
@@ -260,7 +269,7 @@ class HarmonicRecipe:
 
     def _fresh_surrogate(self) -> FourierSurrogate:
         config = self.config.surrogate
-        return FourierSurrogate(self.cvs, config.order, config.length_scales[-1], config.amplitude)
+        return FourierSurrogate(self.cvs, config.order, config.length_scales[0], config.amplitudes[-1])
 
     def _start_flow(self) -> None:
         self._build_flow()
@@ -299,7 +308,7 @@ class HarmonicRecipe:
         total = config.rounds * config.steps_per_round
         generator = self.streams.torch("training samples")
         s_all = self._draw_s(config.steps_per_round * config.batch)
-        collected = []
+        log_weights, slopes = [], []
         for step in range(config.steps_per_round):
             s = s_all[step * config.batch : (step + 1) * config.batch]
             done = (self.round * config.steps_per_round + step) / total
@@ -307,24 +316,34 @@ class HarmonicRecipe:
             rates = (config.gaussian_learning_rate * decay, config.learning_rate * decay)
             set_learning_rate(self.optimiser, rates[: len(self.optimiser.param_groups)])
             self.optimiser.zero_grad(set_to_none=True)
-            collected.append(
-                path_gradient_step(self.flow, self.target, s, self.basis(s), generator, clip_norm=config.clip_norm)
-            )
+            take_step = path_gradient_step if config.path_gradients else plain_gradient_step
+            labels = take_step(self.flow, self.target, s, self.basis, generator, clip_norm=config.clip_norm)
+            log_weights.append(labels[0])
+            slopes.append(labels[1])
             self.optimiser.step()
             self.progress = 0.5 * done
-        self.labels.add(s_all, torch.cat(collected))
+        if not config.labels:
+            return
+        known = torch.cat(slopes) if self.config.labels.mean_force else None
+        self.labels.add(s_all, torch.cat(log_weights), known)
 
-    @torch.no_grad()
     def _label_round(self) -> None:
         assert self.flow is not None
         config = self.config.labels
         s = self._draw_s(config.batch)
         generator = self.streams.torch("label samples")
-        log_weights = []
+        log_weights, slopes = [], []
         for part in s.split(1024):
-            y, log_q = self.flow.sample_with_log_prob(self.basis(part), generator)
-            log_weights.append(-(self.target.energy(part, y) + log_q))
-        self.labels.add(s, torch.cat(log_weights), new_group=self.round == 0)
+            if config.mean_force:
+                labels = path_gradient_step(self.flow, self.target, part, self.basis, generator, clip_norm=None)
+                log_weights.append(labels[0])
+                slopes.append(labels[1])
+            else:
+                with torch.no_grad():
+                    y, log_q = self.flow.sample_with_log_prob(self.basis(part), generator)
+                    log_weights.append(-(self.target.energy(part, y) + log_q))
+        known = torch.cat(slopes) if slopes else None
+        self.labels.add(s, torch.cat(log_weights), known, new_group=self.round == 0)
 
     # ---- where to look, and what is known ---------------------------------------------------------
 
@@ -339,7 +358,7 @@ class HarmonicRecipe:
             around = broaden(self.cvs, self.new_points, self.config.surrogate.radius, each, generator)
             parts.append(around[torch.randperm(len(around), generator=generator)[:near]])
         nodes = torch.from_numpy(self.cvs.grid())
-        mean = self._mean(nodes)
+        mean, _ = self.surrogate.on_grid()
         mean = mean - mean.min()
         density = torch.exp(-mean / config.softness) * (mean < config.ceiling)
         density = density / density.sum()
@@ -356,31 +375,30 @@ class HarmonicRecipe:
         return s[torch.randperm(len(s), generator=generator)]
 
     def _mean(self, s: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self.surrogate.mean(part) for part in s.split(20_000)])
+        return self.surrogate.mean(s)
 
     def _fit_surrogate(self) -> None:
-        """Fit to all labels; the length scale with the largest evidence wins."""
+        """Fit to all labels; the prior with the largest evidence wins."""
         config = self.config.surrogate
-        best: tuple[float, float] | None = None
-        for length_scale in config.length_scales:
-            self.surrogate.set_prior(length_scale, config.amplitude)
-            evidence = self.labels.fit(self.surrogate, self.config.labels.truncation, sweeps=1)
-            if best is None or evidence > best[0]:
-                best = (evidence, length_scale)
-        assert best is not None
-        self.surrogate.set_prior(best[1], config.amplitude)
+        if len(self.labels) == 0:
+            self.history.append({"evaluations": self.problem.evaluations, "stage": self.stage})
+            return
         self.labels.fit(self.surrogate, self.config.labels.truncation)
-        efficiency = self.labels.efficiency(self.surrogate)
+        self.surrogate.choose_prior(config.length_scales, config.amplitudes)
+        self.labels.fit(self.surrogate, self.config.labels.truncation, sweeps=1)
+        quality = self.labels.quality(self.surrogate)
         self.history.append(
             {
                 "evaluations": self.problem.evaluations,
                 "stage": self.stage,
-                "effective_sample_size": efficiency,
+                **quality,
                 "expected_kld": self.expected_kld(),
-                "length_scale": best[1],
+                "length_scale": self.surrogate.length_scale,
+                "amplitude": self.surrogate.amplitude,
+                "dispersion": self.labels.dispersion,
             }
         )
-        self.status = f"{self.stage} round {self.round + 1}, ESS {efficiency:.0%}"
+        self.status = f"{self.stage} round {self.round + 1}, ESS {quality['effective_sample_size']:.0%}"
 
     def _explore(self) -> None:
         config = self.config.surrogate
@@ -389,7 +407,7 @@ class HarmonicRecipe:
         start = start[torch.randint(len(start), (config.walkers,), generator=generator)]
         outcome: Walk = walk(
             self.cvs,
-            self.surrogate.mean_and_std,
+            self.surrogate.table(),
             start,
             generator,
             step=config.walk_step,
@@ -403,15 +421,12 @@ class HarmonicRecipe:
         self.history[-1]["uncertain_walkers"] = int(outcome.stopped.sum())
 
     def _bin_std(self) -> np.ndarray:
-        nodes = torch.from_numpy(self.cvs.grid())
-        std = torch.cat([self.surrogate.mean_and_std(part)[1] for part in nodes.split(20_000)])
-        return np.asarray(std.numpy().reshape(self.cvs.bins))
+        return np.asarray(self.surrogate.on_grid()[1].numpy().reshape(self.cvs.bins))
 
     def expected_kld(self) -> float:
         """Forward KLD that the posterior of the PMF expects, to second order: ``sum p var / 2``."""
-        nodes = torch.from_numpy(self.cvs.grid())
-        probability = torch.softmax(-self._mean(nodes), 0).numpy()
-        return float(0.5 * (probability * self._bin_std().reshape(-1) ** 2).sum())
+        mean, std = self.surrogate.on_grid()
+        return float(0.5 * (torch.softmax(-mean, 0) * std**2).sum())
 
     def _pmf(self) -> PMF:
         return PMF.from_function(
@@ -421,8 +436,20 @@ class HarmonicRecipe:
     # ---- checkpoints ------------------------------------------------------------------------------
 
     def diagnostics(self) -> dict[str, Any]:
-        """Return the history of the run, one entry per round, and the size of the atlas."""
-        return {"atlas_points": len(self.atlas), "labels": len(self.labels), "rounds": list(self.history)}
+        """Return the history of the run, one entry per round, the size of the atlas, and warnings."""
+        warnings = []
+        last = self.history[-1] if self.history else {}
+        if last.get("pareto_k", 0.0) > RELIABLE_PARETO_K:
+            warnings.append(f"weights have a heavy tail (Pareto k = {last['pareto_k']:.2f}): labels may be too high")
+        efficiency = last.get("effective_sample_size", 1.0)
+        if not efficiency > LEAST_EFFICIENCY:
+            warnings.append(f"effective sample size {efficiency:.1%}: the flow is poor, and so are the labels")
+        return {
+            "atlas_points": len(self.atlas),
+            "labels": len(self.labels),
+            "rounds": list(self.history),
+            "warnings": warnings,
+        }
 
     def extra_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the atlas's points with their harmonic PMF."""

@@ -60,10 +60,16 @@ class ConditionalTarget:
 
     def energy_and_gradient(self, s: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Energies ``[batch]`` and their gradients with respect to `y` ``[batch, fine]``, without graph."""
-        y = y.detach().requires_grad_()
+        energy, gradient, _ = self.energy_and_gradients(s, y)
+        return energy, gradient
+
+    def energy_and_gradients(self, s: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Energies ``[batch]`` and their gradients in `y` ``[batch, fine]`` and `s` ``[batch, cvs]``, without graph."""
+        s, y = s.detach().requires_grad_(), y.detach().requires_grad_()
         with torch.enable_grad():
             energy = self.energy(s, y)
             if not energy.requires_grad:
-                return energy, torch.zeros_like(y)
-            (gradient,) = torch.autograd.grad(energy[energy.isfinite()].sum(), y)
-        return energy.detach(), torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+                return energy, torch.zeros_like(y), torch.zeros_like(s)
+            gradients = torch.autograd.grad(energy[energy.isfinite()].sum(), (y, s))
+        in_y, in_s = (torch.nan_to_num(g, nan=0.0, posinf=0.0, neginf=0.0) for g in gradients)
+        return energy.detach(), in_y, in_s

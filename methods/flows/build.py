@@ -94,12 +94,25 @@ class ConditionalFlow(Flow):
         y, log_det = self._transform.inverse(noise, context=context)
         return y, self._distribution._log_prob(noise, None) - log_det
 
-    def path_gradient_sample(
+    def sample_with_scores(
         self, context: torch.Tensor, generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw as `sample_with_log_prob`, with ``ln q`` depending on the parameters through `y` alone."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Draw as `sample_with_log_prob`, with the partial derivatives of ``ln q`` (path gradients need them).
+
+        Returns
+        -------
+        y, log_q
+            ``[batch, dims]``, differentiable in the parameters and the context, and ``[batch]``, which is not.
+        score, context_score
+            ``d ln q(y|c) / dy`` at fixed context ``[batch, dims]`` and ``d ln q(y|c) / dc`` at fixed y
+            ``[batch, features]``.
+        """
         noise = self._distribution.sample_base(len(context), generator)
         y, _ = self._transform.inverse(noise, context=context)
         fixed = {name: value.detach() for name, value in self._transform.named_parameters()}
-        back, log_det = torch.func.functional_call(self._transform, fixed, (y,), {"context": context})
-        return y, self._distribution._log_prob(back, None) + log_det
+        leaves = (y.detach().requires_grad_(), context.detach().requires_grad_())
+        with torch.enable_grad():
+            back, log_det = torch.func.functional_call(self._transform, fixed, leaves[:1], {"context": leaves[1]})
+            log_q = self._distribution._log_prob(back, None) + log_det
+            score, context_score = torch.autograd.grad(log_q.sum(), leaves)
+        return y, log_q.detach(), score, context_score

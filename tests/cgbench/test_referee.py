@@ -24,7 +24,8 @@ def referee() -> Referee:
 def test_the_truth_scores_zero(referee: Referee) -> None:
     scores = referee.score(referee.reference.pmf)
     assert set(scores) == set(referee.metric_names)
-    assert all(abs(value) < 1e-12 for value in scores.values())
+    assert all(abs(value) < 1e-12 for name, value in scores.items() if not name.startswith("coverage"))
+    assert scores["coverage_68"] is None  # it claims no errors
 
 
 def test_basin_errors_have_the_sign_of_the_estimate(referee: Referee) -> None:
@@ -73,3 +74,23 @@ def test_only_the_referee_calls_reference() -> None:
                     offenders.append(f"{where}:{node.lineno}")
     assert offenders == []
     assert list(root.glob("methods/**/*.py"))  # the search has looked somewhere
+
+
+def test_coverage_of_claimed_errors() -> None:
+    """Errors as large as claimed are covered as often as they should be; half as large claims are not."""
+    referee = Referee(MullerBrown())
+    assert referee.reference is not None
+    true = referee.reference.pmf
+    low = true.free_energy < 12.0
+    noise = np.random.default_rng(0).normal(size=(200, *true.cvs.bins))
+    covered = {}
+    for claim in (1.0, 0.5):
+        scores = []
+        for one in noise:
+            free_energy = true.free_energy + 0.1 * one + 3.0  # the constant does not matter
+            std = np.full(true.cvs.bins, 0.1 * claim)
+            scores.append(referee.score(PMF(true.cvs, np.exp(-free_energy), std)))
+        covered[claim] = np.mean([[score["coverage_68"], score["coverage_95"]] for score in scores], axis=0)
+    assert low.sum() > 50
+    np.testing.assert_allclose(covered[1.0], [0.68, 0.95], atol=0.03)
+    assert covered[0.5][0] < 0.45 and covered[0.5][1] < 0.75

@@ -10,7 +10,7 @@ import torch
 
 from cgbench.pmf import CollectiveVariables
 from methods.cgflow.basis import FourierBasis
-from methods.cgflow.labels import LabelStore, effective_sample_size, mean_weight_labels
+from methods.cgflow.labels import LabelStore, effective_sample_size, mean_weight_labels, pareto_tail_index
 from methods.cgflow.surrogate import FourierSurrogate
 
 TORUS = CollectiveVariables(("phi", "psi"), (-math.pi,) * 2, (math.pi,) * 2, (True, True), bins=(20, 20))
@@ -100,7 +100,7 @@ def test_labels_of_good_and_bad_flows_are_weighted_by_their_variance(generator) 
     nodes = torch.from_numpy(TORUS.grid())
     errors = {}
     for bad in (False, True):
-        labels = LabelStore(2)
+        labels = LabelStore(TORUS)
         generator.manual_seed(7)
         if bad:
             s = uniform(4000, generator)
@@ -114,18 +114,19 @@ def test_labels_of_good_and_bad_flows_are_weighted_by_their_variance(generator) 
         error = model.mean(nodes) - truth(nodes)
         errors[bad] = float((error - error.mean()).square().mean().sqrt())
         if bad:
-            assert labels.relative_variance[0] > 10 * labels.relative_variance[1]
+            assert labels.group_variance[0, 0] > 10 * labels.group_variance[1, 0]
     assert errors[True] < 1.5 * errors[False] < 0.1
 
 
 def test_label_store_keeps_its_state(generator) -> None:
-    labels, other = LabelStore(2), LabelStore(2)
+    labels, other = LabelStore(TORUS), LabelStore(TORUS)
     s = uniform(10, generator)
     labels.add(s, -truth(s))
     labels.add(s, -truth(s), new_group=False)
     other.load_state_dict(labels.state_dict())
     assert len(other) == 20 and other.group.tolist() == labels.group.tolist()
-    assert other.relative_variance == labels.relative_variance == [1.0]
+    assert torch.equal(other.group_variance, labels.group_variance)
+    assert other.groups == 1
 
 
 def test_mean_weight_labels() -> None:
@@ -147,3 +148,109 @@ def test_adopting_a_posterior(generator) -> None:
     third.load_state_dict(second.state_dict())
     for a, b in zip(third.mean_and_std(s), second.mean_and_std(s), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("cvs", [TORUS, LINE])
+@pytest.mark.parametrize("product", [True, False])
+def test_series_and_derivatives(cvs, product, generator) -> None:
+    basis = FourierBasis(cvs, 4, product=product)
+    coefficients = torch.randn(len(basis), generator=generator, dtype=torch.float64)
+    s = torch.from_numpy(cvs.grid()).clone().requires_grad_()
+    values = basis(s) @ coefficients
+    (slopes,) = torch.autograd.grad(values.sum(), s)
+    found = basis.series(s.detach(), coefficients)
+    torch.testing.assert_close(found[:, 0], values.detach(), rtol=0, atol=1e-10)
+    torch.testing.assert_close(found[:, 1:], slopes, rtol=0, atol=1e-10)
+    for axis in range(len(cvs)):
+        torch.testing.assert_close(basis(s.detach(), axis) @ coefficients, slopes[:, axis], rtol=0, atol=1e-10)
+
+
+def slope_of_truth(s: torch.Tensor) -> torch.Tensor:
+    s = s.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(truth(s).sum(), s)
+    return slope
+
+
+def noisy_labels(
+    count: int, spread: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log-normal weights about the truth, and slopes that are right on average under the weights."""
+    s = uniform(count, generator)
+    noise = spread * torch.randn(count, generator=generator, dtype=torch.float64)
+    log_weights = -truth(s) + noise - 0.5 * spread**2
+    weighted = torch.randn(count, 2, generator=generator, dtype=torch.float64)
+    return s, log_weights, -slope_of_truth(s) + weighted / (noise - 0.5 * spread**2).exp()[:, None]
+
+
+def test_slopes_sharpen_the_fit(generator) -> None:
+    nodes = torch.from_numpy(TORUS.grid())
+    errors = {}
+    for known in (False, True):
+        labels = LabelStore(TORUS)
+        s, log_weights, slopes = noisy_labels(3000, 1.0, generator.manual_seed(3))
+        labels.add(s, log_weights, slopes if known else None)
+        model = FourierSurrogate(TORUS, 6, length_scale=0.7, amplitude=3.0)
+        labels.fit(model, truncation=1e3, sweeps=4)
+        mean, std = model.mean_and_std(nodes)
+        error = mean - truth(nodes)
+        error = error - error.mean()
+        errors[known] = float(error.square().mean().sqrt())
+        assert 0.5 < float((error / std).square().mean()) < 2.0  # and the errors that it claims are right
+    assert errors[True] < 0.6 * errors[False]
+
+
+def test_dispersion_is_one_unless_few_noisy_labels_decide(generator) -> None:
+    labels = LabelStore(TORUS)
+    labels.add(*noisy_labels(6000, 0.5, generator))
+    model = FourierSurrogate(TORUS, 6, length_scale=0.7, amplitude=3.0)
+    labels.fit(model, truncation=1e3, sweeps=4)
+    assert labels.dispersion < 1.15
+    s = torch.cat([0.5 * uniform(6000, generator), uniform(80, generator)])
+    spread = torch.where(torch.arange(len(s)) < 6000, 0.1, 1.5)
+    noise = spread * torch.randn(len(s), generator=generator, dtype=torch.float64) - 0.5 * spread**2
+    labels = LabelStore(TORUS)
+    labels.add(s, -truth(s) + noise)
+    labels.fit(model, truncation=1e3, sweeps=4)
+    assert labels.dispersion > 1.3
+
+
+def test_labels_count_by_the_noise_of_their_place(generator) -> None:
+    """Weights that scatter in one half of the domain do not spoil the other."""
+    labels = LabelStore(TORUS)
+    s = uniform(8000, generator)
+    spread = torch.where(s[:, 0] > 0, 1.5, 0.2)
+    noise = spread * torch.randn(8000, generator=generator, dtype=torch.float64) - 0.5 * spread**2
+    labels.add(s, -truth(s) + noise)
+    model = FourierSurrogate(TORUS, 6, length_scale=0.7, amplitude=3.0)
+    labels.fit(model, truncation=1e3, sweeps=4)
+    field = labels.field[:, 0].reshape(TORUS.bins)
+    assert float(field[12:18].mean()) > 20 * float(field[2:8].mean())
+    std = model.on_grid()[1].reshape(TORUS.bins)
+    assert float(std[12:18].mean()) > 2 * float(std[2:8].mean())
+
+
+def test_prior_is_chosen_by_evidence(generator) -> None:
+    s = uniform(20_000, generator)
+    noise = 0.3 * torch.randn(20_000, generator=generator, dtype=torch.float64) - 0.045
+    model = FourierSurrogate(TORUS, 8, length_scale=0.5, amplitude=1.0)
+    variance = torch.full((20_000,), 1 / math.expm1(0.09), dtype=torch.float64)
+    model.fit_weights(s, -truth(s) + noise, variance)
+    model.choose_prior((0.1, 0.8, 4.0), (0.01, 2.0, 500.0))
+    assert (model.length_scale, model.amplitude) == (0.8, 2.0)
+
+
+def test_table_is_the_model_at_the_resolution_of_the_bins(generator) -> None:
+    model = FourierSurrogate(TORUS, 4, length_scale=1.0, amplitude=3.0)
+    s = uniform(100, generator)
+    model.fit_values(s, truth(s), torch.full((100,), 0.1, dtype=torch.float64))
+    nodes = torch.from_numpy(TORUS.grid())
+    near = nodes + 0.4 * (2 * math.pi / 20) * (2 * torch.rand(nodes.shape, generator=generator) - 1)
+    for found, expected in zip(model.table()(near), model.mean_and_std(nodes), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("shape", [0.2, 0.9])
+def test_pareto_tail_index(shape, generator) -> None:
+    uniform_numbers = torch.rand(40_000, generator=generator, dtype=torch.float64)
+    log_weights = -shape * uniform_numbers.log()  # Pareto: the tail index is `shape`
+    assert pareto_tail_index(log_weights) == pytest.approx(shape, abs=0.15)

@@ -154,14 +154,31 @@ def test_path_gradient_vanishes_for_every_sample_when_the_flow_is_exact(generato
     for parameter in fixed.parameters():
         parameter.requires_grad_(False)
     _, context = inputs_for(generator, 64)
-    y, log_q = flow.path_gradient_sample(context, generator)
-    loss = (-fixed.log_prob(y, context) + log_q).sum()
+    y, _, score, _ = flow.sample_with_scores(context, generator)
+    loss = -fixed.log_prob(y, context).sum() + (score * y).sum()
     gradients = torch.autograd.grad(loss, list(flow.parameters()), allow_unused=True)
     assert max(float(g.abs().max()) for g in gradients if g is not None) < 1e-8
     y, log_q = flow.sample_with_log_prob(context, generator)
     loss = (-fixed.log_prob(y, context) + log_q).sum()
     gradients = torch.autograd.grad(loss, list(flow.parameters()), allow_unused=True)
     assert max(float(g.abs().max()) for g in gradients if g is not None) > 1e-2
+
+
+def test_scores_are_the_derivatives_of_the_log_density(generator) -> None:
+    flow = build(generator)
+    _, context = inputs_for(generator, 64)
+    y, log_q, score, context_score = flow.sample_with_scores(context, generator)
+    y, context = y.detach(), context.detach()
+    torch.testing.assert_close(flow.log_prob(y, context).detach(), log_q, rtol=0, atol=1e-8)
+    for moved, derivative in ((0, score), (1, context_score)):
+        step = 1e-6 * torch.randn(derivative.shape, generator=generator, dtype=torch.float64)
+        ends = [
+            flow.log_prob(*(t + sign * step if k == moved else t for k, t in enumerate((y, context))))
+            for sign in (1, -1)
+        ]
+        difference = (ends[0] - ends[1]).detach()
+        error = (difference - 2 * (step * derivative).sum(1)).abs() / difference.abs().mean()
+        assert float(error.median()) < 1e-5  # a spline's second derivative jumps at knots
 
 
 def test_building_leaves_the_global_generator_alone(generator) -> None:
