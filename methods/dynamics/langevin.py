@@ -55,11 +55,16 @@ class Langevin:
         inverse_mass = (1.0 / masses).to(positions)[:, None]
         self._kick = -time_step * kt * inverse_mass
         self._half = 0.5 * time_step
-        self._damp = math.exp(-friction * time_step)
+        self._time_step = time_step
         self._thermal = (kt * inverse_mass).sqrt()
-        self._noise = math.sqrt(1.0 - self._damp**2) * self._thermal
+        self.set_friction(friction)
         self.velocities = self._thermal * self._normal()
         self.energies = positions.new_zeros(len(positions))
+
+    def set_friction(self, friction: float) -> None:
+        """Change the friction, in 1/ps."""
+        self._damp = math.exp(-friction * self._time_step)
+        self._noise = math.sqrt(1.0 - self._damp**2) * self._thermal
 
     def _normal(self) -> torch.Tensor:
         x = self.positions

@@ -18,11 +18,12 @@ from cgbench.reference import ReferenceBuilder, load_reference
 from cgbench.system import Check, Reference, System
 from systems.molecular.reference.biased import BiasedRoute
 from systems.molecular.reference.certificate import certify, write_checks
-from systems.molecular.reference.dynamics_check import compare_dynamics
+from systems.molecular.reference.dynamics_check import compare_dynamics, openmm_reduced_energies
 from systems.molecular.reference.route import TIME_STEP, Array, Route, log
 from systems.molecular.reference.statistics import share
 from systems.molecular.reference.umbrella import UmbrellaRoute
 from systems.molecular.reference.unbiased import UnbiasedRoute
+from systems.molecular.reference.verify import fixed_configurations
 
 __all__ = ["MolecularReferenceBuilder", "compare_estimate"]
 
@@ -121,6 +122,14 @@ class MolecularReferenceBuilder(ReferenceBuilder):
         return checks
 
     def _compare_openmm(self) -> list[Check]:
+        s, x = fixed_configurations(self.system, self._reference())
+        energies = openmm_reduced_energies(self.system, self.openmm_system, x)
+        self._note(
+            fixed_configurations=[
+                {"cvs": point, "reduced_energy": energy}
+                for point, energy in zip(s.tolist(), energies.tolist(), strict=True)
+            ]
+        )
         return compare_dynamics(self.system, self.openmm_system, trajectories=self.routes["openmm"], log=log)
 
     def _note(self, **facts: Any) -> None:

@@ -13,7 +13,18 @@ from cgbench.system import Check, System
 from methods.dynamics.langevin import BOLTZMANN, Langevin
 from systems.molecular.reference.route import FRICTION, TIME_STEP, Array
 
-__all__ = ["compare_dynamics", "observables"]
+__all__ = ["compare_dynamics", "observables", "openmm_reduced_energies"]
+
+
+def openmm_reduced_energies(system: System, openmm_system: openmm.System, x: torch.Tensor) -> Array:
+    """Reduced energies ``[batch]`` by OpenMM's Reference platform, in double precision."""
+    integrator = openmm.VerletIntegrator(TIME_STEP)
+    context = openmm.Context(openmm_system, integrator, openmm.Platform.getPlatformByName("Reference"))
+    energies = []
+    for positions in x.cpu().numpy():
+        context.setPositions(positions)
+        energies.append(context.getState(getEnergy=True).getPotentialEnergy()._value)
+    return np.array(energies) / (BOLTZMANN * system.temperature)
 
 
 def observables(system: System, x: torch.Tensor, reduced_energy: torch.Tensor, velocities: torch.Tensor) -> Array:

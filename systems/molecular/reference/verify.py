@@ -5,20 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
+from cgbench.pmf import basin_mask
 from cgbench.system import Check, Coordinates, Reference, System
 from methods.dynamics.bias import FourierBias
 from methods.dynamics.langevin import Langevin
 from systems.molecular.reference.route import FRICTION, TIME_STEP, Array
 
-__all__ = ["Sampling", "verify"]
+__all__ = ["Sampling", "fixed_configurations", "verify"]
 
 CUT = 12.0  # kT above which the PMF is left unbiased
 PER_SIDE = 10  # coarse cells along each angle
 LIMIT = 4.5  # standard errors
+ENERGY_TOLERANCE = 1e-3  # kT
+HEATING_FRICTION = 10.0  # 1/ps, before counting
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,34 @@ class Sampling:
     stride: int = 10
     seconds: float = 240.0
     compile: bool = True
+
+
+def fixed_configurations(system: System, reference: Reference) -> tuple[torch.Tensor, torch.Tensor]:
+    """CVs ``[points, 2]`` and positions ``[points, atoms, 3]`` whose energies the certificate states.
+
+    At the lowest bin of every basin of the reference, with the fine-grained coordinates at their origin.
+    """
+    cvs, probability = system.cvs, reference.pmf.probability
+    masks = [basin_mask(cvs, basin.contains) for basin in system.basins]
+    lowest = [int(np.where(mask, probability, 0.0).argmax()) for mask in masks]
+    s = torch.from_numpy(cvs.grid())[lowest]
+    x, _ = system.coordinates.to_cartesian(s, torch.zeros(len(s), len(system.coordinates.names), dtype=torch.float64))
+    return s, x
+
+
+def _energies(system: System, certified: list[dict[str, Any]]) -> Check:
+    """Energies of the certificate's configurations, which tell another force field, solvent or temperature at once."""
+    s = torch.tensor([entry["cvs"] for entry in certified], dtype=torch.float64)
+    x, _ = system.coordinates.to_cartesian(s, torch.zeros(len(s), len(system.coordinates.names), dtype=torch.float64))
+    found = system.reduced_energy(x.to(system.device)).detach().cpu().numpy()
+    expected = np.array([entry["reduced_energy"] for entry in certified])
+    worst = int(np.abs(found - expected).argmax())
+    return Check(
+        "energies of fixed configurations",
+        bool(np.abs(found - expected).max() < ENERGY_TOLERANCE),
+        f"{len(s)} configurations, largest difference {found[worst] - expected[worst]:+.1e} kT, "
+        f"{found[worst]:.4f} for {expected[worst]:.4f} kT",
+    )
 
 
 def flattening_bias(probability: Array, order: int = 12) -> FourierBias:
@@ -90,7 +122,7 @@ def verify(
     Returns
     -------
     list of Check
-        State space, occupation of coarse cells, a tilt along the PMF, and mean energy.
+        Energies of fixed configurations, state space, occupation of coarse cells, a tilt along the PMF, and mean energy.
     """
     cvs, probability = system.cvs, reference.pmf.probability
     generator = torch.Generator().manual_seed(seed)
@@ -109,11 +141,12 @@ def verify(
         system.masses.to(system.device),
         system.temperature,
         time_step=TIME_STEP,
-        friction=FRICTION,
+        friction=HEATING_FRICTION,
         positions=start.float(),
         generator=torch.Generator(device=system.device).manual_seed(seed + 1),
     )
     dynamics.step(sampling.equilibration)
+    dynamics.set_friction(FRICTION)
     cells = (PER_SIDE, PER_SIDE)
     counts = np.zeros((sampling.walkers, PER_SIDE * PER_SIDE))
     energy, weight = np.zeros(sampling.walkers), np.zeros(sampling.walkers)
@@ -131,7 +164,9 @@ def verify(
         weight += factor
     log(f"sampled {sampling.walkers} walkers for {done} steps in {time.monotonic() - began:.0f} s")
     inside = system.coordinates.in_state_space(dynamics.positions)
-    checks = [
+    energies = reference.details.get("fixed_configurations")
+    checks = [_energies(system, energies)] if energies is not None else []
+    checks += [
         Check("state space", bool(inside.all()), f"{int((~inside).sum())} of {len(inside)} walkers outside it"),
         *_occupation(counts / counts.sum(1, keepdims=True), expected, probability, cells),
     ]

@@ -96,7 +96,9 @@ def test_umbrella_windows_give_back_a_known_density(aldp: AlanineDipeptide, tmp_
 
 def test_relaxation_time_of_an_exponential() -> None:
     time = np.arange(200) * 0.5
-    assert relaxation_time(0.1 + 0.4 * np.exp(-time / 7.0), 0.1, 0.5) == pytest.approx(7.0, rel=0.1)
+    assert relaxation_time(0.1 + 0.4 * np.exp(-time / 7.0), 0.1, 0.5) == pytest.approx(7.0, rel=0.01)
+    mixed = 0.1 + 0.2 * np.exp(-time / 1.0) + 0.2 * np.exp(-time / 7.0)  # the slowest is what matters
+    assert relaxation_time(mixed, 0.1, 0.5) == pytest.approx(7.0, rel=0.05)
 
 
 def made_up_reference(aldp: AlanineDipeptide, p: np.ndarray) -> Reference:
