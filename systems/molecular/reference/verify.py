@@ -122,7 +122,7 @@ def verify(
     Returns
     -------
     list of Check
-        Energies of fixed configurations, state space, occupation of coarse cells, a tilt along the PMF, and mean energy.
+        Energies of fixed configurations, state space, occupation of coarse cells, tilt along the PMF, mean energy.
     """
     cvs, probability = system.cvs, reference.pmf.probability
     generator = torch.Generator().manual_seed(seed)
