@@ -1,4 +1,4 @@
-"""Umbrella windows over the whole torus, combined by MBAR: a route of its own, from the minimum onwards."""
+"""Umbrella windows over the whole torus with exchange, combined by MBAR: a route of its own, from the minimum."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ class UmbrellaRoute(Route):
 
     The restraint is ``stiffness (2 - cos(phi - phi_k) - cos(psi - psi_k))`` in kT. Every walker starts in the
     minimum and is pulled to its window. The walkers with one number in each window are a complete and
-    independent umbrella simulation, so that errors come from comparing those.
+    independent umbrella simulation, so that errors come from comparing those. Neighbouring windows of one
+    simulation exchange their walkers (Sugita, Kitao, Okamoto, J. Chem. Phys. 113, 6042, 2000). Without exchange
+    windows on a ridge of the PMF, which no affordable restraint holds there, keep their walkers on the side
+    that they were pulled from: the population of phi > 0 was then 0.0014, less than half of what it is.
     """
 
     name = "umbrella"
-    title = "umbrella windows combined by MBAR"
+    title = "umbrella windows with exchange, combined by MBAR"
     equilibration = 20
     per_side = 16
     stiffness = 12.0  # kT; windows are 0.39 rad apart, their width is 0.29 rad
-    pull_steps = 10_000
+    pull_steps = 5_000
     frames = 10  # kept of each block
+    exchange = 20  # steps between attempts to exchange neighbours
     mbar_frames = 60  # of each walker, that the free energies of windows are solved with
 
     def __init__(self, system: System, folder: Path, seed: int = 1) -> None:
@@ -40,7 +44,7 @@ class UmbrellaRoute(Route):
         self.goal = self.windows.repeat(self.replicates, 1).to(system.device)
         start = system.initial_configuration()[None].repeat(self.walkers, 1, 1)
         self.origin = system.collective_variables(start[:1]).float()
-        self.pulled = 0
+        self.pulled, self.attempts, self.exchanged = 0, 0, 0.0
         self.dynamics = self.langevin(self._evaluate, start)
 
     def _centre(self) -> torch.Tensor:
@@ -67,16 +71,44 @@ class UmbrellaRoute(Route):
             if self.pulled % 2000 == 0:
                 log(f"umbrella: pulled {self.pulled} of {self.pull_steps} steps")
         frames = []
-        for _ in range(self.frames):
-            self.dynamics.step(self.block_steps // self.frames)
-            frames.append(self.last.float().cpu().numpy())
+        kept = max(1, self.block_steps // self.frames)
+        for done in range(self.exchange, self.block_steps + 1, self.exchange):
+            self.dynamics.step(self.exchange)
+            s = self.system.collective_variables(self.dynamics.positions).float()
+            if done // kept > (done - self.exchange) // kept:
+                frames.append(s.cpu().numpy())
+            self._exchange(s)
         self.check_state_space(self.dynamics.positions)
         self.blocks.append(np.array(frames))
 
+    def _exchange(self, s: torch.Tensor) -> None:
+        """Exchange the walkers of neighbouring windows by Metropolis; along each angle, even and odd pairs in turn."""
+        axis, parity = self.attempts % 2, self.attempts // 2 % 2
+        self.attempts += 1
+        side, walkers = self.per_side, torch.arange(self.walkers, device=s.device)
+        window = walkers % side**2
+        place = window // side if axis == 0 else window % side
+        lower = (place % 2 == parity).nonzero().squeeze(1)
+        onwards = (place[lower] + 1) % side - place[lower]
+        upper = lower + onwards * (side if axis == 0 else 1)
+        centre = self.goal[:, axis]
+        cost = -self.stiffness * (
+            (s[upper, axis] - centre[lower]).cos()
+            + (s[lower, axis] - centre[upper]).cos()
+            - (s[lower, axis] - centre[lower]).cos()
+            - (s[upper, axis] - centre[upper]).cos()
+        )
+        uniform = torch.rand(len(lower), generator=self.generator, device=s.device)
+        accepted = uniform.log() < -cost
+        order = walkers.clone()
+        order[lower[accepted]], order[upper[accepted]] = upper[accepted], lower[accepted]
+        self.dynamics.positions = self.dynamics.positions[order]
+        self.dynamics.velocities = self.dynamics.velocities[order]
+        self.exchanged += float(accepted.float().mean())
+
     def summary(self) -> str:
-        """Block, and how far walkers are from their windows."""
-        away = torch.remainder(self.last - self.goal + math.pi, 2 * math.pi) - math.pi
-        return f"block {len(self.blocks)}, walkers {float(away.abs().mean()):.2f} rad from their windows"
+        """Block, and how often an exchange is accepted."""
+        return f"block {len(self.blocks)}, {self.exchanged / max(1, self.attempts):.0%} of exchanges accepted"
 
     # ---- estimates --------------------------------------------------------------------------------
 
@@ -137,10 +169,16 @@ class UmbrellaRoute(Route):
         return least
 
     def state(self) -> dict[str, Any]:
-        """Walkers and how far they have been pulled."""
-        return {"dynamics": self.dynamics.state_dict(), "pulled": self.pulled}
+        """Walkers, how far they have been pulled, and their exchanges."""
+        return {
+            "dynamics": self.dynamics.state_dict(),
+            "pulled": self.pulled,
+            "attempts": self.attempts,
+            "exchanged": self.exchanged,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what `state` returned."""
         self.dynamics.load_state_dict(state["dynamics"])
-        self.pulled = int(state["pulled"])
+        self.pulled, self.attempts = int(state["pulled"]), int(state["attempts"])
+        self.exchanged = float(state["exchanged"])

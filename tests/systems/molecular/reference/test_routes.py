@@ -24,7 +24,7 @@ class SmallBiased(BiasedRoute):
 
 
 class SmallUmbrella(UmbrellaRoute):
-    walkers, block_steps, per_side, stiffness, pull_steps, frames, equilibration = 128, 10, 8, 4.0, 10, 2, 0
+    walkers, block_steps, per_side, stiffness, pull_steps, frames, equilibration, exchange = 128, 10, 8, 4.0, 10, 2, 0, 5
 
 
 class SmallUnbiased(UnbiasedRoute):
