@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,16 @@ class SmallBiased(BiasedRoute):
 
 
 class SmallUmbrella(UmbrellaRoute):
-    walkers, block_steps, per_side, stiffness, pull_steps, frames, equilibration, exchange = 128, 10, 8, 4.0, 10, 2, 0, 5
+    walkers, block_steps, per_side, stiffness, pull_steps, frames, equilibration, exchange = (
+        128,
+        10,
+        8,
+        4.0,
+        10,
+        2,
+        0,
+        5,
+    )
 
 
 class SmallUnbiased(UnbiasedRoute):
@@ -135,3 +145,28 @@ def test_weights_are_those_of_the_frozen_bias(aldp: AlanineDipeptide, tmp_path: 
     np.testing.assert_allclose(ratio.numpy(), float(ratio[0]), rtol=1e-9)
     grid = torch.from_numpy(aldp.cvs.grid())
     np.testing.assert_allclose(route.exposure().ravel(), np.exp(15.0 - route.bias.energy(grid).numpy()))
+
+
+def test_windows_exchange_neighbours_by_metropolis(aldp: AlanineDipeptide, tmp_path: Path) -> None:
+    route = SmallUmbrella(aldp, tmp_path)
+    s = route.goal.clone()
+    label = torch.arange(route.walkers).float()
+    route.stiffness = math.log(2.0) / (2 * (1 - math.cos(2 * math.pi / route.per_side)))
+    swapped = 0.0
+    for attempt in range(40):  # every walker in the middle of its window: the exchange costs ln 2
+        route.dynamics.positions = label[:, None, None].expand(-1, 22, 3).clone()
+        route._exchange(s)
+        order = route.dynamics.positions[:, 0, 0].long()
+        moved = order != torch.arange(route.walkers)
+        swapped += float(moved.double().mean())
+        assert torch.equal(order[order], torch.arange(route.walkers))  # pairs, and all walkers still there
+        assert torch.equal(order // 64, torch.arange(route.walkers) // 64)  # within one simulation
+        step = torch.remainder(route.goal[order] - route.goal + math.pi, 2 * math.pi) - math.pi
+        axis = attempt % 2
+        assert float(step[:, 1 - axis].abs().max()) < 1e-6
+        assert float((step[moved, axis].abs() - 2 * math.pi / route.per_side).abs().max()) < 1e-5
+    assert swapped / 40 == pytest.approx(0.5, abs=0.03)
+    route.stiffness = 50.0
+    route.dynamics.positions = label[:, None, None].expand(-1, 22, 3).clone()
+    route._exchange(s)
+    assert torch.equal(route.dynamics.positions[:, 0, 0], label)  # far too dear
