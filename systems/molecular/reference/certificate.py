@@ -142,11 +142,11 @@ def read_checks(folder: Path) -> list[dict[str, Any]]:
 
 
 def write_checks(folder: Path, checks: Sequence[Check]) -> None:
-    """Put checks into the certificate, in place of those of the same name."""
+    """Put checks into the certificate, in place of all of the same route (what comes before the first comma)."""
     path = folder / "reference.json"
     record = json.loads(path.read_text(encoding="utf-8"))
-    names = {check.name for check in checks}
-    kept = [entry for entry in record["checks"] if entry["name"] not in names]
+    routes = {check.name.partition(",")[0] for check in checks}
+    kept = [entry for entry in record["checks"] if entry["name"].partition(",")[0] not in routes]
     record["checks"] = kept + [
         {"name": check.name, "passed": bool(check.passed), "detail": check.detail} for check in checks
     ]
