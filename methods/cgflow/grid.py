@@ -5,7 +5,7 @@ from __future__ import annotations
 from cgbench.errors import UserError
 from cgbench.method import Problem
 from cgbench.streams import Streams
-from methods.cgflow.harmonic_recipe import HarmonicConfig
+from methods.cgflow.harmonic_config import HarmonicConfig
 from methods.cgflow.recipe import CGFlowConfig, RecipeMethod
 
 __all__ = ["GridConditioning"]

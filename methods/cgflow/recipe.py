@@ -12,7 +12,8 @@ from cgbench.errors import UserError
 from cgbench.method import Method, MethodConfig, Problem
 from cgbench.pmf import PMF
 from cgbench.streams import Streams
-from methods.cgflow.harmonic_recipe import HarmonicConfig, HarmonicRecipe
+from methods.cgflow.harmonic_config import HarmonicConfig
+from methods.cgflow.harmonic_recipe import HarmonicRecipe
 from methods.cgflow.published_recipe import PublishedConfig, PublishedRecipe
 
 __all__ = ["CGFlowConfig", "RecipeMethod"]
