@@ -35,8 +35,8 @@ class Sampling:
         Number of walkers, and steps of each before and while counting.
     stride
         Steps between counted configurations.
-    seconds
-        Sampling ends early after so long.
+    seconds, least
+        Sampling ends when so long has passed since the start, but not before so many steps.
     compile
         Whether to compile the energy: pays from about a minute on.
     """
@@ -45,7 +45,8 @@ class Sampling:
     equilibration: int = 2000
     steps: int = 20_000
     stride: int = 10
-    seconds: float = 240.0
+    seconds: float = 270.0
+    least: int = 1000
     compile: bool = True
 
 
@@ -124,6 +125,7 @@ def verify(
     list of Check
         Energies of fixed configurations, state space, occupation of coarse cells, tilt along the PMF, mean energy.
     """
+    began = time.monotonic()
     cvs, probability = system.cvs, reference.pmf.probability
     generator = torch.Generator().manual_seed(seed)
     bias = flattening_bias(probability)
@@ -150,8 +152,8 @@ def verify(
     cells = (PER_SIDE, PER_SIDE)
     counts = np.zeros((sampling.walkers, PER_SIDE * PER_SIDE))
     energy, weight = np.zeros(sampling.walkers), np.zeros(sampling.walkers)
-    rows, began, done = np.arange(sampling.walkers), time.monotonic(), 0
-    while done < sampling.steps and time.monotonic() - began < sampling.seconds:
+    rows, done = np.arange(sampling.walkers), 0
+    while done < sampling.least or (done < sampling.steps and time.monotonic() - began < sampling.seconds):
         dynamics.step(sampling.stride)
         done += sampling.stride
         s, pull = bias.last
@@ -162,7 +164,7 @@ def verify(
         factor = torch.exp(pull.double()).cpu().numpy()
         energy += factor * (dynamics.energies.double() - pull.double()).cpu().numpy()
         weight += factor
-    log(f"sampled {sampling.walkers} walkers for {done} steps in {time.monotonic() - began:.0f} s")
+    log(f"sampled {sampling.walkers} walkers for {done} steps; {time.monotonic() - began:.0f} s in all")
     inside = system.coordinates.in_state_space(dynamics.positions)
     energies = reference.details.get("fixed_configurations")
     checks = [_energies(system, energies)] if energies is not None else []
