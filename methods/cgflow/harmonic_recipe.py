@@ -233,7 +233,7 @@ class HarmonicRecipe:
             log_weights.append(labels[0])
             slopes.append(labels[1])
             self.optimiser.step()
-            self.progress = 0.5 * done
+            self.progress = done
         if not config.labels:
             return
         known = torch.cat(slopes) if self.config.labels.mean_force else None
@@ -241,6 +241,7 @@ class HarmonicRecipe:
 
     def _label_round(self) -> None:
         assert self.flow is not None
+        self.progress = None  # how many rounds it takes is not known
         config = self.config.labels
         s = self._draw_s(config.batch)
         generator = self.streams.torch("label samples")
@@ -285,9 +286,6 @@ class HarmonicRecipe:
         parts.append(nodes[cells] + jitter * width)
         s = torch.cat(parts)
         return s[torch.randperm(len(s), generator=generator)]
-
-    def _mean(self, s: torch.Tensor) -> torch.Tensor:
-        return self.surrogate.mean(s)
 
     def _fit_surrogate(self) -> None:
         """Fit to all labels; the prior with the largest evidence wins."""
@@ -342,7 +340,7 @@ class HarmonicRecipe:
 
     def _pmf(self) -> PMF:
         return PMF.from_function(
-            self.cvs, lambda s: self._mean(torch.from_numpy(s)).numpy(), subdivisions=3, std=self._bin_std()
+            self.cvs, lambda s: self.surrogate.mean(torch.from_numpy(s)).numpy(), subdivisions=3, std=self._bin_std()
         )
 
     # ---- checkpoints ------------------------------------------------------------------------------

@@ -60,7 +60,6 @@ class UmbrellaRoute(Route):
             s = self.system.collective_variables(leaf)
             restraint = self.stiffness * (1.0 - (s - self._centre()).cos()).sum(1)
             (pull,) = torch.autograd.grad(restraint.sum(), leaf)
-        self.last = s.detach()
         return energy + restraint.detach(), gradient + pull
 
     def advance(self) -> None:
