@@ -1,12 +1,14 @@
 """Monotone rational-quadratic splines on intervals and circles (Durkan et al., NeurIPS 2019).
 
 On circles the derivative at both ends is one parameter, so that the map is continuously differentiable
-across the seam (Rezende et al., ICML 2020). One call mixes both kinds.
+across the seam (Rezende et al., ICML 2020). One call mixes both kinds. Inside, bins come first and the batch
+last, so that every operation runs over long vectors; only the bin that an input falls into is ever built.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch.nn.functional import softplus
@@ -23,13 +25,67 @@ def num_parameters(bins: int) -> int:
     return 3 * bins + 1
 
 
-def _knots(unnormalised: torch.Tensor, lower: torch.Tensor, upper: torch.Tensor) -> torch.Tensor:
-    """Knot positions ``[..., bins + 1]`` with bins of at least `MIN_SIZE` of the range."""
-    bins = unnormalised.shape[-1]
-    sizes = MIN_SIZE + (1.0 - MIN_SIZE * bins) * torch.softmax(unnormalised, dim=-1)
-    inner = torch.cumsum(sizes[..., :-1], dim=-1)
-    fraction = torch.cat([torch.zeros_like(inner[..., :1]), inner, torch.ones_like(inner[..., :1])], dim=-1)
-    return lower[..., None] + (upper - lower)[..., None] * fraction
+class _SelectBin(torch.autograd.Function):
+    """Start and size of one of the bins that a softmax cuts the unit interval into, each at least `MIN_SIZE`.
+
+    With ``p_j`` the softmax of the logits, ``c = 1 - MIN_SIZE bins`` and i the bin, start and size are
+    ``MIN_SIZE i + c (p_0 + ... + p_{i-1})`` and ``MIN_SIZE + c p_i``; their derivatives by logit j are
+    ``c p_j ([j < i] - sum_{k<i} p_k)`` and ``c p_j ([j = i] - p_i)``.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: torch.Tensor, query: torch.Tensor, index: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Select by `index` ``[1, dims, batch]``, or by the place of `query` ``[dims, batch]`` in the unit interval.
+
+        Parameters
+        ----------
+        logits
+            ``[bins, dims, batch]``; the batch may be 1.
+        """
+        bins = len(logits)
+        scale = 1.0 - MIN_SIZE * bins
+        share = torch.softmax(logits, dim=0)
+        before = torch.cumsum(share, dim=0).sub_(share)
+        if index is None:
+            place = torch.arange(1, bins, dtype=logits.dtype, device=logits.device)[:, None, None]
+            knots = torch.add(MIN_SIZE * place, before[1:], alpha=scale)
+            index = (query >= knots).sum(dim=0, keepdim=True)
+        shape = (bins, *query.shape)
+        own = share.expand(shape).gather(0, index)[0]
+        earlier = before.expand(shape).gather(0, index)[0]
+        ctx.save_for_backward(share, index, own, earlier)
+        ctx.mark_non_differentiable(index)
+        start = torch.add(MIN_SIZE * index[0].to(logits.dtype), earlier, alpha=scale)
+        return start, MIN_SIZE + scale * own, index
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad_start: torch.Tensor, grad_size: torch.Tensor, _: torch.Tensor
+    ) -> tuple[torch.Tensor, None, None]:
+        """Gradient in the logits."""
+        share, index, own, earlier = ctx.saved_tensors
+        bins = len(share)
+        number = torch.arange(bins, device=index.device)[:, None, None]
+        common = grad_start * earlier + grad_size * own
+        grad = torch.where(number < index, grad_start - common, -common)
+        grad.scatter_add_(0, index, grad_size[None])
+        grad *= share
+        grad *= 1.0 - MIN_SIZE * bins
+        return grad.sum_to_size(share.shape), None, None
+
+
+def _slopes(
+    logits: torch.Tensor, index: torch.Tensor, shape: torch.Size, circular: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Derivatives at both ends of the bins `index`, each ``[dims, batch]``, from logits ``[bins + 1, dims, batch]``."""
+    bins = len(logits) - 1
+    ends = torch.cat([index, torch.remainder(index + 1, bins)])
+    chosen = logits.expand(bins + 1, *shape).gather(0, ends)
+    chosen = torch.where(circular | (ends > 0), chosen, 0.0)
+    first, second = (MIN_DERIVATIVE + softplus(chosen + UNIT_DERIVATIVE)).unbind(0)
+    return first, second
 
 
 def rational_quadratic_spline(
@@ -61,46 +117,47 @@ def rational_quadratic_spline(
     Returns
     -------
     outputs, log_derivative
-        Each ``[batch, dims]``.
+        Each ``[batch, dims]``. Differentiable once.
     """
     bins = (parameters.shape[-1] - 1) // 3
-    width_parameters, height_parameters, slope_parameters = parameters.split([bins, bins, bins + 1], dim=-1)
-    first = torch.where(circular[..., None], slope_parameters[..., :1], 0.0)
-    slopes = MIN_DERIVATIVE + softplus(torch.cat([first, slope_parameters[..., 1:-1], first], dim=-1) + UNIT_DERIVATIVE)
-    x_knots = _knots(width_parameters, lower, upper)
-    y_knots = _knots(height_parameters, lower, upper)
-
+    widths, heights, derivatives = parameters.permute(2, 1, 0).contiguous().split([bins, bins, bins + 1])
+    lower, upper, circular = lower[:, None], upper[:, None], circular[:, None]
+    across = inputs.t()
     period = upper - lower
-    wrapped = torch.where(circular, lower + torch.remainder(inputs - lower, period), inputs)
-    inside = circular | ((wrapped >= lower) & (wrapped <= upper))
-    bounded = torch.minimum(torch.maximum(wrapped, lower), upper)
+    unit = (across - lower) / period
+    unit = torch.where(circular, unit - unit.detach().floor(), unit)
+    inside = circular | ((unit >= 0.0) & (unit <= 1.0))
+    unit = unit.clamp(0.0, 1.0)
 
-    searched = y_knots if inverse else x_knots
-    index = (bounded[..., None] >= searched[..., 1:-1]).sum(-1, keepdim=True)
-    index_pair = torch.cat([index, index + 1], dim=-1)
-    shape = (*index_pair.shape[:-1], bins + 1)
-    x0, x1 = x_knots.expand(shape).gather(-1, index_pair).unbind(-1)
-    y0, y1 = y_knots.expand(shape).gather(-1, index_pair).unbind(-1)
-    d0, d1 = slopes.expand(shape).gather(-1, index_pair).unbind(-1)
+    if inverse:
+        y0, height, index = _SelectBin.apply(heights, unit.detach(), None)
+        x0, width, _ = _SelectBin.apply(widths, unit.detach(), index)
+    else:
+        x0, width, index = _SelectBin.apply(widths, unit.detach(), None)
+        y0, height, _ = _SelectBin.apply(heights, unit.detach(), index)
+    d0, d1 = _slopes(derivatives, index, unit.shape, circular)
 
-    width, height = x1 - x0, y1 - y0
     slope = height / width
     bend = d0 + d1 - 2.0 * slope
     if inverse:
-        rise = bounded - y0
+        rise = unit - y0
         a = height * (slope - d0) + rise * bend
         b = height * d0 - rise * bend
         c = -slope * rise
         root = (b * b - 4.0 * a * c).clamp(min=0.0) + torch.finfo(b.dtype).tiny
         fraction = 2.0 * c / (-b - root.sqrt())
+    else:
+        fraction = (unit - x0) / width
+    rest = 1.0 - fraction
+    mixed = fraction * rest
+    denominator = slope + bend * mixed
+    squared = fraction * fraction
+    if inverse:
         outputs = x0 + fraction * width
     else:
-        fraction = (bounded - x0) / width
-    mixed = fraction * (1.0 - fraction)
-    denominator = slope + bend * mixed
-    if not inverse:
-        outputs = y0 + height * (slope * fraction * fraction + d0 * mixed) / denominator
-    numerator = d1 * fraction * fraction + 2.0 * slope * mixed + d0 * (1.0 - fraction) * (1.0 - fraction)
-    log_derivative = 2.0 * torch.log(slope / denominator) + torch.log(numerator)
+        outputs = y0 + height * (slope * squared + d0 * mixed) / denominator
+    ratio = slope / denominator
+    log_derivative = torch.log(ratio * ratio * (d1 * squared + 2.0 * slope * mixed + d0 * rest * rest))
     log_derivative = torch.where(inside, -log_derivative if inverse else log_derivative, 0.0)
-    return torch.where(inside, outputs, wrapped), log_derivative
+    outputs = torch.where(inside, lower + period * outputs, across)
+    return outputs.t(), log_derivative.t()

@@ -104,3 +104,14 @@ def test_zero_parameters_are_the_identity_and_tails_are_linear(generator) -> Non
     outputs, log_derivative = rational_quadratic_spline(outside, parameters(1, 4, generator), LOWER, UPPER, MIXED)
     torch.testing.assert_close(outputs[:, [1, 3]], outside[:, [1, 3]])
     assert log_derivative[:, [1, 3]].tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_gradients_in_inputs_and_parameters_against_finite_differences(inverse, shared, generator) -> None:
+    inputs = LOWER + (UPPER - LOWER) * torch.rand(6, 4, generator=generator, dtype=torch.float64)
+    raw = parameters(1 if shared else 6, 4, generator, scale=1.0)
+    assert torch.autograd.gradcheck(
+        lambda x, p: rational_quadratic_spline(x, p, LOWER, UPPER, MIXED, inverse=inverse),
+        (inputs.requires_grad_(), raw.requires_grad_()),
+    )
