@@ -1,83 +1,118 @@
-"""Bias potentials on periodic collective variables."""
+"""Bias potentials on collective variables, and systems under them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
+from numpy.typing import NDArray
 
-__all__ = ["FourierBias"]
+from cgbench.pmf import CollectiveVariables
+from methods.dynamics.langevin import EnergyAndGradient
+from methods.dynamics.series import ProductSeries
+
+__all__ = ["Bias", "Biased", "FourierBias", "biased"]
+
+
+class Bias(Protocol):
+    """A potential on the collective variables, in kT."""
+
+    def energy(self, s: torch.Tensor) -> torch.Tensor:
+        """Bias ``[batch]`` at ``s [batch, cvs]``."""
+
+    def energy_and_gradient(self, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Bias ``[batch]`` and its gradient ``[batch, cvs]`` at ``s [batch, cvs]``."""
+
+
+class Biased:
+    """Reduced energy and gradient of a system with a bias added.
+
+    Attributes
+    ----------
+    last
+        Collective variables ``[batch, cvs]`` and bias ``[batch]`` of the last call.
+    """
+
+    def __init__(
+        self,
+        bias: Bias,
+        energy_and_gradient: EnergyAndGradient,
+        collective_variables: Callable[[torch.Tensor], torch.Tensor],
+    ) -> None:
+        self.bias = bias
+        self._energy_and_gradient = energy_and_gradient
+        self._collective_variables = collective_variables
+        self.last: tuple[torch.Tensor, torch.Tensor]
+
+    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Energy ``[batch]`` and gradient (shape of `x`), both with the bias."""
+        energy, gradient = self._energy_and_gradient(x)
+        leaf = x.detach().requires_grad_()
+        with torch.enable_grad():
+            s = self._collective_variables(leaf)
+            bias, slope = self.bias.energy_and_gradient(s.detach())
+            (pull,) = torch.autograd.grad(s, leaf, slope)
+        self.last = (s.detach(), bias)
+        return energy + bias, gradient + pull
+
+
+def biased(
+    bias: Bias,
+    energy_and_gradient: EnergyAndGradient,
+    collective_variables: Callable[[torch.Tensor], torch.Tensor],
+) -> Biased:
+    """Return energy and gradient of the system under `bias`, as a function that remembers its last CVs and bias."""
+    return Biased(bias, energy_and_gradient, collective_variables)
 
 
 class FourierBias:
-    """A smooth bias on two angles, ``V(phi, psi)`` in kT, as a truncated Fourier series.
+    """A smooth bias in kT as a truncated Fourier series (`ProductSeries`).
 
-    Smooth to all orders and exactly periodic, so that forces are the exact gradient of the energy by which
-    samples are reweighted. Hills are added through their Fourier transform: any number at once costs
-    one transform of a histogram.
+    Smooth to all orders, exactly periodic along periodic CVs, and constant beyond the ends of others, where it is
+    flat: forces are the exact gradient of the energy by which samples are reweighted. A step costs the same
+    however many hills there are.
 
     Parameters
     ----------
+    cvs
+        Collective variables and their domain.
     order
-        Largest wave number along each angle.
-    bins
-        Bins per angle of the histogram that deposits hills.
+        Largest number of waves across the domain, along every CV.
     """
 
-    def __init__(self, order: int = 12, bins: int = 72) -> None:
-        self.order, self.bins = order, bins
-        self.modes = torch.arange(-order, order + 1, dtype=torch.float64)
-        self.coefficients = torch.zeros(2 * order + 1, 2 * order + 1, dtype=torch.complex128)
+    def __init__(self, cvs: CollectiveVariables, order: int = 12) -> None:
+        self.series = ProductSeries(cvs, order)
+        self.coefficients = torch.zeros(self.series.shape, dtype=torch.float64)
 
-    def _wave(self, angle: torch.Tensor) -> torch.Tensor:
-        phase = angle[:, None] * self.modes.to(angle)
-        return torch.complex(phase.cos(), phase.sin())
-
-    def energy_and_gradient(self, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Bias ``[batch]`` and its gradient ``[batch, 2]`` at ``s [batch, 2]``."""
-        first, second = self._wave(s[:, 0]), self._wave(s[:, 1])
-        modes = self.modes.to(s)
-        half = first @ self.coefficients.to(first)
-        by_first = (1j * modes * first) @ self.coefficients.to(first)
-        energy = (half * second).sum(1).real
-        gradient = torch.stack([(by_first * second).sum(1).real, (half * (1j * modes * second)).sum(1).real], dim=1)
-        return energy, gradient
+    @classmethod
+    def from_grid(cls, cvs: CollectiveVariables, energy: NDArray[Any], order: int = 12) -> FourierBias:
+        """Return the bias nearest to the energies at the bin centres, of shape ``cvs.bins``."""
+        bias = cls(cvs, order)
+        bias.coefficients = bias.series.project(torch.from_numpy(energy))
+        return bias
 
     def energy(self, s: torch.Tensor) -> torch.Tensor:
-        """Bias ``[batch]`` at ``s [batch, 2]``."""
-        half = self._wave(s[:, 0]) @ self.coefficients.to(self._wave(s[:1, 0]))
-        return (half * self._wave(s[:, 1])).sum(1).real
+        """Bias ``[batch]`` at ``s [batch, cvs]``."""
+        return self.series.evaluate(self.coefficients, s)
 
-    def deposit(self, s: torch.Tensor, heights: torch.Tensor, width: float) -> None:
-        """Add Gaussian hills of the given heights (kT) and one width (rad) at ``s [hills, 2]``."""
-        cells = torch.remainder((s.double() + math.pi) / (2 * math.pi) * self.bins, self.bins).long()
-        flat = cells.clamp(max=self.bins - 1)
-        histogram = torch.zeros(self.bins * self.bins, dtype=torch.float64)
-        histogram.index_add_(0, flat[:, 0] * self.bins + flat[:, 1], heights.double())
-        centre = -math.pi + (torch.arange(self.bins, dtype=torch.float64) + 0.5) * 2 * math.pi / self.bins
-        wave = torch.exp(-1j * self.modes[:, None] * centre[None])
-        transform = wave @ histogram.reshape(self.bins, self.bins).to(wave) @ wave.T
-        smooth = torch.exp(-0.5 * width**2 * self.modes**2)
-        volume = 2 * math.pi * width**2 / (2 * math.pi) ** 2
-        self.coefficients = self.coefficients + volume * transform * smooth[:, None] * smooth[None]
+    def energy_and_gradient(self, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Bias ``[batch]`` and its gradient ``[batch, cvs]`` at ``s [batch, cvs]``."""
+        return self.series.evaluate_with_gradient(self.coefficients, s)
 
-    def biased(
-        self,
-        energy_and_gradient: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
-        collective_variables: Callable[[torch.Tensor], torch.Tensor],
-    ) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
-        """Return energy and gradient of the biased system; the last CVs and bias are kept in `last`."""
+    def on_grid(self) -> NDArray[Any]:
+        """Bias at the bin centres, of shape ``cvs.bins``."""
+        cvs = self.series.cvs
+        return self.energy(torch.from_numpy(cvs.grid())).numpy().reshape(cvs.bins)
 
-        def evaluate(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            energy, gradient = energy_and_gradient(x)
-            leaf = x.detach().requires_grad_()
-            with torch.enable_grad():
-                s = collective_variables(leaf)
-                bias, slope = self.energy_and_gradient(s.detach())
-                (pull,) = torch.autograd.grad(s, leaf, slope)
-            self.last: Any = (s.detach(), bias)
-            return energy + bias, gradient + pull
+    def deposit(self, s: torch.Tensor, heights: torch.Tensor, widths: Sequence[float]) -> None:
+        """Add Gaussian hills of the given heights (kT) and one width per CV at ``s [hills, cvs]``."""
+        self.coefficients = self.coefficients + self.series.hills(s.cpu(), heights.cpu(), widths)
 
-        return evaluate
+    def state_dict(self) -> dict[str, Any]:
+        """Coefficients of the series."""
+        return {"coefficients": self.coefficients}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` returned."""
+        self.coefficients = state["coefficients"].clone()

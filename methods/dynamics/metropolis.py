@@ -25,6 +25,9 @@ class Metropolis:
         Standard deviation of the proposal in every coordinate.
     generator
         Source of proposals and acceptances.
+    bias
+        Bias ``[walkers]`` in kT of positions, or None. It is free of charge and computed anew for both sides of
+        every comparison, so that it may change at any time.
     """
 
     def __init__(
@@ -33,8 +36,9 @@ class Metropolis:
         positions: torch.Tensor,
         step_size: float,
         generator: torch.Generator,
+        bias: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
-        self.energy, self.step_size, self.generator = energy, step_size, generator
+        self.energy, self.step_size, self.generator, self.bias = energy, step_size, generator, bias
         self.positions = positions.clone()
         self.energies: torch.Tensor | None = None
         self.accepted = 0.0
@@ -48,14 +52,17 @@ class Metropolis:
             proposal = self.positions + self.step_size * torch.randn(self.positions.shape, **options)
             energies = self.energy(proposal)
             uniform = torch.rand(len(proposal), **options)
-            accept = uniform.log() < self.energies - energies
+            drop = self.energies - energies
+            if self.bias is not None:
+                drop = drop + self.bias(self.positions) - self.bias(proposal)
+            accept = uniform.log() < drop
             shape = (-1, *(1,) * (proposal.dim() - 1))
             self.positions = torch.where(accept.reshape(shape), proposal, self.positions)
             self.energies = torch.where(accept, energies, self.energies)
             self.accepted = float(accept.double().mean())
 
     def state_dict(self) -> dict[str, Any]:
-        """Positions and their energies."""
+        """Positions and their energies, which do not contain the bias."""
         return {"positions": self.positions, "energies": self.energies}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

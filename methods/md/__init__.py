@@ -14,9 +14,8 @@ from pydantic import Field
 from cgbench.method import Method, MethodConfig, SideEstimate
 from cgbench.pmf import PMF
 from cgbench.streams import Streams
-from methods.dynamics.langevin import Langevin
-from methods.dynamics.metropolis import Metropolis
 from methods.dynamics.smoothing import smoothed_pmf
+from methods.dynamics.walkers import make_walkers
 
 __all__ = ["MDConfig", "MolecularDynamics"]
 
@@ -53,21 +52,14 @@ class MolecularDynamics(Method):
             problem.compile()
         generator = streams.torch("dynamics", problem.device)
         start = problem.initial_configuration()
-        walkers = start.expand(config.walkers, *start.shape)
-        self.dynamics: Langevin | Metropolis
-        if problem.masses is None:
-            energy = lambda x: problem.reduced_energy_and_gradient(x)[0]  # noqa: E731
-            self.dynamics = Metropolis(energy, walkers.clone(), config.step_size, generator)
-        else:
-            self.dynamics = Langevin(
-                problem.reduced_energy_and_gradient,
-                problem.masses,
-                problem.temperature,
-                time_step=config.time_step,
-                friction=config.friction,
-                positions=walkers.float(),
-                generator=generator,
-            )
+        self.dynamics = make_walkers(
+            problem,
+            start.expand(config.walkers, *start.shape),
+            generator,
+            time_step=config.time_step,
+            friction=config.friction,
+            step_size=config.step_size,
+        )
         bins = math.prod(problem.cvs.bins)
         self.counts = torch.zeros(2, config.walkers, bins, dtype=torch.int32)  # of alternating stretches
         self._rows = torch.arange(config.walkers)

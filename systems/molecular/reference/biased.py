@@ -10,7 +10,7 @@ import torch
 
 from cgbench.pmf import PMF, basin_mask
 from cgbench.system import System
-from methods.dynamics.bias import FourierBias
+from methods.dynamics.bias import FourierBias, biased
 from systems.molecular.reference.route import Array, Route, log
 
 __all__ = ["BiasedRoute"]
@@ -33,10 +33,10 @@ class BiasedRoute(Route):
 
     def __init__(self, system: System, folder: Path, seed: int = 0) -> None:
         super().__init__(system, folder, seed)
-        self.bias = FourierBias()
+        self.bias = FourierBias(system.cvs)
         start = system.initial_configuration()[None].repeat(self.walkers, 1, 1)
-        evaluate = self.bias.biased(system.reduced_energy_and_gradient, system.collective_variables)
-        self.dynamics = self.langevin(evaluate, start)
+        self.evaluate = biased(self.bias, system.reduced_energy_and_gradient, system.collective_variables)
+        self.dynamics = self.langevin(self.evaluate, start)
         self.deposits = 0
 
     def advance(self) -> None:
@@ -46,7 +46,7 @@ class BiasedRoute(Route):
         histogram = np.zeros(self.system.cvs.bins)
         for _ in range(self.block_steps // self.stride):
             self.dynamics.step(self.stride)
-            s, bias = self.bias.last
+            s, bias = self.evaluate.last
             weights = torch.exp(bias.double() - OFFSET).cpu().numpy()
             histogram += self.system.cvs.histogram(s.double().cpu().numpy(), weights)
         self.check_state_space(self.dynamics.positions)
@@ -55,9 +55,9 @@ class BiasedRoute(Route):
     def _metadynamics(self) -> None:
         while self.deposits < self.deposits_wanted:
             self.dynamics.step(self.pace)
-            s, bias = self.bias.last
+            s, bias = self.evaluate.last
             heights = self.height / self.walkers * torch.exp(-bias / (self.bias_factor - 1.0))
-            self.bias.deposit(s.cpu(), heights.cpu(), self.width)
+            self.bias.deposit(s, heights, (self.width, self.width))
             self.deposits += 1
             if self.deposits % 20 == 0:
                 log(f"biased: deposit {self.deposits} of {self.deposits_wanted}, bias to {float(bias.max()):.1f} kT")
@@ -65,8 +65,7 @@ class BiasedRoute(Route):
 
     def exposure(self) -> Array:
         """How often each bin is visited relative to equilibrium, ``exp(offset - bias)`` at its centre."""
-        grid = torch.from_numpy(self.system.cvs.grid())
-        return np.exp(OFFSET - self.bias.energy(grid).numpy()).reshape(self.system.cvs.bins)
+        return np.asarray(np.exp(OFFSET - self.bias.on_grid()))
 
     def weights(self) -> torch.Tensor:
         """Weights of the walkers' present positions for equilibrium, ``[walkers]``."""
@@ -86,12 +85,12 @@ class BiasedRoute(Route):
         """Walkers and bias."""
         return {
             "dynamics": self.dynamics.state_dict(),
-            "coefficients": self.bias.coefficients,
+            "bias": self.bias.state_dict(),
             "deposits": self.deposits,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what `state` returned."""
         self.dynamics.load_state_dict(state["dynamics"])
-        self.bias.coefficients = state["coefficients"]
+        self.bias.load_state_dict(state["bias"])
         self.deposits = int(state["deposits"])

@@ -17,9 +17,9 @@ from cgbench.divergences import forward_kld
 from cgbench.files import npz_bytes, write_atomically
 from cgbench.pmf import PMF, basin_mask
 from cgbench.system import Check, System
+from methods.dynamics.fourier_fit import FourierFit, choose_order, fit
 from systems.molecular.reference.biased import BiasedRoute
 from systems.molecular.reference.route import FRICTION, TIME_STEP, Array
-from systems.molecular.reference.smooth import FourierFit, choose_order, fit
 from systems.molecular.reference.statistics import bootstrap, grouped, halves, noise_floor, share
 
 __all__ = ["basin_shares", "certify", "read_checks", "write_checks"]
@@ -48,11 +48,11 @@ def certify(route: BiasedRoute, folder: Path, facts: Mapping[str, Any]) -> None:
     bins = system.cvs.bins[0]
     groups = grouped(route.kept(), route.group)
     whole, parts = groups.sum(0), halves(groups)
-    order, scores = choose_order(parts, exposure)
-    best = fit(whole, exposure, order)
-    pmf = PMF(system.cvs, best.probability(bins))
-    half_fits = [fit(part, exposure, order, best).probability(bins) for part in parts]
-    draws = bootstrap(groups, lambda h: fit(h, exposure, order, best).probability(bins), RESAMPLES)
+    order, scores = choose_order(system.cvs, parts, exposure)
+    best = fit(system.cvs, whole, exposure, order)
+    pmf = PMF(system.cvs, best.probability())
+    half_fits = [fit(system.cvs, part, exposure, order, best).probability() for part in parts]
+    draws = bootstrap(groups, lambda h: fit(system.cvs, h, exposure, order, best).probability(), RESAMPLES)
     raw = PMF(system.cvs, whole)
     arrays = pmf.arrays() | {
         "standard_error": draws.std(axis=0, ddof=1),
@@ -113,10 +113,10 @@ def _discretisation(
     best: FourierFit, bins: int, raw: Array, scores: Mapping[int, float], halves_: Sequence[Array], raw_floor: float
 ) -> dict[str, Any]:
     """What the grid and the smoothing do to a forward KLD, measured."""
-    fine = best.probability(4 * bins)
+    fine = best.probability(4)
     coarse = fine.reshape(bins, 4, bins, 4).sum(axis=(1, 3))
     flat = np.repeat(np.repeat(coarse, 4, 0), 4, 1) / 16.0
-    smooth = best.probability(bins)
+    smooth = best.probability()
     return {
         "grid": f"{bins} x {bins} bins of {360 / bins:g} degrees; probability of each bin",
         "smoothing": f"maximum-likelihood Fourier series of ln p, order {best.order}, chosen on held-out halves",

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from cgbench.pmf import basin_mask
+from cgbench.pmf import CollectiveVariables, basin_mask
 from cgbench.system import Check, Coordinates, Reference, System
-from methods.dynamics.bias import FourierBias
+from methods.dynamics.bias import FourierBias, biased
 from methods.dynamics.langevin import Langevin
 from systems.molecular.reference.route import FRICTION, TIME_STEP, Array
 
@@ -78,15 +78,10 @@ def _energies(system: System, certified: list[dict[str, Any]]) -> Check:
     )
 
 
-def flattening_bias(probability: Array, order: int = 12) -> FourierBias:
-    """A bias that makes a PMF flat up to `CUT`, from its probabilities ``[bins, bins]``."""
+def flattening_bias(cvs: CollectiveVariables, probability: Array, order: int = 12) -> FourierBias:
+    """A bias that makes a PMF flat up to `CUT`, from its probabilities over the grid."""
     energy = -np.log(np.maximum(probability / probability.max(), np.exp(-CUT)))
-    bins = len(energy)
-    bias = FourierBias(order)
-    centre = -np.pi + (np.arange(bins) + 0.5) * 2 * np.pi / bins
-    wave = np.exp(-1j * bias.modes.numpy()[:, None] * centre) / bins
-    bias.coefficients = torch.from_numpy(-(wave @ energy @ wave.T))
-    return bias
+    return FourierBias.from_grid(cvs, -energy, order)
 
 
 def relaxed(system: System, s: torch.Tensor, steps: int = 150, rate: float = 0.05) -> torch.Tensor:
@@ -128,9 +123,9 @@ def verify(
     began = time.monotonic()
     cvs, probability = system.cvs, reference.pmf.probability
     generator = torch.Generator().manual_seed(seed)
-    bias = flattening_bias(probability)
+    bias = flattening_bias(cvs, probability)
     grid = torch.from_numpy(cvs.grid())
-    expected = probability * np.exp(-bias.energy(grid).numpy()).reshape(cvs.bins)
+    expected = probability * np.exp(-bias.on_grid())
     expected /= expected.sum()
     drawn = torch.multinomial(torch.from_numpy(expected.ravel()), sampling.walkers, True, generator=generator)
     jitter = torch.rand(sampling.walkers, 2, generator=generator, dtype=torch.float64) - 0.5
@@ -138,8 +133,9 @@ def verify(
     if sampling.compile:
         system.compile()
     assert system.masses is not None
+    evaluate = biased(bias, system.reduced_energy_and_gradient, system.collective_variables)
     dynamics = Langevin(
-        bias.biased(system.reduced_energy_and_gradient, system.collective_variables),
+        evaluate,
         system.masses.to(system.device),
         system.temperature,
         time_step=TIME_STEP,
@@ -156,7 +152,7 @@ def verify(
     while done < sampling.least or (done < sampling.steps and time.monotonic() - began < sampling.seconds):
         dynamics.step(sampling.stride)
         done += sampling.stride
-        s, pull = bias.last
+        s, pull = evaluate.last
         index = cvs.bin_index(s.double().cpu().numpy())
         first, second = np.divmod(index, cvs.bins[1])
         cell = (first * PER_SIDE // cvs.bins[0]) * PER_SIDE + second * PER_SIDE // cvs.bins[1]

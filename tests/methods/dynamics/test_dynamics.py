@@ -1,4 +1,4 @@
-"""Samplers against harmonic oscillators, biases against autograd and closed forms."""
+"""Samplers against harmonic oscillators and closed forms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from openmm import unit
 from scipy import stats
 
-from methods.dynamics.bias import FourierBias
 from methods.dynamics.langevin import BOLTZMANN, Langevin
 from methods.dynamics.metropolis import Metropolis
 
@@ -115,39 +114,3 @@ def test_states_go_on_identically(generator) -> None:
         one.step(10)
         other.step(10)
         assert torch.equal(one.positions, other.positions)
-
-
-def test_bias_gradient_against_autograd(generator) -> None:
-    bias = FourierBias(order=6)
-    hills = math.pi * (2 * torch.rand(30, 2, generator=generator, dtype=torch.float64) - 1)
-    bias.deposit(hills, torch.rand(30, generator=generator, dtype=torch.float64), width=0.3)
-    s = math.pi * (2 * torch.rand(50, 2, generator=generator, dtype=torch.float64) - 1)
-    energy, gradient = bias.energy_and_gradient(s)
-    at = s.clone().requires_grad_()
-    (truth,) = torch.autograd.grad(bias.energy(at).sum(), at)
-    torch.testing.assert_close(energy, bias.energy(s))
-    torch.testing.assert_close(gradient, truth, rtol=0, atol=1e-10)
-
-
-def test_a_hill_is_a_periodic_gaussian(generator) -> None:
-    """In a series of high order, a hill next to the seam is the sum over images of a Gaussian."""
-    bias = FourierBias(order=24, bins=720)
-    centre = torch.tensor([[3.10, -0.70]], dtype=torch.float64)
-    bias.deposit(centre, torch.tensor([2.0]), width=0.35)
-    s = math.pi * (2 * torch.rand(200, 2, generator=generator, dtype=torch.float64) - 1)
-    shifts = 2 * math.pi * torch.cartesian_prod(torch.arange(-1, 2), torch.arange(-1, 2))
-    distance = s[:, None] - centre - shifts[None]
-    truth = 2.0 * torch.exp(-0.5 * (distance**2).sum(2) / 0.35**2).sum(1)
-    torch.testing.assert_close(bias.energy(s), truth, rtol=0, atol=0.03)  # the hill's centre is binned
-
-
-def test_biased_energy_has_its_own_gradient(aldp, varied_configurations, generator) -> None:
-    bias = FourierBias(order=4)
-    bias.deposit(aldp.collective_variables(varied_configurations[:50]), torch.ones(50), width=0.5)
-    biased = bias.biased(aldp.reduced_energy_and_gradient, aldp.collective_variables)
-    x = varied_configurations[:5]
-    direction = torch.randn(x.shape, generator=generator, dtype=torch.float64)
-    _, gradient = biased(x)
-    up, down = (biased(x + sign * 1e-6 * direction)[0] for sign in (1, -1))
-    slope = (gradient * direction).flatten(1).sum(1)
-    torch.testing.assert_close((up - down) / 2e-6, slope, rtol=1e-5, atol=1e-2)

@@ -91,7 +91,7 @@ def test_a_planted_fault_fails(fault: type[AlanineDipeptide]) -> None:
 
 def test_flattening_bias_flattens() -> None:
     p = certified().pmf.probability
-    bias = flattening_bias(p)
+    bias = flattening_bias(certified().pmf.cvs, p)
     grid = torch.from_numpy(certified().pmf.cvs.grid())
     energy = -np.log(p).ravel()
     total = energy + bias.energy(grid).numpy()

@@ -1,4 +1,4 @@
-"""Statistics of blocks and the Fourier fit, on distributions that are known."""
+"""Statistics of blocks, on distributions that are known."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from cgbench.divergences import forward_kld
-from systems.molecular.reference.smooth import choose_order, fit
 from systems.molecular.reference.statistics import bootstrap, grouped, halves, noise_floor, share
 
 BINS = 40
@@ -51,22 +50,6 @@ def test_correlated_blocks_need_grouping() -> None:
     assert share(grouped(repeated, 10), mask)[1] > 2.5 * share(repeated, mask)[1]
     with pytest.raises(ValueError, match="at least 4"):
         grouped(drawn, 20)
-
-
-def test_fit_beats_the_histogram_and_knows_its_order() -> None:
-    """Counts under a bias: the fit finds the density, an order between too stiff and too loose is chosen."""
-    random = np.random.default_rng(3)
-    p = known_density()
-    exposure = 1.0 / np.maximum(p, p.max() * 1e-3)
-    exposure /= (p * exposure).sum()
-    counts = random.multinomial(200_000, (p * exposure).ravel(), size=2).reshape(2, BINS, BINS)
-    weighted = counts / exposure
-    order, scores = choose_order((weighted[0], weighted[1]), exposure, orders=(1, 2, 3, 6, 10))
-    assert order in (3, 6)
-    assert scores[1] > scores[2] > scores[3]
-    best = fit(weighted.sum(0), exposure, order).probability(BINS)
-    assert forward_kld(p, best) < 0.2 * forward_kld(p, np.maximum(weighted.sum(0), 1e-12))
-    assert forward_kld(p, best) < 1e-4
 
 
 def test_bootstrap_spread_is_the_standard_error() -> None:
