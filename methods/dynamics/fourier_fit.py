@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -175,12 +175,7 @@ def choose_order(
     order, scores
         The best order, and for each order ``KLD(half 1 | fit 2) + KLD(half 2 | fit 1)``; smaller is better.
     """
-    scores: dict[int, float] = {}
-    for order in orders:
-        first = fit(cvs, halves[0], exposure, order)
-        fits = first, fit(cvs, halves[1], exposure, order, first)
-        crossed = zip(halves, fits[::-1], strict=True)
-        scores[order] = sum(_kld(half, other.probability()) for half, other in crossed)
+    scores = {order: score for order, score, _ in _held_out(cvs, halves, exposure, orders)}
     return min(scores, key=lambda order: scores[order]), scores
 
 
@@ -197,13 +192,26 @@ def fit_likeliest(
         The fit, and the score of every order that was tried.
     """
     scores: dict[int, float] = {}
-    for order in orders:
-        _, tried = choose_order(cvs, halves, exposure, (order,))
-        scores |= tried
-        if tried[order] > min(scores.values()):
+    best: FourierFit | None = None
+    for order, score, half in _held_out(cvs, halves, exposure, orders):
+        if score > min(scores.values(), default=np.inf):
+            scores[order] = score
             break
-    best = min(scores, key=lambda order: scores[order])
-    return fit(cvs, halves[0] + halves[1], exposure, best), scores
+        scores[order], best = score, half
+    assert best is not None
+    return fit(cvs, halves[0] + halves[1], exposure, best.order, best), scores
+
+
+def _held_out(
+    cvs: CollectiveVariables, halves: tuple[Array, Array], exposure: Array, orders: Iterable[int]
+) -> Iterator[tuple[int, float, FourierFit]]:
+    """Each order, its score on held-out halves, and the fit to the first half."""
+    first: FourierFit | None = None
+    second: FourierFit | None = None
+    for order in orders:
+        first = fit(cvs, halves[0], exposure, order, first)
+        second = fit(cvs, halves[1], exposure, order, second or first)
+        yield order, _kld(halves[0], second.probability()) + _kld(halves[1], first.probability()), first
 
 
 def _kld(p: Array, q: Array) -> float:

@@ -16,9 +16,9 @@ class SeriesAxis:
     """Orthonormal functions of one collective variable, ``2 order + 1`` of them.
 
     With t = s - lower and L the length of the domain, these are 1, ``sqrt(2) cos(2 pi k t / L)`` and
-    ``sqrt(2) sin(2 pi k t / L)`` for k up to `order` along a periodic CV; otherwise 1 and ``sqrt(2) cos(pi k t / L)`` for
-    k up to twice that: the series of a function mirrored at both ends. Both resolve `order` waves across the domain.
-    Outside the domain of a CV that is not periodic the functions keep their values at its end.
+    ``sqrt(2) sin(2 pi k t / L)`` for k up to `order` along a periodic CV; otherwise 1 and ``sqrt(2) cos(pi k t / L)``
+    for k up to twice that: the series of a function mirrored at both ends. Both resolve `order` waves across the
+    domain. Outside the domain of a CV that is not periodic the functions keep their values at its end.
 
     Parameters
     ----------
