@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,9 @@ from cgbench.ledger import Ledger
 from cgbench.pmf import PMF, CollectiveVariables
 
 if TYPE_CHECKING:
+    import openmm
     import torch
+    from openmm import app
 
     from cgbench.streams import Streams
     from cgbench.system import Coordinates, System
@@ -55,6 +57,11 @@ class Problem:
     def temperature(self) -> float:
         """Temperature in kelvin."""
         return self._system.temperature
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine that computes the energy."""
+        return self._system.engine
 
     @property
     def traits(self) -> frozenset[str]:
@@ -135,6 +142,30 @@ class Problem:
 
         energy: torch.Tensor = EnergyWithGradient.apply(x, self.reduced_energy_and_gradient)  # type: ignore[no-untyped-call]
         return energy
+
+    def openmm_simulation(
+        self,
+        integrator: openmm.Integrator,
+        add_forces: Callable[[openmm.System, Sequence[openmm.Force]], None] = lambda system, cvs: None,
+    ) -> app.Simulation:
+        """Return an OpenMM simulation of the molecule whose every step is charged before it is made.
+
+        For systems with the trait "openmm".
+
+        Parameters
+        ----------
+        integrator
+            OpenMM's.
+        add_forces
+            Called with the ``openmm.System`` and one ``openmm.Force`` per CV before the context is made; adds biases, in
+            force groups of their own.
+        """
+        from cgbench.openmm_gate import CountedSimulation
+
+        model = self._system.openmm_model()
+        groups = {force.getForceGroup() for force in model.system.getForces()}
+        add_forces(model.system, model.collective_variables)
+        return CountedSimulation(model, integrator, groups, self._ledger.charge)
 
 
 @dataclass(frozen=True)
@@ -222,6 +253,14 @@ class Method(ABC):
     def side_estimates(self) -> Sequence[SideEstimate]:
         """Return further estimates to be scored beside the one just yielded; they are never ranked."""
         return ()
+
+    def log_density(self, x: torch.Tensor) -> torch.Tensor | None:
+        """Log-density of a generative method at configurations ``x``, ``[batch]``, or None without one.
+
+        With respect to the Cartesian volume up to rigid motion (that of `Coordinates.to_internal`), every atom
+        told apart. The harness asks for it once, after the run, on configurations of its own.
+        """
+        return None
 
     def diagnostics(self) -> dict[str, Any]:
         """Return JSON-able numbers for the record: effective sample sizes, warnings and the like."""

@@ -54,6 +54,7 @@ class Record(BaseModel):
     evaluations: Evaluations
     metrics: dict[str, float | None]
     nonfinite_energies: int = 0
+    density: dict[str, Any] | None = None
     diagnostics: dict[str, Any] = {}
     seconds: dict[str, dict[str, float]] = {}
     reference: dict[str, Any] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from cgbench.divergences import forward_kld, jensen_shannon, reverse_kld, total_
 from cgbench.errors import UserError
 from cgbench.pmf import PMF, basin_mask
 from cgbench.system import Reference, System
+
+if TYPE_CHECKING:
+    from cgbench.method import Method
 
 __all__ = ["METRICS", "Referee"]
 
@@ -33,6 +36,7 @@ class Referee:
     def __init__(self, system: System) -> None:
         self.reference: Reference | None = None
         self.problem: str | None = None
+        self._system = system
         try:
             self.reference = system.reference()
         except UserError as error:
@@ -88,6 +92,42 @@ class Referee:
             variance = variance + true.free_energy_std**2
         z = np.abs(error[low]) / np.sqrt(np.maximum(variance[low], 1e-300))
         return {name: float(np.mean(z < limit)) for name, limit in COVERAGE.items()}
+
+    def score_density(self, method: Method) -> dict[str, Any] | None:
+        """Score the full density of a generative method on equilibrium configurations.
+
+        Returns
+        -------
+        dict or None
+            ``log_likelihood``, the mean log-density per configuration, and its ``standard_error``, in the
+            coordinates named in ``coordinates`` (scaled internal coordinates, in which publications state it);
+            ``samples`` and how many of them the method thinks impossible. None where system or method has none.
+        """
+        import torch
+
+        try:
+            x = self._system.reference_samples()
+        except (UserError, OSError, ValueError, KeyError) as error:
+            self.problem = f"reference samples cannot be read: {error}"
+            return None
+        if x is None:
+            return None
+        with torch.no_grad():
+            parts = [method.log_density(part) for part in torch.split(x.to(self._system.device), 1000)]
+        if any(part is None for part in parts):
+            return None
+        name = "literature" if "literature" in self._system.coordinate_sets else "default"
+        density = torch.cat([part.double().cpu() for part in parts if part is not None])
+        values = (density - self._system.coordinate_sets[name].to_internal(x)[2].cpu()).numpy()
+        possible = np.isfinite(values)
+        count = int(possible.sum())
+        return {
+            "log_likelihood": float(values[possible].mean()) if count else -math.inf,
+            "standard_error": float(values[possible].std(ddof=1) / math.sqrt(count)) if count > 1 else math.inf,
+            "coordinates": name,
+            "samples": len(values),
+            "impossible": len(values) - count,
+        }
 
     def facts(self) -> dict[str, Any] | None:
         """What the record says of the reference."""

@@ -38,6 +38,10 @@ class ReferenceBuilder(ABC):
         """Write the certified files of the system."""
 
     @abstractmethod
+    def samples(self) -> None:
+        """Write the system's equilibrium configurations, from its certified files."""
+
+    @abstractmethod
     def compare(self, route: str) -> None:
         """Compare a route with the certified files, and enter the result there."""
 

@@ -56,6 +56,7 @@ class Run:
         self.curve: list[dict[str, Any]] = []
         self.side: list[dict[str, Any]] = []
         self.pmf: PMF | None = None
+        self.density: dict[str, Any] | None = None
         self._provenance = provenance.collect(self.system.device, self.threads)
 
     @property
@@ -93,6 +94,7 @@ class Run:
             evaluations=Evaluations(total=total, by_phase=phases, publication_convention=total - left_out),
             metrics=metrics,
             nonfinite_energies=self.problem.nonfinite_energies,
+            density=self.density,
             diagnostics=self.method.diagnostics(),
             seconds=self.clock.by_phase(),
             reference=self.referee.facts(),
@@ -172,6 +174,8 @@ class Run:
         self.clock.stop()
         if status == "finished" and self.pmf is None:
             status, reason = "failed", "the method ended without an estimate"
+        if status != "failed":
+            self._score_density()
         record = self.record(status, reason)
         if self.pmf is not None and status != "failed":
             arrays = self.pmf.arrays() | self.method.extra_arrays()
@@ -200,6 +204,14 @@ class Run:
             )
         self._save()
         self.on_estimate(self)
+
+    def _score_density(self) -> None:
+        """Score the density of a generative method; a fault in it costs the score, not the run."""
+        try:
+            self.density = self.referee.score_density(self.method)
+        except Exception:
+            self._log(traceback.format_exc())
+            self.messages.append("the method's log_density failed; see run.log")
 
     def _draw(self, record: Record) -> None:
         from cgbench.plot import draw_pmf

@@ -15,11 +15,13 @@ from cgbench.pmf import PMF, CollectiveVariables
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import openmm
     import torch
+    from openmm import app
 
     from cgbench.reference import ReferenceBuilder
 
-__all__ = ["Basin", "Check", "Coordinates", "Reference", "System"]
+__all__ = ["Basin", "Check", "Coordinates", "OpenMMModel", "Reference", "System"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,29 @@ class Check:
     detail: str
 
 
+@dataclass(frozen=True)
+class OpenMMModel:
+    """A molecule as OpenMM simulates it.
+
+    Attributes
+    ----------
+    topology
+        ``openmm.app.Topology``.
+    system
+        ``openmm.System``, made anew for every model: forces may be added to it.
+    collective_variables
+        One ``openmm.Force`` per CV whose energy is the CV, in the unit of `System.cvs`; not part of `system`.
+    platform, properties
+        Name of an OpenMM platform, and its properties.
+    """
+
+    topology: app.Topology
+    system: openmm.System
+    collective_variables: tuple[openmm.Force, ...]
+    platform: str
+    properties: Mapping[str, str]
+
+
 class Coordinates(ABC):
     """A bijection between configurations ``x`` (up to rigid motion) and ``(s, y)``.
 
@@ -88,12 +113,15 @@ class Coordinates(ABC):
     lower, upper
         Domain of each fine-grained coordinate, ``[fine]``, float64; one period where periodic. A `y`
         outside is no configuration at all (a negative distance, say).
+    symmetry_number
+        How many configurations, equal but for an exchange of equal atoms, have the same `(s, y)`.
     """
 
     names: tuple[str, ...]
     periodic: torch.Tensor
     lower: torch.Tensor
     upper: torch.Tensor
+    symmetry_number: int = 1
 
     @abstractmethod
     def to_cartesian(self, s: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -152,7 +180,8 @@ class System(ABC):
     basins
         Named regions, the referee's business alone.
     traits
-        What methods may ask for: "gradient", "coordinates", "molecular" (masses and physical time).
+        What methods may ask for: "gradient", "coordinates", "molecular" (masses and physical time), "openmm"
+        (`openmm_model`).
     engines
         Names of the engines that can compute the energy; the first is the default.
     coordinates
@@ -208,6 +237,14 @@ class System(ABC):
     @abstractmethod
     def reference(self) -> Reference:
         """The ground-truth PMF. Only `cgbench.referee` calls this."""
+
+    def reference_samples(self) -> torch.Tensor | None:
+        """Equilibrium configurations ``[samples, ...]``, float64, or None. Only `cgbench.referee` calls this."""
+        return None
+
+    def openmm_model(self) -> OpenMMModel:
+        """The molecule for OpenMM's own simulations, made anew; for systems with the trait "openmm"."""
+        raise TypeError(f"system {self.name} is not made by OpenMM")
 
     def compile(self) -> None:  # noqa: B027 - optional hook
         """Prepare for a long run (torch.compile where it is available); results stay the same function."""

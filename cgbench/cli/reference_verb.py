@@ -69,6 +69,21 @@ def build(system: str, out: str, chosen: tuple[str, ...], blocks: int | None, **
     return 0
 
 
+@command.command("samples")
+@click.argument("system")
+@click.option("--threads", type=int, help="CPU threads; all cores by default.")
+def samples(system: str, threads: int | None) -> int:
+    """Write new equilibrium configurations of SYSTEM, on which full densities are scored, beside its reference."""
+    from cgbench.errors import UserError
+
+    built = _system(system, "cpu", threads)
+    builder = built.reference_builder(Path())
+    if builder is None:
+        raise UserError(f"{built.name} draws its samples exactly, whenever they are needed: there is nothing to write")
+    builder.samples()
+    return 0
+
+
 @command.command("show")
 @click.argument("system")
 @click.option("--out", help="Draw the reference to this file (png or pdf).")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from methods.cgflow.target import ConditionalTarget
+from methods.flows.target import ConditionalTarget
 
 __all__ = ["Atlas", "hessians", "regularised", "relax"]
 

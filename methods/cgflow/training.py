@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from methods.cgflow.target import ConditionalTarget
+from methods.flows.target import ConditionalTarget
 
 __all__ = [
     "Flow",

@@ -9,7 +9,7 @@ from nflows.transforms.base import CompositeTransform, Transform
 from methods.flows.couplings import CircularShift, SplineCoupling
 from methods.flows.distributions import UniformGaussian
 
-__all__ = ["ConditionalFlow", "spline_coupling_flow"]
+__all__ = ["ConditionalFlow", "UnconditionalFlow", "spline_coupling_flow"]
 
 
 def spline_coupling_flow(
@@ -116,3 +116,33 @@ class ConditionalFlow(Flow):
             log_q = self._distribution._log_prob(back, None) + log_det
             score, context_score = torch.autograd.grad(log_q.sum(), leaves)
         return y, log_q.detach(), score, context_score
+
+
+class UnconditionalFlow(Flow):
+    """A flow ``q(z)`` whose samples come from explicit generators.
+
+    Parameters
+    ----------
+    transform
+        From data to noise, as nflows has it.
+    base
+        Distribution of the noise.
+    """
+
+    def __init__(self, transform: Transform, base: UniformGaussian) -> None:
+        super().__init__(transform, base)
+
+    def sample_with_log_prob(self, num: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw ``z [num, dims]`` with ``ln q [num]``, without graph."""
+        with torch.no_grad():
+            noise = self._distribution.sample_base(num, generator)
+            z, log_det = self._transform.inverse(noise)
+            return z, self._distribution._log_prob(noise, None) - log_det
+
+    def log_prob_and_gradient(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """``ln q [batch]`` and its gradient in ``z [batch, dims]``, without graph."""
+        leaf = z.detach().requires_grad_()
+        with torch.enable_grad():
+            log_q = self.log_prob(leaf)
+            (gradient,) = torch.autograd.grad(log_q.sum(), leaf)
+        return log_q.detach(), gradient

@@ -13,9 +13,9 @@ import torch
 
 from cgbench.pmf import CollectiveVariables
 from cgbench.reference import ReferenceBuilder, load_reference
-from cgbench.system import Basin, Check, Coordinates, Reference, System
+from cgbench.system import Basin, Check, Coordinates, OpenMMModel, Reference, System
 from systems.aldp.coordinates import PHI, PSI, AlanineCoordinates, default_coordinates, literature_coordinates
-from systems.aldp.topology import TEMPERATURE, initial_positions, make_system
+from systems.aldp.topology import TEMPERATURE, initial_positions, make_system, make_topology
 from systems.molecular.forcefield import TorchForceField
 from systems.molecular.geometry import dihedral
 from systems.molecular.openmm_engine import OpenMMEngine
@@ -65,7 +65,7 @@ class AlanineDipeptide(System):
     def __init__(self, *, engine: str | None = None, device: str = "cpu") -> None:
         super().__init__(engine=engine, device=device)
         self.temperature = TEMPERATURE
-        self.traits = frozenset({"gradient", "coordinates", "molecular"})
+        self.traits = frozenset({"gradient", "coordinates", "molecular", "openmm"})
         self.cvs = CollectiveVariables(
             names=("phi", "psi"), lower=(-np.pi, -np.pi), upper=(np.pi, np.pi), periodic=(True, True)
         )
@@ -90,11 +90,26 @@ class AlanineDipeptide(System):
         """Return the molecule as OpenMM defines it."""
         return make_system()
 
+    @property
+    def _platform(self) -> str:
+        return "CUDA" if self.device.startswith("cuda") else "CPU"
+
+    def openmm_model(self) -> OpenMMModel:
+        """The molecule with phi and psi as OpenMM's torsions."""
+        angles = []
+        for atoms in (PHI, PSI):
+            angle = openmm.CustomTorsionForce("theta")
+            angle.addTorsion(*atoms, [])
+            angles.append(angle)
+        properties = {"DeterministicForces": "true"}
+        if self._platform == "CPU":
+            properties["Threads"] = str(torch.get_num_threads())
+        return OpenMMModel(make_topology(), self.openmm_system(), tuple(angles), self._platform, properties)
+
     @cached_property
     def _engine(self) -> TorchForceField | OpenMMEngine:
         if self.engine == "openmm":
-            platform = "CUDA" if self.device.startswith("cuda") else "CPU"
-            return OpenMMEngine(self.openmm_system(), self.temperature, platform)
+            return OpenMMEngine(self.openmm_system(), self.temperature, self._platform)
         return TorchForceField.from_openmm(self.openmm_system(), self.temperature)
 
     @cached_property
@@ -121,6 +136,11 @@ class AlanineDipeptide(System):
     def reference(self) -> Reference:
         """The reference PMF from biased molecular dynamics (`systems.molecular.reference`)."""
         return load_reference(REFERENCE_FOLDER, self.cvs)
+
+    def reference_samples(self) -> torch.Tensor:
+        """2,000 equilibrium configurations (`systems.molecular.reference.samples`), float64."""
+        with np.load(REFERENCE_FOLDER / "samples.npz", allow_pickle=False) as arrays:
+            return torch.from_numpy(arrays["positions"].astype(np.float64))
 
     def compile(self) -> None:
         """Compile the batched engine; OpenMM needs nothing."""

@@ -92,6 +92,7 @@ class ZMatrixCoordinates(Coordinates):
         self.reference_atoms = reference_atoms
         self.rows = list(rows)
         self.rotors = list(rotors)
+        self.symmetry_number = 3 ** len(self.rotors)
         self._tables: dict[str, torch.Tensor] = {}
         self._row_of = {row[0]: index for index, row in enumerate(self.rows)}
         self._table = torch.tensor(self.rows)

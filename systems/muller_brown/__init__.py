@@ -149,6 +149,18 @@ class MullerBrown(System):
             sha256=hashlib.sha256(np.round(self._exact, 14).tobytes()).hexdigest(),
         )
 
+    def reference_samples(self, count: int = 2000) -> torch.Tensor:
+        """Draw independent configurations ``[count, 2]`` by rejection."""
+        generator = torch.Generator().manual_seed(0)
+        lowest = self.reduced_energy_and_gradient(self.initial_configuration()[None])[0]
+        kept: list[torch.Tensor] = []
+        while sum(map(len, kept)) < count:
+            x = 4.0 * torch.rand(100_000, 2, generator=generator, dtype=torch.float64) - torch.tensor([2.0, 1.0])
+            excess = self.reduced_energy_and_gradient(x)[0] - lowest
+            accepted = torch.rand(len(x), generator=generator, dtype=torch.float64) < (-excess).exp()
+            kept.append(x[accepted & self.coordinates.in_state_space(x)])
+        return torch.cat(kept)[:count]
+
     def verify_reference(self, reference: Reference) -> list[Check]:
         """Integrate every tenth bin anew by scipy's adaptive quadrature, and the whole domain."""
         from scipy.integrate import quad

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import cgbench
 from cgbench.errors import UserError
 from cgbench.pmf import PMF
 from cgbench.referee import Referee
-from systems.muller_brown import MullerBrown
+from systems.muller_brown import BETA, SCALE, MullerBrown, potential
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_only_the_referee_calls_reference() -> None:
             if isinstance(node, ast.Call):
                 name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
                 where = path.relative_to(root).as_posix()
-                if name == "reference" and where != "cgbench/referee.py":
+                if name in ("reference", "reference_samples") and where != "cgbench/referee.py":
                     offenders.append(f"{where}:{node.lineno}")
                 if name == "load_reference" and not where.startswith("systems/"):
                     offenders.append(f"{where}:{node.lineno}")
@@ -94,3 +95,45 @@ def test_coverage_of_claimed_errors() -> None:
     assert low.sum() > 50
     np.testing.assert_allclose(covered[1.0], [0.68, 0.95], atol=0.03)
     assert covered[0.5][0] < 0.45 and covered[0.5][1] < 0.75
+
+
+class Generative:
+    """Stands for a method with a density: the exact one of Müller-Brown, but for a constant."""
+
+    def __init__(self, offset: float = 0.0, blind: bool = False) -> None:
+        self.offset, self.blind, self.system = offset, blind, MullerBrown()
+
+    def log_density(self, x: torch.Tensor) -> torch.Tensor | None:
+        if self.offset == math.inf:
+            return None
+        energy = self.system.reduced_energy_and_gradient(x)[0]
+        return torch.where((x[:, 0] > 0) & self.blind, -math.inf, -energy - self.offset)
+
+
+def test_densities_are_scored_on_configurations_in_scaled_coordinates(referee: Referee) -> None:
+    """The mean of minus the energy, by quadrature, and the Jacobian of (s, y'): ln(2 / 0.1) less in volume."""
+    system = MullerBrown()
+    axis = np.linspace(-2.0, 2.5, 2001)
+    energy = potential(axis[:, None] - 0.5, axis[None]) * BETA
+    inside = np.abs(axis[:, None] - 0.5 - axis[None] + 0.7) <= 1.8
+    p = np.where(inside, np.exp(-(energy - energy.min())), 0.0)
+    expected = -float((p * energy).sum() / p.sum()) + math.log(SCALE / 2)
+    score = referee.score_density(Generative())
+    assert score["log_likelihood"] == pytest.approx(expected, abs=4 * score["standard_error"])
+    assert score["samples"] == 2000 and score["impossible"] == 0 and score["coordinates"] == "default"
+    worse = referee.score_density(Generative(offset=1.5))
+    assert worse["log_likelihood"] == pytest.approx(score["log_likelihood"] - 1.5)
+    blind = referee.score_density(Generative(blind=True))
+    x = system.reference_samples()
+    assert blind["impossible"] == int((x[:, 0] > 0).sum()) > 10
+
+
+def test_methods_and_systems_without_densities_have_no_such_score(referee: Referee) -> None:
+    assert referee.score_density(Generative(offset=math.inf)) is None
+
+    class Lost(MullerBrown):
+        def reference_samples(self):
+            raise UserError("samples.npz is gone")
+
+    lost = Referee(Lost())
+    assert lost.score_density(Generative()) is None and "gone" in lost.problem

@@ -12,7 +12,7 @@ import openmm
 
 from cgbench.divergences import forward_kld
 from cgbench.errors import UserError
-from cgbench.files import write_atomically
+from cgbench.files import write_atomically, write_npz
 from cgbench.pmf import basin_mask
 from cgbench.reference import ReferenceBuilder, load_reference
 from cgbench.system import Check, Reference, System
@@ -20,6 +20,7 @@ from systems.molecular.reference.biased import BiasedRoute
 from systems.molecular.reference.certificate import certify, write_checks
 from systems.molecular.reference.dynamics_check import compare_dynamics, openmm_reduced_energies
 from systems.molecular.reference.route import TIME_STEP, Array, Route, log
+from systems.molecular.reference.samples import equilibrium_samples
 from systems.molecular.reference.statistics import share
 from systems.molecular.reference.umbrella import UmbrellaRoute
 from systems.molecular.reference.unbiased import UnbiasedRoute
@@ -85,6 +86,16 @@ class MolecularReferenceBuilder(ReferenceBuilder):
         """Write the reference from the biased route."""
         certify(self._loaded("biased"), self.destination, self.facts)
         log(f"certified: noise floor {self._reference().noise_floor:.1e}")
+
+    def samples(self) -> None:
+        """Write ``samples.npz`` beside the reference."""
+        self.system.compile()
+        positions = equilibrium_samples(self.system, self._reference())
+        inside = self.system.coordinates.in_state_space(positions)
+        if not bool(inside.all()):
+            raise UserError(f"{int((~inside).sum())} of {len(inside)} samples left the state space")
+        write_npz(self.destination / "samples.npz", {"positions": positions.cpu().numpy()})
+        log(f"wrote {len(positions)} configurations")
 
     def _reference(self) -> Reference:
         return load_reference(self.destination, self.system.cvs)

@@ -13,7 +13,7 @@ from methods.cgflow.affine import ConditionalAffine, fit_to_atlas
 from methods.cgflow.basis import FourierBasis
 from methods.cgflow.gaussian import ConditionalGaussian
 from methods.cgflow.harmonic import Atlas, hessians, regularised, relax
-from methods.cgflow.target import ConditionalTarget
+from methods.flows.target import ConditionalTarget
 from systems.muller_brown import MullerBrown
 
 

@@ -10,7 +10,7 @@ from methods.cgflow.affine import fit_to_atlas
 from methods.cgflow.basis import FourierBasis
 from methods.cgflow.harmonic import Atlas
 from methods.cgflow.stack import conditional_flow
-from methods.cgflow.target import ConditionalTarget
+from methods.flows.target import ConditionalTarget
 from methods.cgflow.training import path_gradient_step, plain_gradient_step
 from methods.flows.build import ConditionalFlow
 from systems.muller_brown import MullerBrown
