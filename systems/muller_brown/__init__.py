@@ -151,15 +151,15 @@ class MullerBrown(System):
 
     def reference_samples(self, count: int = 2000) -> torch.Tensor:
         """Draw independent configurations ``[count, 2]`` by rejection."""
-        generator = torch.Generator().manual_seed(0)
-        lowest = self.reduced_energy_and_gradient(self.initial_configuration()[None])[0]
-        kept: list[torch.Tensor] = []
+        random = np.random.default_rng(0)
+        lowest = potential(*np.array(MINIMUM))
+        kept: list[np.ndarray] = []
         while sum(map(len, kept)) < count:
-            x = 4.0 * torch.rand(100_000, 2, generator=generator, dtype=torch.float64) - torch.tensor([2.0, 1.0])
-            excess = self.reduced_energy_and_gradient(x)[0] - lowest
-            accepted = torch.rand(len(x), generator=generator, dtype=torch.float64) < (-excess).exp()
-            kept.append(x[accepted & self.coordinates.in_state_space(x)])
-        return torch.cat(kept)[:count]
+            x = random.uniform((-2.0, -1.0), (2.0, 3.0), size=(100_000, 2))
+            accepted = random.random(len(x)) < np.exp(-BETA * (potential(x[:, 0], x[:, 1]) - lowest))
+            s = x[:, 0] - x[:, 1]
+            kept.append(x[accepted & (s >= self.cvs.lower[0]) & (s <= self.cvs.upper[0])])
+        return torch.from_numpy(np.concatenate(kept)[:count])
 
     def verify_reference(self, reference: Reference) -> list[Check]:
         """Integrate every tenth bin anew by scipy's adaptive quadrature, and the whole domain."""
