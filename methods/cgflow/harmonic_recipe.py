@@ -21,9 +21,9 @@ from methods.cgflow.harmonic_config import HarmonicConfig
 from methods.cgflow.labels import LabelStore
 from methods.cgflow.stack import conditional_flow
 from methods.cgflow.surrogate import FourierSurrogate
-from methods.flows.target import ConditionalTarget
 from methods.cgflow.training import path_gradient_step, plain_gradient_step, set_learning_rate
 from methods.flows.build import ConditionalFlow
+from methods.flows.target import ConditionalTarget
 
 __all__ = ["HarmonicRecipe"]
 

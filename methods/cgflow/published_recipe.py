@@ -27,10 +27,10 @@ from methods.cgflow.labels import mean_weight_labels
 from methods.cgflow.published_config import PublishedConfig
 from methods.cgflow.stack import conditional_flow
 from methods.cgflow.surrogate import FourierSurrogate
-from methods.flows.target import ConditionalTarget
 from methods.cgflow.training import by_example_loss, reverse_kl_losses
 from methods.dynamics.langevin import Langevin
 from methods.dynamics.metropolis import Metropolis
+from methods.flows.target import ConditionalTarget
 
 __all__ = ["PublishedConfig", "PublishedRecipe"]
 

@@ -119,7 +119,7 @@ class FlowAISBootstrap(Method):
         log_p, grad_p = self.target.log_prob_and_gradient(z)
         usable = log_p.isfinite() & log_q.isfinite()
         self.drawn, self.dropped = self.drawn + count, self.dropped + int((~usable).sum())
-        self.share = self.histogram.add(self.target.split(z)[0], log_p - log_q, count)
+        self.histogram.add(self.target.split(z)[0], log_p - log_q, count)
         z, log_p, grad_p = z[usable], log_p[usable], grad_p[usable]
         return Points(z, log_q[usable], log_p, torch.zeros_like(z), grad_p)
 
@@ -170,6 +170,7 @@ class FlowAISBootstrap(Method):
 
     def _estimate(self, stage: str) -> PMF:
         config: FABConfig = self.config
+        self.share = self.histogram.flow_effective_sample_size
         self.progress = (self.updates / config.training.updates + self.sampled / config.estimate.samples) / 2
         self.status = f"{stage}: {self.updates:,} updates, effective sample size {self.share:.1%}"
         self.history.append(

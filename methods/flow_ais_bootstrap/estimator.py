@@ -52,6 +52,7 @@ class WeightedHistogram:
         self.cvs, self.config = cvs, config
         self.halves = np.zeros((2, *cvs.bins))
         self.flow = np.zeros((2, *cvs.bins))  # samples themselves, of the flow as it is now
+        self.flow_sums = [0.0, 0.0, 0.0]  # of these: how many, their weights, the squares
         self.offset: float | None = None
         self.sets, self.precision, self.squares = 0, 0.0, 0.0
         self.expected = 0.0  # effective sample size, share
@@ -79,6 +80,7 @@ class WeightedHistogram:
         values = s.double().cpu().numpy()
         for half in range(2):
             self.flow[half] += self.cvs.histogram(values[half::2])
+        self.flow_sums[0] += drawn
         share = effective_sample_size(log_weights[usable]) * float(usable.sum()) / drawn
         if share == 0.0:
             return share
@@ -86,6 +88,8 @@ class WeightedHistogram:
         if self.offset is None:
             self.offset = float(log_w.max())
         w = np.exp(np.minimum(log_w - self.offset, 600.0))
+        self.flow_sums[1] += float(w.sum())
+        self.flow_sums[2] += float((w**2).sum())
         if self.config.truncation is not None and self.sets:
             limit = self.config.truncation * self.mean
             self.truncated += int((w > limit).sum())
@@ -100,6 +104,12 @@ class WeightedHistogram:
         self.mean = memory * self.mean + (1.0 - memory) * mean
         self.sets += 1
         return share
+
+    @property
+    def flow_effective_sample_size(self) -> float:
+        """Kish's effective sample size over the number drawn since the last `forget_flow`, in [0, 1]."""
+        drawn, first, second = self.flow_sums
+        return first**2 / (second * drawn) if second > 0 else 0.0
 
     @property
     def effective_samples(self) -> float:
@@ -145,12 +155,14 @@ class WeightedHistogram:
     def forget_flow(self) -> None:
         """Start the histogram without weights anew."""
         self.flow = np.zeros((2, *self.cvs.bins))
+        self.flow_sums = [0.0, 0.0, 0.0]
 
     def state_dict(self) -> dict[str, Any]:
         """All sums."""
         return {
             "halves": torch.from_numpy(self.halves.copy()),
             "flow": torch.from_numpy(self.flow.copy()),
+            "flow_sums": list(self.flow_sums),
             "offset": self.offset,
             "numbers": [self.sets, self.precision, self.squares, self.expected, self.mean, self.truncated],
         }
@@ -158,5 +170,6 @@ class WeightedHistogram:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned."""
         self.halves, self.flow = state["halves"].numpy().copy(), state["flow"].numpy().copy()
+        self.flow_sums = list(state["flow_sums"])
         self.offset = state["offset"]
         self.sets, self.precision, self.squares, self.expected, self.mean, self.truncated = state["numbers"]

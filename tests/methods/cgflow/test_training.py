@@ -10,9 +10,9 @@ from methods.cgflow.affine import fit_to_atlas
 from methods.cgflow.basis import FourierBasis
 from methods.cgflow.harmonic import Atlas
 from methods.cgflow.stack import conditional_flow
-from methods.flows.target import ConditionalTarget
 from methods.cgflow.training import path_gradient_step, plain_gradient_step
 from methods.flows.build import ConditionalFlow
+from methods.flows.target import ConditionalTarget
 from systems.muller_brown import MullerBrown
 
 
