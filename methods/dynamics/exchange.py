@@ -1,4 +1,4 @@
-"""Hamiltonian exchange of configurations between restraints (Sugita, Kitao, Okamoto, J. Chem. Phys. 113, 6042, 2000)."""
+"""Hamiltonian exchange between restraints (Sugita, Kitao, Okamoto, J. Chem. Phys. 113, 6042, 2000)."""
 
 from __future__ import annotations
 
