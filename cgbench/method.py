@@ -157,8 +157,8 @@ class Problem:
         integrator
             OpenMM's.
         add_forces
-            Called with the ``openmm.System`` and one ``openmm.Force`` per CV before the context is made; adds biases, in
-            force groups of their own.
+            Called with the ``openmm.System`` and one ``openmm.Force`` per CV before the context is made; adds biases,
+            in force groups of their own.
         """
         from cgbench.openmm_gate import CountedSimulation
 

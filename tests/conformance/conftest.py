@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openmm
 import pytest
 import torch
 
@@ -29,6 +30,11 @@ VARIANTS = [
     ("muller_brown", "cgflow_grid", {"preset": "paper", "overrides": (*SMALL, "recipe.grid=20")}),
     ("aldp", "cgflow_al", {"preset": "paper", "overrides": (*SMALL, *FLOW, "recipe.seeding.stride=2")}),
     ("aldp", "md", {"preset": "smoke", "engine": "openmm", "overrides": ("walkers=2", "steps=8")}),
+    (
+        "aldp",
+        "metadynamics",
+        {"preset": "smoke", "engine": "openmm", "overrides": ("walkers=2", "deposits=4", "steps=20")},
+    ),
 ]
 PAIRS = SMOKE + VARIANTS
 
@@ -49,6 +55,16 @@ class Counter:
 
         monkeypatch.setattr(cls, name, counting)
 
+    def plant_steps(self, monkeypatch: pytest.MonkeyPatch, cls: type) -> None:
+        """Count the steps of an integrator of OpenMM."""
+        original = cls.step
+
+        def counting(owner: Any, steps: int) -> None:
+            self.count += steps
+            original(owner, steps)
+
+        monkeypatch.setattr(cls, "step", counting)
+
 
 @pytest.fixture
 def counter(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Counter:
@@ -62,6 +78,7 @@ def counter(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> 
     if system == "aldp":
         planted.plant(monkeypatch, TorchForceField, "energy_and_gradient")
         planted.plant(monkeypatch, OpenMMEngine, "energy_and_gradient")
+        planted.plant_steps(monkeypatch, openmm.LangevinMiddleIntegrator)
     else:
         planted.plant(monkeypatch, cls, "reduced_energy_and_gradient")
     return planted

@@ -1,0 +1,140 @@
+"""Metadynamics against Müller-Brown's exact PMF, and its parts against closed forms."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cgbench.errors import UserError
+from cgbench.ledger import Ledger
+from cgbench.method import Problem
+from cgbench.pmf import CollectiveVariables
+from cgbench.run import prepare, run
+from methods.metadynamics import MetadynamicsConfig
+from methods.metadynamics.production import Production, Visits
+from methods.metadynamics.sampler import BatchedSampler
+from systems.muller_brown import MullerBrown, exact_probability
+
+exact = functools.cache(lambda: exact_probability(MullerBrown().cvs))
+TORUS = CollectiveVariables(("phi", "psi"), (-math.pi, -math.pi), (math.pi, math.pi), (True, True))
+
+
+def sampler(**options: Any) -> BatchedSampler:
+    config = MetadynamicsConfig(**options)
+    return BatchedSampler(Problem(MullerBrown(), Ledger()), config, torch.Generator().manual_seed(0))
+
+
+def test_the_pmf_of_muller_brown_is_recovered(tmp_path) -> None:
+    """From one minimum over a barrier of 10 kT, by 7e5 evaluations; plain sampling never leaves the basin."""
+    record = run("muller_brown", "metadynamics", overrides=["steps=8000"], out=tmp_path, threads=1, seed=1)
+    assert record.status == "finished"
+    config = record.config
+    walkers, hills = config["walkers"], config["pace"] * config["deposits"]
+    assert record.evaluations.by_phase == {
+        "build_bias": walkers * (hills + 1),  # the start is evaluated too
+        "equilibrate": walkers * config["equilibration_steps"],
+        "production": walkers * 8000,
+    }
+    assert record.metrics["forward_kld"] < 1e-3
+    assert abs(record.metrics["delta_f_error/product (lower right)"]) < 0.3
+    found = record.diagnostics
+    assert found["hills"] == walkers * config["deposits"] and found["bias_range_kT"] > 8.0
+    assert 0 < found["effective_sample_size_of_weights"] < found["samples"]
+    assert found["round_trips_per_walker"]["s"] > 0.5
+
+
+def test_the_bias_itself_tends_to_the_tempered_pmf(tmp_path) -> None:
+    """Its estimates come down hill by hill, and the last one is right within the noise of its hills."""
+    overrides = ["deposits=512", "steps=5", "equilibration_steps=0", "production_estimates=1"]
+    job = prepare("muller_brown", "metadynamics", overrides=overrides, out=tmp_path, threads=1)
+    job.execute()
+    kld = [row["forward_kld"] for row in job.curve[:-1]]
+    assert len(kld) == 10 and kld[0] > 1.0 and kld[-1] < 0.02
+    p = exact()
+    free_energy = -np.log(p / p.max())
+    tempered = job.method.sampler.bias_on_grid() + (1 - 1 / job.method.config.bias_factor) * free_energy
+    assert tempered[free_energy < 8.0].std() < 0.4 and (1 - 1 / 8.0) * 8.0 > 10 * 0.4
+
+
+def test_a_hill_has_the_tempered_height() -> None:
+    """A lone walker on a plateau of 3 kT leaves ``h exp(-3 / (gamma - 1))``, and nothing outside the domain."""
+    one = sampler(walkers=1, height=2.0, bias_factor=5.0, width=0.06, pace=1, bias_order=20)
+    one.bias.coefficients[0] = 3.0
+    one.deposit()
+    s, bias = one.sample()
+    assert float(bias[0]) == pytest.approx(3.0 + 2.0 * math.exp(-3.0 / 4.0), abs=1e-4)
+    before = one.bias.coefficients.clone()
+    one.dynamics.positions = torch.tensor([[-3.0, 3.0]], dtype=torch.float64)
+    one.dynamics.energies = None
+    one.config = one.config.model_copy(update={"pace": 0})
+    one.deposit()
+    assert torch.equal(one.bias.coefficients, before)
+
+
+def production(samples: int, seed: int, groups: int = 8, repeat: int = 1) -> tuple[Production, np.ndarray]:
+    """Samples of 64 walkers drawn from Müller-Brown under half its PMF as a bias; each may be seen several times."""
+    cvs = MullerBrown().cvs
+    p = exact()
+    bias = -0.5 * np.maximum(-np.log(p / p.max()), 0.0).clip(max=12.0)
+    flat = p * np.exp(-bias)
+    random = np.random.default_rng(seed)
+    found = Production(cvs, bias, 64, groups)
+    for _ in range(samples // 64):
+        cell = random.choice(len(p), size=64, p=flat / flat.sum())
+        for _ in range(repeat):
+            found.note(cvs.grid()[cell], bias[cell])
+    return found, p
+
+
+def test_errors_of_the_jackknife_are_the_spread_of_independent_runs() -> None:
+    runs = [production(6400, seed)[0].estimate((4,)) for seed in range(24)]
+    p = exact()
+    low = p > 1e-3 * p.max()
+    spread = np.std([-np.log(pmf.probability) for pmf in runs], axis=0)[low]
+    claimed = np.sqrt(np.mean([pmf.free_energy_std**2 for pmf in runs], axis=0))[low]
+    ratio = math.sqrt(float(np.mean(claimed**2) / np.mean(spread**2)))
+    assert ratio == pytest.approx(1.0, abs=0.25)
+
+
+def test_errors_see_that_samples_repeat_themselves() -> None:
+    """Each sample counted 16 times over is no more knowledge, and the claimed error does not shrink."""
+    once, often = (production(6400, 3, repeat=repeat)[0].estimate((4,)) for repeat in (1, 16))
+    low = exact() > 1e-4
+    assert often.free_energy_std[low].mean() == pytest.approx(once.free_energy_std[low].mean(), rel=0.2)
+
+
+def test_effective_sample_size_and_weights() -> None:
+    cvs = MullerBrown().cvs
+    bias = np.linspace(0.0, 4.0, 100)
+    found = Production(cvs, bias, 2, groups=2)
+    index = np.array([10, 90])
+    found.note(cvs.grid()[index], bias[index])
+    found.note(np.array([[-9.0], [9.0]]), np.zeros(2))  # outside the domain
+    weights = np.exp(bias[index] - 4.0)
+    np.testing.assert_allclose(found.histograms[[0, 1], index], weights)
+    assert found.effective_sample_size == pytest.approx(weights.sum() ** 2 / (weights**2).sum())
+    assert found.moments[0] == 2 and found.coverage == pytest.approx(0.02)
+
+
+def test_round_trips_of_a_steady_rotation() -> None:
+    """An angle that turns ten times meets both its halves ten times; one that swings a little never does."""
+    visits = Visits(TORUS, walkers=1)
+    for step in range(1001):
+        turn = 2 * math.pi * step / 100
+        visits.note(TORUS.wrap([[turn - math.pi, 1.5 + 0.2 * math.sin(turn)]]))
+    assert visits.round_trips() == {"phi": pytest.approx(10, abs=0.5), "psi": 0.0}
+    line = Visits(MullerBrown().cvs, walkers=1)
+    for s in (-2.4, -1.0, 1.0, -1.0, 1.0, -2.4):
+        line.note(np.array([[s]]))
+    assert line.round_trips() == {"s": 1.0}
+
+
+def test_settings_that_contradict_each_other_are_named(tmp_path) -> None:
+    for override, reason in (("fit_orders=[4, 2]", "rise"), ("stride=100000", "stride"), ("bias_factor=1", "than 1")):
+        with pytest.raises(UserError, match=reason):
+            prepare("muller_brown", "metadynamics", overrides=[override], out=tmp_path)
