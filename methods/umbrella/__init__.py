@@ -76,13 +76,14 @@ class UmbrellaSampling(Method):
             combined = self._combine(config.grow_frames * len(self.sites), 0)
             self._choose(combined)
             self.status = f"{len(self.sites)} windows open, {len(self.wanted)} to be opened"
-            if not self.wanted or self.round == config.max_rounds:
+            if not self.wanted or self.round == config.max_rounds or 2 * self.problem.evaluations > config.evaluations:
                 self.stage = "settle"
             yield combined.pmf
         if self.stage == "settle":
             self._share_out()
+            left = config.evaluations - self.problem.evaluations
             with self.problem.phase("settle"):
-                self._sample(config.settle_steps)
+                self._sample(min(config.settle_steps, left // (5 * len(self.window))))
             left = config.evaluations - self.problem.evaluations
             self.planned = max(2, left // (len(self.window) * config.stride)) * config.stride
             self.stage = "produce"

@@ -24,8 +24,10 @@ class UmbrellaConfig(MethodConfig):
     grow_frames: int = Field(60, ge=2, description="per window that MBAR is solved with between openings, at most")
     max_rounds: int = Field(100, ge=1, description="of opening windows")
     walkers: int = Field(512, ge=1, description="of production; every window gets at least one of each replicate")
-    settle_steps: int = Field(2_000, ge=0, description="of production, before anything is kept")
-    evaluations: int = Field(20_000_000, ge=1, description="size of the whole run")
+    settle_steps: int = Field(2_000, ge=0, description="of production, before anything is kept; a fifth of it at most")
+    evaluations: int = Field(
+        20_000_000, ge=1, description="size of the whole run; at most half goes into opening windows"
+    )
     stride: int = Field(20, ge=1, description="steps between frames; after each, neighbours exchange configurations")
     estimates: int = Field(12, ge=1, description="of production")
     time_step: float = Field(0.001, gt=0, description="ps; molecules only")

@@ -20,8 +20,6 @@ __all__ = ["Frames", "Windows", "disconnected", "statistical_inefficiency"]
 Array = NDArray[np.float64]
 CHUNK = 3_000_000  # elements of a matrix of frames and windows
 SERIES = 48  # walkers whose time series give the statistical inefficiency, at most
-# pymbar's own adaptive iteration, Newton or self-consistent, whichever leaves the smaller gradient
-SOLVER = ({"method": "adaptive", "options": {"maxiter": 1000, "min_sc_iter": 1}},)
 
 
 @dataclass(frozen=True)
@@ -135,11 +133,16 @@ class Windows:
 
 
 def _solve(energies: Array, counts: NDArray[np.int64], start: Array) -> Any:
-    """Solve MBAR; pymbar seeds numpy's global generator, which is put back."""
+    """Solve MBAR by Newton or self-consistent iteration, whichever leaves the smaller gradient in each step.
+
+    pymbar asks for twelve digits unless told otherwise, which so many samples do not reach; and it seeds numpy's global
+    generator, which is put back.
+    """
+    protocol = ({"method": "adaptive", "tol": 1e-7, "options": {"min_sc_iter": 1}},)
     state = np.random.get_state()  # noqa: NPY002
     try:
         return _quiet_pymbar().MBAR(
-            energies, counts, initial_f_k=start, solver_protocol=SOLVER, relative_tolerance=1e-6
+            energies, counts, initial_f_k=start, solver_protocol=protocol, maximum_iterations=200
         )
     finally:
         np.random.set_state(state)  # noqa: NPY002
