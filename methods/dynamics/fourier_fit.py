@@ -101,7 +101,14 @@ def fit(
         Largest number of waves across the domain.
     start
         A fit to start from.
+
+    Raises
+    ------
+    ValueError
+        If the histogram is empty.
     """
+    if histogram.sum() <= 0:
+        raise ValueError("nothing was sampled within the domain of the collective variables")
     visits = histogram * exposure
     together = [_basis(cvs, axis, order) for axis in range(len(cvs))]
     bases, shape = [basis for basis, _ in together], [basis.shape[1] for basis, _ in together]
@@ -184,13 +191,16 @@ def fit_likeliest(
 ) -> tuple[FourierFit, dict[int, float]]:
     """Fit both halves together, at the order that `choose_order` finds; candidates end where the score rises.
 
-    Parameters are those of `choose_order`.
+    Parameters are those of `choose_order`. With an empty half there is nothing to learn from, and the order is the
+    lowest.
 
     Returns
     -------
     fit, scores
         The fit, and the score of every order that was tried.
     """
+    if min(half.sum() for half in halves) <= 0:
+        return fit(cvs, halves[0] + halves[1], exposure, orders[0]), {}
     scores: dict[int, float] = {}
     best: FourierFit | None = None
     for order, score, half in _held_out(cvs, halves, exposure, orders):

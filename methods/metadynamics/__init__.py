@@ -20,6 +20,7 @@ from methods.metadynamics.sampler import BatchedSampler, Sampler
 __all__ = ["Metadynamics", "MetadynamicsConfig"]
 
 GROWTH = 1.5  # of the time between estimates in production
+STRETCHES = 8  # of time that each group consists of, where walkers are fewer than groups
 
 
 class Metadynamics(Method):
@@ -59,13 +60,13 @@ class Metadynamics(Method):
         while self.produced < config.steps:
             self.sampler.begin()
             production = self._equilibrated()
-            goal = self._next_goal()
+            goal, stretch = self._next_goal(), math.ceil(config.steps / (STRETCHES * config.groups))
             with self.problem.phase("production"):
                 while self.produced < goal:
                     steps = min(config.stride, goal - self.produced)
                     self.sampler.advance(steps)
                     self.produced += steps
-                    production.note(*self.sampler.sample())
+                    production.note(*self.sampler.sample(), stretch=(self.produced - 1) // stretch)
             self._report()
             pmf = production.estimate(config.fit_orders)
             if pmf.free_energy_std is not None:

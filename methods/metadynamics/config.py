@@ -29,7 +29,9 @@ class MetadynamicsConfig(MethodConfig):
     fit_orders: tuple[int, ...] = Field(
         (2, 3, 4, 5, 6, 7, 8, 10, 12, 14), min_length=1, description="candidates for the order of the fit, rising"
     )
-    groups: int = Field(8, ge=2, description="of walkers, at most: halves for the order, and blocks for errors")
+    groups: int = Field(
+        8, ge=2, description="of walkers, or of stretches of time: halves for the order, blocks for errors"
+    )
     production_estimates: int = Field(10, ge=1, description="in all, the time between them growing by half")
     compile: bool = Field(False, description="compile the energy: pays for runs of minutes")
 

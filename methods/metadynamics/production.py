@@ -63,6 +63,8 @@ class Visits:
 class Production:
     """Samples under a frozen bias, each with the weight ``exp(bias)``.
 
+    Groups that are kept apart are walkers where there are enough, and alternating stretches of time otherwise.
+
     Parameters
     ----------
     cvs
@@ -72,25 +74,33 @@ class Production:
     walkers
         How many.
     groups
-        At most so many groups of walkers are kept apart.
+        How many are kept apart.
     """
 
     def __init__(self, cvs: CollectiveVariables, bias: Array, walkers: int, groups: int) -> None:
         self.cvs = cvs
         self.offset = float(bias.max())
         self.exposure = np.exp(self.offset - bias)
-        self.groups = max(2, min(groups, walkers))
-        self.group = np.arange(walkers) * self.groups // walkers
+        self.groups = groups
+        self.group = np.arange(walkers) * groups // max(walkers, groups)
+        self.in_time = walkers < groups
         self.histograms = np.zeros((self.groups, int(np.prod(cvs.bins))))
         self.moments = np.zeros(3)  # number, sum and sum of squares of the weights
         self.visits = Visits(cvs, walkers)
         self.order: int | None = None
 
-    def note(self, s: Array, bias: Array) -> None:
-        """Count the walkers at ``s [walkers, cvs]`` under the bias ``[walkers]``, those outside the domain not."""
+    def note(self, s: Array, bias: Array, stretch: int = 0) -> None:
+        """Count the walkers at ``s [walkers, cvs]`` under the bias ``[walkers]``, those outside the domain not.
+
+        Parameters
+        ----------
+        stretch
+            Number of the stretch of time.
+        """
         weights, index = np.exp(bias - self.offset), self.cvs.bin_index(s)
         inside = index >= 0
-        np.add.at(self.histograms, (self.group[inside], index[inside]), weights[inside])
+        group = (self.group + stretch) % self.groups if self.in_time else self.group
+        np.add.at(self.histograms, (group[inside], index[inside]), weights[inside])
         self.moments += inside.sum(), weights[inside].sum(), (weights[inside] ** 2).sum()
         self.visits.note(s)
 
@@ -105,7 +115,7 @@ class Production:
         return float((self.histograms.sum(0) > 0).mean())
 
     def estimate(self, orders: Sequence[int]) -> PMF:
-        """Smooth PMF, with standard errors from leaving out one group of walkers at a time (jackknife)."""
+        """Smooth PMF, with standard errors from leaving out one group at a time (jackknife)."""
         parts = self.histograms.reshape(self.groups, *self.cvs.bins)
         halves = parts[::2].sum(0), parts[1::2].sum(0)
         best, _ = fit_likeliest(self.cvs, halves, self.exposure, orders)

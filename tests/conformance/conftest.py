@@ -25,6 +25,7 @@ SMALL = ("recipe.by_energy.epochs_first=4", "recipe.by_energy.epochs_per_estimat
 SMALL += ("recipe.seeding.steps=40", "recipe.by_example.epochs=1", "recipe.ensemble.epochs=3")
 SMALL += ("recipe.walk.max_steps=60", "recipe.walk.max_iterations=2", "recipe.by_energy.epochs=2")
 FLOW = ("recipe.flow.num_couplings=2", "recipe.flow.hidden_features=8", "recipe.ensemble.hidden=[8]")
+SHORT = ("steps=12", "production_estimates=2")
 VARIANTS = [
     ("muller_brown", "cgflow_al", {"preset": "paper", "overrides": SMALL}),
     ("muller_brown", "cgflow_grid", {"preset": "paper", "overrides": (*SMALL, "recipe.grid=20")}),
@@ -33,7 +34,7 @@ VARIANTS = [
     (
         "aldp",
         "metadynamics",
-        {"preset": "smoke", "engine": "openmm", "overrides": ("walkers=2", "deposits=4", "steps=20")},
+        {"preset": "smoke", "engine": "openmm", "overrides": ("walkers=2", "deposits=2", *SHORT)},
     ),
 ]
 PAIRS = SMOKE + VARIANTS
