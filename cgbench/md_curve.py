@@ -139,11 +139,17 @@ class MDCurve:
         a, b = self.power_law
         if not (math.isfinite(a) and b < 0 and kld > 0):
             return math.nan, False
+        first, last, log_evaluations, minus_log_reached = self._reached
+        if last <= kld <= first:
+            at = np.interp(-math.log(kld), minus_log_reached, log_evaluations)
+            return math.exp(at), False
+        return float((kld / a) ** (1.0 / b)), kld < last
+
+    @cached_property
+    def _reached(self) -> tuple[float, float, Array, Array]:
+        """Largest and smallest forward KLD of the table, and its logarithms as far as it falls."""
         reached = np.minimum.accumulate(self._bins[1])
-        if reached[-1] <= kld <= reached[0]:
-            at = np.interp(-np.log(kld), -np.log(reached), np.log(self._bins[0]))
-            return float(np.exp(at)), False
-        return float((kld / a) ** (1.0 / b)), bool(kld < reached[-1])
+        return float(reached[0]), float(reached[-1]), np.log(self._bins[0]), -np.log(reached)
 
     @cached_property
     def draws(self) -> list[MDCurve]:
@@ -156,17 +162,27 @@ class MDCurve:
 
         Where there are fewer than four of a kind, each is scaled by the typical spread instead.
         """
-        parts: list[tuple[Array, Array, Array, Array]] = []
-        number = 0
         typical = self._spread if math.isfinite(self._spread) else 0.0
-        for stratum in np.unique(self.stratum):
-            known = np.unique(self.replicate[self.stratum == stratum])
-            few = len(known) < 4
-            for chosen in known if few else random.choice(known, size=len(known)):
-                where = self.replicate == chosen
-                factor = math.exp(typical * random.normal()) if few else 1.0
-                same = np.ones(int(where.sum()))
-                parts.append((self.evaluations[where], factor * self.forward_kld[where], number * same, stratum * same))
-                number += 1
-        n, d, r, s = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return MDCurve(n, d, r.astype(np.int64), s.astype(np.int64))
+        taken: list[NDArray[np.integer]] = []
+        factors: list[float] = []
+        for members in self._strata:
+            few = len(members) < 4
+            chosen = range(len(members)) if few else random.choice(len(members), size=len(members))
+            taken += [members[which] for which in chosen]
+            factors += [math.exp(typical * random.normal()) if few else 1.0 for _ in chosen]
+        sizes = [len(rows) for rows in taken]
+        rows = np.concatenate(taken)
+        return MDCurve(
+            self.evaluations[rows],
+            np.repeat(factors, sizes) * self.forward_kld[rows],
+            np.repeat(np.arange(len(taken)), sizes),
+            self.stratum[rows],
+        )
+
+    @cached_property
+    def _strata(self) -> list[list[NDArray[np.integer]]]:
+        """Rows of each simulation, in a list for each kind."""
+        return [
+            [np.flatnonzero(self.replicate == known) for known in np.unique(self.replicate[self.stratum == stratum])]
+            for stratum in np.unique(self.stratum)
+        ]

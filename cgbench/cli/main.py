@@ -15,9 +15,10 @@ __all__ = ["main"]
 
 VERBS = {
     "doctor": "Can this installation run what is registered?",
-    "leaderboard": "Gather the records of runs into a CSV file.",
+    "leaderboard": "Rank the records of runs, in a table.",
     "list": "List systems, methods and presets.",
     "reference": "Build, show and verify the ground truth of a system.",
+    "report": "Write one HTML page that shows the records of runs.",
     "run": "Run a method on a system, or go on with a run.",
 }
 
