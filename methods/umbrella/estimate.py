@@ -18,7 +18,7 @@ from methods.umbrella.mbar import Frames, Windows, disconnected, statistical_ine
 __all__ = ["Combined", "combine"]
 
 Array = NDArray[np.float64]
-ORDERS = (2, 3, 4, 6, 8, 10, 12)
+ORDERS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16)
 DEEPEST = 60.0  # kT
 BEYOND = 1.0  # kT; at the usual width a restraint reaches this at one spacing from its centre
 
