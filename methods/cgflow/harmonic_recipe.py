@@ -19,6 +19,7 @@ from methods.cgflow.exploration import Walk, broaden, difference, farthest_point
 from methods.cgflow.harmonic import Atlas
 from methods.cgflow.harmonic_config import HarmonicConfig
 from methods.cgflow.labels import LabelStore
+from methods.cgflow.snapshots import Snapshots, efficiency_map
 from methods.cgflow.stack import conditional_flow
 from methods.cgflow.surrogate import FourierSurrogate
 from methods.cgflow.training import path_gradient_step, plain_gradient_step, set_learning_rate
@@ -30,6 +31,7 @@ __all__ = ["HarmonicRecipe"]
 
 RELIABLE_PARETO_K = 0.7
 LEAST_EFFICIENCY = 0.02
+FIGURE_SAMPLES = 4  # configurations for figures, at each bin
 
 
 class HarmonicRecipe:
@@ -59,6 +61,7 @@ class HarmonicRecipe:
         self.round: int = 0
         self.new_points = torch.zeros(0, len(self.cvs), dtype=torch.float64)
         self.history: list[dict[str, Any]] = []
+        self.snapshots = Snapshots(self.cvs)
         self.status = "starting"
         self.progress: float | None = None
 
@@ -106,6 +109,8 @@ class HarmonicRecipe:
         self.atlas = self._chart(s, y, unit, steps=config.relax_steps)
         while len(self.atlas) < config.max_points:
             chosen = self._grid_neighbours() if config.grid else self._uncertain_points()
+            if not config.grid:
+                self._keep_stage("atlas", self.atlas_model, config.threshold, chosen)
             if len(chosen) == 0:
                 break
             self._extend_atlas(chosen)
@@ -329,6 +334,17 @@ class HarmonicRecipe:
         chosen = farthest_points(self.cvs, candidates, config.new_points)
         self.new_points = candidates[chosen]
         self.history[-1]["uncertain_walkers"] = int(outcome.stopped.sum())
+        self._keep_stage(self.stage, self.surrogate, config.threshold, self.new_points)
+
+    def _keep_stage(self, name: str, model: FourierSurrogate, threshold: float, points: torch.Tensor) -> None:
+        configurations = None
+        if self.flow is not None and len(self.cvs) == 1:  # of more, no figure shows them
+            s = torch.from_numpy(self.cvs.grid()).repeat_interleave(FIGURE_SAMPLES, 0)
+            with torch.no_grad():
+                y, _ = self.flow.sample_with_log_prob(self.basis(s), self.streams.torch("figure samples"))
+                configurations, _ = self.coordinates.to_cartesian(s, y)
+        mean, std = model.on_grid()
+        self.snapshots.add(name, self.problem.evaluations, mean, std, threshold, points, configurations)
 
     def _bin_std(self) -> np.ndarray:
         return np.asarray(self.surrogate.on_grid()[1].numpy().reshape(self.cvs.bins))
@@ -362,11 +378,20 @@ class HarmonicRecipe:
         }
 
     def extra_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the atlas's points with their harmonic PMF."""
-        return {
+        """Return the atlas's points with their harmonic PMF, stages, and effective sample sizes by place.
+
+        ``efficiency`` is that of the last quarter of the labels.
+        """
+        found: dict[str, NDArray[Any]] = {
             "atlas_points": self.atlas.s.numpy(),
             "atlas_free_energy": (self.atlas.free_energy - self.atlas.free_energy.min()).numpy(),
         }
+        if len(self.labels):
+            late = slice(3 * len(self.labels) // 4, None)
+            s = self.labels.s[late]
+            excess = self.labels.log_weights[late] + self.surrogate.mean(s)
+            found["efficiency"] = efficiency_map(self.cvs, s, excess).numpy()
+        return found | self.snapshots.arrays()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on."""
@@ -380,6 +405,7 @@ class HarmonicRecipe:
             "labels": self.labels.state_dict(),
             "new_points": self.new_points,
             "history": list(self.history),
+            "snapshots": self.snapshots.state_dict(),
             "flow": dict(self.flow.state_dict()),
             "optimiser": self.optimiser.state_dict(),
         }
@@ -397,3 +423,4 @@ class HarmonicRecipe:
         self.stage, self.round = str(state["stage"]), int(state["round"])
         self.new_points = state["new_points"]
         self.history = list(state["history"])
+        self.snapshots.load_state_dict(state["snapshots"])

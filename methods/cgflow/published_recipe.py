@@ -25,6 +25,7 @@ from methods.cgflow.exploration import broaden, farthest_points, walk
 from methods.cgflow.gaussian import ConditionalGaussian
 from methods.cgflow.labels import mean_weight_labels
 from methods.cgflow.published_config import PublishedConfig
+from methods.cgflow.snapshots import Snapshots, efficiency_map
 from methods.cgflow.stack import conditional_flow
 from methods.cgflow.surrogate import FourierSurrogate
 from methods.cgflow.training import by_example_loss, reverse_kl_losses
@@ -33,6 +34,8 @@ from methods.dynamics.metropolis import Metropolis
 from methods.flows.target import ConditionalTarget
 
 __all__ = ["PublishedConfig", "PublishedRecipe"]
+
+FIGURE_SAMPLES = 4  # configurations for figures, at each bin
 
 
 class PublishedRecipe:
@@ -74,6 +77,9 @@ class PublishedRecipe:
         self.older, self.newest, self.held_out, self.starts = empty, empty, empty, empty
         self.stage, self.iteration, self.epoch = "seed", 0, 0
         self.history: list[dict[str, Any]] = []
+        self.snapshots = Snapshots(self.cvs)
+        self.seed_points = empty.float()
+        self.efficiency = torch.zeros(0)
         self.validation = math.nan
         self.losses = math.nan
         self.epoch_labels = (empty, empty[:, 0])
@@ -142,6 +148,7 @@ class PublishedRecipe:
                 sampler.step(config.stride)
                 frames.append(sampler.positions)
         s, y, _ = self.coordinates.to_internal(torch.cat(frames))
+        self.seed_points = s[:: -(-len(s) // 200)].float()  # for figures
         self._by_example(s, y)
         if self.config.grid is None:
             self._add_points(s)
@@ -249,15 +256,20 @@ class PublishedRecipe:
         config = self.config.ensemble
         s = torch.cat([self.older, self.newest, self.held_out])
         generator = self.streams.torch("label samples")
-        labels = []
+        labels, excess = [], []
         with self.problem.phase("label"):
             for batch in s.split(64):
                 repeated = batch.repeat_interleave(self.config.by_energy.samples, 0)
                 _, log_weights = reverse_kl_losses(
                     self.flow, self.target, repeated, self._features(repeated), generator
                 )
-                labels.append(mean_weight_labels(log_weights.reshape(len(batch), -1), config.clip_largest))
+                of_point = log_weights.reshape(len(batch), -1)
+                labels.append(mean_weight_labels(of_point, config.clip_largest))
+                excess.append((of_point + mean_weight_labels(of_point)[:, None]).reshape(-1))
         label = torch.cat(labels)
+        self.efficiency = efficiency_map(
+            self.cvs, s.repeat_interleave(self.config.by_energy.samples, 0), torch.cat(excess)
+        )
         usable = label.isfinite()
         s, label = s[usable], label[usable] - label[usable].min()
         self.status = f"iteration {self.iteration + 1}, ensemble on {len(s):,} labels"
@@ -289,6 +301,7 @@ class PublishedRecipe:
         """Walk, choose and broaden new points; False when nothing uncertain is within reach."""
         config = self.config.walk
         if self.config.grid is not None or self.iteration >= config.max_iterations:
+            self._keep_stage(self.newest[:0])
             return False
         generator = self.streams.torch("walk")
         start = self.starts[torch.randint(len(self.starts), (config.walkers,), generator=generator)]
@@ -307,11 +320,24 @@ class PublishedRecipe:
         candidates = found.positions[found.stopped][:wanted]
         chosen = candidates[farthest_points(self.cvs, candidates, config.new_points)]
         self.history[-1] |= {"walk_steps": found.steps, "uncertain_walkers": int(found.stopped.sum())}
+        self._keep_stage(chosen)
         if len(chosen) == 0:
             return False
         self.starts = chosen
         self._add_points(broaden(self.cvs, chosen, config.radius, config.broadened, generator))
         return True
+
+    @torch.no_grad()
+    def _keep_stage(self, points: torch.Tensor) -> None:
+        configurations = None
+        if len(self.cvs) == 1:  # of more, no figure shows them
+            s = torch.from_numpy(self.cvs.grid()).repeat_interleave(FIGURE_SAMPLES, 0)
+            y, _ = self.flow.sample_with_log_prob(self._features(s), self.streams.torch("figure samples"))
+            configurations, _ = self.coordinates.to_cartesian(s, y)
+        mean, std = self._mean_and_std(torch.from_numpy(self.cvs.grid()))
+        self.snapshots.add(
+            "iteration", self.problem.evaluations, mean, std, self.config.walk.threshold, points, configurations
+        )
 
     # ---- estimates --------------------------------------------------------------------------------
 
@@ -341,8 +367,15 @@ class PublishedRecipe:
         return {"iterations": list(self.history)}
 
     def extra_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the points of the last iteration."""
-        return {"new_points": self.newest.numpy(), "walk_starts": self.starts.numpy()}
+        """Return the points of the last iteration, stages, and effective sample sizes of the last labels by place."""
+        found: dict[str, NDArray[Any]] = {
+            "new_points": self.newest.numpy(),
+            "walk_starts": self.starts.numpy(),
+            "seed_points": self.seed_points.numpy(),
+        }
+        if len(self.efficiency):
+            found["efficiency"] = self.efficiency.numpy()
+        return found | self.snapshots.arrays()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on."""
@@ -357,6 +390,8 @@ class PublishedRecipe:
             "epoch": self.epoch,
             "history": list(self.history),
             "losses": [self.losses, self.validation],
+            "snapshots": self.snapshots.state_dict(),
+            "figures": [self.seed_points, self.efficiency],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -370,3 +405,5 @@ class PublishedRecipe:
         self.stage, self.iteration, self.epoch = str(state["stage"]), int(state["iteration"]), int(state["epoch"])
         self.history = list(state["history"])
         self.losses, self.validation = (float(v) for v in state["losses"])
+        self.snapshots.load_state_dict(state["snapshots"])
+        self.seed_points, self.efficiency = state["figures"]
