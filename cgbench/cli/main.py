@@ -14,6 +14,7 @@ from cgbench.errors import UserError, choices
 __all__ = ["main"]
 
 VERBS = {
+    "compare": "Say what got better or worse between two sets of results.",
     "doctor": "Can this installation run what is registered?",
     "leaderboard": "Rank the records of runs, in a table.",
     "list": "List systems, methods and presets.",

@@ -29,7 +29,7 @@ def run_smoke(out: Path, *more: str) -> list[str]:
 
 
 MISTAKES = {
-    "verb": (["fly"], "choose from doctor, leaderboard, list, reference, run"),
+    "verb": (["fly"], f"choose from {', '.join(sorted(VERBS))}"),
     "system": (["run", "--method", "md", "--system", "adlp"], "unknown system 'adlp': choose from aldp, muller_brown"),
     "method": (["run", "--method", "mdd", "--system", "aldp"], "unknown method 'mdd': choose from cgflow_al"),
     "preset": (["run", "--method", "md", "--system", "aldp", "--preset", "x"], "unknown preset 'x' of md on aldp"),
