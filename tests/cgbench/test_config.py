@@ -10,13 +10,17 @@ from cgbench.registry import load, names
 from methods.cgflow import ActiveLearning
 from methods.md import MolecularDynamics
 
+# we know of no publication of the method on these very potentials whose settings could be kept to the letter
+WITHOUT_PAPER = {"metadynamics"}
+
 
 @pytest.mark.parametrize("method", names("method"))
 @pytest.mark.parametrize("system", names("system"))
 def test_all_presets_are_valid(method: str, system: str) -> None:
     cls = load("method", method)
     presets = preset_names(cls, system)
-    assert {"smoke", "default", "paper"} <= set(presets)
+    assert {"smoke", "default"} <= set(presets)
+    assert "paper" in presets or method in WITHOUT_PAPER
     for preset in presets:
         make_config(cls, system, preset)
 
