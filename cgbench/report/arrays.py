@@ -1,0 +1,58 @@
+"""Free energies as short text: what the page embeds of a PMF."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["STORED_TO", "colour_table", "decode", "encode"]
+
+STORED_TO = 30.0  # kT; large grids keep no free energy beyond
+LARGE = 1000  # bins; above, two bytes a bin
+TOP = 65535  # of two bytes: "beyond"
+
+
+def encode(free_energy: NDArray[np.float64]) -> dict[str, Any]:
+    """Encode a free energy in kT, not negative.
+
+    Parameters
+    ----------
+    free_energy
+        One or two axes, infinite where the probability is zero.
+
+    Returns
+    -------
+    dict
+        ``shape``; ``type``, "uint16" in steps of ``step`` kT with 65535 for `STORED_TO` and beyond, or "float32"
+        for a grid of at most 1,000 bins; ``values``, the little-endian bytes in base64, last axis fastest.
+    """
+    coded: dict[str, Any] = {"shape": list(free_energy.shape)}
+    if free_energy.size <= LARGE:
+        content = free_energy.astype("<f4")
+        coded["type"] = "float32"
+    else:
+        step = STORED_TO / (TOP - 1)
+        content = np.where(free_energy < STORED_TO, np.rint(np.minimum(free_energy, STORED_TO) / step), TOP)
+        content = content.astype("<u2")
+        coded |= {"type": "uint16", "step": step}
+    return coded | {"values": base64.b64encode(np.ascontiguousarray(content).tobytes()).decode("ascii")}
+
+
+def decode(coded: dict[str, Any]) -> NDArray[np.float64]:
+    """Undo `encode`; infinite beyond `STORED_TO`."""
+    content = base64.b64decode(coded["values"])
+    if coded["type"] == "float32":
+        return np.frombuffer(content, "<f4").astype(np.float64).reshape(coded["shape"])
+    levels = np.frombuffer(content, "<u2").reshape(coded["shape"])
+    return np.where(levels == TOP, np.inf, levels * float(coded["step"]))
+
+
+def colour_table(name: str) -> str:
+    """256 colours of a matplotlib colour map, six hexadecimal digits each."""
+    import matplotlib
+
+    table = matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3]
+    return bytes(table.astype(np.uint8).ravel()).hex()

@@ -1,0 +1,59 @@
+"""Convergence curves of several seeds to their median and its spread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["median_curve"]
+
+Array = NDArray[np.float64]
+MOST_POINTS = 120
+
+
+def median_curve(curves: Sequence[tuple[Array, Array]]) -> dict[str, list[float]] | None:
+    """Median over seeds of the forward KLD, where every seed has been measured.
+
+    Seeds are interpolated in the logarithms of evaluations and KLD to common numbers of evaluations.
+
+    Parameters
+    ----------
+    curves
+        Evaluations and forward KLD of each seed; what is not finite and positive is left out.
+
+    Returns
+    -------
+    dict or None
+        Lists ``evaluations``, ``median``, ``lowest``, ``highest``, and ``se_low``, ``se_high``: the median times
+        ``exp(-+ standard error of ln KLD)``. None with fewer than two seeds that have a stretch in common.
+    """
+    logs = [known for curve in curves if len((known := _logarithms(*curve))[0])]
+    if len(logs) < 2:
+        return None
+    first, last = max(x[0] for x, _ in logs), min(x[-1] for x, _ in logs)
+    if first > last:
+        return None
+    points = np.unique(np.concatenate([x for x, _ in logs]))
+    points = points[(points >= first) & (points <= last)]
+    if len(points) > MOST_POINTS:
+        points = points[np.unique(np.linspace(0, len(points) - 1, MOST_POINTS).round().astype(int))]
+    values = np.array([np.interp(points, x, y) for x, y in logs])
+    median = np.median(values, axis=0)
+    error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
+    columns: dict[str, Any] = {
+        "evaluations": points,
+        "median": median,
+        "lowest": values.min(axis=0),
+        "highest": values.max(axis=0),
+        "se_low": median - error,
+        "se_high": median + error,
+    }
+    return {name: [float(f"{v:.6g}") for v in np.exp(column)] for name, column in columns.items()}
+
+
+def _logarithms(evaluations: Array, kld: Array) -> tuple[Array, Array]:
+    keep = np.isfinite(kld) & (kld > 0) & (evaluations > 0)
+    return np.log(evaluations[keep]), np.log(kld[keep])

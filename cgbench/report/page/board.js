@@ -1,0 +1,89 @@
+// The leaderboard: a table that sorts by any column, misses last.
+
+const KNOWN = {
+  system: { label: "System", show: (row) => (versionsOf(row.system) > 1 ? `${row.system}, version ${row.version}` : row.system) },
+  method: { label: "Method" },
+  preset: { label: "Preset" },
+  n_seeds: { label: "Seeds" },
+  evaluations: { label: "Evaluations", show: (row) => count(number(row.evaluations)) },
+  forward_kld: { label: "Forward KLD", show: showKld },
+  "evaluations_to_kld_1e-2": { label: "Evaluations to 10⁻²", show: (row, key) => showTarget(row[key]) },
+  "evaluations_to_kld_1e-3": { label: "Evaluations to 10⁻³", show: (row, key) => showTarget(row[key]) },
+  speedup_vs_md: { label: "Speed-up over MD", show: showSpeedup, descending: true },
+  basin_df_error_kT: { label: "Basin error (kT)" },
+  wall_s: { label: "Wall time", show: (row) => seconds(number(row.wall_s)) },
+};
+const ROWS = data.leaderboard.map((cells) => Object.fromEntries(data.columns.map((name, i) => [name, cells[i]])));
+const NUMERIC = new Set(data.columns.filter((name) => name !== "version" &&
+  ROWS.some((row) => typeof row[name] === "number" || ["inf", "-inf", "nan"].includes(row[name]))));
+const versionsOf = (name) => data.systems.filter((system) => system.name === name).length;
+const board = { key: null, direction: 1 };
+
+function showKld(row) {
+  const kld = number(row.forward_kld);
+  const floor = number(row.noise_floor);
+  if (!(kld >= 0) || kld < floor) return kld < floor ? `≤ ${scientific(floor)}` : "–";
+  const error = number(row.forward_kld_se);
+  if (!Number.isFinite(kld)) return "∞";
+  const exponent = kld > 0 ? Math.floor(Math.log10(kld)) : 0;
+  const scaled = (value) => (value / 10 ** exponent).toFixed(2);
+  const spread = Number.isFinite(error) ? ` ± ${scaled(error)}` : "";
+  const sum = spread ? `(${scaled(kld)}${spread})` : scaled(kld);
+  return exponent === 0 ? sum.replace(/[()]/g, "") : `${sum} × 10${superscript(exponent)}`;
+}
+
+const showTarget = (value) => (number(value) === Infinity ? "not reached" : count(number(value)));
+
+function showSpeedup(row) {
+  const [value, low, high] = ["speedup_vs_md", "speedup_lo", "speedup_hi"].map((key) => number(row[key]));
+  if (Number.isNaN(value)) return "–";
+  const interval = Number.isNaN(low) ? "" : ` (${shortNumber(low)} to ${shortNumber(high)})`;
+  return `${shortNumber(value)}${interval}${row.extrapolated === true ? " †" : ""}`;
+}
+
+function showPlain(row, key) {
+  const value = row[key];
+  if (NUMERIC.has(key)) return shortNumber(number(value));
+  if (value === true || value === false) return value ? "yes" : "no";
+  if (value === null || value === "nan") return "–";
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
+}
+
+/** Order of two cells; a miss (infinite, or no number at all) comes last whichever the direction. */
+function compareRows(a, b) {
+  if (!NUMERIC.has(board.key)) {
+    return board.direction * String(a[board.key]).localeCompare(String(b[board.key]), "en", { numeric: true });
+  }
+  const [x, y] = [number(a[board.key]), number(b[board.key])];
+  const missing = Number(!Number.isFinite(x)) - Number(!Number.isFinite(y));
+  return missing || (Number.isFinite(x) ? board.direction * (x - y) : 0);
+}
+
+function sortBoard(key) {
+  const first = KNOWN[key]?.descending ? -1 : 1;
+  board.direction = board.key === key ? -board.direction : first;
+  board.key = key;
+  drawBoard();
+  byId("board-table").querySelector(`th[data-key="${CSS.escape(key)}"] button`).focus();
+}
+
+function drawBoard() {
+  const main = data.columns.filter((name) => name in KNOWN);
+  const rest = data.columns.filter((name) => !(name in KNOWN));
+  const keys = byId("all-columns").checked ? [...main, ...rest] : main;
+  const chosen = byId("system").value;
+  const rows = ROWS.filter((row) => chosen === "all" || systemOf(row) === Number(chosen));
+  if (board.key !== null) rows.sort(compareRows);
+  const heads = keys.map((key) => {
+    const sorted = board.key === key ? (board.direction > 0 ? "ascending" : "descending") : "none";
+    const button = html("button", { type: "button" }, KNOWN[key]?.label ?? key.replaceAll("_", " "));
+    button.addEventListener("click", () => sortBoard(key));
+    return html("th", { scope: "col", "aria-sort": sorted, "data-key": key, class: NUMERIC.has(key) ? "number" : null }, button);
+  });
+  const lines = rows.map((row) => html("tr", {}, ...keys.map((key) => {
+    const text = (KNOWN[key]?.show ?? showPlain)(row, key);
+    const swatch = key === "method" ? html("span", { class: `swatch ${colourClass(row.method)}` }) : null;
+    return html("td", { class: NUMERIC.has(key) ? "number" : null }, swatch, text);
+  })));
+  byId("board-table").replaceChildren(html("thead", {}, html("tr", {}, ...heads)), html("tbody", {}, ...lines));
+}

@@ -1,0 +1,115 @@
+"use strict";
+// What all parts share: the data, elements, numbers in words, colours, the tooltip.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const byId = (id) => document.getElementById(id);
+
+/** A number of the data; those that JSON cannot hold are strings there. */
+function number(value) {
+  if (typeof value === "number") return value;
+  return { inf: Infinity, "-inf": -Infinity }[value] ?? NaN;
+}
+
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.filter((child) => child !== null));
+  return element;
+}
+
+/** An HTML element; children that are strings become text, never markup. */
+function html(tag, attributes = {}, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+function svg(tag, attributes = {}, ...children) {
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+}
+
+function options(select, entries, chosen) {
+  select.replaceChildren(...entries.map(([value, text]) => html("option", { value }, text)));
+  const values = entries.map(([value]) => String(value));
+  select.value = values.includes(String(chosen)) ? String(chosen) : values[0] ?? "";
+}
+
+// ---- numbers in words ---------------------------------------------------------------------------------
+
+const superscript = (n) => String(n).replace(/[-\d]/g, (c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c]));
+
+/** Three digits times a power of ten. */
+function scientific(value, digits = 2) {
+  if (value === 0) return "0";
+  const [mantissa, exponent] = value.toExponential(digits).split("e");
+  return `${mantissa.replace("-", "−")} × 10${superscript(Number(exponent))}`;
+}
+
+/** A number of evaluations. */
+function count(value) {
+  if (Number.isNaN(value)) return "–";
+  if (!Number.isFinite(value)) return "∞";
+  return Math.abs(value) < 1e7 ? value.toLocaleString("en-US", { maximumFractionDigits: 0 }) : scientific(value);
+}
+
+function shortNumber(value) {
+  if (Number.isNaN(value)) return "–";
+  if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e7)) return scientific(value);
+  const text = size >= 100 ? value.toLocaleString("en-US", { maximumFractionDigits: 0 }) : String(Number(value.toPrecision(3)));
+  return text.replace("-", "−");
+}
+
+function seconds(value) {
+  if (!Number.isFinite(value)) return "–";
+  if (value < 120) return `${value.toPrecision(3)} s`;
+  return value < 7200 ? `${(value / 60).toFixed(1)} min` : `${(value / 3600).toFixed(1)} h`;
+}
+
+const signed = (value, digits) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
+const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
+
+/** A KLD, and whether it is below the noise floor of the reference, where it is but a bound. */
+function kldWords(kld, floor) {
+  if (Number.isNaN(kld)) return "no score";
+  return kld < floor ? `≤ ${scientific(floor)} (noise floor)` : Number.isFinite(kld) ? scientific(kld) : "∞";
+}
+
+// ---- colours ------------------------------------------------------------------------------------------
+
+const METHODS = [...new Set(data.groups.map((group) => group.method))].sort();
+const OTHERS = METHODS.filter((name) => name !== "md");
+
+/** Class of a method's colour: plain dynamics in the colour of text, the others in those of Okabe and Ito. */
+const colourClass = (method) => (method === "md" ? "m0" : `m${1 + (OTHERS.indexOf(method) % 7)}`);
+
+const PRESETS = [...new Set(data.groups.map((group) => group.preset))].sort((a, b) =>
+  (b === "default") - (a === "default") || a.localeCompare(b, "en"));
+const dash = (preset) => [null, "7 3", "2 3", "9 3 2 3"][PRESETS.indexOf(preset) % 4];
+
+function paletteOf(hex) {
+  return Array.from({ length: 256 }, (_, i) => [0, 2, 4].map((k) => parseInt(hex.slice(6 * i + k, 6 * i + k + 2), 16)));
+}
+
+// ---- systems and groups -------------------------------------------------------------------------------
+
+const systemLabel = (system) => `${system.name} (version ${system.version})`;
+const systemOf = (item) => data.systems.findIndex((s) => s.name === item.system && s.version === item.version);
+const floorOf = (run) => number((run.record.reference ?? {}).noise_floor ?? 0) || 0;
+data.groups.forEach((group) => { group.shown = true; group.where = systemOf(group); });
+
+// ---- tooltip ------------------------------------------------------------------------------------------
+
+function showTip(x, y, lines) {
+  const tip = byId("tip");
+  tip.replaceChildren(...lines.map((line, i) => html(i === 0 ? "strong" : "div", {}, line)));
+  tip.hidden = false;
+  const { width, height } = tip.getBoundingClientRect();
+  const left = x + 16 + width > innerWidth ? x - 16 - width : x + 16;
+  tip.style.left = `${Math.max(4, Math.min(left, innerWidth - width - 4))}px`;
+  tip.style.top = `${y + 16 + height > innerHeight ? Math.max(4, y - 16 - height) : y + 16}px`;
+}
+
+function hideTip() {
+  byId("tip").hidden = true;
+}

@@ -1,0 +1,140 @@
+// Convergence: forward KLD against evaluations, one chart a system.
+
+data.runs.forEach((run) => {
+  run.evaluations = run.curve.evaluations.map(number);
+  run.kld = run.curve.forward_kld.map(number);
+});
+
+function drawLegend() {
+  const visible = shownSystems();
+  const names = new Map();
+  data.groups.filter((g) => visible.includes(g.where)).forEach((g) => names.set(`${g.method} ${g.preset}`, g));
+  byId("legend").replaceChildren(...[...names.values()].map((group) => {
+    const line = svg("line", { x1: 1, x2: 29, y1: 6, y2: 6, stroke: "currentColor", "stroke-width": 2.5, "stroke-dasharray": dash(group.preset) });
+    const key = svg("svg", { width: 30, height: 12, class: colourClass(group.method), "aria-hidden": "true" }, line);
+    const label = group.preset === "default" ? group.method : `${group.method}, ${group.preset}`;
+    const button = html("button", { type: "button", "aria-pressed": String(group.shown) }, key, label);
+    button.addEventListener("click", () => {
+      const shown = !group.shown;
+      data.groups.filter((g) => g.method === group.method && g.preset === group.preset).forEach((g) => { g.shown = shown; });
+      button.setAttribute("aria-pressed", String(shown));
+      drawCharts();
+    });
+    return button;
+  }));
+}
+
+/** Range of what is drawn; on a logarithmic axis of what is positive, with some room. */
+function extent(values, log) {
+  const usable = values.filter((v) => Number.isFinite(v) && (!log || v > 0));
+  if (usable.length === 0) return log ? [1e-3, 1] : [0, 1];
+  const low = usable.reduce((a, b) => Math.min(a, b));
+  const high = usable.reduce((a, b) => Math.max(a, b));
+  if (log) return [low / 1.4, high * 1.4];
+  return [Math.min(0, low), high > low || high > 0 ? high * 1.04 : low + 1];
+}
+
+function drawBand(group, x, y, low) {
+  const kind = byId("band").value;
+  const [below, above] = kind === "se" ? [group.median.se_low, group.median.se_high] : [group.median.lowest, group.median.highest];
+  const xs = group.median.evaluations;
+  const there = pathOf(xs, above, x, y);
+  const back = pathOf([...xs].reverse(), [...below].reverse().map((v) => Math.max(v, low)), x, y);
+  return svg("path", { class: "band", fill: "currentColor", d: `${there}L${back.slice(1)}Z` });
+}
+
+function drawGroup(group, x, y, low) {
+  const parts = svg("g", { class: colourClass(group.method), "data-group": `${group.method} ${group.preset}` });
+  if (group.median && byId("band").value !== "none") parts.append(drawBand(group, x, y, low));
+  if (group.median) {
+    parts.append(svg("path", { class: "median", stroke: "currentColor", "stroke-dasharray": dash(group.preset), d: pathOf(group.median.evaluations, group.median.median, x, y) }));
+  }
+  for (const index of group.runs) {
+    if (group.median && !byId("seeds").checked) continue;
+    const run = data.runs[index];
+    parts.append(svg("path", { class: group.median ? "seed" : "median", stroke: "currentColor", "stroke-dasharray": dash(group.preset), d: pathOf(run.evaluations, run.kld, x, y) }));
+  }
+  return parts;
+}
+
+function drawChart(where, host) {
+  const [logX, logY] = [byId("log-x").checked, byId("log-y").checked];
+  const groups = data.groups.filter((g) => g.where === where && g.shown);
+  const runs = groups.flatMap((g) => g.runs.map((i) => data.runs[i]));
+  const floor = Math.max(0, ...data.groups.filter((g) => g.where === where).flatMap((g) => g.runs.map((i) => floorOf(data.runs[i]))));
+  const width = Math.max(300, host.clientWidth);
+  const height = Math.min(440, Math.max(280, 0.62 * width));
+  const box = { left: 74, top: 12, right: width - 14, bottom: height - 44 };
+  const [x0, x1] = extent(runs.flatMap((r) => r.evaluations), logX);
+  const [y0, y1] = extent([...runs.flatMap((r) => r.kld), floor || NaN], logY);
+  const [x, y] = [makeScale(logX, x0, x1, box.left, box.right), makeScale(logY, y0, y1, box.bottom, box.top)];
+  const image = svg("svg", {
+    width, height, viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "img",
+    "aria-label": `Forward KLD against evaluations on ${data.systems[where].name}`,
+  }, drawAxes(box, x, y, "energy evaluations", "forward KLD (nats)"));
+  if (floor > 0) {
+    image.append(svg("line", { class: "floor", x1: box.left, x2: box.right, y1: y(floor), y2: y(floor) }));
+    image.append(svg("text", { class: "floor-label", x: box.right - 6, y: y(floor) - 5, "text-anchor": "end" }, `noise floor of the reference, ${scientific(floor, 1)}`));
+  }
+  groups.forEach((group) => image.append(drawGroup(group, x, y, y0)));
+  const words = `${data.systems[where].name}, version ${data.systems[where].version}`;
+  host.append(html("figcaption", {}, words), image);
+  pointAt(image, runs, x, y);
+}
+
+/** Hover and arrow keys: mark the nearest point of any seed and say what it is. */
+function pointAt(image, runs, x, y) {
+  const points = runs.flatMap((run, r) => run.evaluations.map((n, i) => ({ run, r, i, x: x(n), y: y(run.kld[i]) })))
+    .filter((p) => Number.isFinite(p.x) && Number.isFinite(p.y));
+  const trace = svg("path", { class: "trace", stroke: "currentColor" });
+  const dot = svg("circle", { class: "dot", r: 5, fill: "currentColor" });
+  const mark = svg("g", { visibility: "hidden" }, trace, dot);
+  image.append(mark);
+  let current = null;
+  const say = (point) => {
+    current = point;
+    const { record, evaluations, kld } = point.run;
+    mark.setAttribute("class", colourClass(record.method));
+    mark.setAttribute("visibility", "visible");
+    trace.setAttribute("d", pathOf(evaluations, kld, x, y));
+    dot.setAttribute("cx", point.x);
+    dot.setAttribute("cy", point.y);
+    const frame = image.getBoundingClientRect();
+    showTip(frame.left + point.x, frame.top + point.y, [
+      `${record.method}, preset ${record.preset}, seed ${record.seed}`,
+      `${count(evaluations[point.i])} evaluations`,
+      `forward KLD ${kldWords(kld[point.i], floorOf(point.run))}`,
+    ]);
+  };
+  const leave = () => { mark.setAttribute("visibility", "hidden"); hideTip(); };
+  image.addEventListener("pointermove", (event) => {
+    const frame = image.getBoundingClientRect();
+    const [px, py] = [event.clientX - frame.left, event.clientY - frame.top];
+    const distance = (p) => (p.x - px) ** 2 + (p.y - py) ** 2;
+    if (points.length) say(points.reduce((a, b) => (distance(b) < distance(a) ? b : a)));
+  });
+  image.addEventListener("pointerleave", leave);
+  image.addEventListener("blur", leave);
+  image.addEventListener("keydown", (event) => {
+    const along = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    const across = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+    if (points.length === 0 || (!along && !across)) return;
+    event.preventDefault();
+    if (current === null) return say(points[0]);
+    if (along) {
+      const same = points.filter((p) => p.run === current.run);
+      return say(same[Math.max(0, Math.min(same.length - 1, same.indexOf(current) + along))]);
+    }
+    const other = runs[(current.r + across + runs.length) % runs.length];
+    const near = points.filter((p) => p.run === other);
+    if (near.length) say(near.reduce((a, b) => (Math.abs(b.x - current.x) < Math.abs(a.x - current.x) ? b : a)));
+    return undefined;
+  });
+}
+
+function drawCharts() {
+  hideTip();
+  const hosts = shownSystems().map(() => html("figure", { class: "chart" }));
+  byId("charts").replaceChildren(...hosts); // all in place before the first is measured
+  shownSystems().forEach((where, i) => drawChart(where, hosts[i]));
+}

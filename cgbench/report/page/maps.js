@@ -1,0 +1,143 @@
+// PMFs side by side: which two are chosen, their values, and their errors against the reference.
+
+const REFERENCE = "reference";
+const RANGES = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5];
+const LIKELY = 10; // kT; nine tenths of the bins below fit on the automatic error scale
+const maps = { system: 0, sides: [{}, {}] };
+
+/** Free energies in kT, last axis fastest; infinite beyond what is stored. */
+function decodePmf(coded) {
+  if (!coded) return null;
+  if (!coded.decoded) {
+    const bytes = Uint8Array.from(atob(coded.values), (c) => c.charCodeAt(0));
+    coded.decoded = coded.type === "float32"
+      ? Float64Array.from(new Float32Array(bytes.buffer))
+      : Float64Array.from(new Uint16Array(bytes.buffer), (v) => (v === 65535 ? Infinity : v * coded.step));
+  }
+  return coded.decoded;
+}
+
+/**
+ * Estimate minus reference in kT, shifted so that its mean over the reference's probability is zero; NaN where the
+ * reference lies above the cut or the estimate is not stored.
+ */
+function errorOf(estimate, reference) {
+  let [weight, shift, square] = [0, 0, 0];
+  const known = (i) => Number.isFinite(estimate[i]) && Number.isFinite(reference[i]);
+  reference.forEach((f, i) => {
+    if (known(i)) {
+      weight += Math.exp(-f);
+      shift += Math.exp(-f) * (estimate[i] - f);
+    }
+  });
+  shift /= weight;
+  const values = reference.map((f, i) => (known(i) ? estimate[i] - f - shift : NaN));
+  reference.forEach((f, i) => { if (known(i)) square += Math.exp(-f) * values[i] ** 2; });
+  const likely = values.filter((v, i) => reference[i] < LIKELY && !Number.isNaN(v)).map(Math.abs).sort();
+  return {
+    values: values.map((v, i) => (reference[i] < data.cut ? v : NaN)),
+    rms: Math.sqrt(square / weight),
+    typical: likely[Math.floor(0.9 * likely.length)] ?? 0,
+  };
+}
+
+const groupsOf = (where) => data.groups.filter((group) => group.where === where);
+
+/** The best-ranked method to the left, plain dynamics (or the runner-up) to the right. */
+function startSides() {
+  const ranked = ROWS.filter((row) => systemOf(row) === maps.system);
+  const best = ranked.find((row) => row.method !== "md") ?? ranked[0];
+  const second = ranked.find((row) => row.method === "md" && row !== best) ?? ranked.find((row) => row !== best) ?? best;
+  maps.sides = [best, second].map((row) => ({ method: row.method, preset: row.preset, run: null }));
+}
+
+/** Make a side's choice one that exists: a preset of the method, a seed of the preset. */
+function settle(side) {
+  const groups = groupsOf(maps.system);
+  if (side.method === REFERENCE) return { runs: [], presets: [] };
+  const presets = groups.filter((g) => g.method === side.method).map((g) => g.preset);
+  if (!presets.includes(side.preset)) side.preset = presets[0];
+  const { runs } = groups.find((g) => g.method === side.method && g.preset === side.preset);
+  if (!runs.includes(side.run)) [side.run] = runs;
+  return { runs, presets };
+}
+
+function drawMaps() {
+  hideTip();
+  const system = data.systems[maps.system];
+  const reference = system.reference ? decodePmf(system.reference.pmf) : null;
+  const sides = maps.sides.map((side) => sideContent(side, system, reference));
+  const widest = Math.max(0, ...sides.map((side) => (side.error ? side.error.typical : 0)));
+  const chosen = byId("error-range").value;
+  const range = chosen === "auto" ? RANGES.find((r) => r >= widest) ?? RANGES.at(-1) : Number(chosen);
+  const linked = { panels: [], sides, reference, system };
+  byId("sides").replaceChildren(...sides.map((side, k) => {
+    const host = html("div", { class: "side" }, sideControls(maps.sides[k], k));
+    host.append(html("div", {}, ...side.notes.map((note) => html("p", { class: "note" }, note))));
+    if (side.pmf) pmfPanels(host, side, system, reference, range, linked);
+    return host;
+  }));
+  describeMaps(system);
+}
+
+function describeMaps(system) {
+  const stored = system.axes && system.axes.length > 1 ? ` Values are stored up to ${data.stored_to} kT.` : "";
+  byId("maps-words").textContent =
+    `PMF in kT with minimum 0; colours and axes end at ${data.cut} kT. Error: estimate minus reference, aligned at equal mean ` +
+    `over the reference's probability p, shown where the reference is below ${data.cut} kT; its root mean square (RMS) is weighted by p.` +
+    `${stored} Point at a map, or focus it and use the arrow keys.` +
+    (system.reference ? ` Reference of ${system.name}: ${system.reference.source}.` : "");
+}
+
+/** What one side shows: label, PMF, error, and what has to be said about it. */
+function sideContent(side, system, reference) {
+  settle(side);
+  if (side.method === REFERENCE) {
+    return { label: "reference", colour: "m0", pmf: reference, error: reference && errorOf(reference, reference), notes: [`Noise floor ${scientific(number(system.reference.noise_floor))}`] };
+  }
+  const run = data.runs[side.run];
+  const { record } = run;
+  const shape = (coded) => (coded ? coded.shape.join(" × ") : null);
+  const content = { label: `${record.method}, ${record.preset}, seed ${record.seed}`, colour: colourClass(record.method), pmf: decodePmf(run.pmf), error: null };
+  const fits = run.pmf && system.reference && shape(run.pmf) === shape(system.reference.pmf);
+  if (fits) content.error = errorOf(content.pmf, reference);
+  const words = [`${count(record.evaluations.total)} evaluations`, `forward KLD ${kldWords(number(record.metrics.forward_kld), floorOf(run))}`];
+  if (content.error) words.push(`RMS error ${shortNumber(content.error.rms)} kT`);
+  content.notes = [words.join(", ")];
+  if (!run.pmf) content.notes.push("This run has no pmf.npz.");
+  else if (!system.reference) content.notes.push(`No error map: ${system.problem}.`);
+  else if (!fits) content.notes.push(`No error map: the run's grid is ${shape(run.pmf)}, the reference's ${shape(system.reference.pmf)}.`);
+  if (system.reference && record.reference && record.reference.sha256 !== system.reference.sha256) {
+    content.notes.push("The run was scored against another reference than the one installed and shown here (hashes differ).");
+  }
+  return content;
+}
+
+function sideControls(side, k) {
+  const { runs, presets } = settle(side);
+  const groups = groupsOf(maps.system);
+  const name = "AB"[k];
+  const methods = [...new Set(groups.map((g) => g.method))].map((m) => [m, m]);
+  if (data.systems[maps.system].reference) methods.push([REFERENCE, "(reference)"]);
+  const [method, preset, run] = ["method", "preset", "seed"].map((what) => html("select", { id: `${what}-${k}` }));
+  options(method, methods, side.method);
+  options(preset, presets.map((p) => [p, p]), side.preset);
+  options(run, runs.map((i) => [i, String(data.runs[i].record.seed)]), side.run);
+  const change = (select, key, value) => select.addEventListener("change", () => {
+    side[key] = value(select.value);
+    drawMaps();
+    byId(select.id).focus();
+  });
+  change(method, "method", String);
+  change(preset, "preset", String);
+  change(run, "run", Number);
+  const label = (words, select) => html("label", { hidden: select.options.length === 0 }, `${words} `, select);
+  return html("div", { class: "controls" }, label(`${name}: method`, method), label("preset", preset), label("seed", run));
+}
+
+function startMaps(where) {
+  maps.system = where;
+  byId("map-system").value = String(where);
+  startSides();
+  drawMaps();
+}

@@ -1,0 +1,85 @@
+// Provenance: one foldable entry a run.
+
+/** A table of two or more columns with a heading; null where there is nothing to say. */
+function facts(title, rows, heads = null) {
+  const kept = rows.filter((row) => row[1] !== null && row[1] !== undefined && row[1] !== "");
+  if (kept.length === 0) return null;
+  const cells = (row) => row.map((cell, i) => html(i === 0 ? "th" : "td", i === 0 ? { scope: "row" } : {}, String(cell)));
+  const head = heads ? html("thead", {}, html("tr", {}, ...heads.map((h) => html("th", { scope: "col" }, h)))) : null;
+  return html("table", { class: "facts" }, html("caption", {}, title), head, html("tbody", {}, ...kept.map((row) => html("tr", {}, ...cells(row)))));
+}
+
+function nested(title, value) {
+  if (value === null || value === undefined || Object.keys(value).length === 0) return null;
+  return html("details", { class: "raw" }, html("summary", {}, title), html("pre", { tabindex: 0 }, JSON.stringify(value, null, 2)));
+}
+
+function warningsOf(record) {
+  const found = (record.diagnostics ?? {}).warnings ?? [];
+  return (Array.isArray(found) ? found : [found]).map((w) => (typeof w === "string" ? w : JSON.stringify(w)));
+}
+
+function commitOf(record) {
+  const git = record.provenance.git;
+  return git && git.commit ? `${git.commit}${git.dirty ? " (with uncommitted changes)" : ""}` : null;
+}
+
+function runBody(run) {
+  const { record } = run;
+  const { provenance, evaluations, metrics } = record;
+  const phases = [...new Set([...Object.keys(evaluations.by_phase), ...Object.keys(record.seconds)])];
+  const time = (phase, kind) => (record.seconds[phase] ? seconds(number(record.seconds[phase][kind])) : "–");
+  const perPhase = phases.map((p) => [p, count(evaluations.by_phase[p] ?? 0), time(p, "wall"), time(p, "cpu")]);
+  const total = (kind) => seconds(Object.values(record.seconds).reduce((sum, spent) => sum + number(spent[kind]), 0));
+  perPhase.push(["all", count(evaluations.total), total("wall"), total("cpu")]);
+  const entries = Object.entries(metrics).map(([name, value]) => [name, value === null ? NaN : number(value)]);
+  const basins = entries.filter(([name]) => name.startsWith("delta_f_error/"))
+    .map(([name, value]) => [name.slice("delta_f_error/".length), Number.isFinite(value) ? `${signed(value, 3)} kT` : shortNumber(value)]);
+  const scores = entries.filter(([name]) => !name.startsWith("delta_f_error/")).map(([name, value]) => [name.replaceAll("_", " "), shortNumber(value)]);
+  const warnings = warningsOf(record);
+  const packages = Object.entries(provenance.packages ?? {});
+  const reference = record.reference ?? {};
+  return html("div", { class: "body" },
+    warnings.length ? html("ul", { class: "warnings" }, ...warnings.map((w) => html("li", {}, w))) : null,
+    facts("Evaluations and time by phase", perPhase, ["phase", "evaluations", "wall", "CPU"]),
+    facts("Free energy of basins, estimate minus reference", basins),
+    facts("Scores", scores),
+    facts("Run", [
+      ["status", record.status], ["reason", record.reason], ["engine", record.engine], ["device", record.device],
+      ["threads", record.threads], ["budget", record.budget === null ? "none" : count(record.budget)],
+      ["evaluations, publication's convention", count(evaluations.publication_convention)],
+      ["energies not finite", record.nonfinite_energies], ["configuration", record.config_hash.slice(0, 12)],
+    ]),
+    facts("Machine", [["processor", provenance.cpu], ["cores", provenance.cores], ["accelerator", provenance.accelerator], ["platform", provenance.platform]]),
+    facts("Software", [["commit", commitOf(record)], ["cgbench", provenance.cgbench], ["Python", provenance.python], ...packages]),
+    facts("Reference", [["source", reference.source], ["noise floor", reference.noise_floor === undefined ? null : shortNumber(number(reference.noise_floor))], ["SHA-256", reference.sha256]]),
+    facts("Density", Object.entries(record.density ?? {}).map(([k, v]) => [k.replaceAll("_", " "), typeof v === "number" ? shortNumber(v) : v])),
+    nested("Configuration", record.config),
+    nested("Diagnostics", record.diagnostics));
+}
+
+function runEntry(run) {
+  const { record } = run;
+  const warnings = warningsOf(record).length;
+  const words = [
+    record.status === "finished" ? "finished" : `${record.status}`, `${count(record.evaluations.total)} evaluations`,
+    `KLD ${kldWords(number(record.metrics.forward_kld), floorOf(run))}`,
+  ];
+  if (warnings) words.push(plural(warnings, "warning"));
+  const entry = html("details", { class: "run" }, html("summary", {},
+    html("span", { class: `swatch ${colourClass(record.method)}` }),
+    html("b", {}, `${record.system} / ${record.method} / ${record.preset} / seed ${record.seed}`), ` ${words.join(", ")}`));
+  entry.addEventListener("toggle", () => {
+    if (entry.open && entry.children.length === 1) entry.append(runBody(run));
+  });
+  return entry;
+}
+
+function drawRuns() {
+  const visible = shownSystems();
+  const wanted = byId("run-filter").value.trim().toLowerCase();
+  const text = ({ record: r }) => `${r.system} / ${r.method} / ${r.preset} / seed ${r.seed} ${commitOf(r) ?? ""}`.toLowerCase();
+  const order = data.groups.filter((g) => visible.includes(g.where)).flatMap((g) => g.runs.map((i) => data.runs[i]));
+  const entries = order.filter((run) => text(run).includes(wanted)).map(runEntry);
+  byId("run-list").replaceChildren(...(entries.length ? entries : [html("p", {}, "No run matches.")]));
+}
