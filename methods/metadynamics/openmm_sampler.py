@@ -27,9 +27,9 @@ ENERGY = unit.kilojoules_per_mole
 class OpenMMSampler:
     """Walkers one after the other in one OpenMM simulation, with the bias tabulated by ``app.Metadynamics``.
 
-    OpenMM does not save all of its random generators in a checkpoint, and the CPU platform shares one between
-    simulations. So every stretch between two estimates is a new simulation with a seed of its own, which
-    goes on from exact positions and velocities: it depends on nothing but `state_dict` and the stream.
+    Every stretch between two estimates is a new simulation with a seed of its own, which goes on from exact
+    positions and velocities. So it depends on nothing but `state_dict` and the stream, and no checkpoint of OpenMM's
+    has to hold the state of its random generators.
 
     Parameters
     ----------
