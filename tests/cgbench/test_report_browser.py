@@ -180,7 +180,7 @@ def test_switching_methods_changes_the_maps(opened) -> None:
     after = [pixels(opened, kind, side) for kind in ("pmf", "error") for side in (0, 1)]
     assert [np.array_equal(a, b) for a, b in zip(before, after, strict=True)] == [False, True, False, True]
     assert "umbrella" in opened.find_element("css selector", "#sides figcaption").text
-    choose(opened, "method-1", "reference")
+    choose(opened, "method-1", "(reference)")
     assert (pixels(opened, "pmf", 1) != after[1]).any()
     assert len(np.unique(pixels(opened, "error", 1).reshape(-1, 4), axis=0)) == 2  # no error, and beyond the cut
 
@@ -281,12 +281,14 @@ def test_a_hostile_record_is_shown_as_text(browser, tmp_path, write_run) -> None
 
 
 def test_without_the_system_the_page_still_works(browser, tmp_path, write_run) -> None:
-    write_run(tmp_path, "maze", "md", np.exp(-np.random.default_rng(3).uniform(0.0, 9.0, (60, 50))))
+    p = np.exp(-np.random.default_rng(3).uniform(0.0, 9.0, (60, 50)))
+    write_run(tmp_path, "maze", "md", p, curve=[(500, 0.1)])
     (write_run(tmp_path, "maze", "torn", np.ones((60, 50))) / "pmf.npz").unlink()
     path = tmp_path / "report.html"
     path.write_text(report([tmp_path])[0], encoding="utf-8")
     load(browser, path)
     assert browser.get_log("browser") == []
+    assert len(browser.find_elements("css selector", "#charts g.m0 > circle:not(.dot)")) == 1  # a curve of one point
     sides = browser.find_element("id", "sides").text
     assert "No error map: unknown system 'maze'" in sides and "This run has no pmf.npz." in sides
     assert len(browser.find_elements("css selector", ".panel[data-kind=pmf]")) == 1

@@ -39,25 +39,29 @@ function linearTicks(low, high, wanted) {
   return ticks;
 }
 
+const segment = (name, x1, y1, x2, y2) => svg("line", { class: name, x1, y1, x2, y2 });
+const words = (x, y, anchor, text, name = null) => svg("text", { class: name, x, y, "text-anchor": anchor }, text);
+const upright = (x, y, text) => svg("text", { "text-anchor": "middle", transform: `translate(${x} ${y}) rotate(-90)` }, text);
+const frameOf = (box) => ({ x: box.left, y: box.top, width: box.right - box.left, height: box.bottom - box.top });
+
 /** Frame, grid lines, ticks and labels of a plot with the corners (left, top) and (right, bottom). */
 function drawAxes(box, x, y, xLabel, yLabel, grid = true) {
   const parts = svg("g", { class: "axes" });
   for (const { value, label } of x.ticks) {
     const at = x(value);
-    if (grid && label) parts.append(svg("line", { class: "grid", x1: at, x2: at, y1: box.top, y2: box.bottom }));
-    parts.append(svg("line", { class: "tick", x1: at, x2: at, y1: box.bottom, y2: box.bottom + (label ? 5 : 3) }));
-    parts.append(svg("text", { class: "x-tick", x: at, y: box.bottom + 18, "text-anchor": "middle" }, label));
+    if (grid && label) parts.append(segment("grid", at, box.top, at, box.bottom));
+    parts.append(segment("tick", at, box.bottom, at, box.bottom + (label ? 5 : 3)));
+    parts.append(words(at, box.bottom + 18, "middle", label, "x-tick"));
   }
   for (const { value, label } of y.ticks) {
     const at = y(value);
-    if (grid && label) parts.append(svg("line", { class: "grid", x1: box.left, x2: box.right, y1: at, y2: at }));
-    parts.append(svg("line", { class: "tick", x1: box.left - (label ? 5 : 3), x2: box.left, y1: at, y2: at }));
-    parts.append(svg("text", { class: "y-tick", x: box.left - 8, y: at + 4, "text-anchor": "end" }, label));
+    if (grid && label) parts.append(segment("grid", box.left, at, box.right, at));
+    parts.append(segment("tick", box.left - (label ? 5 : 3), at, box.left, at));
+    parts.append(words(box.left - 8, at + 4, "end", label, "y-tick"));
   }
-  parts.append(svg("rect", { class: "frame", x: box.left, y: box.top, width: box.right - box.left, height: box.bottom - box.top }));
-  const [middle, centre] = [(box.left + box.right) / 2, (box.top + box.bottom) / 2];
-  parts.append(svg("text", { x: middle, y: box.bottom + 36, "text-anchor": "middle" }, xLabel));
-  parts.append(svg("text", { x: 0, y: 0, "text-anchor": "middle", transform: `translate(13 ${centre}) rotate(-90)` }, yLabel));
+  parts.append(svg("rect", { class: "frame", ...frameOf(box) }));
+  parts.append(words((box.left + box.right) / 2, box.bottom + 36, "middle", xLabel));
+  parts.append(upright(13, (box.top + box.bottom) / 2, yLabel));
   return parts;
 }
 

@@ -1,7 +1,7 @@
 // The leaderboard: a table that sorts by any column, misses last.
 
 const KNOWN = {
-  system: { label: "System", show: (row) => (versionsOf(row.system) > 1 ? `${row.system}, version ${row.version}` : row.system) },
+  system: { label: "System", show: showSystem },
   method: { label: "Method" },
   preset: { label: "Preset" },
   n_seeds: { label: "Seeds" },
@@ -19,6 +19,10 @@ const NUMERIC = new Set(data.columns.filter((name) => name !== "version" &&
 const versionsOf = (name) => data.systems.filter((system) => system.name === name).length;
 const board = { key: null, direction: 1 };
 
+function showSystem({ system, version }) {
+  return versionsOf(system) > 1 ? `${system}, version ${version}` : system;
+}
+
 function showKld(row) {
   const kld = number(row.forward_kld);
   const floor = number(row.noise_floor);
@@ -29,7 +33,7 @@ function showKld(row) {
   const scaled = (value) => (value / 10 ** exponent).toFixed(2);
   const spread = Number.isFinite(error) ? ` ± ${scaled(error)}` : "";
   const sum = spread ? `(${scaled(kld)}${spread})` : scaled(kld);
-  return exponent === 0 ? sum.replace(/[()]/g, "") : `${sum} × 10${superscript(exponent)}`;
+  return exponent === 0 ? sum.replace(/[()]/g, "") : `${sum}\u00a0×\u00a010${superscript(exponent)}`;
 }
 
 const showTarget = (value) => (number(value) === Infinity ? "not reached" : count(number(value)));
@@ -43,7 +47,7 @@ function showSpeedup(row) {
 
 function showPlain(row, key) {
   const value = row[key];
-  if (NUMERIC.has(key)) return shortNumber(number(value));
+  if (NUMERIC.has(key)) return (key.startsWith("evaluations") ? count : shortNumber)(number(value));
   if (value === true || value === false) return value ? "yes" : "no";
   if (value === null || value === "nan") return "–";
   return typeof value === "object" ? JSON.stringify(value) : String(value);
@@ -78,7 +82,8 @@ function drawBoard() {
     const sorted = board.key === key ? (board.direction > 0 ? "ascending" : "descending") : "none";
     const button = html("button", { type: "button" }, KNOWN[key]?.label ?? key.replaceAll("_", " "));
     button.addEventListener("click", () => sortBoard(key));
-    return html("th", { scope: "col", "aria-sort": sorted, "data-key": key, class: NUMERIC.has(key) ? "number" : null }, button);
+    const kind = NUMERIC.has(key) ? "number" : null;
+    return html("th", { scope: "col", "aria-sort": sorted, "data-key": key, class: kind }, button);
   });
   const lines = rows.map((row) => html("tr", {}, ...keys.map((key) => {
     const text = (KNOWN[key]?.show ?? showPlain)(row, key);

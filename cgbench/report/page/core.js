@@ -7,12 +7,14 @@ const byId = (id) => document.getElementById(id);
 /** A number of the data; those that JSON cannot hold are strings there. */
 function number(value) {
   if (typeof value === "number") return value;
-  return { inf: Infinity, "-inf": -Infinity }[value] ?? NaN;
+  if (value === "inf") return Infinity;
+  return value === "-inf" ? -Infinity : NaN;
 }
 
 function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+    if (value === null || value === undefined || value === false) continue;
+    element.setAttribute(name, value === true ? "" : value);
   }
   element.append(...children.filter((child) => child !== null));
   return element;
@@ -41,7 +43,7 @@ const superscript = (n) => String(n).replace(/[-\d]/g, (c) => (c === "-" ? "⁻"
 function scientific(value, digits = 2) {
   if (value === 0) return "0";
   const [mantissa, exponent] = value.toExponential(digits).split("e");
-  return `${mantissa.replace("-", "−")} × 10${superscript(Number(exponent))}`;
+  return `${mantissa.replace("-", "−")}\u00a0×\u00a010${superscript(Number(exponent))}`;
 }
 
 /** A number of evaluations. */
@@ -51,13 +53,13 @@ function count(value) {
   return Math.abs(value) < 1e7 ? value.toLocaleString("en-US", { maximumFractionDigits: 0 }) : scientific(value);
 }
 
+/** A number to three digits. */
 function shortNumber(value) {
   if (Number.isNaN(value)) return "–";
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
   const size = Math.abs(value);
   if (size !== 0 && (size < 1e-3 || size >= 1e7)) return scientific(value);
-  const text = size >= 100 ? value.toLocaleString("en-US", { maximumFractionDigits: 0 }) : String(Number(value.toPrecision(3)));
-  return text.replace("-", "−");
+  return Number(value.toPrecision(3)).toLocaleString("en-US", { maximumFractionDigits: 6 }).replace("-", "−");
 }
 
 function seconds(value) {
@@ -94,6 +96,7 @@ function paletteOf(hex) {
 // ---- systems and groups -------------------------------------------------------------------------------
 
 const systemLabel = (system) => `${system.name} (version ${system.version})`;
+const groupsOf = (where) => data.groups.filter((group) => group.where === where);
 const systemOf = (item) => data.systems.findIndex((s) => s.name === item.system && s.version === item.version);
 const floorOf = (run) => number((run.record.reference ?? {}).noise_floor ?? 0) || 0;
 data.groups.forEach((group) => { group.shown = true; group.where = systemOf(group); });

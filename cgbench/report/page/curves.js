@@ -8,15 +8,15 @@ data.runs.forEach((run) => {
 function drawLegend() {
   const visible = shownSystems();
   const names = new Map();
-  data.groups.filter((g) => visible.includes(g.where)).forEach((g) => names.set(`${g.method} ${g.preset}`, g));
+  data.groups.filter((g) => visible.includes(g.where)).forEach((g) => names.set(JSON.stringify([g.method, g.preset]), g));
   byId("legend").replaceChildren(...[...names.values()].map((group) => {
-    const line = svg("line", { x1: 1, x2: 29, y1: 6, y2: 6, stroke: "currentColor", "stroke-width": 2.5, "stroke-dasharray": dash(group.preset) });
+    const line = svg("path", { class: "median", stroke: "currentColor", "stroke-dasharray": dash(group.preset), d: "M1 6H29" });
     const key = svg("svg", { width: 30, height: 12, class: colourClass(group.method), "aria-hidden": "true" }, line);
     const label = group.preset === "default" ? group.method : `${group.method}, ${group.preset}`;
     const button = html("button", { type: "button", "aria-pressed": String(group.shown) }, key, label);
     button.addEventListener("click", () => {
       const shown = !group.shown;
-      data.groups.filter((g) => g.method === group.method && g.preset === group.preset).forEach((g) => { g.shown = shown; });
+      for (const g of data.groups) if (g.method === group.method && g.preset === group.preset) g.shown = shown;
       button.setAttribute("aria-pressed", String(shown));
       drawCharts();
     });
@@ -36,32 +36,35 @@ function extent(values, log) {
 
 function drawBand(group, x, y, low) {
   const kind = byId("band").value;
-  const [below, above] = kind === "se" ? [group.median.se_low, group.median.se_high] : [group.median.lowest, group.median.highest];
-  const xs = group.median.evaluations;
+  const { evaluations: xs, lowest, highest, se_low: seLow, se_high: seHigh } = group.median;
+  const [below, above] = kind === "se" ? [seLow, seHigh] : [lowest, highest];
   const there = pathOf(xs, above, x, y);
   const back = pathOf([...xs].reverse(), [...below].reverse().map((v) => Math.max(v, low)), x, y);
-  return svg("path", { class: "band", fill: "currentColor", d: `${there}L${back.slice(1)}Z` });
+  return svg("path", { class: "band", fill: "currentColor", stroke: "currentColor", d: `${there}L${back.slice(1)}Z` });
 }
 
 function drawGroup(group, x, y, low) {
-  const parts = svg("g", { class: colourClass(group.method), "data-group": `${group.method} ${group.preset}` });
+  const parts = svg("g", { class: colourClass(group.method) });
+  const style = { stroke: "currentColor", "stroke-dasharray": dash(group.preset) };
+  const line = (name, xs, ys) => {
+    parts.append(svg("path", { class: name, ...style, d: pathOf(xs, ys, x, y) }));
+    const end = { cx: x(xs.at(-1)), cy: y(ys.at(-1)), r: name === "seed" ? 1.5 : 3, fill: "currentColor" };
+    if (Number.isFinite(end.cx) && Number.isFinite(end.cy)) parts.append(svg("circle", end)); // shows a curve of one point
+  };
   if (group.median && byId("band").value !== "none") parts.append(drawBand(group, x, y, low));
-  if (group.median) {
-    parts.append(svg("path", { class: "median", stroke: "currentColor", "stroke-dasharray": dash(group.preset), d: pathOf(group.median.evaluations, group.median.median, x, y) }));
+  for (const run of group.runs.map((i) => data.runs[i])) {
+    if (!group.median || byId("seeds").checked) line(group.median ? "seed" : "median", run.evaluations, run.kld);
   }
-  for (const index of group.runs) {
-    if (group.median && !byId("seeds").checked) continue;
-    const run = data.runs[index];
-    parts.append(svg("path", { class: group.median ? "seed" : "median", stroke: "currentColor", "stroke-dasharray": dash(group.preset), d: pathOf(run.evaluations, run.kld, x, y) }));
-  }
+  if (group.median) line("median", group.median.evaluations, group.median.median);
   return parts;
 }
 
 function drawChart(where, host) {
   const [logX, logY] = [byId("log-x").checked, byId("log-y").checked];
-  const groups = data.groups.filter((g) => g.where === where && g.shown);
-  const runs = groups.flatMap((g) => g.runs.map((i) => data.runs[i]));
-  const floor = Math.max(0, ...data.groups.filter((g) => g.where === where).flatMap((g) => g.runs.map((i) => floorOf(data.runs[i]))));
+  const runsOf = (some) => some.flatMap((g) => g.runs.map((i) => data.runs[i]));
+  const groups = groupsOf(where).filter((g) => g.shown);
+  const runs = runsOf(groups);
+  const floor = Math.max(0, ...runsOf(groupsOf(where)).map(floorOf));
   const width = Math.max(300, host.clientWidth);
   const height = Math.min(440, Math.max(280, 0.62 * width));
   const box = { left: 74, top: 12, right: width - 14, bottom: height - 44 };
@@ -73,12 +76,12 @@ function drawChart(where, host) {
     "aria-label": `Forward KLD against evaluations on ${data.systems[where].name}`,
   }, drawAxes(box, x, y, "energy evaluations", "forward KLD (nats)"));
   if (floor > 0) {
-    image.append(svg("line", { class: "floor", x1: box.left, x2: box.right, y1: y(floor), y2: y(floor) }));
-    image.append(svg("text", { class: "floor-label", x: box.right - 6, y: y(floor) - 5, "text-anchor": "end" }, `noise floor of the reference, ${scientific(floor, 1)}`));
+    image.append(segment("floor", box.left, y(floor), box.right, y(floor)));
+    const label = `noise floor of the reference, ${scientific(floor, 1)}`;
+    image.append(words(box.right - 6, y(floor) - 5, "end", label, "floor-label"));
   }
   groups.forEach((group) => image.append(drawGroup(group, x, y, y0)));
-  const words = `${data.systems[where].name}, version ${data.systems[where].version}`;
-  host.append(html("figcaption", {}, words), image);
+  host.append(html("figcaption", {}, systemLabel(data.systems[where])), image);
   pointAt(image, runs, x, y);
 }
 
@@ -90,6 +93,7 @@ function pointAt(image, runs, x, y) {
   const dot = svg("circle", { class: "dot", r: 5, fill: "currentColor" });
   const mark = svg("g", { visibility: "hidden" }, trace, dot);
   image.append(mark);
+  const scale = (frame) => frame.width / image.viewBox.baseVal.width;
   let current = null;
   const say = (point) => {
     current = point;
@@ -100,7 +104,7 @@ function pointAt(image, runs, x, y) {
     dot.setAttribute("cx", point.x);
     dot.setAttribute("cy", point.y);
     const frame = image.getBoundingClientRect();
-    showTip(frame.left + point.x, frame.top + point.y, [
+    showTip(frame.left + point.x * scale(frame), frame.top + point.y * scale(frame), [
       `${record.method}, preset ${record.preset}, seed ${record.seed}`,
       `${count(evaluations[point.i])} evaluations`,
       `forward KLD ${kldWords(kld[point.i], floorOf(point.run))}`,
@@ -109,7 +113,7 @@ function pointAt(image, runs, x, y) {
   const leave = () => { mark.setAttribute("visibility", "hidden"); hideTip(); };
   image.addEventListener("pointermove", (event) => {
     const frame = image.getBoundingClientRect();
-    const [px, py] = [event.clientX - frame.left, event.clientY - frame.top];
+    const [px, py] = [(event.clientX - frame.left) / scale(frame), (event.clientY - frame.top) / scale(frame)];
     const distance = (p) => (p.x - px) ** 2 + (p.y - py) ** 2;
     if (points.length) say(points.reduce((a, b) => (distance(b) < distance(a) ? b : a)));
   });

@@ -17,8 +17,8 @@ function start() {
   options(byId("system"), [["all", "all systems"], ...choices], "all");
   options(byId("map-system"), choices, "0");
   options(byId("error-range"), [["auto", "automatic"], ...RANGES.map((r) => [String(r), `± ${r} kT`])], "auto");
-  byId("summary").textContent =
-    `${plural(data.runs.length, "run")} of ${plural(METHODS.length, "method")} on ${plural(data.systems.length, "system")}, from their records alone.`;
+  const sizes = [plural(data.runs.length, "run"), plural(METHODS.length, "method"), plural(data.systems.length, "system")];
+  byId("summary").textContent = `${sizes[0]} of ${sizes[1]} on ${sizes[2]}, from their records alone.`;
   byId("system").addEventListener("change", () => {
     drawAll();
     if (byId("system").value !== "all") startMaps(Number(byId("system").value));

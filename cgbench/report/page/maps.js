@@ -1,6 +1,6 @@
 // PMFs side by side: which two are chosen, their values, and their errors against the reference.
 
-const REFERENCE = "reference";
+const REFERENCE = "(reference)";
 const RANGES = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5];
 const LIKELY = 10; // kT; nine tenths of the bins below fit on the automatic error scale
 const maps = { system: 0, sides: [{}, {}] };
@@ -41,13 +41,12 @@ function errorOf(estimate, reference) {
   };
 }
 
-const groupsOf = (where) => data.groups.filter((group) => group.where === where);
-
 /** The best-ranked method to the left, plain dynamics (or the runner-up) to the right. */
 function startSides() {
   const ranked = ROWS.filter((row) => systemOf(row) === maps.system);
   const best = ranked.find((row) => row.method !== "md") ?? ranked[0];
-  const second = ranked.find((row) => row.method === "md" && row !== best) ?? ranked.find((row) => row !== best) ?? best;
+  const others = ranked.filter((row) => row !== best);
+  const second = others.find((row) => row.method === "md") ?? others[0] ?? best;
   maps.sides = [best, second].map((row) => ({ method: row.method, preset: row.preset, run: null }));
 }
 
@@ -83,9 +82,9 @@ function drawMaps() {
 function describeMaps(system) {
   const stored = system.axes && system.axes.length > 1 ? ` Values are stored up to ${data.stored_to} kT.` : "";
   byId("maps-words").textContent =
-    `PMF in kT with minimum 0; colours and axes end at ${data.cut} kT. Error: estimate minus reference, aligned at equal mean ` +
-    `over the reference's probability p, shown where the reference is below ${data.cut} kT; its root mean square (RMS) is weighted by p.` +
-    `${stored} Point at a map, or focus it and use the arrow keys.` +
+    `PMF in kT with minimum 0; colours and axes end at ${data.cut} kT. Error: estimate minus reference, aligned at ` +
+    `equal mean over the reference's probability p, shown where the reference is below ${data.cut} kT; its root mean ` +
+    `square (RMS) is weighted by p.${stored} Point at a map, or focus it and use the arrow keys.` +
     (system.reference ? ` Reference of ${system.name}: ${system.reference.source}.` : "");
 }
 
@@ -93,22 +92,26 @@ function describeMaps(system) {
 function sideContent(side, system, reference) {
   settle(side);
   if (side.method === REFERENCE) {
-    return { label: "reference", colour: "m0", pmf: reference, error: reference && errorOf(reference, reference), notes: [`Noise floor ${scientific(number(system.reference.noise_floor))}`] };
+    const notes = [`noise floor ${scientific(number(system.reference.noise_floor))}`];
+    return { label: "reference", colour: "m0", pmf: reference, error: errorOf(reference, reference), notes };
   }
   const run = data.runs[side.run];
   const { record } = run;
   const shape = (coded) => (coded ? coded.shape.join(" × ") : null);
-  const content = { label: `${record.method}, ${record.preset}, seed ${record.seed}`, colour: colourClass(record.method), pmf: decodePmf(run.pmf), error: null };
+  const label = `${record.method}, ${record.preset}, seed ${record.seed}`;
+  const content = { label, colour: colourClass(record.method), pmf: decodePmf(run.pmf), error: null };
   const fits = run.pmf && system.reference && shape(run.pmf) === shape(system.reference.pmf);
   if (fits) content.error = errorOf(content.pmf, reference);
-  const words = [`${count(record.evaluations.total)} evaluations`, `forward KLD ${kldWords(number(record.metrics.forward_kld), floorOf(run))}`];
-  if (content.error) words.push(`RMS error ${shortNumber(content.error.rms)} kT`);
-  content.notes = [words.join(", ")];
+  const kld = kldWords(number(record.metrics.forward_kld), floorOf(run));
+  const rms = content.error ? `, RMS error ${shortNumber(content.error.rms)} kT` : "";
+  content.notes = [`${count(record.evaluations.total)} evaluations, forward KLD ${kld}${rms}`];
   if (!run.pmf) content.notes.push("This run has no pmf.npz.");
   else if (!system.reference) content.notes.push(`No error map: ${system.problem}.`);
-  else if (!fits) content.notes.push(`No error map: the run's grid is ${shape(run.pmf)}, the reference's ${shape(system.reference.pmf)}.`);
+  else if (!fits) {
+    content.notes.push(`No error map: the run's grid is ${shape(run.pmf)}, the reference's ${shape(system.reference.pmf)}.`);
+  }
   if (system.reference && record.reference && record.reference.sha256 !== system.reference.sha256) {
-    content.notes.push("The run was scored against another reference than the one installed and shown here (hashes differ).");
+    content.notes.push("The run was scored against another reference than the one shown here (their hashes differ).");
   }
   return content;
 }
@@ -118,7 +121,7 @@ function sideControls(side, k) {
   const groups = groupsOf(maps.system);
   const name = "AB"[k];
   const methods = [...new Set(groups.map((g) => g.method))].map((m) => [m, m]);
-  if (data.systems[maps.system].reference) methods.push([REFERENCE, "(reference)"]);
+  if (data.systems[maps.system].reference) methods.push([REFERENCE, REFERENCE]);
   const [method, preset, run] = ["method", "preset", "seed"].map((what) => html("select", { id: `${what}-${k}` }));
   options(method, methods, side.method);
   options(preset, presets.map((p) => [p, p]), side.preset);
@@ -131,8 +134,9 @@ function sideControls(side, k) {
   change(method, "method", String);
   change(preset, "preset", String);
   change(run, "run", Number);
-  const label = (words, select) => html("label", { hidden: select.options.length === 0 }, `${words} `, select);
-  return html("div", { class: "controls" }, label(`${name}: method`, method), label("preset", preset), label("seed", run));
+  const label = (text, select) => html("label", { hidden: select.options.length === 0 }, `${text} `, select);
+  const labels = [label(`${name}: method`, method), label("preset", preset), label("seed", run)];
+  return html("div", { class: "controls" }, ...labels);
 }
 
 function startMaps(where) {

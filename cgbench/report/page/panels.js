@@ -8,30 +8,41 @@ const DIVERGING = paletteOf(data.colours.diverging);
 
 const inDegrees = (axis) => (axis.unit === "rad" ? 180 / Math.PI : 1);
 const symbol = (axis) => ({ phi: "φ", psi: "ψ" }[axis.name] ?? axis.name);
-const axisLabel = (axis) => (axis.unit === "rad" ? `${symbol(axis)} (degrees)` : `${symbol(axis)}${axis.unit ? ` (${axis.unit})` : ""}`);
+
+function axisLabel(axis) {
+  const unit = axis.unit === "rad" ? "degrees" : axis.unit;
+  return unit ? `${symbol(axis)} (${unit})` : symbol(axis);
+}
+
+/** Where bin number `i` lies, in degrees or in the axis' unit. */
+function centreOf(axis, i) {
+  return (axis.lower + ((i + 0.5) * (axis.upper - axis.lower)) / axis.bins) * inDegrees(axis);
+}
 
 function axisScale(axis, from, to) {
   const scale = makeScale(false, axis.lower * inDegrees(axis), axis.upper * inDegrees(axis), from, to);
   if (axis.unit === "rad" && axis.upper - axis.lower > 6) {
-    scale.ticks = [-180, -90, 0, 90, 180, 270, 360].map((value) => ({ value, label: String(value).replace("-", "−") }))
-      .filter(({ value }) => value >= axis.lower * inDegrees(axis) - 1e-6 && value <= axis.upper * inDegrees(axis) + 1e-6);
+    const [low, high] = [axis.lower, axis.upper].map((v) => v * inDegrees(axis));
+    scale.ticks = [-180, -90, 0, 90, 180, 270, 360].filter((v) => v >= low - 1e-6 && v <= high + 1e-6)
+      .map((value) => ({ value, label: String(value).replace("-", "−") }));
   }
   return scale;
 }
 
 /** The two panels of a side, linked with all others. */
 function pmfPanels(host, side, system, reference, range, linked) {
-  const kinds = [{ name: "pmf", title: "PMF", values: side.pmf, low: 0, high: data.cut, palette: SEQUENTIAL, label: "PMF (kT)" }];
-  if (side.error) {
-    kinds.push({ name: "error", title: "Error", values: side.error.values, low: -range, high: range, palette: DIVERGING, label: "estimate − reference (kT)" });
-  }
+  const pmf = { name: "pmf", title: "PMF", label: "PMF (kT)", values: side.pmf, low: 0, high: data.cut, palette: SEQUENTIAL };
+  const error = { name: "error", title: "Error", label: "estimate − reference (kT)", low: -range, high: range, palette: DIVERGING };
+  const kinds = side.error ? [pmf, { ...error, values: side.error.values }] : [pmf];
   for (const kind of kinds) {
-    const frame = html("div", { class: "panel", tabindex: 0, role: "img", "aria-label": `${kind.title} of ${side.label} on ${system.name}`, "data-kind": kind.name });
+    const name = `${kind.title} of ${side.label} on ${system.name}`;
+    const frame = html("div", { class: "panel", tabindex: 0, role: "img", "aria-label": name, "data-kind": kind.name });
+    const broad = system.axes.length === 1 && kind.name === "pmf" && reference ? " (broad line: reference)" : "";
     const draw = system.axes.length === 1 ? drawLines : drawMap;
     const panel = draw(frame, kind, side, system, reference);
     linked.panels.push(panel);
     linkPanel(frame, panel, linked);
-    host.append(html("figure", {}, html("figcaption", {}, `${kind.title}: ${side.label}`), frame));
+    host.append(html("figure", {}, html("figcaption", {}, `${kind.title}: ${side.label}`, broad), frame));
   }
 }
 
@@ -67,13 +78,14 @@ function drawMap(frame, kind, side, system) {
   paint(canvasAt(frame, first.bins, second.bins, BOX), (i, j) => kind.values[i * second.bins + j], kind);
   const bar = { left: BAR.left, right: BAR.right, top: BOX.top, bottom: BOX.bottom };
   paint(canvasAt(frame, 1, 256, bar), (_, j) => kind.low + ((j + 0.5) / 256) * (kind.high - kind.low), kind);
-  const image = svg("svg", { viewBox: `0 0 ${VIEW.width} ${VIEW.height}` }, drawAxes(BOX, x, y, axisLabel(first), axisLabel(second), false));
+  const axes = drawAxes(BOX, x, y, axisLabel(first), axisLabel(second), false);
+  const image = svg("svg", { viewBox: `0 0 ${VIEW.width} ${VIEW.height}` }, axes);
   const z = makeScale(false, kind.low, kind.high, BOX.bottom, BOX.top);
   z.ticks.forEach(({ value, label }) => {
-    image.append(svg("line", { class: "tick", x1: BAR.right, x2: BAR.right + 4, y1: z(value), y2: z(value) }));
-    image.append(svg("text", { x: BAR.right + 7, y: z(value) + 4 }, label));
+    image.append(segment("tick", BAR.right, z(value), BAR.right + 4, z(value)));
+    image.append(words(BAR.right + 7, z(value) + 4, "start", label));
   });
-  image.append(svg("text", { "text-anchor": "middle", transform: `translate(${VIEW.width - 4} ${(BOX.top + BOX.bottom) / 2}) rotate(-90)` }, kind.label));
+  image.append(upright(VIEW.width - 4, (BOX.top + BOX.bottom) / 2, kind.label));
   const cross = svg("rect", { class: "cross", visibility: "hidden" });
   image.append(cross);
   frame.append(image);
@@ -83,7 +95,8 @@ function drawMap(frame, kind, side, system) {
     mark: (bin) => {
       cross.setAttribute("visibility", bin ? "visible" : "hidden");
       if (!bin) return;
-      fill(cross, { x: BOX.left + bin[0] * size[0] - 2, y: BOX.bottom - (bin[1] + 1) * size[1] - 2, width: size[0] + 4, height: size[1] + 4 }, []);
+      const [left, top] = [BOX.left + bin[0] * size[0], BOX.bottom - (bin[1] + 1) * size[1]];
+      fill(cross, { x: left - 2, y: top - 2, width: size[0] + 4, height: size[1] + 4 }, []);
     },
   };
 }
@@ -92,15 +105,18 @@ function drawLines(frame, kind, side, system, reference) {
   const [axis] = system.axes;
   const wide = { ...BOX, right: VIEW.width - 12 };
   const [x, y] = [axisScale(axis, wide.left, wide.right), makeScale(false, kind.low, kind.high, wide.bottom, wide.top)];
-  const centres = Array.from({ length: axis.bins }, (_, i) => (axis.lower + ((i + 0.5) * (axis.upper - axis.lower)) / axis.bins) * inDegrees(axis));
-  const image = svg("svg", { viewBox: `0 0 ${VIEW.width} ${VIEW.height}` }, drawAxes(wide, x, y, axisLabel(axis), kind.label));
-  const clip = (values) => Array.from(values, (v) => (v > kind.high || v < kind.low ? NaN : v));
-  if (kind.name === "error") image.append(svg("line", { class: "zero", x1: wide.left, x2: wide.right, y1: y(0), y2: y(0) }));
-  image.append(svg("path", { class: `median ${side.colour}`, stroke: "currentColor", d: pathOf(centres, clip(kind.values), x, y) }));
-  if (kind.name === "pmf" && reference) {
-    image.append(svg("path", { class: "true m0", stroke: "currentColor", d: pathOf(centres, clip(reference), x, y) }));
-    image.append(svg("text", { x: wide.right - 6, y: wide.bottom - 8, "text-anchor": "end" }, `${side.label} (line), reference (dashes)`));
-  }
+  const centres = Array.from({ length: axis.bins }, (_, i) => centreOf(axis, i));
+  const axes = drawAxes(wide, x, y, axisLabel(axis), kind.label);
+  const image = svg("svg", { viewBox: `0 0 ${VIEW.width} ${VIEW.height}` }, axes);
+  const size = frameOf(wide);
+  const inside = svg("svg", { class: "clip", ...size, viewBox: `${size.x} ${size.y} ${size.width} ${size.height}` });
+  const line = (name, values) => {
+    inside.append(svg("path", { class: name, stroke: "currentColor", d: pathOf(centres, Array.from(values), x, y) }));
+  };
+  if (kind.name === "error") inside.append(segment("zero", wide.left, y(0), wide.right, y(0)));
+  if (kind.name === "pmf" && reference) line("true", reference);
+  line(`median ${side.colour}`, kind.values);
+  image.append(inside);
   const cursor = svg("line", { class: "cursor", y1: wide.top, y2: wide.bottom, visibility: "hidden" });
   image.append(cursor);
   frame.append(image);
@@ -127,7 +143,8 @@ function linkPanel(frame, panel, linked) {
     const bounds = frame.getBoundingClientRect();
     const px = ((event.clientX - bounds.left) / bounds.width) * VIEW.width;
     const py = ((event.clientY - bounds.top) / bounds.height) * VIEW.height;
-    const parts = [(px - BOX.left) / ((panel.right ?? BOX.right) - BOX.left), (BOX.bottom - py) / (BOX.bottom - BOX.top)];
+    const right = panel.right ?? BOX.right;
+    const parts = [(px - BOX.left) / (right - BOX.left), (BOX.bottom - py) / (BOX.bottom - BOX.top)];
     if (parts.some((part) => part < 0 || part >= 1)) return leave();
     return say(panel.bins.map((n, k) => Math.floor(parts[k] * n)), event.clientX, event.clientY);
   });
@@ -139,15 +156,16 @@ function linkPanel(frame, panel, linked) {
     event.preventDefault();
     const from = current ?? panel.bins.map((n) => Math.floor(n / 2));
     const bounds = frame.getBoundingClientRect();
-    say(from.map((v, k) => Math.max(0, Math.min(panel.bins[k] - 1, v + step[k]))), bounds.left + bounds.width / 2, bounds.top);
+    const to = from.map((v, k) => Math.max(0, Math.min(panel.bins[k] - 1, v + step[k])));
+    say(to, bounds.left + bounds.width / 2, bounds.top);
   });
 }
 
 function binWords(bin, { sides, reference, system }) {
   const index = system.axes.length === 1 ? bin[0] : bin[0] * system.axes[1].bins + bin[1];
   const place = system.axes.map((axis, k) => {
-    const centre = (axis.lower + ((bin[k] + 0.5) * (axis.upper - axis.lower)) / axis.bins) * inDegrees(axis);
-    return `${symbol(axis)} = ${shortNumber(Number(centre.toFixed(2)))}${axis.unit === "rad" ? "°" : ` ${axis.unit}`}`.trim();
+    const unit = axis.unit === "rad" ? "°" : ` ${axis.unit}`;
+    return `${symbol(axis)} = ${centreOf(axis, bin[k]).toFixed(axis.unit === "rad" ? 1 : 3).replace("-", "−")}${unit}`.trim();
   });
   const energy = (f) => (Number.isFinite(f) ? `${f.toFixed(2)} kT` : `above ${data.stored_to} kT`);
   const lines = [place.join(", ")];

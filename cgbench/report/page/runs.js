@@ -4,15 +4,20 @@
 function facts(title, rows, heads = null) {
   const kept = rows.filter((row) => row[1] !== null && row[1] !== undefined && row[1] !== "");
   if (kept.length === 0) return null;
-  const cells = (row) => row.map((cell, i) => html(i === 0 ? "th" : "td", i === 0 ? { scope: "row" } : {}, String(cell)));
+  const cell = (text, i) => (i === 0 ? html("th", { scope: "row" }, String(text)) : html("td", {}, String(text)));
   const head = heads ? html("thead", {}, html("tr", {}, ...heads.map((h) => html("th", { scope: "col" }, h)))) : null;
-  return html("table", { class: "facts" }, html("caption", {}, title), head, html("tbody", {}, ...kept.map((row) => html("tr", {}, ...cells(row)))));
+  const body = html("tbody", {}, ...kept.map((row) => html("tr", {}, ...row.map(cell))));
+  return html("table", { class: "facts" }, html("caption", {}, title), head, body);
 }
 
 function nested(title, value) {
   if (value === null || value === undefined || Object.keys(value).length === 0) return null;
-  return html("details", { class: "raw" }, html("summary", {}, title), html("pre", { tabindex: 0 }, JSON.stringify(value, null, 2)));
+  const text = html("pre", { tabindex: 0 }, JSON.stringify(value, null, 2));
+  return html("details", { class: "raw" }, html("summary", {}, title), text);
 }
+
+const plain = (name) => name.replaceAll("_", " ").replace("kld", "KLD");
+const nameOf = (record) => `${record.system} / ${record.method} / ${record.preset} / seed ${record.seed}`;
 
 function warningsOf(record) {
   const found = (record.diagnostics ?? {}).warnings ?? [];
@@ -33,16 +38,18 @@ function runBody(run) {
   const total = (kind) => seconds(Object.values(record.seconds).reduce((sum, spent) => sum + number(spent[kind]), 0));
   perPhase.push(["all", count(evaluations.total), total("wall"), total("cpu")]);
   const entries = Object.entries(metrics).map(([name, value]) => [name, value === null ? NaN : number(value)]);
-  const basins = entries.filter(([name]) => name.startsWith("delta_f_error/"))
-    .map(([name, value]) => [name.slice("delta_f_error/".length), Number.isFinite(value) ? `${signed(value, 3)} kT` : shortNumber(value)]);
-  const scores = entries.filter(([name]) => !name.startsWith("delta_f_error/")).map(([name, value]) => [name.replaceAll("_", " "), shortNumber(value)]);
+  const basin = "delta_f_error/";
+  const inKT = (value) => (Number.isFinite(value) ? `${signed(value, 3)} kT` : shortNumber(value));
+  const basins = entries.filter(([name]) => name.startsWith(basin)).map(([name, value]) => [name.slice(basin.length), inKT(value)]);
+  const scores = entries.filter(([name]) => !name.startsWith(basin)).map(([name, value]) => [plain(name), shortNumber(value)]);
   const warnings = warningsOf(record);
   const packages = Object.entries(provenance.packages ?? {});
   const reference = record.reference ?? {};
+  const floor = reference.noise_floor === undefined ? null : shortNumber(number(reference.noise_floor));
   return html("div", { class: "body" },
     warnings.length ? html("ul", { class: "warnings" }, ...warnings.map((w) => html("li", {}, w))) : null,
     facts("Evaluations and time by phase", perPhase, ["phase", "evaluations", "wall", "CPU"]),
-    facts("Free energy of basins, estimate minus reference", basins),
+    facts("Basins: free energy − reference", basins),
     facts("Scores", scores),
     facts("Run", [
       ["status", record.status], ["reason", record.reason], ["engine", record.engine], ["device", record.device],
@@ -50,10 +57,15 @@ function runBody(run) {
       ["evaluations, publication's convention", count(evaluations.publication_convention)],
       ["energies not finite", record.nonfinite_energies], ["configuration", record.config_hash.slice(0, 12)],
     ]),
-    facts("Machine", [["processor", provenance.cpu], ["cores", provenance.cores], ["accelerator", provenance.accelerator], ["platform", provenance.platform]]),
-    facts("Software", [["commit", commitOf(record)], ["cgbench", provenance.cgbench], ["Python", provenance.python], ...packages]),
-    facts("Reference", [["source", reference.source], ["noise floor", reference.noise_floor === undefined ? null : shortNumber(number(reference.noise_floor))], ["SHA-256", reference.sha256]]),
-    facts("Density", Object.entries(record.density ?? {}).map(([k, v]) => [k.replaceAll("_", " "), typeof v === "number" ? shortNumber(v) : v])),
+    facts("Machine", [
+      ["processor", provenance.cpu], ["cores", provenance.cores], ["accelerator", provenance.accelerator],
+      ["platform", provenance.platform],
+    ]),
+    facts("Software", [
+      ["commit", commitOf(record)], ["cgbench", provenance.cgbench], ["Python", provenance.python], ...packages,
+    ]),
+    facts("Reference", [["source", reference.source], ["noise floor", floor], ["SHA-256", reference.sha256]]),
+    facts("Density", Object.entries(record.density ?? {}).map(([k, v]) => [plain(k), typeof v === "number" ? shortNumber(v) : v])),
     nested("Configuration", record.config),
     nested("Diagnostics", record.diagnostics));
 }
@@ -61,14 +73,14 @@ function runBody(run) {
 function runEntry(run) {
   const { record } = run;
   const warnings = warningsOf(record).length;
-  const words = [
-    record.status === "finished" ? "finished" : `${record.status}`, `${count(record.evaluations.total)} evaluations`,
+  const says = [
+    record.status, `${count(record.evaluations.total)} evaluations`,
     `KLD ${kldWords(number(record.metrics.forward_kld), floorOf(run))}`,
   ];
-  if (warnings) words.push(plural(warnings, "warning"));
+  if (warnings) says.push(plural(warnings, "warning"));
   const entry = html("details", { class: "run" }, html("summary", {},
     html("span", { class: `swatch ${colourClass(record.method)}` }),
-    html("b", {}, `${record.system} / ${record.method} / ${record.preset} / seed ${record.seed}`), ` ${words.join(", ")}`));
+    html("b", {}, nameOf(record)), ` ${says.join(", ")}`));
   entry.addEventListener("toggle", () => {
     if (entry.open && entry.children.length === 1) entry.append(runBody(run));
   });
@@ -78,7 +90,7 @@ function runEntry(run) {
 function drawRuns() {
   const visible = shownSystems();
   const wanted = byId("run-filter").value.trim().toLowerCase();
-  const text = ({ record: r }) => `${r.system} / ${r.method} / ${r.preset} / seed ${r.seed} ${commitOf(r) ?? ""}`.toLowerCase();
+  const text = ({ record }) => `${nameOf(record)} ${commitOf(record) ?? ""}`.toLowerCase();
   const order = data.groups.filter((g) => visible.includes(g.where)).flatMap((g) => g.runs.map((i) => data.runs[i]));
   const entries = order.filter((run) => text(run).includes(wanted)).map(runEntry);
   byId("run-list").replaceChildren(...(entries.length ? entries : [html("p", {}, "No run matches.")]));
