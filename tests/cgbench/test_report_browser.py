@@ -39,9 +39,12 @@ def browser(tmp_path_factory) -> Iterator[Any]:
     for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options=options, service=Service(driver))
-    yield found
-    found.quit()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("no_proxy", "localhost")  # the driver is on this machine
+        patch.setenv("NO_PROXY", "localhost")
+        found = webdriver.Chrome(options=options, service=Service(driver))
+        yield found
+        found.quit()
 
 
 @pytest.fixture(scope="module")

@@ -173,7 +173,7 @@ function binWords(bin, { sides, reference, system }) {
   sides.forEach((side, k) => {
     if (!side.pmf) return;
     const error = side.error ? side.error.values[index] : NaN;
-    const words = Number.isNaN(error) ? "" : `, error ${signed(error, Math.abs(error) < 0.1 ? 4 : 2)} kT`;
+    const words = Number.isNaN(error) ? "" : `, error ${signed(error, 3)} kT`;
     lines.push(`${"AB"[k]} ${side.label}: ${energy(side.pmf[index])}${words}`);
   });
   return lines;
