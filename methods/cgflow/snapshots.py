@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from cgbench.pmf import CollectiveVariables
 from methods.cgflow.surrogate import grid_cell
 
 __all__ = ["Snapshots", "efficiency_map"]
 
-BINS_PER_CELL = 4  # of the PMF's grid, along each CV, in a cell of the map of efficiencies
-LEAST_SAMPLES = 20  # in a cell, for its efficiency to be stated
+BINS_PER_CELL = 2  # of the PMF's grid, along each CV, in a cell of the map of efficiencies
+KERNEL = 0.04  # of the domain: standard deviation of the kernel that samples are gathered with
+LEAST_SAMPLES = 20  # in a kernel, for an efficiency to be stated
 RESOLUTION = 2.0**-10  # kT: finer than any figure shows; rounded numbers compress well
 
 
@@ -123,6 +125,8 @@ def _rounded(values: torch.Tensor) -> torch.Tensor:
 def efficiency_map(cvs: CollectiveVariables, s: torch.Tensor, excess: torch.Tensor) -> torch.Tensor:
     """Effective sample size of weights as a fraction of the samples, by place.
 
+    Kish's ``(sum k w)^2 / (sum k sum k w^2)`` with a Gaussian kernel ``k`` around each cell's centre.
+
     Parameters
     ----------
     s
@@ -133,16 +137,21 @@ def efficiency_map(cvs: CollectiveVariables, s: torch.Tensor, excess: torch.Tens
     Returns
     -------
     torch.Tensor
-        Kish's effective sample size over the number of samples, float32, one value per cell of four bins along each
-        CV (rounded up); not a number where a cell has fewer than 20 samples.
+        Float32, one value per cell of two bins along each CV (rounded up); not a number where the kernel holds fewer
+        than 20 samples.
     """
     shape = tuple(-(-bins // BINS_PER_CELL) for bins in cvs.bins)
     index = np.unravel_index(grid_cell(cvs, s).numpy(), cvs.bins)
     cell = torch.from_numpy(np.ravel_multi_index([i // BINS_PER_CELL for i in index], shape))
     weights = torch.nan_to_num(excess, nan=-torch.inf).clamp(max=50.0).exp()
-    size = int(np.prod(shape))
+    widths = [KERNEL * cells for cells in shape]
+    modes = ["wrap" if periodic else "constant" for periodic in cvs.periodic]
     number, total, squares = (
-        torch.bincount(cell, column, minlength=size) for column in (torch.ones_like(weights), weights, weights**2)
+        gaussian_filter(
+            torch.bincount(cell, column, minlength=int(np.prod(shape))).numpy().reshape(shape), widths, mode=modes
+        )
+        for column in (torch.ones_like(weights), weights, weights**2)
     )
-    efficiency = total**2 / (number * squares).clamp(min=1e-300)
-    return torch.where(number >= LEAST_SAMPLES, efficiency, torch.nan).reshape(shape).float()
+    held = number * np.prod([2.0 * np.sqrt(np.pi) * width for width in widths])  # samples that count as much
+    efficiency = total**2 / np.maximum(number * squares, 1e-300)
+    return torch.from_numpy(np.where(held >= LEAST_SAMPLES, efficiency, np.nan)).float()

@@ -17,21 +17,22 @@ LINE = CollectiveVariables(("s",), (-2.5,), (1.1,), (False,), unit="")
 
 def test_efficiency_by_place() -> None:
     """Equal weights are worth all samples; weights that are one in k and else zero are worth 1/k."""
-    left = torch.full((1000, 1), -2.45, dtype=torch.float64)
-    right = torch.full((1000, 1), 1.05, dtype=torch.float64)
-    few = torch.zeros(5, 1, dtype=torch.float64)
+    left = torch.full((1000, 1), -2.3, dtype=torch.float64)
+    right = torch.full((1000, 1), 0.9, dtype=torch.float64)
+    few = torch.full((5, 1), -0.5, dtype=torch.float64)
     one_in_four = torch.where(torch.arange(1000) % 4 == 0, 0.7, -torch.inf)
     excess = torch.cat([torch.full((1000,), 0.3), one_in_four, torch.zeros(5)]).double()
     found = efficiency_map(LINE, torch.cat([left, right, few]), excess).numpy()
-    assert found.shape == (25,)
-    assert found[0] == pytest.approx(1.0) and found[-1] == pytest.approx(0.25)
-    assert np.isnan(found[1:-1]).all()
+    assert found.shape == (50,)
+    assert found[2] == pytest.approx(1.0) and found[-3] == pytest.approx(0.25)
+    assert np.isnan(found[24:30]).all()
 
 
-def test_efficiency_keeps_the_order_of_the_axes() -> None:
-    s = torch.tensor([[-3.1, 3.1]], dtype=torch.float64).repeat(50, 1)
-    found = efficiency_map(TORUS, s, torch.zeros(50, dtype=torch.float64)).numpy()
-    assert found.shape == (25, 25) and np.argwhere(np.isfinite(found)).tolist() == [[0, 24]]
+def test_efficiency_keeps_the_axes_and_closes_the_torus() -> None:
+    s = torch.tensor([[-3.1, 1.6]], dtype=torch.float64).repeat(200, 1)
+    found = np.isfinite(efficiency_map(TORUS, s, torch.zeros(200, dtype=torch.float64)).numpy())
+    assert found.shape == (50, 50)
+    assert found[0, 37] and found[49, 37] and not found[37, 0] and not found[25, 37]
 
 
 def fill(cvs: CollectiveVariables, points: list[int]) -> Snapshots:
