@@ -43,6 +43,7 @@ const superscript = (n) => String(n).replace(/[-\d]/g, (c) => (c === "-" ? "⁻"
 function scientific(value, digits = 2) {
   if (value === 0) return "0";
   const [mantissa, exponent] = value.toExponential(digits).split("e");
+  if (Number(exponent) === 0) return mantissa.replace("-", "−");
   return `${mantissa.replace("-", "−")}\u00a0×\u00a010${superscript(Number(exponent))}`;
 }
 
