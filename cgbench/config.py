@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from cgbench.errors import UserError, choices
 from cgbench.method import Method, MethodConfig
 
-__all__ = ["config_hash", "make_config", "preset_names"]
+__all__ = ["config_hash", "explain", "make_config", "preset_names"]
 
 
 def _folder(method: type[Method], system: str) -> Path:
@@ -62,7 +62,7 @@ def make_config(method: type[Method], system: str, preset: str, overrides: Seque
         return method.Config.model_validate(settings)
     except ValidationError as error:
         origin = "--set" if overrides else str(path)
-        raise UserError(f"configuration of {method.name} ({origin}): {_explain(error, method.Config)}") from error
+        raise UserError(f"configuration of {method.name} ({origin}): {explain(error, method.Config)}") from error
 
 
 def _first_line(error: Exception) -> str:
@@ -92,7 +92,7 @@ def _apply(settings: dict[str, Any], override: str) -> None:
     place[parts[-1]] = value
 
 
-def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Say the first mistake in one line, with the admissible keys where a key is unknown."""
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]

@@ -125,6 +125,22 @@ class RunFolder:
             self._unlock()
             raise UserError(f"another process is running in {self.path}; wait for it, or give another --out") from error
 
+    def held(self) -> bool:
+        """Whether a process is running in the folder now."""
+        try:
+            import fcntl
+
+            descriptor = os.open(self.path / "checkpoint" / "lock", os.O_RDWR)
+        except (ImportError, OSError):
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
     def release(self) -> None:
         """Give the folder back."""
         if self._unlock is not None:

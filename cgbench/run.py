@@ -14,17 +14,15 @@ import torch
 
 from cgbench import provenance
 from cgbench.clock import PhaseClock
-from cgbench.config import config_hash, make_config
-from cgbench.errors import UserError, choices
+from cgbench.errors import UserError
 from cgbench.files import npz_bytes, write_atomically
 from cgbench.ledger import BudgetExhausted, Ledger
-from cgbench.method import Method, MethodConfig, Problem
+from cgbench.method import Problem
+from cgbench.plan import Plan, make_plan
 from cgbench.pmf import PMF
 from cgbench.record import Evaluations, Record, RunFolder, Status
 from cgbench.referee import Referee
-from cgbench.registry import load
 from cgbench.streams import Streams
-from cgbench.system import System
 
 __all__ = ["Run", "finished_record", "prepare", "run"]
 
@@ -35,24 +33,20 @@ SIDE_COLUMNS = ("name", "replicate", "evaluations", "forward_kld")
 class Run:
     """A run in progress: what observers may look at, and the loop."""
 
-    system: System
-    method_class: type[Method]
-    config: MethodConfig
-    preset: str
-    seed: int
-    budget: int | None
+    plan: Plan
     threads: int
     folder: RunFolder
     on_estimate: Callable[[Run], None] = lambda run: None
     messages: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.system, self.config, self.budget = self.plan.system, self.plan.config, self.plan.budget
         self.clock = PhaseClock()
         self.ledger = Ledger(self.budget, on_phase=self.clock.switch)
         self.problem = Problem(self.system, self.ledger)
-        self.streams = Streams(self.seed)
+        self.streams = Streams(self.plan.seed)
         self.referee = Referee(self.system)
-        self.method = self.method_class(self.problem, self.config, self.streams)
+        self.method = self.plan.method_class(self.problem, self.config, self.streams)
         self.curve: list[dict[str, Any]] = []
         self.side: list[dict[str, Any]] = []
         self.pmf: PMF | None = None
@@ -66,15 +60,7 @@ class Run:
 
     def identity(self) -> dict[str, Any]:
         """What must agree for a run to go on."""
-        return {
-            "system": self.system.name,
-            "system_version": self.system.version,
-            "method": self.method.name,
-            "preset": self.preset,
-            "seed": self.seed,
-            "config_hash": config_hash(self.config),
-            "engine": self.system.engine,
-        }
+        return self.plan.identity()
 
     def record(self, status: Status, reason: str | None = None) -> Record:
         """Return the record of the run as it stands."""
@@ -249,43 +235,27 @@ def prepare(
     on_estimate: Callable[[Run], None] = lambda run: None,
 ) -> Run:
     """Build a run without starting it; parameters as for `run`."""
-    method_class = load("method", method)
-    system_class = load("system", system)
-    for name, value, least in (("budget", budget, 1), ("threads", threads, 1), ("seed", seed, 0)):
-        if value is not None and value < least:
-            raise UserError(f"--{name} must be at least {least}, not {value}")
+    if threads is not None and threads < 1:
+        raise UserError(f"--threads must be at least 1, not {threads}")
     _check_device(device)
-    built = system_class(engine=engine, device=device)
-    missing = method_class.requires - built.traits
-    if missing:
-        raise UserError(
-            f"method {method_class.name} needs a system with {choices(missing)}; "
-            f"{built.name} has {choices(built.traits)}"
-        )
-    config = make_config(method_class, built.name, preset, overrides)
-    label = preset
-    if overrides:
-        standard = make_config(method_class, built.name, preset)
-        if config != standard:
-            label = f"{preset}-{config_hash(config)[:8]}"
+    plan = make_plan(
+        system,
+        method,
+        preset=preset,
+        seed=seed,
+        budget=budget,
+        overrides=overrides,
+        engine=engine,
+        device=device,
+    )
     threads = threads or provenance.physical_cores()
     torch.set_num_threads(threads)
-    folder = RunFolder(Path(out) / built.name / method_class.name / label / f"seed-{seed}")
+    folder = RunFolder(plan.folder(out))
     folder.create()
     if restart:
         folder.clear_checkpoints()
         (folder.path / "record.json").unlink(missing_ok=True)
-    return Run(
-        system=built,
-        method_class=method_class,
-        config=config,
-        preset=label,
-        seed=seed,
-        budget=budget,
-        threads=threads,
-        folder=folder,
-        on_estimate=on_estimate,
-    )
+    return Run(plan=plan, threads=threads, folder=folder, on_estimate=on_estimate)
 
 
 def run(system: str, method: str, **options: Any) -> Record:
@@ -334,17 +304,4 @@ def finished_record(job: Run) -> Record | None:
         If the folder holds a run with another identity.
     """
     existing = job.folder.read_record()
-    if existing is None:
-        return None
-    for name, value in job.identity().items():
-        found = getattr(existing, name)
-        if found != value:
-            raise UserError(
-                f"{job.folder.path} holds a run with {name} {found!r}, not {value!r}; "
-                "choose another --out, or --restart"
-            )
-    if existing.status == "finished":
-        return existing
-    if existing.status == "budget" and job.budget is not None and job.budget <= (existing.budget or 0):
-        return existing
-    return None
+    return existing if existing is not None and job.plan.settled(existing, job.folder.path) else None

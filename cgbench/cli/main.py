@@ -21,6 +21,7 @@ VERBS = {
     "reference": "Build, show and verify the ground truth of a system.",
     "report": "Write one HTML page that shows the records of runs.",
     "run": "Run a method on a system, or go on with a run.",
+    "sweep": "Make all runs that a file names.",
 }
 
 
