@@ -51,7 +51,8 @@ def test_readme_shows_code_that_is_in_the_example() -> None:
     """Every Python block of README stands, line by line and in this order, in one of the examples."""
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert blocks
-    sources = [[line.strip() for line in path.read_text().splitlines()] for path in HERE.glob("*.py")]
+    files = [*HERE.glob("*.py"), *(HERE.parent / "newcomer").rglob("*.py")]
+    sources = [[line.strip() for line in path.read_text().splitlines()] for path in files]
     for block in blocks:
         lines = [line.strip() for line in block.splitlines() if line.strip() and line.strip() != "..."]
         assert any(in_order(lines, source) for source in sources), block
