@@ -18,6 +18,7 @@ VERBS = {
     "doctor": "Can this installation run what is registered?",
     "leaderboard": "Rank the records of runs, in a table.",
     "list": "List systems, methods and presets.",
+    "paper": "Regenerate the figures and tables of the paper from the records of runs.",
     "reference": "Build, show and verify the ground truth of a system.",
     "report": "Write one HTML page that shows the records of runs.",
     "run": "Run a method on a system, or go on with a run.",

@@ -1,0 +1,1 @@
+"""One module for each table, and what it writes."""
