@@ -7,7 +7,7 @@ Midgley, Stimper, Simm, Schölkopf, Hernández-Lobato, "Flow Annealed Importance
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -112,23 +112,27 @@ class FlowAISBootstrap(Method):
             return True
         return self.problem.evaluations >= self.history[-1]["evaluations"] * 10 ** (1 / self.config.estimate.per_decade)
 
-    def _starts(self, count: int) -> Points:
-        """Samples of the flow where p is not zero, with their energies; they sharpen the estimate."""
+    def _samples(self, count: int, log_prob: Callable[[torch.Tensor], Any]) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        """Samples of the flow with ``ln q`` and what `log_prob` says of them."""
         z, log_q = self.flow.sample_with_log_prob(count, self.streams.torch("flow samples", self.problem.device))
         z = self.target.wrap(z)
-        log_p, grad_p = self.target.log_prob_and_gradient(z)
+        return z, log_q, log_prob(z)
+
+    def _note(self, z: torch.Tensor, log_q: torch.Tensor, log_p: torch.Tensor) -> torch.Tensor:
+        """Let samples of the flow sharpen the estimate; says where p is not zero."""
         usable = log_p.isfinite() & log_q.isfinite()
-        self.drawn, self.dropped = self.drawn + count, self.dropped + int((~usable).sum())
-        self.histogram.add(self.target.split(z)[0], log_p - log_q, count)
-        z, log_p, grad_p = z[usable], log_p[usable], grad_p[usable]
-        return Points(z, log_q[usable], log_p, torch.zeros_like(z), grad_p)
+        self.drawn, self.dropped = self.drawn + len(z), self.dropped + int((~usable).sum())
+        self.histogram.add(self.target.split(z)[0], log_p - log_q, len(z))
+        return usable
 
     def _pass(self) -> None:
         """One pass of annealed importance sampling into the buffer."""
         with self.problem.phase("ais"):
-            points = self._starts(self.config.ais.batch)
-            points.log_q, points.grad_q = self.flow.log_prob_and_gradient(points.z)
-            ends, log_weights = self.ais.run(points)
+            z, log_q, (log_p, grad_p) = self._samples(self.config.ais.batch, self.target.log_prob_and_gradient)
+            usable = self._note(z, log_q, log_p)
+            z, log_p, grad_p = z[usable], log_p[usable], grad_p[usable]
+            log_q, grad_q = self.flow.log_prob_and_gradient(z)
+            ends, log_weights = self.ais.run(Points(z, log_q, log_p, grad_q, grad_p))
         self.ais_share = effective_sample_size(log_weights)
         self.buffer.add(self.target.wrap(ends.z), log_weights, ends.log_q)
 
@@ -165,7 +169,7 @@ class FlowAISBootstrap(Method):
         """Samples of the trained flow, for the estimate alone."""
         count = min(self.config.estimate.chunk, self.config.estimate.samples - self.sampled)
         with self.problem.phase("evaluate"):
-            self._starts(count)
+            self._note(*self._samples(count, self.target.log_prob))
         self.sampled += count
 
     def _estimate(self, stage: str) -> PMF:

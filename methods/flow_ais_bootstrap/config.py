@@ -63,7 +63,7 @@ class EstimateConfig(MethodConfig):
     """How samples of the flow become a PMF."""
 
     samples: int = Field(1_000_000, ge=1, description="of the trained flow, after training")
-    chunk: int = Field(10_000, ge=1, description="samples at a time")
+    chunk: int = Field(2000, ge=1, description="samples at a time")
     use_training: bool = Field(True, description="starts of the chains count as well")
     truncation: float | None = Field(1000.0, gt=1, description="weights are cut at this multiple of their mean")
     smoothing: bool = Field(True, description="kernel width by held-out likelihood; else a plain histogram")

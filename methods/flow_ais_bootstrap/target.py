@@ -87,13 +87,20 @@ class JointTarget:
         BudgetExhausted
             Before anything is evaluated.
         """
-        s, y = self.split(z)
-        energy, in_y, in_s = self._target.energy_and_gradients(s, y)
+        energy, in_y, in_s = self._target.energy_and_gradients(*self.split(z))
         gradient = torch.cat([in_s, in_y], dim=1) * self.unit
+        log_p, excess = self._regularised(energy)
+        return log_p, torch.where(log_p.isinf()[:, None], 0.0, -gradient / (1.0 + excess)[:, None])
+
+    def log_prob(self, z: torch.Tensor) -> torch.Tensor:
+        """``ln p [batch]`` as `log_prob_and_gradient` has it, without the gradient."""
+        with torch.no_grad():
+            return self._regularised(self._target.energy(*self.split(z)))[0]
+
+    def _regularised(self, energy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """``ln p``, and by how much each energy is above the knee."""
         energy = torch.where(energy.isnan(), torch.inf, energy)
         knee = self.ais.energy_linear_below
         excess = (energy - knee).clamp(min=0.0)
-        outside = energy.isposinf()
         tame = torch.where(excess > 0, knee + torch.log1p(excess), energy).clamp(max=self.ais.energy_largest)
-        gradient = gradient / (1.0 + excess)[:, None]
-        return torch.where(outside, -torch.inf, -tame), torch.where(outside[:, None], 0.0, -gradient)
+        return torch.where(energy.isposinf(), -torch.inf, -tame), excess
