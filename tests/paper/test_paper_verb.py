@@ -1,0 +1,159 @@
+"""The verb, the records that it takes, and the tables."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import shutil
+import statistics
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from cgbench.cli.main import main
+from paper import FIGURES, TABLES
+from paper.records import Records, commands
+from paper.tables import table1
+
+ROOT = Path(__file__).parents[2]
+
+
+def committed() -> dict[tuple[str, str, str], list[tuple[dict[str, Any], list[tuple[float, float]]]]]:
+    """Finished records of the repository with their curves, read without the harness."""
+    found = defaultdict(list)
+    for path in sorted((ROOT / "runs").glob("*/*/*/seed-*/record.json")):
+        record = json.loads(path.read_text())
+        if record["status"] in ("finished", "budget"):
+            rows = [line.split(",") for line in path.with_name("curve.csv").read_text().splitlines()]
+            n, kld = rows[0].index("evaluations"), rows[0].index("forward_kld")
+            curve = [(float(row[n]), float(row[kld])) for row in rows[1:]]
+            found[record["system"], record["method"], record["preset"]].append((record, curve))
+    return found
+
+
+def reached(curve: list[tuple[float, float]], target: float) -> float:
+    """Evaluations from which on all scores are at or below the target."""
+    for number in range(len(curve)):
+        if all(kld <= target for _, kld in curve[number:]):
+            return curve[number][0]
+    return math.inf
+
+
+def test_table_of_the_committed_records_equals_values_recomputed() -> None:
+    texts = table1.make(Records(ROOT / "runs"))
+    table = pd.read_csv(io.StringIO(texts[".csv"]))
+    ours = table[table["preset"] != "published"].set_index(["system", "method", "preset"])
+    records = committed()
+    assert set(ours.index) == set(records)
+    for key, members in records.items():
+        row = ours.loc[key]
+        klds = [record["metrics"]["forward_kld"] for record, _ in members]
+        assert row["n_seeds"] == len(members)
+        assert row["evaluations"] == pytest.approx(
+            statistics.median(record["evaluations"]["total"] for record, _ in members), rel=1e-5
+        )
+        assert row["forward_kld"] == pytest.approx(statistics.median(klds), rel=1e-5)
+        if len(klds) > 1:
+            error = statistics.stdev(klds) / math.sqrt(len(klds))
+            assert row["forward_kld_se"] == pytest.approx(error, rel=1e-5)
+        for name, target in (("evaluations_to_kld_1e-2", 1e-2), ("evaluations_to_kld_1e-3", 1e-3)):
+            assert row[name] == pytest.approx(statistics.median(reached(c, target) for _, c in members), rel=1e-5)
+        variation = [record["metrics"]["total_variation"] for record, _ in members]
+        assert row["total_variation"] == pytest.approx(statistics.median(variation), rel=1e-5)
+        assert f"| {key[1]} | {key[2]} | {len(members)} |" in texts[".md"]
+
+
+def test_published_values_are_those_of_the_file(published: Path) -> None:
+    texts = table1.make(Records(published))
+    table = pd.read_csv(io.StringIO(texts[".csv"]))
+    stated = table[table["preset"] == "published"]
+    entries = yaml.safe_load((ROOT / "paper" / "published.yaml").read_text())["aldp"]
+    assert stated["method"].tolist() == [entry["method"] for entry in entries]
+    for (_, row), entry in zip(stated.iterrows(), entries, strict=True):
+        assert [row["evaluations_published_lo"], row["evaluations_published_hi"]] == entry["evaluations"]
+        assert row["source"] == entry["source"] and entry["source"] in texts[".md"] and entry["source"] in texts[".tex"]
+
+
+def test_speedup_is_read_off_the_md_curve(published: Path) -> None:
+    """Plain dynamics has KLD 100 / n, here; umbrella has 2e-3 after 1e5 evaluations, so 5e4 steps are worth it."""
+    table = table1.numbers(Records(published)).set_index(["system", "method"])
+    row = table.loc["aldp", "umbrella"]
+    assert row["speedup_vs_md"] == pytest.approx(100 / 2e-3 / 1e5, rel=0.1)
+
+
+def test_a_score_below_the_noise_floor_is_a_bound(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    write_run(tmp_path, "aldp", "umbrella", [(1000, 1e-6)])
+    markdown = table1.make(Records(tmp_path))[".md"]
+    assert "≤ 1.8e-5" in markdown and "1.00e-6" not in markdown
+
+
+def test_everything_is_regenerated_and_the_tables_to_the_byte(published: Path, tmp_path: Path, capsys) -> None:
+    assert main(["paper", "--runs", str(published), "--out", str(tmp_path / "first")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"{name} written" for name in (*FIGURES, *TABLES)]
+    for name in FIGURES:
+        for suffix in (".pdf", ".png", ".md"):
+            assert (tmp_path / "first" / "figures" / f"{name}{suffix}").stat().st_size > 200
+    assert main(["paper", "table1", "--runs", str(published), "--out", str(tmp_path / "again")]) == 0
+    for suffix in (".csv", ".md", ".tex"):
+        first, again = (tmp_path / folder / "tables" / f"table1{suffix}" for folder in ("first", "again"))
+        assert first.read_bytes() == again.read_bytes()
+    assert not (tmp_path / "again" / "figures").exists()
+
+
+def test_captions_say_seeds_evaluations_and_commands(published: Path) -> None:
+    text = commands(Records(published).groups("aldp")["cgflow_al", "default"])
+    assert text == (
+        "- `cgbench run --system aldp --method cgflow_al --preset default --seed N`: "
+        "seeds N = 0 to 1; 100,000 energy evaluations"
+    )
+
+
+def test_another_version_of_a_system_is_not_mixed_in(
+    tmp_path: Path, write_run: Callable[..., Path], published: Path, capsys
+) -> None:
+    shutil.copytree(published / "muller_brown", tmp_path / "runs" / "muller_brown")
+    before = table1.make(Records(tmp_path / "runs"))
+    write_run(tmp_path / "runs", "muller_brown", "cgflow_al", [(10, 1e-7)], seed=7, version="0")
+    assert table1.make(Records(tmp_path / "runs")) == before
+    assert main(["paper", "table1", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    assert "of version 0 of muller_brown, not its present version 1" in capsys.readouterr().out
+
+
+def test_runs_of_an_ablation_are_not_mixed_in(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    write_run(tmp_path, "aldp", "umbrella", [(1000, 1e-3)])
+    write_run(tmp_path / "aldp" / "levers", "aldp", "umbrella", [(10, 1e-4)], seed=1)
+    assert [run.record.seed for run in Records(tmp_path).runs] == [0]
+
+
+def test_missing_data_is_one_line_that_says_what_would_make_it(
+    tmp_path: Path, write_run: Callable[..., Path], capsys
+) -> None:
+    write_run(tmp_path / "runs", "aldp", "umbrella", [(1000, 1e-3)])
+    names = ["fig2_muller_brown", "fig3_ramachandran", "figS2_md_convergence", "figS3_efficiency"]
+    names += ["figS4_calibration", "figS5_levers"]
+    assert main(["paper", *names, "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == len(names)
+    for line, name in zip(said, names, strict=True):
+        assert line.startswith(f"{name} left out: ") and ("cgbench run" in line or "methods.cgflow.levers" in line)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fig9"], "no figure or table 'fig9': choose from fig1_scheme"),
+        (["fig1_scheme", "--runs", "nowhere"], "no folder of runs 'nowhere'"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: list[str], message: str, capsys) -> None:
+    assert main(["paper", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
