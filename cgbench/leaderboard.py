@@ -121,7 +121,7 @@ def grouped(runs: Sequence[FoundRun]) -> dict[Key, list[FoundRun]]:
             r = run.record
             label = preset + f"-{r.config_hash[:8]}" * (len(configs) > 1) + f"-{r.engine}" * (len(engines) > 1)
             same = groups[names[0], names[1], names[2], label].setdefault(r.seed, run)
-            if (same.record.evaluations, same.record.metrics) != (r.evaluations, r.metrics):
+            if (same.record.evaluations, str(same.record.metrics)) != (r.evaluations, str(r.metrics)):  # nan is not nan
                 raise UserError(
                     f"two different runs of {r.method} on {r.system}, preset {preset}, seed {r.seed}: "
                     f"{same.path} and {run.path}; give one of them"

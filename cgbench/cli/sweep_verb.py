@@ -51,7 +51,7 @@ def command(file: str, workers: int, threads: int | None, out: str, retry_failed
     found = [progress(job, place) for job in jobs]
     for job, state in zip(jobs, found, strict=True):
         if state.state != "finished":
-            note = state.note or report.reasons.get(job, "")
+            note = state.note or report.reasons.get(job.name, "")
             print(f"cgbench: {job.name}: {state.state}{': ' * bool(note)}{note}", file=sys.stderr)
     print(_counts(found))
     return int(any(state.state != "finished" for state in found))
@@ -63,7 +63,7 @@ class _Report:
     def __init__(self, tasks: dict[Any, Any], out: Path) -> None:
         self.tasks, self.out = tasks, out
         self.ended = 0
-        self.reasons: dict[Any, str] = {}
+        self.reasons: dict[str, str] = {}
 
     def start(self, task: Any) -> None:
         print(f"{'':<9} started      {task.name}", flush=True)
@@ -75,8 +75,8 @@ class _Report:
         job = self.tasks[task]
         state = progress(job, self.out)
         if code:
-            self.reasons[job] = f"signal {-code}" if code < 0 else f"exit code {code}; {_last_line(task.log)}"
-        note = state.note or self.reasons.get(job, "")
+            self.reasons[job.name] = f"signal {-code}" if code < 0 else f"exit code {code}; {_last_line(task.log)}"
+        note = state.note or self.reasons.get(job.name, "")
         words = f"{task.name}: {state.evaluations:,} evaluations" + (f"; {note}" if note else "")
         print(f"{self.ended:>4}/{len(self.tasks):<4} {state.state:<12} {words}", flush=True)
 
