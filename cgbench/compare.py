@@ -51,8 +51,8 @@ class Sample:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Sample:
-        """Summarise values."""
-        everything = np.array(values, dtype=float)
+        """Summarise values; nan, a run without a score, is a miss."""
+        everything = np.nan_to_num(np.array(values, dtype=float), nan=np.inf, posinf=np.inf)
         logs = np.log(everything[np.isfinite(everything)])
         spread = float(logs.std(ddof=1)) if len(logs) > 1 and np.ptp(logs) > 0 else 0.0
         error = spread / math.sqrt(len(logs)) if len(logs) > 1 else math.nan

@@ -85,6 +85,7 @@ def test_where_nothing_can_be_said_it_says_so() -> None:
     assert verdict([1.0] * 5, [2.0] * 5)["verdict"] == "worse"  # ranks: 2 / 252
     assert verdict([1.0] * 5, [1.0] * 5)["verdict"] == "no difference"
     assert verdict([math.inf] * 3, [math.inf] * 3)["verdict"] == "no value on either side"
+    assert verdict([math.nan] * 3, [math.nan] * 3)["verdict"] == "no value on either side"  # never scored
 
 
 def test_false_alarms_are_rare_and_true_ones_are_found() -> None:
