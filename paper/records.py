@@ -149,9 +149,10 @@ class Records:
                 if array in arrays_of(run):
                     return run
         preset = order[0] if order else "default"
+        again = " --restart" if (method, preset) in groups else ""  # made before runs kept it
         raise MissingData(
-            f"no run of {method} on {system} keeps {array!r}: make one by "
-            f"`cgbench run --system {system} --method {method} --preset {preset} --out {self.folder}`"
+            f"no run of {method} on {system} keeps {array!r}; `cgbench run --system {system} --method {method} "
+            f"--preset {preset} --out {self.folder}{again}` makes one"
         )
 
 

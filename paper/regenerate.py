@@ -16,11 +16,15 @@ from paper.style import RC, Drawing, save
 
 __all__ = ["regenerate"]
 
+SUFFIXES = (".pdf", ".png", ".md", ".csv", ".tex")
+
 
 def regenerate(
     runs: Path, out: Path, names: Sequence[str] = (), say: Callable[[str], None] = lambda line: None
 ) -> list[str]:
     """Write ``<out>/figures/<name>.pdf|png|md`` and ``<out>/tables/<name>.csv|md|tex``.
+
+    Where the records lack the data, earlier files of that name are removed.
 
     Parameters
     ----------
@@ -59,6 +63,8 @@ def regenerate(
                 _write_figure(name, records, out / "figures")
         except MissingData as reason:
             missing.append(name)
+            for suffix in SUFFIXES:  # nothing may be older than its data
+                (out / ("tables" if name in TABLES else "figures") / f"{name}{suffix}").unlink(missing_ok=True)
             say(f"{name} left out: {reason}")
         else:
             say(f"{name} written")

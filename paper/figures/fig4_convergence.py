@@ -22,9 +22,9 @@ CAPTION = """\
 **Forward KLD of the PMF against energy evaluations.** All evaluations count, from the first step. Lines: mean
 of ln KLD over seeds where every seed has an estimate, by interpolation in ln KLD against ln evaluations; bands:
 one standard error over seeds; symbols: the last estimate of each seed. A single seed has no band. Plain
-dynamics (`md`): histogram estimator, mean over independent simulations with one standard error. Dashed grey
-line: noise floor of the reference, below which no difference means anything (the reference of the Müller-Brown
-potential is exact). Dotted: targets 1e-2 and 1e-3."""
+dynamics (`md`, its largest preset): histogram estimator, mean over independent simulations with one standard
+error. Dashed grey line: noise floor of the reference, below which no difference means anything (the reference
+of the Müller-Brown potential is exact). Dotted: targets 1e-2 and 1e-3."""
 
 
 def mean_curve(runs: Sequence[FoundRun]) -> tuple[Array, Array, Array]:

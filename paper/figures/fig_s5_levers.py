@@ -67,12 +67,17 @@ def draw(records: Records) -> Drawing:
     for axes in (left, right):
         axes.grid(axis="y", color="0.9", linewidth=0.5)
         axes.set_axisbelow(True)
-    seeds = ", ".join(str(n) for n in sorted(set(table["seeds"])))
-    spent = f"{table['evaluations'].min():,.0f} to {table['evaluations'].max():,.0f}"
-    data = (
-        f"- `python -m methods.cgflow.levers --system {SYSTEM} --seeds {seeds}`: seeds 0 to {seeds} - 1 of each lever; "
-    )
-    return Drawing(figure, f"{CAPTION}\n\n{data}{spent} energy evaluations a run")
+    return Drawing(figure, f"{CAPTION}\n\n{_provenance(table)}")
+
+
+def _provenance(table: pd.DataFrame) -> str:
+    """Say which command made the table, with seeds and evaluations."""
+    low, high = int(table["seeds"].min()), int(table["seeds"].max())
+    seeds = f"seeds 0 to {high - 1} of each lever" if low == high else f"{low} to {high} seeds of each lever, from 0 on"
+    cheap, dear = table["evaluations"].min(), table["evaluations"].max()
+    spent = f"{cheap:,.0f}" if cheap == dear else f"{cheap:,.0f} to {dear:,.0f}"
+    command = f"python -m methods.cgflow.levers --system {SYSTEM} --seeds {high}"
+    return f"- `{command}`: {seeds}; {spent} energy evaluations a run (medians over seeds)"
 
 
 def _draw_targets(axes: Any, table: pd.DataFrame, height: np.ndarray) -> None:

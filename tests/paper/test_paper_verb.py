@@ -138,12 +138,15 @@ def test_missing_data_is_one_line_that_says_what_would_make_it(
     write_run(tmp_path / "runs", "aldp", "umbrella", [(1000, 1e-3)])
     names = ["fig2_muller_brown", "fig3_ramachandran", "figS2_md_convergence", "figS3_efficiency"]
     names += ["figS4_calibration", "figS5_levers"]
+    old = tmp_path / "out" / "figures" / "figS5_levers.png"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"of levers that are no longer published")
     assert main(["paper", *names, "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out.splitlines()
     assert len(said) == len(names)
     for line, name in zip(said, names, strict=True):
         assert line.startswith(f"{name} left out: ") and ("cgbench run" in line or "methods.cgflow.levers" in line)
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").rglob("*.*"))
 
 
 @pytest.mark.parametrize(
