@@ -100,7 +100,7 @@ class Referee:
         -------
         dict or None
             ``log_likelihood``, the mean log-density per configuration, and its ``standard_error``, in the
-            coordinates named in ``coordinates`` (scaled internal coordinates, in which publications state it);
+            coordinate set named in ``coordinates``, as publications state it, though each with scales of its own;
             ``samples`` and how many of them the method thinks impossible. None where system or method has none.
         """
         import torch
