@@ -299,3 +299,9 @@ def test_rounding(value: float, shown: str) -> None:
 
 def test_bars_in_names_do_not_break_the_table() -> None:
     assert "a\\|b" in markdown(["name"], [["a|b"]], 1)
+
+
+def test_readme_shows_the_ranking_of_the_published_runs(capsys) -> None:
+    root = Path(__file__).parents[2]
+    assert main(["leaderboard", "--format", "markdown", "--runs", str(root / "runs")]) == 0
+    assert capsys.readouterr().out in (root / "README.md").read_text(encoding="utf-8")
