@@ -7,7 +7,6 @@ from nflows.flows.base import Flow
 from nflows.transforms.base import CompositeTransform, Transform
 
 from methods.flows.couplings import CircularShift, SplineCoupling
-from methods.flows.distributions import UniformGaussian
 
 __all__ = ["ConditionalFlow", "UnconditionalFlow", "spline_coupling_flow"]
 
@@ -83,9 +82,6 @@ class ConditionalFlow(Flow):
         Distribution of the noise.
     """
 
-    def __init__(self, transform: Transform, base: UniformGaussian) -> None:
-        super().__init__(transform, base)
-
     def sample_with_log_prob(
         self, context: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -128,9 +124,6 @@ class UnconditionalFlow(Flow):
     base
         Distribution of the noise.
     """
-
-    def __init__(self, transform: Transform, base: UniformGaussian) -> None:
-        super().__init__(transform, base)
 
     def sample_with_log_prob(self, num: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw ``z [num, dims]`` with ``ln q [num]``, without graph."""
