@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["UserError", "choices"]
+__all__ = ["StorageError", "UserError", "choices"]
 
 
 class UserError(Exception):
@@ -11,6 +11,10 @@ class UserError(Exception):
     The command line prints the message as one line (what is wrong, where, what would be right) and exits
     with code 2. Anything else that escapes is a bug and shows its traceback.
     """
+
+
+class StorageError(UserError):
+    """A run's file cannot be written, because the disk is full for one; what was written before is whole."""
 
 
 def choices(names: object) -> str:

@@ -15,14 +15,48 @@ from numpy.typing import NDArray
 __all__ = ["npz_bytes", "write_atomically", "write_npz"]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`; a kill at any moment leaves the old file or the new one."""
+def write_atomically(path: Path, content: bytes, keep: Path | None = None) -> None:
+    """Replace `path` by `content`; a kill at any moment leaves the old file or the new one.
+
+    Parameters
+    ----------
+    path, content
+        The file and its bytes.
+    keep
+        Where the old file is moved, if there is one. A kill just then leaves it there, and no file at `path`.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, on a full disk for one; the old file is as it was then.
+    """
     temporary = path.with_name(f".{path.name}.new")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a renaming last through a loss of power, where the platform lets folders be synced."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:

@@ -15,7 +15,8 @@ import pandas as pd
 
 from cgbench.errors import UserError
 from cgbench.md_curve import ESTIMATORS, MDCurve, longest_walkers
-from cgbench.record import Record, RunFolder
+from cgbench.record import Record
+from cgbench.run_folder import RunFolder
 
 __all__ = ["TARGETS", "FoundRun", "evaluations_to", "find_runs", "grouped", "leaderboard", "md_curves", "show_kld"]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from cgbench.incidents import Incidents
 from cgbench.ledger import Ledger
 from cgbench.pmf import PMF, CollectiveVariables
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from cgbench.system import Coordinates, System
 
 __all__ = ["Method", "MethodConfig", "Problem", "SideEstimate"]
+
+CALLS_BETWEEN_CHECKS = 100  # of the energy: a method that goes wrong before its first estimate is stopped, too
 
 
 class MethodConfig(BaseModel):
@@ -41,12 +44,15 @@ class Problem:
         The system to compute the PMF of.
     ledger
         Charged with every evaluation before it is made.
+    incidents
+        Counts numbers that go wrong.
     """
 
-    def __init__(self, system: System, ledger: Ledger) -> None:
+    def __init__(self, system: System, ledger: Ledger, incidents: Incidents | None = None) -> None:
         self._system = system
         self._ledger = ledger
-        self._nonfinite: torch.Tensor | int = 0
+        self._incidents = Incidents() if incidents is None else incidents
+        self._calls = 0
 
     @property
     def cvs(self) -> CollectiveVariables:
@@ -114,26 +120,45 @@ class Problem:
         """Evaluations left in the budget, or None without one."""
         return self._ledger.remaining
 
-    @property
-    def nonfinite_energies(self) -> int:
-        """How many of the energies returned so far were not finite."""
-        return int(self._nonfinite)
+    def incident(self, kind: str, count: int | torch.Tensor, occasions: int) -> None:
+        """Count numbers that went wrong, and out of how many; the record says how often, and too many end the run.
 
-    def restore_nonfinite(self, count: int) -> None:
-        """Set the count of energies that were not finite (the harness, after a resume)."""
-        self._nonfinite = count
+        Parameters
+        ----------
+        kind
+            One of `cgbench.incidents.KINDS`, which say what is to be done about it, or a word of the method's own.
+        count
+            Incidents; a tensor on a device is not waited for.
+        occasions
+            How often it could have happened.
+        """
+        self._incidents.add(kind, count, occasions)
 
     def reduced_energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Reduced energies ``[batch]`` and gradients, one evaluation per configuration.
+
+        What comes out is finite, or an energy of +inf with a gradient of zero: a configuration without a finite
+        energy has no weight. Gradients that are not finite become zero. Both are counted as incidents.
 
         Raises
         ------
         BudgetExhausted
             Before anything is evaluated, if the budget would be passed.
+        TooManyIncidents
+            If most energies so far were not finite.
         """
         self._ledger.charge(len(x))
         energy, gradient = self._system.reduced_energy_and_gradient(x)
-        self._nonfinite = self._nonfinite + (~energy.isfinite()).sum()
+        broken = ~energy.isfinite()
+        steep = ~(broken | gradient.flatten(1).isfinite().all(dim=1))
+        unusable = (broken | steep).reshape(-1, *(1,) * (gradient.dim() - 1))
+        energy = energy.masked_fill(broken, float("inf"))
+        gradient = gradient.masked_fill(unusable, 0.0)
+        self.incident("nonfinite_energy", broken.sum(), len(x))
+        self.incident("nonfinite_gradient", steep.sum(), len(x))
+        self._calls += 1
+        if self._calls % CALLS_BETWEEN_CHECKS == 0:
+            self._incidents.check()
         return energy, gradient
 
     def reduced_energy(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,26 +1,17 @@
-"""What a run leaves behind: its record, its curve, its checkpoint."""
+"""The record of a run: everything about it but its arrays."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
-import os
-import weakref
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from cgbench.errors import UserError
-from cgbench.files import write_atomically
+__all__ = ["Evaluations", "Incident", "Record", "Status", "parse_record", "record_bytes", "to_json"]
 
-__all__ = ["Record", "RunFolder", "to_json"]
-
-SCHEMA_VERSION = 1
 Status = Literal["running", "finished", "budget", "failed"]
 
 
@@ -30,6 +21,13 @@ class Evaluations(BaseModel):
     total: int
     by_phase: dict[str, int]
     publication_convention: int
+
+
+class Incident(BaseModel):
+    """How often numbers of one kind went wrong, and out of how many."""
+
+    count: int
+    occasions: int
 
 
 class Record(BaseModel):
@@ -53,12 +51,25 @@ class Record(BaseModel):
     reason: str | None = None
     evaluations: Evaluations
     metrics: dict[str, float | None]
-    nonfinite_energies: int = 0
+    incidents: dict[str, Incident] = {}
     density: dict[str, Any] | None = None
     diagnostics: dict[str, Any] = {}
     seconds: dict[str, dict[str, float]] = {}
     reference: dict[str, Any] | None = None
     provenance: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_records(cls, data: Any) -> Any:
+        """Records once had one count of incidents alone."""
+        if isinstance(data, dict) and "nonfinite_energies" in data and isinstance(data.get("evaluations"), dict):
+            data = dict(data)
+            count = data.pop("nonfinite_energies")
+            if count:
+                data["incidents"] = {
+                    "nonfinite_energy": {"count": count, "occasions": data["evaluations"].get("total")}
+                }
+        return data
 
     @property
     def wall_seconds(self) -> float:
@@ -68,149 +79,52 @@ class Record(BaseModel):
 
 def to_json(value: Any) -> str:
     """Valid JSON: numbers that are not finite become the strings "inf", "-inf" and "nan"."""
-
-    def clean(item: Any) -> Any:
-        if isinstance(item, float) and not math.isfinite(item):
-            return str(item)
-        if isinstance(item, Mapping):
-            return {str(key): clean(inner) for key, inner in item.items()}
-        if isinstance(item, (list, tuple)):
-            return [clean(inner) for inner in item]
-        return item
-
-    return json.dumps(clean(value), indent=2, allow_nan=False) + "\n"
+    return json.dumps(_clean(value), indent=2, allow_nan=False) + "\n"
 
 
-class RunFolder:
-    """The files of one run; every file is whole at every moment.
+def _clean(item: Any) -> Any:
+    if isinstance(item, float) and not math.isfinite(item):
+        return str(item)
+    if isinstance(item, Mapping):
+        return {str(key): _clean(inner) for key, inner in item.items()}
+    if isinstance(item, (list, tuple)):
+        return [_clean(inner) for inner in item]
+    return item
 
-    Parameters
-    ----------
-    path
-        ``<out>/<system>/<method>/<preset>/seed-<n>``.
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of the values, however they are laid out in the file."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def record_bytes(record: Record) -> bytes:
+    """Return the content of ``record.json``, with a checksum of its values."""
+    content = json.loads(to_json(record.model_dump()))
+    return to_json(content | {"checksum": _checksum(content)}).encode()
+
+
+def parse_record(content: bytes) -> Record:
+    """Read what `record_bytes` returned; records without a checksum are read, too.
+
+    Raises
+    ------
+    ValueError
+        In one line, if it is no record, or not what was written.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._unlock: Any = None
-
-    def create(self) -> None:
-        """Make the folder.
-
-        Raises
-        ------
-        UserError
-            If it cannot be made or written to.
-        """
-        try:
-            (self.path / "checkpoint").mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path / "checkpoint" / "writable", b"")
-            self._lock()
-        except OSError as error:
-            raise UserError(
-                f"cannot write to {self.path}: {error.strerror}; choose another folder with --out"
-            ) from error
-
-    def _lock(self) -> None:
-        """Hold the folder for this process; the lock ends with `release`, or with the process."""
-        try:
-            import fcntl
-        except ImportError:  # not on every platform
-            return
-        descriptor = os.open(self.path / "checkpoint" / "lock", os.O_RDWR | os.O_CREAT)
-        self._unlock = weakref.finalize(self, os.close, descriptor)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._unlock()
-            raise UserError(f"another process is running in {self.path}; wait for it, or give another --out") from error
-
-    def held(self) -> bool:
-        """Whether a process is running in the folder now."""
-        try:
-            import fcntl
-
-            descriptor = os.open(self.path / "checkpoint" / "lock", os.O_RDWR)
-        except (ImportError, OSError):
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
-
-    def release(self) -> None:
-        """Give the folder back."""
-        if self._unlock is not None:
-            self._unlock()
-
-    # ---- record and curve -------------------------------------------------------------------------
-
-    def write_record(self, record: Record) -> None:
-        """Write ``record.json``."""
-        write_atomically(self.path / "record.json", to_json(record.model_dump()).encode())
-
-    def read_record(self) -> Record | None:
-        """Read ``record.json``; None if there is none.
-
-        Raises
-        ------
-        UserError
-            If it is no valid record.
-        """
-        path = self.path / "record.json"
-        try:
-            return Record.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValidationError) as error:
-            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            raise UserError(f"{path} is no valid record ({reason}); mend it, or start over with --restart") from error
-
-    def write_table(self, name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write a CSV file such as ``curve.csv``; None becomes an empty field."""
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([{key: "" if value is None else value for key, value in row.items()} for row in rows])
-        write_atomically(self.path / name, buffer.getvalue().encode())
-
-    # ---- checkpoints ------------------------------------------------------------------------------
-
-    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Write the checkpoint with its checksum in front; the one before is kept."""
-        import torch
-
-        buffer = io.BytesIO()
-        torch.save(dict(state), buffer)
-        content = buffer.getvalue()
-        latest, previous = self._checkpoints()
-        if latest.exists():
-            latest.replace(previous)
-        write_atomically(latest, hashlib.sha256(content).digest() + content)
-
-    def load_checkpoint(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """Load the newest whole checkpoint, and say in words what was wrong with others."""
-        import torch
-
-        warnings: list[str] = []
-        for path in self._checkpoints():
-            if not path.exists():
-                continue
-            content = path.read_bytes()
-            if hashlib.sha256(content[32:]).digest() == content[:32]:
-                state: dict[str, Any] = torch.load(io.BytesIO(content[32:]), weights_only=True)
-                return state, warnings
-            warnings.append(f"checkpoint {path.name} is damaged (checksum); the one before is used")
-        return None, warnings
-
-    def clear_checkpoints(self) -> None:
-        """Remove the checkpoints."""
-        for path in self._checkpoints():
-            path.unlink(missing_ok=True)
-
-    def _checkpoints(self) -> tuple[Path, Path]:
-        folder = self.path / "checkpoint"
-        return folder / "latest.pt", folder / "previous.pt"
+    try:
+        data = json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"no JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"must be an object, not {type(data).__name__}")
+    checksum = data.pop("checksum", None)
+    if checksum is not None and checksum != _checksum(data):
+        raise ValueError("the checksum does not fit: it was changed or damaged after it was written")
+    try:
+        return Record.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(" ".join(f"{where}: {first['msg']}".split())) from None

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,16 @@ import torch
 
 from cgbench import provenance
 from cgbench.clock import PhaseClock
-from cgbench.errors import UserError
-from cgbench.files import npz_bytes, write_atomically
+from cgbench.errors import StorageError, UserError
+from cgbench.files import npz_bytes
+from cgbench.incidents import Incidents
 from cgbench.ledger import BudgetExhausted, Ledger
 from cgbench.method import Problem
 from cgbench.plan import Plan, make_plan
 from cgbench.pmf import PMF
-from cgbench.record import Evaluations, Record, RunFolder, Status
+from cgbench.record import Evaluations, Incident, Record, Status
 from cgbench.referee import Referee
+from cgbench.run_folder import RunFolder
 from cgbench.streams import Streams
 
 __all__ = ["Run", "finished_record", "prepare", "run"]
@@ -31,19 +32,29 @@ SIDE_COLUMNS = ("name", "replicate", "evaluations", "forward_kld")
 
 @dataclass
 class Run:
-    """A run in progress: what observers may look at, and the loop."""
+    """A run in progress: what observers may look at, and the loop.
+
+    Attributes
+    ----------
+    on_estimate
+        Called after each estimate, when everything has been saved.
+    stop
+        Asked after each estimate, when everything has been saved; if it says yes, the run is interrupted there.
+    """
 
     plan: Plan
     threads: int
     folder: RunFolder
     on_estimate: Callable[[Run], None] = lambda run: None
+    stop: Callable[[], bool] = lambda: False
     messages: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.system, self.config, self.budget = self.plan.system, self.plan.config, self.plan.budget
         self.clock = PhaseClock()
         self.ledger = Ledger(self.budget, on_phase=self.clock.switch)
-        self.problem = Problem(self.system, self.ledger)
+        self.incidents = Incidents()
+        self.problem = Problem(self.system, self.ledger, self.incidents)
         self.streams = Streams(self.plan.seed)
         self.referee = Referee(self.system)
         self.method = self.plan.method_class(self.problem, self.config, self.streams)
@@ -79,7 +90,10 @@ class Run:
             reason=reason or self.referee.problem,
             evaluations=Evaluations(total=total, by_phase=phases, publication_convention=total - left_out),
             metrics=metrics,
-            nonfinite_energies=self.problem.nonfinite_energies,
+            incidents={
+                kind: Incident(count=count, occasions=occasions)
+                for kind, (count, occasions) in self.incidents.counts().items()
+            },
             density=self.density,
             diagnostics=self.method.diagnostics(),
             seconds=self.clock.by_phase(),
@@ -90,35 +104,59 @@ class Run:
     # ---- going on ---------------------------------------------------------------------------------
 
     def resume(self) -> bool:
-        """Go on from a checkpoint if there is a whole one; say whether there was."""
-        state, warnings = self.folder.load_checkpoint()
-        self.messages += warnings
-        if state is None:
-            return False
+        """Go on from the newest checkpoint that is whole; say whether there was one.
+
+        Raises
+        ------
+        UserError
+            If it is that of another run, or of another version of the code.
+        """
+        for state, what in self.folder.load_checkpoints():
+            if state is None:
+                self.messages.append(f"{what}; the one before is used")
+                continue
+            if state.get("identity") != self.identity():
+                raise UserError(
+                    f"{what} in {self.folder.path} is that of another run; choose another --out, or --restart"
+                )
+            try:
+                self._restore(state)
+            except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                raise UserError(
+                    f"{what} in {self.folder.path} does not fit this version of the code ({reason}); "
+                    "--restart starts over"
+                ) from error
+            self.messages.append(f"going on after {self.ledger.total:,} evaluations")
+            return True
+        if self.messages:
+            self.messages.append("there is no whole checkpoint: starting over")
+        return False
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
         self.ledger.load_state_dict(state["ledger"])
         self.clock.restore(state["seconds"])
         self.curve = list(state["curve"])
         self.side = list(state["side"])
         std = state["free_energy_std"]
         self.pmf = PMF(self.system.cvs, state["probability"].numpy(), None if std is None else std.numpy())
-        self.problem.restore_nonfinite(int(state["nonfinite"]))
+        self.incidents.load_state_dict(state["incidents"])
         self.method.load_state_dict(state["method"])
         self.streams.load_state_dict(state["streams"])
-        self.messages.append(f"going on after {self.ledger.total:,} evaluations")
-        return True
 
     def _save(self) -> None:
         assert self.pmf is not None
         std = self.pmf.free_energy_std
         self.folder.save_checkpoint(
             {
+                "identity": self.identity(),
                 "ledger": self.ledger.state_dict(),
                 "seconds": self.clock.by_phase(),
                 "curve": self.curve,
                 "side": self.side,
                 "probability": torch.from_numpy(self.pmf.probability),
                 "free_energy_std": None if std is None else torch.from_numpy(std),
-                "nonfinite": self.problem.nonfinite_energies,
+                "incidents": self.incidents.state_dict(),
                 "method": self.method.state_dict(),
                 "streams": self.streams.state_dict(),
             }
@@ -134,9 +172,28 @@ class Run:
     # ---- the loop ---------------------------------------------------------------------------------
 
     def execute(self) -> Record:
-        """Run to the end, whichever it is, leave all files, and give the folder back."""
+        """Run to the end, whichever it is, leave all files, and give the folder back.
+
+        Raises
+        ------
+        StorageError
+            If a file cannot be written, on a full disk for one; the last checkpoint is whole then.
+        KeyboardInterrupt
+            If it was interrupted; the last checkpoint is whole then.
+        """
+        for message in self.messages:
+            self.folder.log(message)
         try:
             return self._execute()
+        except StorageError as error:
+            total = self.ledger.total
+            raise StorageError(
+                f"{error}; stopped after {total:,} evaluations: make room, and the same command goes on from the "
+                "last checkpoint"
+            ) from error
+        except KeyboardInterrupt:
+            self.folder.log(f"interrupted after {self.ledger.total:,} evaluations")
+            raise
         finally:
             self.folder.release()
 
@@ -154,18 +211,20 @@ class Run:
             status, reason = "budget", str(exhausted)
             if self.pmf is None:
                 status, reason = "failed", f"no estimate within the budget: {exhausted}"
+        except StorageError:
+            raise
         except Exception as error:  # a method may fail in any way; nothing is lost
             status, reason = "failed", f"{type(error).__name__}: {error}".splitlines()[0]
-            self._log(traceback.format_exc())
+            self.folder.log(traceback.format_exc())
         self.clock.stop()
+        self._log_incidents()
         if status == "finished" and self.pmf is None:
             status, reason = "failed", "the method ended without an estimate"
         if status != "failed":
             self._score_density()
         record = self.record(status, reason)
         if self.pmf is not None and status != "failed":
-            arrays = self.pmf.arrays() | self.method.extra_arrays()
-            write_atomically(self.folder.path / "pmf.npz", npz_bytes(arrays))
+            self.folder.write("pmf.npz", npz_bytes(self.pmf.arrays() | self.method.extra_arrays()))
             self._draw(record)
         self._write_curves()
         self.folder.write_record(record)
@@ -174,9 +233,11 @@ class Run:
         return record
 
     def _take(self, pmf: PMF) -> None:
-        self.pmf = pmf
+        self._log_incidents()
+        self.incidents.check()
         if np.any(pmf.probability <= 0):
             raise ValueError("the estimate is zero somewhere on the grid; a method's PMF must be positive")
+        self.pmf = pmf
         row: dict[str, Any] = {"evaluations": self.ledger.total, "wall_s": round(self.clock.wall, 3)}
         self.curve.append(row | self.referee.score(pmf))
         for other in self.method.side_estimates():
@@ -190,13 +251,19 @@ class Run:
             )
         self._save()
         self.on_estimate(self)
+        if self.stop():
+            raise KeyboardInterrupt
+
+    def _log_incidents(self) -> None:
+        for line in self.incidents.news():
+            self.folder.log(f"after {self.ledger.total:,} evaluations: {line}")
 
     def _score_density(self) -> None:
         """Score the density of a generative method; a fault in it costs the score, not the run."""
         try:
             self.density = self.referee.score_density(self.method)
         except Exception:
-            self._log(traceback.format_exc())
+            self.folder.log(traceback.format_exc())
             self.messages.append("the method's log_density failed; see run.log")
 
     def _draw(self, record: Record) -> None:
@@ -204,12 +271,11 @@ class Run:
 
         assert self.pmf is not None
         reference = self.referee.reference
-        draw_pmf(self.folder.path / "pmf.png", self.pmf, record, reference.pmf if reference else None)
-
-    def _log(self, text: str) -> None:
-        with open(self.folder.path / "run.log", "a", encoding="utf-8") as file:
-            file.write(text)
-        logging.getLogger(__name__).debug(text)
+        path = self.folder.path / "pmf.png"
+        try:
+            draw_pmf(path, self.pmf, record, reference.pmf if reference else None)
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _check_device(device: str) -> None:
@@ -250,12 +316,12 @@ def prepare(
     )
     threads = threads or provenance.physical_cores()
     torch.set_num_threads(threads)
-    folder = RunFolder(plan.folder(out))
-    folder.create()
+    job = Run(plan=plan, threads=threads, folder=RunFolder(plan.folder(out)), on_estimate=on_estimate)
+    job.messages += job.folder.create()  # last, so that a method that refuses leaves nothing behind
     if restart:
-        folder.clear_checkpoints()
-        (folder.path / "record.json").unlink(missing_ok=True)
-    return Run(plan=plan, threads=threads, folder=folder, on_estimate=on_estimate)
+        job.folder.clear_checkpoints()
+        (job.folder.path / "record.json").unlink(missing_ok=True)
+    return job
 
 
 def run(system: str, method: str, **options: Any) -> Record:

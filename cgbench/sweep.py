@@ -18,7 +18,7 @@ from cgbench.config import explain
 from cgbench.errors import UserError
 from cgbench.launch import Task
 from cgbench.plan import Plan, make_plan
-from cgbench.record import RunFolder
+from cgbench.run_folder import RunFolder
 
 __all__ = ["Job", "Progress", "Runs", "SweepFile", "progress", "read_sweep", "task"]
 

@@ -26,9 +26,10 @@ __all__ = ["command"]
 @click.option("--restart", is_flag=True, help="Start over.")
 def command(**options: Any) -> int:
     """Run, with progress, and print a summary; exit code 1 if the run failed."""
+    from cgbench.interrupts import Interrupts
     from cgbench.run import finished_record, prepare
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)  # until there is something to save
     job = prepare(options.pop("system"), options.pop("method"), **options)
     existing = finished_record(job)
     if existing is not None:
@@ -38,7 +39,8 @@ def command(**options: Any) -> int:
     job.resume()
     for message in job.messages:
         print(message)
-    with _Progress(job):
+    with _Progress(job) as progress, Interrupts(progress.announce) as interrupts:
+        job.stop = interrupts.requested
         record = job.execute()
     print(_summary(record, job.folder.path))
     if record.status == "failed":
@@ -97,7 +99,17 @@ class _Progress:
         return line
 
     def _print(self, job: Any) -> None:
-        print(self._words(), flush=True)
+        try:
+            print(self._words(), flush=True)
+        except OSError:  # nobody listens any more, or the disk that output goes to is full: no reason to stop
+            pass
+
+    def announce(self, line: str) -> None:
+        """Say something beside the progress."""
+        if self.live is not None:
+            self.live.console.print(line)
+        else:
+            print(f"cgbench: {line}", file=sys.stderr, flush=True)
 
 
 def _summary(record: Any, folder: Any) -> str:
@@ -121,6 +133,8 @@ def _summary(record: Any, folder: Any) -> str:
     seconds = record.wall_seconds
     lines.append(f"  evaluations   {total:,} ({phases})")
     lines.append(f"  time          {seconds:.1f} s, {total / max(seconds, 1e-9):,.0f} evaluations/s")
+    for kind, incident in record.incidents.items():
+        lines.append(f"  went wrong    {kind}: {incident.count:,} of {incident.occasions:,}")
     for warning in record.diagnostics.get("warnings", []):
         lines.append(f"  warning       {warning}")
     lines.append(f"  files         {folder}")

@@ -19,7 +19,8 @@ import numpy as np
 from timing import paired
 
 from cgbench.leaderboard import find_runs, leaderboard
-from cgbench.record import Evaluations, Record, RunFolder
+from cgbench.record import Evaluations, Record
+from cgbench.run_folder import RunFolder
 
 SEEDS, METHODS, ROWS = 5, 20, 40
 

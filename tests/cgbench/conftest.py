@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from cgbench.files import write_npz
-from cgbench.record import Evaluations, Record, RunFolder
+from cgbench.record import Evaluations, Record
+from cgbench.run_folder import RunFolder
 
 CURVE = ((100, 0.5), (1000, 0.05), (10000, 0.004))
 

@@ -14,7 +14,8 @@ from scipy import stats
 
 from cgbench.cli.main import main
 from cgbench.compare import QUANTITIES, Results, Sample, compare, holm, read_results
-from cgbench.record import Evaluations, Record, RunFolder
+from cgbench.record import Evaluations, Record
+from cgbench.run_folder import RunFolder
 
 KEY = ("aldp", "1", "flow", "default")
 

@@ -14,7 +14,8 @@ import pytest
 from cgbench.cli.main import main
 from cgbench.errors import UserError
 from cgbench.leaderboard import FoundRun, evaluations_to, find_runs, leaderboard, show_kld
-from cgbench.record import Evaluations, Record, RunFolder
+from cgbench.record import Evaluations, Record
+from cgbench.run_folder import RunFolder
 from cgbench.tables import leaderboard_markdown, markdown, rounded
 
 

@@ -15,11 +15,12 @@ import pytest
 from cgbench.cli.main import main
 from cgbench.errors import UserError
 from cgbench.leaderboard import find_runs, leaderboard
-from cgbench.record import RunFolder, to_json
+from cgbench.record import to_json
 from cgbench.referee import Referee
 from cgbench.report import report
 from cgbench.report.arrays import STORED_TO, colour_table, decode, encode
 from cgbench.report.curves import median_curve
+from cgbench.run_folder import RunFolder
 
 RANDOM = np.random.default_rng(7)
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>\u2028&amp;"

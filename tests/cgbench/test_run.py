@@ -113,8 +113,8 @@ def test_a_finished_run_is_not_run_again(tmp_path) -> None:
 def test_a_changed_preset_is_not_mixed_with_an_old_run(tmp_path) -> None:
     job = start(tmp_path)
     job.execute()
-    path = job.folder.path / "record.json"
-    path.write_text(path.read_text().replace(job.identity()["config_hash"], "0" * 64))
+    changed = job.folder.read_record().model_copy(update={"config_hash": "0" * 64})
+    job.folder.write_record(changed)
     with pytest.raises(UserError, match="holds a run with config_hash"):
         finished_record(start(tmp_path))
 
@@ -175,9 +175,10 @@ class Demanding(Troubled):
 def test_energies_that_are_not_finite_are_counted(tmp_path) -> None:
     job = start(tmp_path)
     x = torch.full((4, 2), torch.nan, dtype=torch.float64)
-    job.problem.reduced_energy_and_gradient(x)
-    assert job.problem.nonfinite_energies == 4
-    assert job.record("running").nonfinite_energies == 4
+    energy, gradient = job.problem.reduced_energy_and_gradient(x)
+    assert torch.equal(energy, torch.full((4,), torch.inf)) and not gradient.any()
+    incident = job.record("running").incidents["nonfinite_energy"]
+    assert (incident.count, incident.occasions) == (4, 4)
 
 
 def test_the_gate_charges_before_it_evaluates(tmp_path) -> None:

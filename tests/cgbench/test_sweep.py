@@ -16,8 +16,9 @@ import pytest
 
 from cgbench.cli.main import main
 from cgbench.leaderboard import find_runs
-from cgbench.record import RunFolder
+from cgbench.record import parse_record, record_bytes
 from cgbench.run import prepare, run
+from cgbench.run_folder import RunFolder
 from cgbench.sweep import progress, read_sweep, task
 
 ROOT = Path(__file__).parent.parent.parent
@@ -227,8 +228,9 @@ def test_states_failures_and_another_try(tmp_path: Path, capsys) -> None:
     run("muller_brown", "md", **options)
     (out / "muller_brown/md/smoke/seed-1").mkdir(parents=True)
     record = out / "muller_brown/md/smoke/seed-0/record.json"
-    failed = json.loads(record.read_text()) | {"status": "failed", "reason": "OSError: no space left", "seed": 1}
-    (out / "muller_brown/md/smoke/seed-1/record.json").write_text(json.dumps(failed))
+    failed = parse_record(record.read_bytes())
+    failed = failed.model_copy(update={"status": "failed", "reason": "OSError: no space left", "seed": 1})
+    (out / "muller_brown/md/smoke/seed-1/record.json").write_bytes(record_bytes(failed))
     holder = prepare("muller_brown", "md", seed=2, **options)
     assert [progress(job, out).state for job in jobs] == ["finished", "failed", "running"]
     assert main(["sweep", str(path), "--out", str(out), "--status"]) == 0
@@ -266,7 +268,7 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, capsys) -> No
 def test_a_folder_of_something_else_is_reported(tmp_path: Path, capsys) -> None:
     path, out = write(tmp_path, GOOD), tmp_path / "out"
     run("muller_brown", "md", preset="smoke", out=out, threads=1)
-    record = out / "muller_brown/md/smoke/seed-0/record.json"
-    record.write_text(record.read_text().replace('"system_version": "1"', '"system_version": "0"'))
+    folder = RunFolder(out / "muller_brown/md/smoke/seed-0")
+    folder.write_record(folder.read_record().model_copy(update={"system_version": "0"}))
     assert main(["sweep", str(path), "--out", str(out)]) == 1
     assert "holds a run with system_version '0', not '1'" in capsys.readouterr().err

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from cgbench.files import write_npz
-from cgbench.record import Evaluations, Record, RunFolder
+from cgbench.record import Evaluations, Record
+from cgbench.run_folder import RunFolder
 
 BINS = {"aldp": (100, 100), "muller_brown": (100,)}
 

@@ -43,6 +43,7 @@ function runBody(run) {
   const basins = entries.filter(([name]) => name.startsWith(basin)).map(([name, value]) => [name.slice(basin.length), inKT(value)]);
   const scores = entries.filter(([name]) => !name.startsWith(basin)).map(([name, value]) => [plain(name), shortNumber(value)]);
   const warnings = warningsOf(record);
+  const incidents = Object.entries(record.incidents).map(([kind, i]) => `${plain(kind)}: ${count(i.count)} of ${count(i.occasions)}`);
   const packages = Object.entries(provenance.packages ?? {});
   const reference = record.reference ?? {};
   const floor = reference.noise_floor === undefined ? null : shortNumber(number(reference.noise_floor));
@@ -55,7 +56,7 @@ function runBody(run) {
       ["status", record.status], ["reason", record.reason], ["engine", record.engine], ["device", record.device],
       ["threads", record.threads], ["budget", record.budget === null ? "none" : count(record.budget)],
       ["evaluations, publication's convention", count(evaluations.publication_convention)],
-      ["energies not finite", record.nonfinite_energies], ["configuration", record.config_hash.slice(0, 12)],
+      ["went wrong", incidents.join("; ") || "nothing"], ["configuration", record.config_hash.slice(0, 12)],
     ]),
     facts("Machine", [
       ["processor", provenance.cpu], ["cores", provenance.cores], ["accelerator", provenance.accelerator],
