@@ -166,6 +166,21 @@ class PMF:
         return self.cvs.centers(axis)
 
     @classmethod
+    def restored(cls, cvs: CollectiveVariables, probability: Array, std: Array | None) -> PMF:
+        """Take back what another PMF held, to the bit: normalising twice changes the last one.
+
+        Raises
+        ------
+        ValueError
+            As on construction, or if the probabilities do not sum to 1.
+        """
+        pmf = cls(cvs, probability, std)
+        if abs(probability.sum() - 1.0) > 1e-9:
+            raise ValueError(f"probabilities sum to {probability.sum()}, not to 1")
+        object.__setattr__(pmf, "probability", np.asarray(probability, dtype=np.float64))
+        return pmf
+
+    @classmethod
     def from_counts(
         cls, cvs: CollectiveVariables, counts: ArrayLike, pseudocount: float = 0.5, std: Array | None = None
     ) -> PMF:

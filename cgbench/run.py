@@ -139,7 +139,7 @@ class Run:
         self.curve = list(state["curve"])
         self.side = list(state["side"])
         std = state["free_energy_std"]
-        self.pmf = PMF(self.system.cvs, state["probability"].numpy(), None if std is None else std.numpy())
+        self.pmf = PMF.restored(self.system.cvs, state["probability"].numpy(), None if std is None else std.numpy())
         self.incidents.load_state_dict(state["incidents"])
         self.method.load_state_dict(state["method"])
         self.streams.load_state_dict(state["streams"])

@@ -84,13 +84,13 @@ class RunFolder:
         self.write(name, buffer.getvalue().encode())
 
     def log(self, text: str) -> None:
-        """Append to ``run.log``, with the time; a disk that is full loses the line and nothing else."""
+        """Append to ``run.log``, with the time; on a full disk the line is lost, and nothing else."""
         stamp = datetime.now(UTC).isoformat(timespec="seconds")
         try:
             with open(self.path / "run.log", "a", encoding="utf-8") as file:
                 file.write(f"{stamp} {text.rstrip()}\n")
         except OSError:
-            logging.getLogger(__name__).warning("run.log cannot be written: %s", text)
+            pass
 
     # ---- record -------------------------------------------------------------------------------------
 

@@ -109,3 +109,14 @@ def test_bin_index_counts_like_the_histogram() -> None:
     np.testing.assert_array_equal(counts, ANGLES.histogram(angles))
     assert LINE.bin_index([[-1.5], [0.0], [3.5], [3.0]]).tolist()[::2] == [-1, -1]
     assert LINE.bin_index([[3.0]])[0] == LINE.bins[0] - 1
+
+
+def test_a_pmf_comes_back_to_the_bit() -> None:
+    cvs = CollectiveVariables(names=("s",), lower=(0.0,), upper=(1.0,), periodic=(False,), unit="")
+    weights = np.random.default_rng(0).random((50, 100)) ** 9
+    pmfs = [PMF(cvs, w) for w in weights]
+    assert any((PMF(cvs, pmf.probability).probability != pmf.probability).any() for pmf in pmfs)  # hence the care
+    for pmf in pmfs:
+        assert (PMF.restored(cvs, pmf.probability, None).probability == pmf.probability).all()
+    with pytest.raises(ValueError, match="sum to"):
+        PMF.restored(cvs, weights[0], None)
