@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LocalExecutor", "Task"]
+__all__ = ["LocalExecutor", "Task", "stop_signals", "thread_environment"]
 
 THREAD_VARIABLES = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
 GRACE = 60.0  # seconds that a process has to save its state
@@ -26,6 +26,12 @@ class Task:
     name: str
     command: tuple[str, ...]
     log: Path
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Return the variables that bound the CPU threads of a process."""
+    names = (*(f"{name}_NUM_THREADS" for name in THREAD_VARIABLES), "OPENMM_CPU_THREADS")
+    return dict.fromkeys(names, str(threads))
 
 
 class LocalExecutor:
@@ -44,8 +50,7 @@ class LocalExecutor:
 
     def __init__(self, workers: int, threads: int) -> None:
         self.workers = workers
-        self._environment = os.environ | {f"{name}_NUM_THREADS": str(threads) for name in THREAD_VARIABLES}
-        self._environment["OPENMM_CPU_THREADS"] = str(threads)
+        self._environment = os.environ | thread_environment(threads)
 
     def execute(
         self,
@@ -61,7 +66,7 @@ class LocalExecutor:
             If it was interrupted; every process has ended then.
         """
         waiting, running = deque(tasks), list[tuple[Task, subprocess.Popen[bytes]]]()
-        with _signals() as stop:
+        with stop_signals() as stop:
             try:
                 while (waiting or running) and not stop.is_set():
                     while waiting and len(running) < self.workers:
@@ -88,7 +93,7 @@ class LocalExecutor:
 
 
 @contextmanager
-def _signals() -> Iterator[threading.Event]:
+def stop_signals() -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set, instead of what they otherwise do."""
     event = threading.Event()
 

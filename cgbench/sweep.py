@@ -19,8 +19,9 @@ from cgbench.errors import UserError
 from cgbench.launch import Task
 from cgbench.plan import Plan, make_plan
 from cgbench.run_folder import RunFolder
+from cgbench.slurm_queue import QueuedRun
 
-__all__ = ["Job", "Progress", "Runs", "SweepFile", "progress", "read_sweep", "task"]
+__all__ = ["Job", "Progress", "Runs", "SweepFile", "output_log", "progress", "read_sweep", "task"]
 
 
 def _several(value: Any) -> Any:
@@ -182,20 +183,36 @@ def task(job: Job, out: Path, threads: int) -> Task:
     """Return the command that makes a run, or goes on with it."""
     options = ("--out", str(out), "--threads", str(threads))
     command = (sys.executable, "-m", "cgbench", "run", *job.arguments(), *options)
-    return Task(job.name, command, job.plan.folder(out) / "checkpoint" / "output.log")
+    return Task(job.name, command, out / output_log(job))
+
+
+def output_log(job: Job) -> Path:
+    """Return the file that a run's output is appended to, below the folder that run folders are made in."""
+    return job.plan.folder("") / "checkpoint" / "output.log"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: its state, evaluations so far, and what there is to say."""
+    """How far a run is: its state, evaluations so far, what there is to say, and the SLURM job that has it."""
 
-    state: Literal["finished", "failed", "running", "interrupted", "waiting"]
+    state: Literal["finished", "failed", "running", "queued", "interrupted", "waiting"]
     evaluations: int = 0
     note: str = ""
+    slurm_job: str = ""
 
 
-def progress(job: Job, out: Path) -> Progress:
-    """Look at what a run has left; a folder that holds something else has failed."""
+def progress(job: Job, out: Path, queue: Mapping[str, QueuedRun] | None = None) -> Progress:
+    """Look at what a run has left, and whether SLURM has it; a folder that holds something else has failed."""
+    found = _left(job, out)
+    queued = (queue or {}).get(output_log(job).as_posix())
+    if queued is None or queued.ended or found.state == "finished":
+        return found
+    if queued.pending and found.state != "running":
+        return Progress("queued", found.evaluations, f"SLURM job {queued.id}, {queued.reason}", queued.id)
+    return Progress("running", found.evaluations, f"SLURM job {queued.id}", queued.id)
+
+
+def _left(job: Job, out: Path) -> Progress:
     folder = RunFolder(job.plan.folder(out))
     try:
         record = folder.read_record()
