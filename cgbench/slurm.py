@@ -236,7 +236,8 @@ def check_slurm() -> tuple[bool, str]:
     if "configuration source" in answer.stderr:
         return True, "none here (commands are installed, no cluster is configured)"
     if answer.returncode:
-        return False, f"sinfo does not answer: {answer.stderr.strip().splitlines()[-1:] or answer.returncode}"
+        lines = answer.stderr.strip().splitlines() or [f"exit code {answer.returncode}"]
+        return False, f"sinfo does not answer: {lines[-1]}"
     nodes: dict[str, int] = {}
     for line in answer.stdout.splitlines():
         partition, count = line.rsplit(maxsplit=1)
