@@ -99,7 +99,7 @@ class SlurmExecutor:
                     found = self.queue.look()
                     there = {task for task in tasks if (run := found.get(self._key(task))) and not run.ended}
                     if there:
-                        self.tell(f"{len(there)} runs are in SLURM's queue already")
+                        self.tell(f"{_runs(len(there))} in SLURM's queue already")
                     if new := [task for task in tasks if task not in there]:
                         self._submit(new)
                 self._wait(list(tasks), on_start, on_end, stop)
@@ -144,7 +144,7 @@ class SlurmExecutor:
             lines = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in str(error).splitlines()]
             raise UserError(f"SLURM does not take the jobs: {'; '.join(lines) or 'sbatch failed'}") from error
         at_a_time = f", at most {self.workers} at a time" if self.workers and self.workers < len(tasks) else ""
-        self.tell(f"{len(tasks)} runs submitted to SLURM as job {jobs[0].job_id.partition('_')[0]}{at_a_time}")
+        self.tell(f"{_runs(len(tasks))} submitted to SLURM as job {jobs[0].job_id.partition('_')[0]}{at_a_time}")
 
     def _command(self, task: Task) -> Command:
         log = task.log.absolute()
@@ -203,6 +203,10 @@ class SlurmExecutor:
             return []
         runs = [run for task in tasks if (run := found.get(self._key(task))) and not run.ended]
         return sorted({run.id.partition("_")[0] for run in runs}, key=int)
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'s' * (count != 1)}"
 
 
 def _mentions(path: Path, words: str) -> bool:

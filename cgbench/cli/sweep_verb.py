@@ -116,10 +116,13 @@ class _Report:
     def __init__(self, tasks: dict[Any, Any], out: Path, notes: dict[str, str]) -> None:
         self.tasks, self.out, self.notes = tasks, out, notes
         self.ended = 0
+        self.started: set[Any] = set()
         self.reasons: dict[str, str] = {}
 
     def start(self, task: Any) -> None:
-        print(f"{'':<9} started      {task.name}", flush=True)
+        word = "goes on" if task in self.started else "started"  # after SLURM has requeued it
+        self.started.add(task)
+        print(f"{'':<9} {word:<12} {task.name}", flush=True)
 
     def end(self, task: Any, code: int) -> None:
         from cgbench.sweep import progress

@@ -128,6 +128,7 @@ def test_requeued_or_out_of_time_a_run_goes_on(tmp_path: Path, processes) -> Non
     out, err = processes[0].communicate(timeout=60)
     assert processes[0].returncode == 0, out + err
     assert out.count("seed 0: ") == out.count("seed 1: ") == 1 and "2 finished" in out
+    assert out.count(" started ") == 2 and out.count(" goes on ") == 2
     logs = [(folder / "checkpoint" / "output.log").read_text() for folder in folders]
     assert all(int(re.findall(r"going on after ([\d,]+)", log)[0].replace(",", "")) > 3000 for log in logs)
     assert all(log.count("SLURM job ") >= 2 for log in logs)
@@ -156,7 +157,7 @@ def test_killed_and_interrupted_a_sweep_submits_nothing_twice(tmp_path: Path, pr
     assert "0 of 2 runs to make" in captured.out and captured.err.count(": queued: SLURM job") == 2
 
     processes.append(start(path))
-    assert "2 runs are in SLURM's queue already" in processes[1].stdout.readline()
+    assert "2 runs in SLURM's queue already" in processes[1].stdout.readline()
     processes[1].send_signal(signal.SIGINT)
     out, err = processes[1].communicate(timeout=30)
     assert processes[1].returncode == 130 and err.count("\n") == 1
@@ -181,7 +182,7 @@ def test_a_cancelled_run_is_reported_and_goes_on_at_the_next_call(tmp_path: Path
     out, err = processes[0].communicate(timeout=30)
     assert processes[0].returncode == 1 and f"seed 0: waiting: SLURM job {number}: cancelled\n" in err
     assert main(words(path, "--threads", "2")) == 0
-    assert "1 runs submitted" in capsys.readouterr().out
+    assert "1 run submitted" in capsys.readouterr().out
     assert [(record.status, record.threads) for record in records(path)] == [("finished", 2)]
 
 
