@@ -5,17 +5,20 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from cgbench.errors import UserError, choices
 from cgbench.method import Method, MethodConfig
+from cgbench.yaml_text import read_yaml
 
 __all__ = ["config_hash", "explain", "make_config", "preset_names"]
+
+DEEPEST = 20  # keys within keys
 
 
 def _folder(method: type[Method], system: str) -> Path:
@@ -51,9 +54,10 @@ def make_config(method: type[Method], system: str, preset: str, overrides: Seque
     settings: Any = {}
     if path.exists():
         try:
-            settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"preset {path} cannot be read: {_first_line(error)}") from error
+            settings = read_yaml(path.read_text(encoding="utf-8")) or {}
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UserError(f"preset {path} cannot be read: {reason}") from error
         if not isinstance(settings, dict):
             raise UserError(f"preset {path} must be a mapping of keys to values, not {type(settings).__name__}")
     for override in overrides:
@@ -65,31 +69,39 @@ def make_config(method: type[Method], system: str, preset: str, overrides: Seque
         raise UserError(f"configuration of {method.name} ({origin}): {explain(error, method.Config)}") from error
 
 
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
 def _apply(settings: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise UserError(f"--set {override!r}: write key=value, with dots for nested keys")
+        raise UserError(f"--set {_shown(override)}: write key=value, with dots for nested keys")
+    if len(parts) > DEEPEST:
+        raise UserError(f"--set {_shown(key)}: no configuration has keys {len(parts)} deep")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {key}: {text!r} is no YAML value: {_first_line(error)}") from error
+        value = read_yaml(text)
+    except ValueError as error:
+        raise UserError(f"--set {_shown(key)}: {_shown(text)} is no YAML value: {error}") from error
     if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
         try:
-            value = float(value)
+            number = float(value)
         except ValueError:
             pass
+        else:
+            value = number if math.isfinite(number) else value
     place = settings
     for depth, part in enumerate(parts[:-1]):
         inner = place.setdefault(part, {})
         if not isinstance(inner, dict):
-            raise UserError(f"--set {key}: {'.'.join(parts[: depth + 1])} is a value, it has no keys below it")
+            raise UserError(
+                f"--set {_shown(key)}: {_shown('.'.join(parts[: depth + 1]))} is a value, it has no keys below it"
+            )
         place = inner
     place[parts[-1]] = value
+
+
+def _shown(value: Any) -> str:
+    """A value as it would be written, in one short line."""
+    text = repr(value)
+    return text if len(text) < 60 else text[:57] + "..."
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -103,9 +115,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         close = difflib.get_close_matches(location[-1], keys, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"unknown key {name!r}: {hint}choose from {choices(keys)}{more}"
-    shown = repr(first["input"])
-    shown = shown if len(shown) < 60 else shown[:57] + "..."
-    return f"key {name!r}: {first['msg']}, not {shown}{more}"
+    return f"key {name!r}: {first['msg']}, not {_shown(first['input'])}{more}"
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

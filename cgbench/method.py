@@ -32,7 +32,7 @@ CALLS_BETWEEN_CHECKS = 100  # of the energy: a method that goes wrong before its
 class MethodConfig(BaseModel):
     """Base of every method's configuration: unknown keys are errors, values are checked, nothing changes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class Problem:

@@ -11,7 +11,6 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from cgbench.config import explain
@@ -20,6 +19,7 @@ from cgbench.launch import Task
 from cgbench.plan import Plan, make_plan
 from cgbench.run_folder import RunFolder
 from cgbench.slurm_queue import QueuedRun
+from cgbench.yaml_text import read_yaml
 
 __all__ = ["Job", "Progress", "Runs", "SweepFile", "output_log", "progress", "read_sweep", "task"]
 
@@ -122,8 +122,8 @@ def read_sweep(path: Path) -> list[Job]:
         that would share a folder, or an exclusion that leaves nothing out.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(f"sweep {path} cannot be read: {reason}") from error
     sweep: SweepFile = _validated(SweepFile, content, str(path))

@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from cgbench import load_system
 from cgbench.errors import UserError
+from cgbench.files import read_npz
 from cgbench.leaderboard import FoundRun, find_runs, grouped, leaderboard, md_curves
 from cgbench.md_curve import MDCurve
 from cgbench.referee import Referee
@@ -39,10 +39,9 @@ def arrays_of(run: FoundRun) -> Mapping[str, Array]:
     """
     assert run.path is not None
     try:
-        with np.load(run.path / "pmf.npz", allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{run.path / 'pmf.npz'} cannot be read: {error}") from error
+        return read_npz(run.path / "pmf.npz")
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 class Records:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgbench.errors import UserError
+from cgbench.files import read_npz
 from cgbench.leaderboard import FoundRun, find_runs, leaderboard
 from cgbench.plot import CUT
 from cgbench.record import to_json
@@ -80,12 +81,16 @@ def _pmf(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]] | None
     if not path.exists():
         return None, None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            probability = np.asarray(arrays["probability"], np.float64)
-            centers = [np.asarray(arrays[f"centers_{axis}"], np.float64) for axis in range(min(2, probability.ndim))]
-    except Exception as error:  # numpy raises anything on a damaged archive
-        raise UserError(f"PMF {path} cannot be read: {error}") from error
-    if any(len(c) != n or n < 2 for c, n in zip(centers, probability.shape, strict=False)):
+        arrays = read_npz(path)
+        probability = np.asarray(arrays["probability"], np.float64)
+        centers = [np.asarray(arrays[f"centers_{axis}"], np.float64) for axis in range(min(2, probability.ndim))]
+    except KeyError as error:
+        raise UserError(f"PMF {path} is damaged: it has no array {error}") from error
+    except ValueError as error:
+        raise UserError(f"PMF {error}") from error
+    if not (probability.ndim and np.isfinite(probability).all() and (probability >= 0).all() and probability.any()):
+        raise UserError(f"PMF {path} is damaged: its probabilities are none")
+    if any(c.shape != (n,) or n < 2 for c, n in zip(centers, probability.shape, strict=False)):
         raise UserError(f"PMF {path} is damaged: probability {probability.shape} does not fit its bin centres")
     axes = []
     for axis, c in enumerate(centers):

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from cgbench.cli.main import main
-from cgbench.record import Record, RunFolder
+from cgbench.record import Record
 from cgbench.run import run
+from cgbench.run_folder import RunFolder
 from cgbench.slurm import check_slurm
 from cgbench.sweep import read_sweep
 
