@@ -13,6 +13,9 @@ from cgbench.system import OpenMMModel
 
 __all__ = ["CountedSimulation"]
 
+ASKED = ("energy", "forces", "parameterDerivatives")  # of a context, at the price of an evaluation
+EVALUATES = (*ASKED, *(f"get{name[0].upper()}{name[1:]}" for name in ASKED))  # the second is the older spelling
+
 
 class CountedSimulation(app.Simulation):  # type: ignore[misc]
     """An ``openmm.app.Simulation`` that anything in OpenMM may drive, ``app.Metadynamics`` for one.
@@ -58,7 +61,7 @@ class CountedSimulation(app.Simulation):  # type: ignore[misc]
         groups = asked.get("groups", -1)
         if isinstance(groups, int):
             groups = {group for group in range(32) if groups >> group & 1}
-        wanted = any(asked.get(name) for name in ("energy", "getEnergy", "forces", "getForces"))
+        wanted = any(asked.get(name) for name in EVALUATES)
         if wanted and self._own_groups & set(groups):
             self._charge(1)
         return self._get_state(*args, **options)

@@ -38,9 +38,11 @@ class Referee:
         self.problem: str | None = None
         self._system = system
         try:
-            self.reference = system.reference()
+            self.reference = _on_the_grid(system.reference(), system)
         except UserError as error:
             self.problem = str(error)
+        except Exception as error:  # a reference may be damaged in any way
+            self.problem = f"the reference cannot be read: {type(error).__name__}: {' '.join(str(error).split())}"
         self._basins = {basin.name: basin_mask(system.cvs, basin.contains) for basin in system.basins}
 
     @property
@@ -138,6 +140,13 @@ class Referee:
             "sha256": self.reference.sha256,
             "noise_floor": self.reference.noise_floor,
         }
+
+
+def _on_the_grid(reference: Reference, system: System) -> Reference:
+    if reference.pmf.probability.shape != system.cvs.bins:
+        found = reference.pmf.probability.shape
+        raise UserError(f"the reference of {system.name} has shape {found}, the grid is {system.cvs.bins}")
+    return reference
 
 
 def _log_ratio(a: float, b: float) -> float:

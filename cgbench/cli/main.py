@@ -15,6 +15,7 @@ from cgbench.errors import UserError, choices
 __all__ = ["main"]
 
 VERBS = {
+    "check": "Does a method on a system keep every promise? For those who write one.",
     "compare": "Say what got better or worse between two sets of results.",
     "doctor": "Can this installation run what is registered?",
     "leaderboard": "Rank the records of runs, in a table.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import math
 from pathlib import Path
 
@@ -58,6 +59,30 @@ def test_without_a_reference_scores_are_none_and_say_why() -> None:
     referee = Referee(Lost())
     assert "nowhere" in referee.problem and referee.facts() is None
     assert set(referee.score(PMF(Lost().cvs, np.ones(100))).values()) == {None}
+
+
+@pytest.mark.parametrize("error", [PermissionError("not yours"), ValueError("no archive"), KeyError("probability")])
+def test_a_reference_damaged_in_any_way_breaks_no_run(error: Exception) -> None:
+    class Damaged(MullerBrown):
+        def reference(self):
+            raise error
+
+    referee = Referee(Damaged())
+    assert referee.reference is None and referee.problem.startswith(
+        f"the reference cannot be read: {type(error).__name__}"
+    )
+    assert set(referee.score(PMF(Damaged().cvs, np.ones(100))).values()) == {None}
+
+
+def test_a_reference_on_another_grid_is_none() -> None:
+    class Coarse(MullerBrown):
+        def reference(self):
+            cvs = dataclasses.replace(self.cvs, bins=(50,))
+            return dataclasses.replace(super().reference(), pmf=PMF(cvs, np.ones(50)))
+
+    referee = Referee(Coarse())
+    assert referee.reference is None
+    assert referee.problem == "the reference of muller_brown has shape (50,), the grid is (100,)"
 
 
 def test_only_the_referee_calls_reference() -> None:

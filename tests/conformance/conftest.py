@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from cgbench.config import preset_names
+from cgbench.conformance import Pair
 from cgbench.registry import load, names
 from cgbench.run import Run, prepare
 
@@ -89,9 +90,16 @@ def _name(pair: tuple[str, str, dict[str, Any]]) -> str:
     return "-".join([pair[1], pair[0], pair[2]["preset"], *([pair[2]["engine"]] if "engine" in pair[2] else [])])
 
 
-@pytest.fixture(params=PAIRS, ids=map(_name, PAIRS))
+@pytest.fixture(scope="module", params=PAIRS, ids=map(_name, PAIRS))
 def pair(request: pytest.FixtureRequest) -> tuple[str, str, dict[str, Any]]:
     return request.param
+
+
+@pytest.fixture(scope="module")
+def checked(pair: tuple[str, str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """The pair as ``cgbench check`` has it; its runs serve all checks."""
+    system, method, settings = pair
+    return Pair(system, method, tmp_path_factory.mktemp("checked"), **{"seed": 3, **settings})
 
 
 @pytest.fixture

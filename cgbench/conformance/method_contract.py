@@ -1,0 +1,148 @@
+"""Whether a method keeps its contract: its class, its presets, and what it returns at every estimate."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from cgbench.config import make_config, preset_names
+from cgbench.conformance.pair import Failure, Pair, Yielded
+from cgbench.errors import UserError
+from cgbench.method import MethodConfig, SideEstimate
+from cgbench.pmf import PMF
+from cgbench.record import to_json
+
+__all__ = ["method_contract", "positive_pmf"]
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+STORABLE = "checkpoints hold tensors, numbers, strings, None, and lists, tuples and dicts of these"
+
+
+def method_contract(pair: Pair) -> str:
+    """Class, presets, and everything that the method returns while it runs."""
+    _check_class(pair)
+    yielded, error = pair.yielded
+    if error is not None:
+        raise Failure(f"estimates() fails after {len(yielded)} estimates: {pair.explain(error)}") from error
+    if not yielded:
+        raise Failure("estimates() ends without an estimate; it must yield a PMF wherever the method could stop")
+    for number, one in enumerate(yielded, 1):
+        where = f"at estimate {number}"
+        _check_pmf(one.estimate, pair, f"estimates() {where}")
+        _check_side(one, pair, where)
+        _check_arrays(one, where)
+        _check_state(one.state, where)
+        _check_diagnostics(one.diagnostics, where)
+    presets = preset_names(pair.method_class, pair.plan.system.name)
+    return f"{len(yielded)} estimates on the grid, states that can be stored, presets {', '.join(presets)}"
+
+
+def _check_class(pair: Pair) -> None:
+    cls, system = pair.method_class, pair.plan.system.name
+    if inspect.isabstract(cls):
+        raise Failure(f"{cls.__name__} lacks {', '.join(sorted(cls.__abstractmethods__))}")
+    if not isinstance(cls.name, str) or not NAME.fullmatch(cls.name):
+        raise Failure(f"the name {cls.name!r} cannot name a folder; take letters, digits and _.- alone")
+    if not (isinstance(cls.Config, type) and issubclass(cls.Config, MethodConfig)):
+        raise Failure(f"Config is {cls.Config!r}; derive it from cgbench.method.MethodConfig")
+    for preset in preset_names(cls, system):
+        try:
+            make_config(cls, system, preset)
+        except UserError as error:
+            raise Failure(str(error)) from error
+
+
+def _check_pmf(pmf: Any, pair: Pair, where: str) -> None:
+    if not isinstance(pmf, PMF):
+        raise Failure(f"{where} yields a {type(pmf).__name__}, not a cgbench.pmf.PMF")
+    if pmf.cvs != pair.plan.system.cvs:
+        raise Failure(f"{where} yields a PMF over {pmf.cvs}; it must be over self.problem.cvs, {pair.plan.system.cvs}")
+
+
+def _check_side(one: Yielded, pair: Pair, where: str) -> None:
+    for other in one.side:
+        if not isinstance(other, SideEstimate):
+            raise Failure(f"side_estimates() {where} holds a {type(other).__name__}, not a cgbench.method.SideEstimate")
+        _check_pmf(other.pmf, pair, f"side_estimates() {where}")
+        if not 0 < other.share <= 1:
+            raise Failure(f"side estimate {other.name!r} {where} has share {other.share}; a share is in (0, 1]")
+
+
+def _check_arrays(one: Yielded, where: str) -> None:
+    if not isinstance(one.extra, Mapping):
+        raise Failure(f"extra_arrays() {where} is a {type(one.extra).__name__}, not a dict")
+    taken = set(one.extra) & set(one.estimate.arrays())
+    if taken:
+        raise Failure(f"extra_arrays() {where} would replace {', '.join(sorted(taken))} of pmf.npz; choose other names")
+    for name, array in one.extra.items():
+        if not isinstance(array, np.ndarray) or array.dtype.hasobject:
+            raise Failure(f"extra_arrays()[{name!r}] {where} is a {type(array).__name__}, not a numpy array of numbers")
+
+
+def _check_state(state: Any, where: str) -> None:
+    if not isinstance(state, dict):
+        raise Failure(f"state_dict() {where} is a {type(state).__name__}, not a dict")
+    for place, value in _leaves(state, "state_dict()"):
+        if not isinstance(value, torch.Tensor) and type(value) not in (int, float, bool, str, type(None)):
+            kind = type(value)
+            raise Failure(f"{place} {where} is a {kind.__module__}.{kind.__qualname__}; {STORABLE}")
+    buffer = io.BytesIO()
+    try:
+        torch.save(state, buffer)
+        buffer.seek(0)
+        torch.load(buffer, weights_only=True)
+    except Exception as error:  # whatever torch thinks of it
+        reason = str(error).strip().splitlines()[0]
+        raise Failure(f"state_dict() {where} cannot be stored and loaded without code: {reason}; {STORABLE}") from error
+
+
+def _leaves(value: Any, place: str) -> list[tuple[str, Any]]:
+    """Everything in a state that is no container, with its place."""
+    if isinstance(value, dict):
+        keys = [(f"a key of {place}", key) for key in value]
+        return keys + [leaf for key, inner in value.items() for leaf in _leaves(inner, f"{place}[{key!r}]")]
+    if isinstance(value, (list, tuple)):
+        return [leaf for index, inner in enumerate(value) for leaf in _leaves(inner, f"{place}[{index}]")]
+    return [(place, value)]
+
+
+def _check_diagnostics(diagnostics: Any, where: str) -> None:
+    if not isinstance(diagnostics, dict) or not all(isinstance(name, str) for name in diagnostics):
+        raise Failure(f"diagnostics() {where} is no dict with names as keys: {diagnostics!r:.60}")
+    for name, value in diagnostics.items():
+        try:
+            to_json(value)
+        except (TypeError, ValueError) as error:
+            raise Failure(
+                f"diagnostics()[{name!r}] {where} is not JSON-able: {error}; use float(), int() or .tolist()"
+            ) from error
+
+
+def positive_pmf(pair: Pair) -> str:
+    """Every estimate, and its error where it claims one, is finite, positive and normalised."""
+    yielded, error = pair.yielded
+    estimates = [one.estimate for one in yielded if isinstance(one.estimate, PMF)]
+    if not estimates:
+        raise Failure(f"there is no PMF to look at{f': {pair.explain(error)}' if error else ''}")
+    lowest = np.inf
+    for number, pmf in enumerate(estimates, 1):
+        p, std = pmf.probability, pmf.free_energy_std
+        if not np.all(np.isfinite(p)):
+            raise Failure(f"estimate {number} is not finite in {np.sum(~np.isfinite(p))} of {p.size} bins")
+        if np.any(p <= 0):
+            raise Failure(
+                f"estimate {number} is not positive in {np.sum(p <= 0)} of {p.size} bins; a histogram needs a "
+                f"pseudocount, see PMF.from_counts"
+            )
+        if abs(p.sum() - 1.0) > 1e-9:
+            raise Failure(f"the probabilities of estimate {number} sum to {p.sum()!r}, not to 1")
+        if std is not None and not (np.all(np.isfinite(std)) and np.all(std >= 0)):
+            raise Failure(f"free_energy_std of estimate {number} must be finite and not negative everywhere")
+        lowest = min(lowest, float(p.min()))
+    return f"{len(estimates)} estimates, lowest probability of a bin {lowest:.1e}"

@@ -1,0 +1,203 @@
+"""What surrounds a run: folders of its own, and witnesses of what it changes outside its own folder."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["Surroundings", "surroundings"]
+
+HOMES = ("HOME", "USERPROFILE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "APPDATA")
+TEMPORARY = ("TMPDIR", "TEMP", "TMP")
+COMPILER_VARIABLES = ("TORCHINDUCTOR_", "TRITON_")  # torch.compile sets these to where it keeps compiled code
+COMPILER_FOLDERS = ("torchinductor_", "torch_compile_debug", ".triton")
+DEVICES = ("/dev", "/proc", "/sys")  # no files: terminals, shared memory, process names
+
+
+@dataclass
+class Surroundings:
+    """What was found changed when the run was over.
+
+    Attributes
+    ----------
+    state
+        Global settings and random states that are not what they were.
+    files
+        Files outside the run's folder that were made, changed or removed.
+    """
+
+    state: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _State:
+    """Something global: how to read it, put it back, and compare it."""
+
+    name: str
+    read: Callable[[], Any]
+    write: Callable[[Any], Any]
+    comparable: Callable[[Any], Any] = lambda value: value
+
+
+def _numpy_state(state: Any) -> Any:
+    return [value.tobytes() if isinstance(value, np.ndarray) else value for value in state]
+
+
+def _environment(variables: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in variables.items() if not name.startswith(COMPILER_VARIABLES)}
+
+
+def _set_environment(variables: dict[str, str]) -> None:
+    for name in [name for name in os.environ if name not in variables]:
+        del os.environ[name]
+    os.environ.update(variables)
+
+
+def _set_deterministic(mode: int) -> None:
+    torch.set_deterministic_debug_mode(mode)
+
+
+def _cudnn() -> tuple[bool, bool]:
+    return torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+
+
+def _set_cudnn(flags: tuple[bool, bool]) -> None:
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = flags
+
+
+STATE = (
+    _State("torch's global random generator", torch.get_rng_state, torch.set_rng_state, lambda s: s.numpy().tobytes()),
+    _State("numpy's global random generator", np.random.get_state, np.random.set_state, _numpy_state),
+    _State("python's global random generator", random.getstate, random.setstate),
+    _State("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
+    _State("torch's number of threads", torch.get_num_threads, torch.set_num_threads),
+    _State("torch's deterministic algorithms", torch.get_deterministic_debug_mode, _set_deterministic),
+    _State("torch's cudnn flags", _cudnn, _set_cudnn),
+    _State("torch's matmul precision", torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    _State("torch's gradient mode", torch.is_grad_enabled, torch.set_grad_enabled),
+    _State("numpy's treatment of floating-point errors", np.geterr, lambda modes: np.seterr(**modes)),
+    _State("the environment", lambda: dict(os.environ), _set_environment, _environment),
+    _State("the working directory", os.getcwd, os.chdir),
+)
+
+
+@contextmanager
+def surroundings(root: Path, number: int, own: Path) -> Iterator[Surroundings]:
+    """Run what is inside where no other run has been, and witness what it changes.
+
+    Working, home and temporary folders are new and empty, and the global random generators are in a state of this
+    number's own, so that whatever depends on these shows. All of it is put back at the end.
+
+    Parameters
+    ----------
+    root
+        Where to make these folders.
+    number
+        A number that no other surroundings have there.
+    own
+        The run's folder, where it may write.
+    """
+    found = Surroundings()
+    work, home, temporary = (root / f"surroundings-{number}" / name for name in ("work", "home", "tmp"))
+    for folder in (work, home, temporary):
+        folder.mkdir(parents=True)
+    _warm()
+    outside = {state.name: state.read() for state in STATE}
+    temporary_before, tempfile.tempdir = tempfile.tempdir, None
+    writes: list[tuple[str, str]] = []
+    try:
+        os.environ.update({name: str(home) for name in HOMES} | {name: str(temporary) for name in TEMPORARY})
+        os.chdir(work)
+        torch.manual_seed(number)
+        np.random.seed(number)  # noqa: NPY002 - it is the global state that is watched
+        random.seed(number)
+        before = {state.name: state.comparable(state.read()) for state in STATE}
+        with _recorded(writes):
+            yield found
+        found.state = [state.name for state in STATE if state.comparable(state.read()) != before[state.name]]
+        found.files = _stray(writes, (work, home, temporary), own)
+    finally:
+        tempfile.tempdir = temporary_before
+        for state in STATE:
+            state.write(outside[state.name])
+
+
+def _warm() -> None:
+    """Let matplotlib make its cache of fonts before anything is watched: every picture needs it, once a machine."""
+    import matplotlib.font_manager
+
+    matplotlib.get_cachedir()
+
+
+def _stray(writes: list[tuple[str, str]], folders: tuple[Path, ...], own: Path) -> list[str]:
+    """What was left in the folders, and what was written elsewhere, but for what libraries may cache."""
+    import matplotlib
+
+    names = ("the working directory", "the home folder", "the folder for temporary files")
+    found = []
+    for folder, name in zip(folders, names, strict=True):
+        left = sorted(path.relative_to(folder) for path in folder.rglob("*"))
+        found += [f"{path} in {name}" for path in left if not path.parts[0].startswith(COMPILER_FOLDERS)]
+    allowed = (*map(str, folders), *DEVICES, matplotlib.get_cachedir())
+    for event, path in writes:
+        inside = any(path == folder or path.startswith(f"{folder}{os.sep}") for folder in (*allowed, str(own)))
+        parent = event == "os.mkdir" and own.is_relative_to(path)  # folders that lead to the run's own
+        bytecode = "__pycache__" in path or path.endswith(".pyc")  # of modules imported for the first time
+        if not (inside or parent or bytecode) and path not in found:
+            found.append(path)
+    return found
+
+
+# ---- the witness of writes --------------------------------------------------------------------------
+
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+PATHS = {  # events of Python's audit, and where the changed paths are in their arguments
+    "os.mkdir": (0,),
+    "os.rename": (0, 1),
+    "os.remove": (0,),
+    "os.rmdir": (0,),
+    "os.link": (1,),
+    "os.symlink": (1,),
+    "os.truncate": (0,),
+    "sqlite3.connect": (0,),
+}
+_recorder: list[tuple[str, str]] | None = None
+_installed = False
+
+
+@contextmanager
+def _recorded(writes: list[tuple[str, str]]) -> Iterator[None]:
+    """Add event and path of whatever Python writes to `writes`; an audit hook stays for good, so it has a switch."""
+    global _recorder, _installed
+    if not _installed:
+        sys.addaudithook(_witness)
+        _installed = True
+    _recorder = writes
+    try:
+        yield
+    finally:
+        _recorder = None
+
+
+def _witness(event: str, arguments: tuple[Any, ...]) -> None:
+    recorder = _recorder
+    if recorder is None:
+        return
+    places = PATHS.get(event, ())
+    if event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING:
+        places = (0,)
+    for place in places:
+        path = arguments[place]
+        if isinstance(path, (str, bytes, os.PathLike)) and path != ":memory:":
+            recorder.append((event, os.path.abspath(os.fsdecode(path))))

@@ -1,0 +1,195 @@
+"""Whether a system keeps its contract: its facts, and its energy on disturbed initial configurations."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from cgbench.conformance.coordinates_contract import check_coordinates
+from cgbench.conformance.pair import Failure, Pair
+from cgbench.pmf import CollectiveVariables
+from cgbench.referee import Referee
+from cgbench.system import System
+
+__all__ = ["system_contract"]
+
+CONFIGURATIONS = 6
+STRAIN = 5.0  # kT for every coordinate: how far up the configurations may lie
+ROUNDING = 1e-9  # relative, between a batch and its rows
+AGREEMENT = 1e-4  # of gradient and finite differences, relative, where the energy has no noise
+NOISE = 0.02  # largest disagreement of two step sizes of finite differences, relative
+
+
+def system_contract(pair: Pair) -> str:
+    """Facts, energy and gradient, collective variables, coordinates and reference."""
+    system = pair.plan.system
+    _check_facts(system)
+    x = _disturbed(system)
+    _check_energy(system, x)
+    error = _check_gradient(system, x)
+    _check_cvs(system, x)
+    details = [f"gradient agrees with finite differences to {error:.0e}"]
+    if "coordinates" in system.traits:
+        details.append(f"coordinates {check_coordinates(system, x)}")
+    _check_physics(system, x)
+    referee = Referee(system)
+    if referee.problem is not None:
+        raise Failure(f"the reference cannot be used: {referee.problem}")
+    return ", ".join(details)
+
+
+def _check_facts(system: System) -> None:
+    if not isinstance(system.version, str) or not system.version:
+        raise Failure(f"version is {system.version!r}; it must be text, raised by any change to density or reference")
+    if not isinstance(system.cvs, CollectiveVariables) or not len(system.cvs):
+        raise Failure(f"cvs is {system.cvs!r}; it must be a cgbench.pmf.CollectiveVariables with at least one CV")
+    for name, lower, upper in zip(system.cvs.names, system.cvs.lower, system.cvs.upper, strict=True):
+        if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper):
+            raise Failure(f"the domain of {name} is from {lower} to {upper}; it must be finite and not empty")
+    if not (math.isfinite(system.temperature) and system.temperature > 0):
+        raise Failure(f"temperature is {system.temperature!r}; it must be positive")
+    start = system.initial_configuration()
+    if start.dtype != torch.float64 or start.dim() < 1 or not start.isfinite().all():
+        raise Failure(
+            f"initial_configuration() must be finite float64 of shape [atoms, 3] or [dims], not {_shape(start)}"
+        )
+
+
+def _shape(value: Any) -> str:
+    if not isinstance(value, torch.Tensor):
+        return f"a {type(value).__name__}"
+    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+
+
+def _disturbed(system: System) -> torch.Tensor:
+    """Configurations around the initial one, as far from it as the energy allows."""
+    start = system.initial_configuration()
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(CONFIGURATIONS, *start.shape, generator=generator, dtype=torch.float64).to(start.device)
+    lowest = _energy(system, start[None])[0]
+    width = 0.5
+    while width > 1e-5:
+        x = start + width * noise
+        energy, _ = system.reduced_energy_and_gradient(x)
+        if energy.isfinite().all() and (energy - lowest).max() < STRAIN * start.numel():
+            return x
+        width /= 2
+    raise Failure("the energy rises without bound around initial_configuration(); it must be a minimum to start from")
+
+
+def _energy(system: System, x: torch.Tensor) -> torch.Tensor:
+    """Energies, once their shape and that of the gradient is known to be right."""
+    before = x.clone()
+    answer = system.reduced_energy_and_gradient(x)
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise Failure(f"reduced_energy_and_gradient returns {type(answer).__name__}, not (energy, gradient)")
+    for name, value, shape in (("energies", answer[0], [len(x)]), ("gradients", answer[1], list(x.shape))):
+        if not isinstance(value, torch.Tensor) or list(value.shape) != shape or value.dtype != x.dtype:
+            raise Failure(
+                f"reduced_energy_and_gradient of {_shape(x)} returns {name} {_shape(value)}; "
+                f"they must have shape {shape} and the dtype of x"
+            )
+    if not torch.equal(x, before):
+        raise Failure("reduced_energy_and_gradient changes its argument; compute on a copy")
+    return answer[0]
+
+
+def _check_energy(system: System, x: torch.Tensor) -> None:
+    energy = _energy(system, x)
+    scale = float(energy.abs().max()) + 1.0
+    _energy(system, x.float())
+    single = torch.cat([_energy(system, row[None]) for row in x])
+    again = _energy(system, x)
+    if not torch.equal(again, energy):
+        raise Failure(
+            f"the same configurations have other energies the second time, by {float((again - energy).abs().max()):.1e}"
+            f" kT: energies must depend on nothing but x"
+        )
+    worst = float((single - energy).abs().max())
+    if not worst <= ROUNDING * scale:
+        raise Failure(f"energies of a batch differ from those of its rows by {worst:.1e} kT, which is no rounding")
+    leaf = x.clone().requires_grad_()
+    differentiable = system.reduced_energy(leaf)
+    (gradient,) = torch.autograd.grad(differentiable.sum(), leaf)
+    expected = system.reduced_energy_and_gradient(x)[1]
+    worst = max(
+        float((differentiable.detach() - energy).abs().max()) / scale,
+        float((gradient - expected).abs().max()) / (float(expected.abs().max()) + 1.0),
+    )
+    if not worst <= ROUNDING:
+        raise Failure(f"reduced_energy and reduced_energy_and_gradient differ by {worst:.1e}, relative")
+
+
+def _check_gradient(system: System, x: torch.Tensor) -> float:
+    """Compare the gradient along random directions with differences of the energy; return the relative error.
+
+    Central differences of fourth order with two steps: how they disagree is the noise of the energy (single
+    precision, say), which widens the tolerance up to a limit.
+    """
+    generator = torch.Generator().manual_seed(1)
+    start = system.initial_configuration()
+    width = float((x - start).pow(2).mean().sqrt())
+    _, gradient = system.reduced_energy_and_gradient(x)
+    axes = tuple(range(1, x.dim()))
+    slopes, coarse, fine = [], [], []
+    for _ in range(4):
+        direction = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.device)
+        slopes.append((gradient * direction).sum(axes))
+        coarse.append(_slope(system, x, direction, 0.02 * width))
+        fine.append(_slope(system, x, direction, 0.01 * width))
+    exact, wide, narrow = (torch.stack(values) for values in (slopes, coarse, fine))
+    typical = max(_rms(exact), _rms(narrow))
+    noise = _rms(wide - narrow) / typical
+    if not noise < NOISE:
+        raise Failure(f"finite differences of the energy disagree among themselves by {noise:.0%}: it is not smooth")
+    error = _rms(narrow - exact) / typical
+    allowed = AGREEMENT + 3 * noise
+    if not error <= allowed:
+        raise Failure(
+            f"the gradient differs from finite differences of the energy by {error:.1e}, relative, on configurations "
+            f"{width:.1g} around the initial one; {allowed:.0e} would be rounding"
+        )
+    return error
+
+
+def _slope(system: System, x: torch.Tensor, direction: torch.Tensor, step: float) -> torch.Tensor:
+    def energy(steps: int) -> torch.Tensor:
+        return system.reduced_energy_and_gradient(x + steps * step * direction)[0]
+
+    return (8 * (energy(1) - energy(-1)) - (energy(2) - energy(-2))) / (12 * step)
+
+
+def _rms(values: torch.Tensor) -> float:
+    return float(values.pow(2).mean().sqrt())
+
+
+def _check_cvs(system: System, x: torch.Tensor) -> None:
+    cvs = system.cvs
+    s = system.collective_variables(x)
+    if list(s.shape) != [len(x), len(cvs)] or not s.isfinite().all():
+        raise Failure(f"collective_variables of {_shape(x)} must be finite and [{len(x)}, {len(cvs)}], not {_shape(s)}")
+    start = system.collective_variables(system.initial_configuration()[None])
+    for axis, name in enumerate(cvs.names):
+        low, high = cvs.lower[axis], cvs.upper[axis]
+        column = torch.cat([start, s] if cvs.periodic[axis] else [start])[:, axis]  # a walker may leave an open domain
+        outside = column[(column < low) | (column > high)]
+        if len(outside):
+            raise Failure(f"{name} is {float(outside[0]):.6g}, outside its domain from {low:.6g} to {high:.6g}")
+
+
+def _check_physics(system: System, x: torch.Tensor) -> None:
+    """What the traits "molecular" and "openmm" promise."""
+    if "molecular" in system.traits:
+        masses = system.masses
+        if masses is None or list(masses.shape) != [x.shape[1]] or not (masses > 0).all():
+            raise Failure(f'trait "molecular": masses must be positive and [{x.shape[1]}], not {_shape(masses)}')
+    if "openmm" in system.traits:
+        model = system.openmm_model()
+        if len(model.collective_variables) != len(system.cvs):
+            raise Failure(
+                f'trait "openmm": {len(model.collective_variables)} forces for {len(system.cvs)} CVs; it takes one each'
+            )
+        if model.system.getNumParticles() != x.shape[1]:
+            raise Failure(f'trait "openmm": {model.system.getNumParticles()} particles, but {x.shape[1]} atoms')
