@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import textwrap
+import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from cgbench.conformance import Outcome
 
 __all__ = ["command"]
 
@@ -23,25 +27,31 @@ __all__ = ["command"]
 @click.option("--traceback", "logs", is_flag=True, help="Show where exceptions came from.")
 def command(system: str, method: str, names: tuple[str, ...], logs: bool, **options: Any) -> int:
     """Run the pair in a temporary folder and print a line for every check; exit code 1 if one fails."""
-    from cgbench.conformance import Pair, run_checks
+    from cgbench.conformance import Outcome, Pair, run_checks
     from cgbench.errors import UserError
 
     with tempfile.TemporaryDirectory(prefix="cgbench-check-") as folder:
         try:
             pair = Pair(system, method, Path(folder), **options)
-            pair.prepare("first").folder.release()
+            outcomes = run_checks(pair, names)
+            pair.prepare("start").folder.release()  # a method may refuse a system or a setting when it is made
         except UserError:
             raise
         except Exception as error:  # a plugin may fail in any way
-            print(f"FAILED start: {type(error).__name__}: {' '.join(str(error).split())}")
+            words = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            _print(Outcome("start", False, f"the pair cannot be made: {words}", traceback.format_exc()), logs)
             return 1
-        print(f"{pair}: about a dozen short runs for all checks")
-        failures = done = 0
-        for outcome in run_checks(pair, names):
-            done += 1
-            failures += not outcome.passed
-            print(f"{'ok    ' if outcome.passed else 'FAILED'} {outcome.name}: {outcome.detail}", flush=True)
-            if logs and outcome.log:
-                print(textwrap.indent(outcome.log.rstrip(), "       "), flush=True)
-    print(f"{pair}: {f'{failures} of {done} checks failed' if failures else f'all {done} checks passed'}")
+        print(f"{pair}: some fifteen runs for all checks", flush=True)
+        passed = []
+        for outcome in outcomes:
+            _print(outcome, logs)
+            passed.append(outcome.passed)
+    failures = passed.count(False)
+    print(f"{pair}: {failures or 'none'} of {len(passed)} checks failed")
     return 1 if failures else 0
+
+
+def _print(outcome: Outcome, logs: bool) -> None:
+    print(f"{'ok    ' if outcome.passed else 'FAILED'} {outcome.name}: {outcome.detail}", flush=True)
+    if logs and outcome.log:
+        print(textwrap.indent(outcome.log.rstrip(), "       "), flush=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from cgbench.conformance import isolation, promises
 from cgbench.conformance.method_contract import method_contract, positive_pmf
-from cgbench.conformance.pair import Failure, Pair, RunFailed
+from cgbench.conformance.pair import Pair
 from cgbench.conformance.system_contract import system_contract
+from cgbench.conformance.trace import Failure, RunFailed
 from cgbench.errors import UserError, choices
 
 __all__ = ["CHECKS", "Outcome", "run_checks"]

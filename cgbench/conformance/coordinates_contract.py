@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from cgbench.conformance.pair import Failure
+from cgbench.conformance.trace import Failure
 from cgbench.pmf import CollectiveVariables
 from cgbench.system import Coordinates, System
 

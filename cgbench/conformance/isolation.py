@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cgbench.conformance.pair import Failure, Pair, RunFailed, Trace
+from cgbench.conformance.pair import Pair
+from cgbench.conformance.trace import Failure, RunFailed, Trace
 from cgbench.errors import UserError
 from cgbench.pmf import PMF
 from cgbench.referee import Referee

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from cgbench.config import make_config, preset_names
-from cgbench.conformance.pair import Failure, Pair, Yielded
+from cgbench.conformance.pair import Pair
+from cgbench.conformance.trace import Failure, Yielded
 from cgbench.errors import UserError
 from cgbench.method import MethodConfig, SideEstimate
 from cgbench.pmf import PMF

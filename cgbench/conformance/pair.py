@@ -8,119 +8,24 @@ import itertools
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+import cgbench.plot
 from cgbench.config import preset_names
 from cgbench.conformance.counter import EnergyCounter, counting, replaced
 from cgbench.conformance.surroundings import Surroundings, surroundings
+from cgbench.conformance.trace import Moment, RunFailed, Trace, Yielded
 from cgbench.plan import Plan, make_plan
-from cgbench.record import Record
 from cgbench.registry import load
 from cgbench.run import Run, prepare
 
-__all__ = ["Failure", "Moment", "Pair", "RunFailed", "Trace", "Yielded"]
-
-
-class Failure(Exception):
-    """A promise that is not kept: what was found, and what would be right.
-
-    Parameters
-    ----------
-    message
-        For one line.
-    log
-        More for whoever wants it, a traceback for one.
-    """
-
-    def __init__(self, message: str, log: str = "") -> None:
-        super().__init__(message)
-        self.log = log
-
-
-class RunFailed(Failure):
-    """The run that a check looks at came to no good end."""
+__all__ = ["Pair"]
 
 
 class Killed(BaseException):
     """Stands for a kill: nothing in the harness catches it."""
-
-
-@dataclass(frozen=True)
-class Moment:
-    """One estimate of a run: evaluations by the ledger and beneath the gate, and the probabilities."""
-
-    charged: int
-    counted: int
-    probability: NDArray[np.float64]
-
-
-@dataclass
-class Trace:
-    """What a run left.
-
-    Attributes
-    ----------
-    folder
-        The run's.
-    counter
-        What was counted beneath the gate.
-    around
-        What the run changed outside its folder.
-    moments
-        Its estimates, those before an interruption left out.
-    record
-        None if it was killed.
-    started_at
-        Evaluations on the ledger when it started; None if it started from nothing.
-    """
-
-    folder: Path
-    counter: EnergyCounter
-    around: Surroundings
-    moments: list[Moment] = field(default_factory=list)
-    record: Record | None = None
-    started_at: int | None = None
-
-    @property
-    def ended(self) -> Record:
-        """The record of a run that was not killed."""
-        assert self.record is not None
-        return self.record
-
-    @property
-    def pmf(self) -> bytes | None:
-        """Bytes of ``pmf.npz``."""
-        path = self.folder / "pmf.npz"
-        return path.read_bytes() if path.exists() else None
-
-    @property
-    def curve(self) -> list[tuple[str, ...]]:
-        """Rows of the curve and of the side estimates, wall times left out."""
-        rows: list[tuple[str, ...]] = []
-        for name in ("curve.csv", "side_estimates.csv"):
-            path = self.folder / name
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            table = [line.split(",") for line in lines]
-            wall = table[0].index("wall_s") if table and "wall_s" in table[0] else -1
-            rows += [tuple(cell for column, cell in enumerate(row) if column != wall) for row in table]
-        return rows
-
-
-@dataclass(frozen=True)
-class Yielded:
-    """What a method returned at one of its estimates, as it is: nothing of it was checked yet."""
-
-    estimate: Any
-    state: Any
-    diagnostics: Any
-    side: Any
-    extra: Any
 
 
 class Pair:
@@ -187,6 +92,7 @@ class Pair:
         resume: bool = False,
         kill_after: int = 0,
         attributes: Mapping[str, Any] | None = None,
+        picture: bool = False,
         **changes: Any,
     ) -> Trace:
         """Run the pair to its end in strange surroundings, counted beneath the gate.
@@ -201,11 +107,14 @@ class Pair:
             Kill the run after so many estimates.
         attributes
             Attributes of the system's class that are others for this run.
+        picture
+            Draw ``pmf.png``, too: it takes longer than many a small run.
         changes
             Other options of the run.
         """
         own = dataclasses.replace(self.plan, seed=changes.get("seed", self.seed)).folder(self.root / folder)
-        with self._watched(own, attributes or {}) as (counter, around):
+        with ExitStack() as stack:
+            counter, around = stack.enter_context(self._watched(own, attributes or {}))
             trace = Trace(own, counter, around)
 
             def take(run: Run) -> None:
@@ -214,6 +123,8 @@ class Pair:
                 if len(trace.moments) == kill_after:
                     raise Killed
 
+            if not picture:
+                stack.enter_context(replaced(cgbench.plot, "draw_pmf", lambda *args, **options: None))
             job = self.prepare(folder, on_estimate=take, **changes)
             if resume and job.resume():
                 trace.started_at = job.ledger.total
@@ -259,7 +170,7 @@ class Pair:
         """A whole run, made once; others are compared with it."""
         if self._whole is None:
             try:
-                self._whole = self.finished("whole")
+                self._whole = self.finished("whole", picture=True)
             except RunFailed as failed:
                 self._whole = failed
         if isinstance(self._whole, RunFailed):

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cgbench.conformance.pair import Failure, Moment, Pair, RunFailed, Trace
+from cgbench.conformance.pair import Pair
+from cgbench.conformance.trace import Failure, Moment, RunFailed, Trace
 
 __all__ = ["budget", "counting", "determinism", "resume"]
 
@@ -15,10 +16,10 @@ FEW = 4  # estimates: up to so many, a run is killed after each of them
 
 def determinism(pair: Pair) -> str:
     """The same seed gives the same bits, another seed another result."""
-    again = pair.finished("again")
-    _same(again, pair.whole, "a second run with the same seed")
+    whole = pair.whole
+    _same(pair.finished("again"), whole, "a second run with the same seed")
     other = pair.finished("other", seed=pair.seed + 1)
-    if other.pmf == pair.whole.pmf:
+    if other.pmf == whole.pmf:
         raise Failure(
             f"seeds {pair.seed} and {pair.seed + 1} give the same bits; all random numbers must come from self.streams"
         )

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from cgbench.conformance.coordinates_contract import check_coordinates
-from cgbench.conformance.pair import Failure, Pair
+from cgbench.conformance.pair import Pair
+from cgbench.conformance.trace import Failure
 from cgbench.pmf import CollectiveVariables
 from cgbench.referee import Referee
 from cgbench.system import System
@@ -112,6 +113,8 @@ def _check_energy(system: System, x: torch.Tensor) -> None:
         raise Failure(f"energies of a batch differ from those of its rows by {worst:.1e} kT, which is no rounding")
     leaf = x.clone().requires_grad_()
     differentiable = system.reduced_energy(leaf)
+    if not differentiable.requires_grad:
+        raise Failure("reduced_energy(x) is not differentiable; leave it to cgbench.system.System")
     (gradient,) = torch.autograd.grad(differentiable.sum(), leaf)
     expected = system.reduced_energy_and_gradient(x)[1]
     worst = max(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cgbench.config import preset_names
-from cgbench.conformance import Pair
+from cgbench.conformance import Outcome, Pair, run_checks
 from cgbench.registry import load, names
 from cgbench.run import Run, prepare
 
@@ -39,6 +39,7 @@ VARIANTS = [
     ),
 ]
 PAIRS = SMOKE + VARIANTS
+EXAMPLE = Path(__file__).parent.parent / "examples" / "prior_sampling.py"
 
 
 class Counter:
@@ -112,3 +113,30 @@ def start(pair: tuple[str, str, dict[str, Any]], tmp_path: Path) -> Iterator[Any
         return prepare(system, method, **options)
 
     yield prepared
+
+
+@pytest.fixture
+def example_pair(tmp_path: Path) -> Callable[..., Pair]:
+    """Makes a pair of the example method, its source changed, and Müller-Brown."""
+
+    def made(changes: dict[str, str], overrides: Sequence[str] = ("width=8", "rounds=3", "samples_per_bin=2")) -> Pair:
+        source = EXAMPLE.read_text(encoding="utf-8")
+        for old, new in changes.items():
+            assert source.count(old) == 1, old
+            source = source.replace(old, new)
+        path = tmp_path / "broken.py"
+        path.write_text(source, encoding="utf-8")
+        return Pair("muller_brown", f"{path}:PriorSampling", tmp_path / "runs", overrides=overrides)
+
+    return made
+
+
+@pytest.fixture
+def check_example(example_pair: Callable[..., Pair]) -> Callable[..., Outcome]:
+    """Puts that pair through one check."""
+
+    def checked(name: str, changes: dict[str, str], *overrides: Sequence[str]) -> Outcome:
+        (outcome,) = run_checks(example_pair(changes, *overrides), [name])
+        return outcome
+
+    return checked
