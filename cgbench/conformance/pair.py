@@ -15,7 +15,7 @@ from typing import Any
 import cgbench.plot
 from cgbench.config import preset_names
 from cgbench.conformance.counter import EnergyCounter, counting, replaced
-from cgbench.conformance.surroundings import Surroundings, surroundings
+from cgbench.conformance.surroundings import THREADS, Surroundings, surroundings
 from cgbench.conformance.trace import Moment, RunFailed, Trace, Yielded
 from cgbench.plan import Plan, make_plan
 from cgbench.registry import load
@@ -82,7 +82,9 @@ class Pair:
 
     def prepare(self, folder: str, **changes: Any) -> Run:
         """Build a run of the pair in a folder of its own, on one thread."""
-        options: dict[str, Any] = {"seed": self.seed, "out": self.root / folder, "threads": 1} | self._options | changes
+        options: dict[str, Any] = (
+            {"seed": self.seed, "out": self.root / folder, "threads": THREADS} | self._options | changes
+        )
         return prepare(self._system, self._method, **options)
 
     def trace(

@@ -40,7 +40,7 @@ MISTAKES = {
     "device": (["run", "--method", "md", "--system", "aldp", "--device", "tpu9"], "device 'tpu9'"),
     "engine": (["run", "--method", "md", "--system", "aldp", "--engine", "x"], "choose from openmm, torch"),
     "runs": (["leaderboard", "--runs", "nowhere"], "no folder of runs 'nowhere'"),
-    "no verb": ([], "a verb is missing: choose from compare"),
+    "no verb": ([], "a verb is missing: choose from check, compare"),
     "reference verb": (["reference", "make"], "choose from build, curve, samples, show, verify"),
     "exact": (["reference", "build", "muller_brown", "--out", "x"], "is exact: there is nothing to build"),
     "route": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from cgbench.ledger import Ledger
 from cgbench.method import Problem
@@ -216,6 +217,12 @@ def test_a_fault_is_found_and_told(name: str, changes: dict[str, str], words: st
 @pytest.mark.parametrize("name", ["method", "pmf", "counting", "determinism", "resume", "budget", "blindness", "files"])
 def test_the_example_itself_has_no_fault(name: str, check_example) -> None:
     outcome = check_example(name, {})
+    assert outcome.passed, outcome.detail
+
+
+def test_threads_that_the_harness_sets_are_no_fault(check_example) -> None:
+    torch.set_num_threads(2)
+    outcome = check_example("global-state", {})
     assert outcome.passed, outcome.detail
 
 
