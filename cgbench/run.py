@@ -20,7 +20,7 @@ from cgbench.ledger import BudgetExhausted, Ledger
 from cgbench.method import Problem
 from cgbench.plan import Plan, make_plan
 from cgbench.pmf import PMF
-from cgbench.record import Evaluations, Incident, Record, Status
+from cgbench.record import Evaluations, Incident, Record, Status, to_json
 from cgbench.referee import Referee
 from cgbench.run_folder import RunFolder
 from cgbench.streams import Streams
@@ -95,11 +95,21 @@ class Run:
                 for kind, (count, occasions) in self.incidents.counts().items()
             },
             density=self.density,
-            diagnostics=self.method.diagnostics(),
+            diagnostics=self._diagnostics(),
             seconds=self.clock.by_phase(),
             reference=self.referee.facts(),
             provenance=self._provenance,
         )
+
+    def _diagnostics(self) -> dict[str, Any]:
+        """What the method says of itself; a fault in that costs the diagnostics, not the run."""
+        try:
+            found = self.method.diagnostics()
+            to_json(found)
+        except Exception as error:
+            self.folder.log(traceback.format_exc())
+            return {"warnings": [f"the method's diagnostics failed ({type(error).__name__}: {error})".splitlines()[0]]}
+        return found
 
     # ---- going on ---------------------------------------------------------------------------------
 
