@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from cgbench.streams import Streams
 
 __all__ = ["Run", "finished_record", "prepare", "run"]
 
+SAVE_SHARE = 0.01
 SIDE_COLUMNS = ("name", "replicate", "evaluations", "forward_kld")
 
 
@@ -37,9 +39,12 @@ class Run:
     Attributes
     ----------
     on_estimate
-        Called after each estimate, when everything has been saved.
+        Called after each estimate.
     stop
-        Asked after each estimate, when everything has been saved; if it says yes, the run is interrupted there.
+        Asked after each estimate; if it says yes, everything is saved and the run is interrupted there.
+    save_share
+        Largest share of the time that saving may take: the first estimate is saved, and later ones when it is due. A
+        kill costs what was done since, and changes no result.
     """
 
     plan: Plan
@@ -47,6 +52,7 @@ class Run:
     folder: RunFolder
     on_estimate: Callable[[Run], None] = lambda run: None
     stop: Callable[[], bool] = lambda: False
+    save_share: float = SAVE_SHARE
     messages: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -62,6 +68,7 @@ class Run:
         self.side: list[dict[str, Any]] = []
         self.pmf: PMF | None = None
         self.density: dict[str, Any] | None = None
+        self._next_save = 0.0
         self._provenance = provenance.collect(self.system.device, self.threads)
 
     @property
@@ -259,9 +266,14 @@ class Run:
                     "forward_kld": self.referee.score(other.pmf)["forward_kld"],
                 }
             )
-        self._save()
+        stop = self.stop()
+        if stop or time.monotonic() >= self._next_save:
+            begun = time.monotonic()
+            self._save()
+            ended = time.monotonic()
+            self._next_save = ended + (ended - begun) / self.save_share
         self.on_estimate(self)
-        if self.stop():
+        if stop:
             raise KeyboardInterrupt
 
     def _log_incidents(self) -> None:

@@ -1,7 +1,8 @@
-"""What the harness costs beside the method: scoring, records, checkpoints, pictures, and the counted gate.
+"""What the harness costs beside the method: scoring, records, checkpoints, and the counted gate.
 
 ``python tests/benchmarks/bench_harness.py`` makes default runs in a temporary folder and prints the share of their
-time that is the harness's; 2 % is the limit.
+time that goes to scoring, records and checkpoints; 2 % is the limit. Timed apart: the picture at the end, and the gate
+(counting, and looking for numbers that are not finite), which costs a few microseconds a call, the stopwatch included.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import click
 
 LIMIT = 0.02
-PAIRS = ("cgflow_al/aldp", "cgflow_al/muller_brown", "umbrella/muller_brown", "metadynamics/muller_brown")
+PAIRS = ("cgflow_al/aldp", "cgflow_grid/aldp", "umbrella/muller_brown", "metadynamics/muller_brown")
 
 
 class Stopwatch:
@@ -62,7 +63,7 @@ def measure(method: str, system: str, preset: str, seed: int) -> tuple[float, fl
     parts["gate"] = parts.get("gate", 0.0) - energy
     outside = total - record.wall_seconds  # the method's clock stands still while the harness works
     parts["rest"] = outside - sum(seconds for name, seconds in parts.items() if name != "gate")
-    return total, outside + parts["gate"], parts
+    return total, outside - parts["picture"], parts
 
 
 @click.command(help=__doc__)
@@ -77,8 +78,11 @@ def command(pairs: tuple[str, ...], preset: str, seed: int) -> int:
         total, harness, parts = measure(method, system, preset, seed)
         share = harness / total
         above |= share > LIMIT
+        apart = ", ".join(f"{name} {parts.pop(name):.3f} s" for name in ("picture", "gate"))
         words = ", ".join(f"{name} {seconds:.3f}" for name, seconds in sorted(parts.items(), key=lambda p: -p[1]))
-        print(f"{method} on {system}, {preset}: {total:.1f} s, the harness {share:.2%} ({words} s)", flush=True)
+        print(
+            f"{method} on {system}, {preset}: {total:.1f} s, the harness {share:.2%} ({words} s); {apart}", flush=True
+        )
     print(f"{'above' if above else 'within'} {LIMIT:.0%}")
     return int(above)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,7 @@ def test_a_damaged_checkpoint_costs_one_estimate_not_the_run(tmp_path) -> None:
             raise KeyboardInterrupt
 
     job = start(tmp_path, on_estimate=stop)
+    job.save_share = 1e9  # save each estimate
     with pytest.raises(KeyboardInterrupt):
         job.execute()
     latest = job.folder.path / "checkpoint" / "latest.pt"
@@ -190,3 +192,35 @@ def test_the_gate_charges_before_it_evaluates(tmp_path) -> None:
     energy = job.problem.reduced_energy(x[:2])
     (gradient,) = torch.autograd.grad(energy.sum(), x)
     assert job.ledger.total == 2 and gradient[:2].abs().sum() > 0 and gradient[2:].abs().sum() == 0
+
+
+def test_saving_takes_a_small_share_of_the_time(tmp_path) -> None:
+    job = start(tmp_path, overrides=["estimates=40"])
+    saves = []
+    original = job.folder.save_checkpoint
+
+    def slow(state: Any) -> None:
+        saves.append(len(job.curve))
+        time.sleep(0.02)
+        original(state)
+
+    job.folder.save_checkpoint = slow
+    job.execute()
+    assert saves[0] == 1 and len(saves) < 5
+
+
+def test_whoever_stops_has_the_estimate_saved(tmp_path) -> None:
+    job = start(tmp_path, overrides=["estimates=40"])
+    job.stop = lambda: len(job.curve) == 7
+    with pytest.raises(KeyboardInterrupt):
+        job.execute()
+    again = start(tmp_path, overrides=["estimates=40"])
+    assert again.resume() and len(again.curve) == 7
+    assert again.execute().evaluations.total == 400
+
+
+def test_diagnostics_that_fail_cost_the_diagnostics(tmp_path) -> None:
+    job = start(tmp_path)
+    job.method.diagnostics = lambda: {"at": object()}
+    record = job.execute()
+    assert record.status == "finished" and "diagnostics failed (TypeError" in record.diagnostics["warnings"][0]
