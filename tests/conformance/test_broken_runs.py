@@ -96,7 +96,7 @@ BROKEN = {
     "bad-load": (
         "resume",
         {'int(state["round"])': 'state["rounds"]'},
-        "does not end: the run fails: KeyError: 'rounds'",
+        "does not fit this version of the code (KeyError: 'rounds')",
     ),
     "evaluates-when-loaded": (
         "resume",
