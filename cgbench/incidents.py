@@ -21,7 +21,7 @@ class Kind:
     meaning
         What happened and what is done about it.
     limit
-        Largest share of the occasions.
+        Largest share of the occasions; with 1, no number of them ends a run.
     at_least
         Occasions before the share is judged.
     """
@@ -34,10 +34,18 @@ class Kind:
 KINDS = {
     "nonfinite_energy": Kind("energies that are not finite: taken as infinite, so that they have no weight", 0.5, 1000),
     "nonfinite_gradient": Kind("gradients that are not finite where the energy is: taken as zero", 0.5, 1000),
-    "lost_walker": Kind("walkers whose position is not finite: put back to where they last were sound", 0.05, 1000),
+    "lost_walker": Kind(
+        "blocks of steps in which a walker's position or energy was not finite: it was put back to where it was sound, "
+        "and nothing of the block was counted",
+        0.05,
+        200,
+    ),
     "skipped_step": Kind("training steps without a finite loss or gradient: left out", 0.5, 20),
-    "unusable_label": Kind("labels that are not finite: left out of the fit", 0.5, 1000),
-    "dominant_weight": Kind("sets of importance weights of which one holds more than half: truncated", 0.9, 20),
+    # labels of an untrained flow are often infinite, where no sample is a molecule at all: only if hardly any is left
+    "unusable_label": Kind("labels and samples that are not finite: left out of the fit", 0.95, 1000),
+    "empty_batch": Kind("batches of samples without a single usable one: nothing could be learnt", 0.9, 100),
+    # no reason to stop: the first weights of any flow are like that; methods warn where an estimate rests on it
+    "dominant_weight": Kind("sets of importance weights of which one holds more than half: truncated", 1.0, 20),
     "no_spread": Kind(
         "ensembles whose members agree everywhere, so that they tell no uncertainty: fitted anew", 0.5, 4
     ),

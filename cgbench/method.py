@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Method", "MethodConfig", "Problem", "SideEstimate"]
 
-CALLS_BETWEEN_CHECKS = 100  # of the energy: a method that goes wrong before its first estimate is stopped, too
+REPORTS_BETWEEN_CHECKS = 200  # of incidents: a method that goes wrong before its first estimate is stopped, too
 
 
 class MethodConfig(BaseModel):
@@ -53,7 +53,7 @@ class Problem:
         self._system = system
         self._ledger = ledger
         self._incidents = Incidents() if incidents is None else incidents
-        self._calls = 0
+        self._reports = 0
 
     @property
     def cvs(self) -> CollectiveVariables:
@@ -132,8 +132,16 @@ class Problem:
             Incidents; a tensor on a device is not waited for.
         occasions
             How often it could have happened.
+
+        Raises
+        ------
+        TooManyIncidents
+            If it has happened too often; looked at once in 200 calls, since counts are waited for then.
         """
         self._incidents.add(kind, count, occasions)
+        self._reports += 1
+        if self._reports % REPORTS_BETWEEN_CHECKS == 0:
+            self._incidents.check()
 
     def reduced_energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Reduced energies ``[batch]`` and gradients, one evaluation per configuration.
@@ -151,14 +159,11 @@ class Problem:
         self._ledger.charge(len(x))
         energy, gradient = self._system.reduced_energy_and_gradient(x)
         # where nothing has to be waited for, one look tells that all is well, as it nearly always is
-        if energy.device.type != "cpu" or not math.isfinite(float(energy.sum()) + float(gradient.sum())):
-            energy, gradient = self._with_incidents(energy, gradient)
-        else:
+        if energy.device.type == "cpu" and math.isfinite(float(energy.sum()) + float(gradient.sum())):
             self.incident("nonfinite_energy", 0, len(x))
-        self._calls += 1
-        if self._calls % CALLS_BETWEEN_CHECKS == 0:
-            self._incidents.check()
-        return energy, gradient
+            self.incident("nonfinite_gradient", 0, len(x))
+            return energy, gradient
+        return self._with_incidents(energy, gradient)
 
     def _with_incidents(self, energy: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         broken = ~energy.isfinite()

@@ -66,7 +66,7 @@ class CollectiveVariables:
         return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(self))
 
     def wrap(self, s: ArrayLike) -> Array:
-        """Map periodic CVs into their domain, ``[lower, upper)``; others unchanged.
+        """Map periodic CVs into their domain, ``[lower, upper)``; others unchanged. Infinite angles become NaN.
 
         Parameters
         ----------
@@ -77,12 +77,13 @@ class CollectiveVariables:
         for axis, periodic in enumerate(self.periodic):
             if periodic:
                 low, high = self.lower[axis], self.upper[axis]
-                column = low + np.mod(values[..., axis] - low, high - low)
+                with np.errstate(invalid="ignore"):  # of infinite angles
+                    column = low + np.mod(values[..., axis] - low, high - low)
                 values[..., axis] = np.where(column >= high, low, column)
         return values
 
     def bin_index(self, s: ArrayLike) -> NDArray[np.int64]:
-        """Flat index of the bin of each sample ``[samples]``; -1 outside a non-periodic domain.
+        """Flat index of the bin of each sample ``[samples]``; -1 outside a non-periodic domain, and for NaN.
 
         Parameters
         ----------
@@ -95,13 +96,14 @@ class CollectiveVariables:
         for axis, bins in enumerate(self.bins):
             low, high = self.lower[axis], self.upper[axis]
             column = values[..., axis]
-            inside &= (column >= low) & (column <= high)
-            cell = np.floor((np.clip(column, low, high) - low) * (bins / (high - low))).astype(np.int64)
+            within = (column >= low) & (column <= high)
+            inside &= within
+            cell = np.floor((np.where(within, column, low) - low) * (bins / (high - low))).astype(np.int64)
             flat = flat * bins + np.minimum(cell, bins - 1)
         return np.where(inside, flat, -1)
 
     def histogram(self, s: ArrayLike, weights: ArrayLike | None = None) -> Array:
-        """Histogram of samples on the grid; samples outside a non-periodic domain are left out.
+        """Histogram of samples on the grid; samples outside a non-periodic domain, and NaN, are left out.
 
         Parameters
         ----------
@@ -145,8 +147,10 @@ class PMF:
         p = np.asarray(self.probability, dtype=np.float64)
         if p.shape != self.cvs.bins:
             raise ValueError(f"probability has shape {p.shape}, the grid of {self.cvs.names} is {self.cvs.bins}")
-        if not np.all(np.isfinite(p)) or np.any(p < 0) or p.sum() <= 0:
-            raise ValueError("probabilities must be finite, not negative, and not all zero")
+        broken = int((~np.isfinite(p)).sum())
+        if broken or np.any(p < 0) or p.sum() <= 0:
+            wrong = f"; {broken:,} of {p.size:,} are not finite" if broken else ""
+            raise ValueError(f"probabilities must be finite, not negative, and not all zero{wrong}")
         object.__setattr__(self, "probability", p / p.sum())
         if self.free_energy_std is not None:
             std = np.asarray(self.free_energy_std, dtype=np.float64)

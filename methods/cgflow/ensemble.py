@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+if TYPE_CHECKING:
+    from cgbench.method import Problem
+
 __all__ = ["NetworkEnsemble"]
+
+LEAST_SPREAD = 1e-5  # kT; what members that learnt a constant still differ by is below
 
 
 class NetworkEnsemble:
@@ -31,6 +37,7 @@ class NetworkEnsemble:
         self.generator = generator
         self.weights: list[torch.Tensor] = []
         self.biases: list[torch.Tensor] = []
+        self.skipped = self.steps = 0
         self.input_mean = torch.zeros(inputs)
         self.input_std = torch.ones(inputs)
         self.label_mean = torch.zeros(())
@@ -76,8 +83,13 @@ class NetworkEnsemble:
             ``[n, inputs]`` and PMF values in kT ``[n]``.
         share
             Fraction of the labels that each member sees, drawn without replacement.
+
+        Notes
+        -----
+        A step without a finite loss is left out; `skipped` says how many of `steps` were.
         """
         self.initialise()
+        self.skipped = self.steps = 0
         n = len(labels)
         count = max(1, round(share * n))
         x, target = features.float(), labels.float()
@@ -94,6 +106,10 @@ class NetworkEnsemble:
                 rows = order[:, start : start + batch]
                 error = self._forward(x[rows]) - target[rows]
                 loss = (error**2).mean(dim=1).sum()  # members do not interact
+                self.steps += 1
+                if not math.isfinite(float(loss.detach())):
+                    self.skipped += 1
+                    continue
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
@@ -107,6 +123,25 @@ class NetworkEnsemble:
         outputs = self._forward(x.expand(self.members, *x.shape)).double()
         outputs = outputs * self.label_std.double() + self.label_mean.double()
         return outputs.mean(0), outputs.std(0)
+
+    def fit_with_spread(self, features: torch.Tensor, labels: torch.Tensor, problem: Problem, **options: Any) -> bool:
+        """Fit, and once more from other initial weights if the members have no spread; says whether they have at last.
+
+        Arguments are those of `fit`; skipped steps and ensembles without spread are counted.
+        """
+        for _ in range(2):
+            self.fit(features, labels, **options)
+            spread = self.has_spread(features)
+            problem.incident("skipped_step", self.skipped, self.steps)
+            problem.incident("no_spread", int(not spread), 1)
+            if spread:
+                return True
+        return False
+
+    def has_spread(self, features: torch.Tensor) -> bool:
+        """Whether the members disagree anywhere, by more than rounding, and are finite everywhere."""
+        mean, std = self.mean_and_std(features)
+        return bool(mean.isfinite().all() & std.isfinite().all() & (std > LEAST_SPREAD).any())
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and normalisation."""

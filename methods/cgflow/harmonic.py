@@ -175,12 +175,18 @@ class Atlas:
     ) -> Atlas:
         """Relax points from given starts and take their Hessians.
 
-        The last Newton step to the minimum of the harmonic approximation is made without an evaluation.
+        The last Newton step to the minimum of the harmonic approximation is made without an evaluation. Points without
+        a finite energy or Hessian are left out.
         """
         found = relax(target, s, y, hessian, steps=steps, tolerance=tolerance)
         keep = found.energy.isfinite()
         s, found = s[keep], Relaxed(*(t[keep] for t in (found.y, found.energy, found.gradient, found.converged)))
-        exact = regularised(hessians(target, s, found), stiffness_floor)
+        raw = hessians(target, s, found)
+        keep = raw.flatten(1).isfinite().all(dim=1)
+        if not bool(keep.all()):
+            s, raw = s[keep], raw[keep]
+            found = Relaxed(*(t[keep] for t in (found.y, found.energy, found.gradient, found.converged)))
+        exact = regularised(raw, stiffness_floor)
         newton = -torch.linalg.solve(exact, found.gradient)
         decrease = -0.5 * (found.gradient * newton).sum(1)
         trusted = (decrease < 1.0)[:, None]

@@ -24,6 +24,7 @@ from methods.cgflow.stack import conditional_flow
 from methods.cgflow.surrogate import FourierSurrogate
 from methods.cgflow.training import path_gradient_step, plain_gradient_step, set_learning_rate
 from methods.flows.build import ConditionalFlow
+from methods.flows.steps import LARGEST_SHARE, sound_step
 from methods.flows.target import ConditionalTarget
 
 __all__ = ["HarmonicRecipe"]
@@ -31,6 +32,7 @@ __all__ = ["HarmonicRecipe"]
 
 RELIABLE_PARETO_K = 0.7
 LEAST_EFFICIENCY = 0.02
+IDLE_EXTENSIONS = 5  # of the atlas, one after the other, that no point survived; then it grows no more
 FIGURE_SAMPLES = 4  # configurations for figures, at each bin
 
 
@@ -107,19 +109,22 @@ class HarmonicRecipe:
         s, y, _ = self.coordinates.to_internal(x)
         unit = torch.eye(self.target.size, dtype=torch.float64)[None]
         self.atlas = self._chart(s, y, unit, steps=config.relax_steps)
-        while len(self.atlas) < config.max_points:
+        if not len(self.atlas):
+            raise ValueError("the energy of the initial configuration is not finite, or its Hessian: no atlas can grow")
+        idle = 0
+        while len(self.atlas) < config.max_points and idle < IDLE_EXTENSIONS:
             chosen = self._grid_neighbours() if config.grid else self._uncertain_points()
             if not config.grid:
                 self._keep_stage("atlas", self.atlas_model, config.threshold, chosen)
             if len(chosen) == 0:
                 break
-            self._extend_atlas(chosen)
+            idle = 0 if self._extend_atlas(chosen) else idle + 1
             self.status = f"atlas of {len(self.atlas)} points"
         self._fit_atlas_model()
 
     def _chart(self, s: torch.Tensor, y: torch.Tensor, hessian: torch.Tensor, steps: int) -> Atlas:
         config = self.config.atlas
-        return Atlas.chart(
+        charted = Atlas.chart(
             self.target,
             s,
             y,
@@ -128,12 +133,15 @@ class HarmonicRecipe:
             tolerance=config.relax_tolerance,
             stiffness_floor=config.stiffness_floor,
         )
+        self.problem.incident("unusable_label", len(s) - len(charted), len(s))
+        return charted
 
-    def _extend_atlas(self, s: torch.Tensor) -> None:
+    def _extend_atlas(self, s: torch.Tensor) -> int:
         distance = difference(self.cvs, s[:, None], self.atlas.s[None]).norm(dim=2)
         parent = distance.argmin(dim=1)
         new = self._chart(s, self.atlas.y[parent], self.atlas.hessian[parent], self.config.atlas.relax_steps)
         self.atlas = self.atlas.append(new)
+        return len(new)
 
     def _fit_atlas_model(self) -> None:
         config = self.config.atlas
@@ -237,12 +245,18 @@ class HarmonicRecipe:
             labels = take_step(self.flow, self.target, s, self.basis, generator, clip_norm=config.clip_norm)
             log_weights.append(labels[0])
             slopes.append(labels[1])
-            self.optimiser.step()
+            sound_step(self.problem, self.optimiser)
             self.progress = done
         if not config.labels:
             return
         known = torch.cat(slopes) if self.config.labels.mean_force else None
-        self.labels.add(s_all, torch.cat(log_weights), known)
+        self._add_labels(s_all, torch.cat(log_weights), known)
+
+    def _add_labels(
+        self, s: torch.Tensor, log_weights: torch.Tensor, slopes: torch.Tensor | None, new_group: bool = True
+    ) -> None:
+        dropped = self.labels.add(s, log_weights, slopes, new_group)
+        self.problem.incident("unusable_label", dropped, len(s))
 
     def _label_round(self) -> None:
         assert self.flow is not None
@@ -261,7 +275,7 @@ class HarmonicRecipe:
                     y, log_q = self.flow.sample_with_log_prob(self.basis(part), generator)
                     log_weights.append(-(self.target.energy(part, y) + log_q))
         known = torch.cat(slopes) if slopes else None
-        self.labels.add(s, torch.cat(log_weights), known, new_group=self.round == 0)
+        self._add_labels(s, torch.cat(log_weights), known, new_group=self.round == 0)
 
     # ---- where to look, and what is known ---------------------------------------------------------
 
@@ -293,15 +307,16 @@ class HarmonicRecipe:
         return s[torch.randperm(len(s), generator=generator)]
 
     def _fit_surrogate(self) -> None:
-        """Fit to all labels; the prior with the largest evidence wins."""
-        config = self.config.surrogate
-        if len(self.labels) == 0:
+        """Fit to all labels; the prior with the largest evidence wins.
+
+        Without a label of any weight, or where the fit fails, the model stays what it was.
+        """
+        if self.labels.weightless or not self._fitted():
             self.history.append({"evaluations": self.problem.evaluations, "stage": self.stage})
             return
-        self.labels.fit(self.surrogate, self.config.labels.truncation)
-        self.surrogate.choose_prior(config.length_scales, config.amplitudes)
-        self.labels.fit(self.surrogate, self.config.labels.truncation, sweeps=1)
         quality = self.labels.quality(self.surrogate)
+        # such a weight is cut at a multiple of the model (LabelConfig.truncation)
+        self.problem.incident("dominant_weight", int(quality["largest_share"] > LARGEST_SHARE), 1)
         self.history.append(
             {
                 "evaluations": self.problem.evaluations,
@@ -314,6 +329,24 @@ class HarmonicRecipe:
             }
         )
         self.status = f"{self.stage} round {self.round + 1}, ESS {quality['effective_sample_size']:.0%}"
+
+    def _fitted(self) -> bool:
+        """Fit; back to the model before if the new one has no spread anywhere, or is not finite."""
+        config, truncation = self.config.surrogate, self.config.labels.truncation
+        model, variances = self.surrogate.state_dict(), self.labels.variances()
+        try:
+            self.labels.fit(self.surrogate, truncation)
+            self.surrogate.choose_prior(config.length_scales, config.amplitudes)
+            self.labels.fit(self.surrogate, truncation, sweeps=1)
+            mean, std = self.surrogate.on_grid()
+            sound = bool(mean.isfinite().all() & std.isfinite().all() & (std > 0).any())
+        except torch.linalg.LinAlgError:  # of a matrix with infinite elements
+            sound = False
+        self.problem.incident("no_spread", int(not sound), 1)
+        if not sound:
+            self.surrogate.load_state_dict(model)
+            self.labels.set_variances(variances)
+        return sound
 
     def _explore(self) -> None:
         config = self.config.surrogate
@@ -365,6 +398,12 @@ class HarmonicRecipe:
         """Return the history of the run, one entry per round, the size of the atlas, and warnings."""
         warnings = []
         last = self.history[-1] if self.history else {}
+        if self.history and "effective_sample_size" not in last and len(self.labels):
+            warnings.append(
+                "the last labels could not be fitted: the PMF is that of the fit before, or the atlas's alone"
+            )
+        if last.get("largest_share", 0.0) > LARGEST_SHARE:
+            warnings.append(f"one of the last weights holds {last['largest_share']:.0%} of their sum")
         if last.get("pareto_k", 0.0) > RELIABLE_PARETO_K:
             warnings.append(f"weights have a heavy tail (Pareto k = {last['pareto_k']:.2f}): labels may be too high")
         efficiency = last.get("effective_sample_size", 1.0)

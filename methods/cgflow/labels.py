@@ -11,6 +11,7 @@ from scipy.stats import genpareto
 
 from cgbench.pmf import CollectiveVariables
 from methods.cgflow.surrogate import FourierSurrogate, grid_cell
+from methods.flows.steps import largest_share
 
 __all__ = ["LabelStore", "effective_sample_size", "mean_weight_labels", "pareto_tail_index"]
 
@@ -35,9 +36,9 @@ def mean_weight_labels(log_weights: torch.Tensor, clip_largest: int = 0) -> torc
 
 def effective_sample_size(log_weights: torch.Tensor) -> torch.Tensor:
     """Kish's effective sample size as a fraction of the samples, along the last axis."""
-    usable = torch.nan_to_num(log_weights, nan=-torch.inf)
+    usable = log_weights.masked_fill(~log_weights.isfinite(), -torch.inf)
     ratio = 2 * torch.logsumexp(usable, -1) - torch.logsumexp(2 * usable, -1)
-    return torch.exp(ratio) / log_weights.shape[-1]
+    return torch.nan_to_num(torch.exp(ratio), nan=0.0) / log_weights.shape[-1]  # 0 where no weight is left
 
 
 def pareto_tail_index(log_weights: torch.Tensor) -> float:
@@ -93,8 +94,8 @@ class LabelStore:
 
     def add(
         self, s: torch.Tensor, log_weights: torch.Tensor, slopes: torch.Tensor | None = None, new_group: bool = True
-    ) -> None:
-        """Add samples; a new group unless told otherwise.
+    ) -> int:
+        """Add samples; a new group unless told otherwise. Weights that are not a number, or infinite, are left out.
 
         Parameters
         ----------
@@ -103,6 +104,11 @@ class LabelStore:
         slopes
             ``d ln w / ds`` along the flow, at fixed noise ``[n, cvs]``; their weighted mean is the mean force.
             Not a number (or None) where it is not known.
+
+        Returns
+        -------
+        int
+            How many were left out.
         """
         if new_group or not self.groups:
             self.groups += 1
@@ -111,10 +117,18 @@ class LabelStore:
             self.group_variance = torch.cat([self.group_variance, first])
         if slopes is None:
             slopes = torch.full_like(s, torch.nan)
+        usable = ~(log_weights.isnan() | log_weights.isposinf())  # minus infinity is a weight of zero
+        s, log_weights, slopes = s[usable], log_weights[usable], slopes[usable]
         self.s = torch.cat([self.s, s.detach()])
         self.log_weights = torch.cat([self.log_weights, log_weights.detach()])
         self.slopes = torch.cat([self.slopes, slopes.detach()])
         self.group = torch.cat([self.group, torch.full((len(s),), self.groups - 1)])
+        return int((~usable).sum())
+
+    @property
+    def weightless(self) -> bool:
+        """Whether no label has any weight, so that there is nothing to fit."""
+        return not bool(self.log_weights.isfinite().any())
 
     def fit(self, surrogate: FourierSurrogate, truncation: float, sweeps: int = 2) -> None:
         """Fit the model to all labels, estimating the variance of each class from the fit.
@@ -147,6 +161,14 @@ class LabelStore:
             surrogate.fit_weights(centres, log_weights, total, slopes, precision)
             self._measure_variances(surrogate, truncation)
             self._measure_dispersion(surrogate, truncation)
+
+    def variances(self) -> tuple[torch.Tensor, torch.Tensor, float]:
+        """What the last fit found of the labels' variances: by group, by place, and the dispersion."""
+        return self.group_variance, self.field, self.dispersion
+
+    def set_variances(self, variances: tuple[torch.Tensor, torch.Tensor, float]) -> None:
+        """Take back what `variances` returned."""
+        self.group_variance, self.field, self.dispersion = variances
 
     def _variance(self) -> torch.Tensor:
         """Variance of each label, weight and slopes ``[n, 1 + cvs]``."""
@@ -229,7 +251,8 @@ class LabelStore:
         -------
         dict
             ``effective_sample_size``, as a fraction; the same by height of the PMF (below 4 kT, below 8 kT,
-            above; None where there are no labels); ``pareto_k``, the tail index of the weights.
+            above; None where there are no labels); ``largest_share``, of one weight in the sum of all; ``pareto_k``,
+            the tail index of the weights.
         """
         recent = self.group >= self.groups - groups
         mean = surrogate.mean(self.s[recent])
@@ -239,6 +262,7 @@ class LabelStore:
         return {
             "effective_sample_size": float(effective_sample_size(excess)),
             "effective_sample_size_by_level": [float(effective_sample_size(e)) if len(e) else None for e in by_level],
+            "largest_share": largest_share(excess),
             "pareto_k": pareto_tail_index(excess),
         }
 

@@ -31,11 +31,14 @@ from methods.cgflow.surrogate import FourierSurrogate
 from methods.cgflow.training import by_example_loss, reverse_kl_losses
 from methods.dynamics.langevin import Langevin
 from methods.dynamics.metropolis import Metropolis
+from methods.dynamics.walkers import end_block
+from methods.flows.steps import LARGEST_SHARE, largest_share, sound_step
 from methods.flows.target import ConditionalTarget
 
 __all__ = ["PublishedConfig", "PublishedRecipe"]
 
 FIGURE_SAMPLES = 4  # configurations for figures, at each bin
+LARGEST_LABEL = 1e18  # kT above the lowest; beyond, its square is more than the float32 of the networks holds
 
 
 class PublishedRecipe:
@@ -146,7 +149,10 @@ class PublishedRecipe:
         with self.problem.phase("seed_md"):
             for _ in range(config.steps // config.stride):
                 sampler.step(config.stride)
-                frames.append(sampler.positions)
+                lost = end_block(self.problem, sampler)
+                frames.append(sampler.positions[~lost])
+        if not any(map(len, frames)):
+            raise ValueError("the starting trajectory has no frame of finite energy (lost_walker)")
         s, y, _ = self.coordinates.to_internal(torch.cat(frames))
         self.seed_points = s[:: -(-len(s) // 200)].float()  # for figures
         self._by_example(s, y)
@@ -173,9 +179,10 @@ class PublishedRecipe:
             self.status = f"by example, epoch {epoch + 1} of {config.epochs}"
             for rows in torch.randperm(len(s), generator=generator).split(config.batch):
                 self.optimiser.zero_grad(set_to_none=True)
-                by_example_loss(self.flow, y[rows], features[rows]).backward()
-                torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.config.by_energy.clip)
-                self.optimiser.step()
+                loss = by_example_loss(self.flow, y[rows], features[rows])
+                loss.backward()
+                sound = math.isfinite(float(loss.detach()))
+                sound_step(self.problem, self.optimiser, clip_norm=self.config.by_energy.clip, sound=sound)
 
     def _add_points(self, s: torch.Tensor) -> None:
         generator = self.streams.torch("held out")
@@ -212,10 +219,8 @@ class PublishedRecipe:
                     kept = kept.topk(len(kept) - config.drop_highest, largest=False).values
                 if len(kept):
                     kept.mean().backward()
-                    norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), clip)
-                    if bool(norm.isfinite()):
-                        self.optimiser.step()
                     losses.append(float(kept.detach().mean()))
+                sound_step(self.problem, self.optimiser, clip_norm=clip, sound=len(kept) > 0)
                 points.append(batch)
                 labels.append(
                     mean_weight_labels(log_weights.reshape(len(batch), -1), self.config.ensemble.clip_largest)
@@ -256,7 +261,7 @@ class PublishedRecipe:
         config = self.config.ensemble
         s = torch.cat([self.older, self.newest, self.held_out])
         generator = self.streams.torch("label samples")
-        labels, excess = [], []
+        labels, excess, weights = [], [], []
         with self.problem.phase("label"):
             for batch in s.split(64):
                 repeated = batch.repeat_interleave(self.config.by_energy.samples, 0)
@@ -264,6 +269,7 @@ class PublishedRecipe:
                     self.flow, self.target, repeated, self._features(repeated), generator
                 )
                 of_point = log_weights.reshape(len(batch), -1)
+                weights.append(log_weights)
                 labels.append(mean_weight_labels(of_point, config.clip_largest))
                 excess.append((of_point + mean_weight_labels(of_point)[:, None]).reshape(-1))
         label = torch.cat(labels)
@@ -271,12 +277,22 @@ class PublishedRecipe:
             self.cvs, s.repeat_interleave(self.config.by_energy.samples, 0), torch.cat(excess)
         )
         usable = label.isfinite()
+        if bool(usable.any()):
+            usable &= label - label[usable].min() < LARGEST_LABEL
+        self.problem.incident("unusable_label", (~usable).sum(), len(label))
+        if not bool(usable.any()):
+            raise ValueError(f"none of {len(label):,} labels is finite (unusable_label): there is nothing to fit")
+        # of all samples together: of the few that one s has, one may well outweigh the rest. What is done about it is
+        # the publication's: the largest weights of each s are cut (EnsembleConfig.clip_largest)
+        largest = largest_share(torch.cat(weights))
+        self.problem.incident("dominant_weight", int(largest > LARGEST_SHARE), 1)
         s, label = s[usable], label[usable] - label[usable].min()
         self.status = f"iteration {self.iteration + 1}, ensemble on {len(s):,} labels"
         with torch.enable_grad():
-            self.ensemble.fit(
+            spread = self.ensemble.fit_with_spread(
                 self._features(s),
                 label,
+                self.problem,
                 share=config.share,
                 epochs=config.epochs,
                 batch=config.batch,
@@ -288,6 +304,8 @@ class PublishedRecipe:
                 "evaluations": self.problem.evaluations,
                 "labels": len(s),
                 "unusable_labels": int((~usable).sum()),
+                "largest_share": largest,
+                "ensemble_has_spread": spread,
                 "loss": self.losses,
                 "validation_loss": self.validation,
             }
@@ -346,6 +364,8 @@ class PublishedRecipe:
         model = FourierSurrogate(self.cvs, order=8, length_scale=0.5, amplitude=6.0)
         s, labels = self.epoch_labels
         usable = labels.isfinite()
+        if not bool(usable.any()):
+            raise ValueError(f"none of {len(labels):,} labels is finite (unusable_label): there is nothing to fit")
         values = labels[usable] - labels[usable].min()
         model.fit_values(s[usable], values.clamp(max=25.0), torch.full_like(values, 0.5))
 
@@ -363,8 +383,17 @@ class PublishedRecipe:
         )
 
     def diagnostics(self) -> dict[str, Any]:
-        """Return the history, one entry per iteration."""
-        return {"iterations": list(self.history)}
+        """Return the history, one entry per iteration, and warnings."""
+        warnings = []
+        without = [str(entry["iteration"]) for entry in self.history if not entry.get("ensemble_has_spread", True)]
+        if without:
+            warnings.append(
+                f"the ensemble had no spread in iteration {', '.join(without)}, fitted twice: where it is uncertain is "
+                "not known, and that no walker stopped does not mean that nothing is left to explore"
+            )
+        if self.history and self.history[-1].get("largest_share", 0.0) > LARGEST_SHARE:
+            warnings.append(f"one weight of the last labels holds {self.history[-1]['largest_share']:.0%} of their sum")
+        return {"iterations": list(self.history), "warnings": warnings}
 
     def extra_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the points of the last iteration, stages, and effective sample sizes of the last labels by place."""

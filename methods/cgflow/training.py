@@ -97,7 +97,7 @@ def path_gradient_step(
     y, log_q, score, context_score = flow.sample_with_scores(context, generator)
     energy, force, force_s = target.energy_and_gradients(s, y)
     log_weights = -(energy + log_q)
-    usable = energy.isfinite()[:, None]
+    usable = (energy.isfinite() & (force + score).isfinite().all(dim=1))[:, None]
     total = torch.where(usable, force + score, 0.0)
     (explicit,) = torch.autograd.grad(context, s, context_score, retain_graph=True)
     if clip_norm is None:
@@ -125,7 +125,7 @@ def plain_gradient_step(
     s = s.detach().requires_grad_()
     y, log_q = flow.sample_with_log_prob(features(s), generator)
     energy, force, force_s = target.energy_and_gradients(s, y)
-    usable = energy.isfinite()
+    usable = energy.isfinite() & log_q.isfinite()
     losses = torch.where(usable[:, None], force * y, 0.0).sum(1) + torch.where(usable, log_q, 0.0)
     (along,) = torch.autograd.grad(losses.sum(), s, retain_graph=True)
     scale = (clip_norm / force.norm(dim=1).clamp(min=1e-12)).clamp(max=1.0)

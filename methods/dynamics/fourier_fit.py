@@ -16,6 +16,7 @@ from methods.dynamics.series import ProductSeries
 __all__ = ["FourierFit", "choose_order", "fit", "fit_likeliest"]
 
 Array = NDArray[np.float64]
+LARGEST = 600.0  # kT; its Boltzmann factor is still a normal float64
 STIFFNESS = 1.0  # of the penalty on the squared Laplacian; matters only where nothing was sampled
 
 
@@ -41,7 +42,7 @@ class FourierFit:
         """Probabilities at the centres of bins, or of bins cut in equal parts along each CV, normalised."""
         bases = [_basis(self.cvs, axis, self.order, subdivisions)[0] for axis in range(len(self.cvs))]
         values = _on_grid(self.coefficients, bases)
-        p = np.exp(values - values.max())
+        p = np.exp(np.maximum(values - values.max(), -LARGEST))
         return np.asarray(p / p.sum())
 
 
@@ -105,8 +106,10 @@ def fit(
     Raises
     ------
     ValueError
-        If the histogram is empty.
+        If the histogram is empty, or it or the exposure is not finite.
     """
+    if not (np.isfinite(histogram).all() and np.isfinite(exposure).all()):
+        raise ValueError("histogram and exposure must be finite")
     if histogram.sum() <= 0:
         raise ValueError("nothing was sampled within the domain of the collective variables")
     visits = histogram * exposure

@@ -60,6 +60,12 @@ class Langevin:
         self.set_friction(friction)
         self.velocities = self._thermal * self._normal()
         self.energies = positions.new_zeros(len(positions))
+        self._begin_block()
+
+    def _begin_block(self) -> None:
+        """Remember where the walkers are; nothing is copied, as every step makes new tensors."""
+        self._kept = (self.positions, self.velocities)
+        self._sound = torch.ones(len(self.positions), dtype=torch.bool, device=self.positions.device)
 
     def set_friction(self, friction: float) -> None:
         """Change the friction, in 1/ps."""
@@ -74,11 +80,27 @@ class Langevin:
         """Advance all walkers; `energies` are those before the last step's move."""
         for _ in range(steps):
             self.energies, gradient = self.energy_and_gradient(self.positions)
+            self._sound = self._sound & self.energies.isfinite()
             velocities = self.velocities + self._kick * gradient
             positions = self.positions + self._half * velocities
             velocities = self._damp * velocities + self._noise * self._normal()
             self.velocities = velocities
             self.positions = positions + self._half * velocities
+
+    def put_back_lost(self) -> torch.Tensor:
+        """End a block of steps: put lost walkers back to where they were when it began, and say which, ``[walkers]``.
+
+        A walker is lost if its position is not finite, or if any energy of the block was not: nothing held it then.
+        It goes on with its velocity turned round, as after a rejected move of generalised hybrid Monte Carlo (Horowitz,
+        Phys. Lett. B 268, 247, 1991), which would leave the ensemble as it is. Nothing waits for a device.
+        """
+        lost = ~(self._sound & self.positions.flatten(1).isfinite().all(dim=1))
+        chosen = lost.reshape(-1, *(1,) * (self.positions.dim() - 1))
+        positions, velocities = self._kept
+        self.positions = torch.where(chosen, positions, self.positions)
+        self.velocities = torch.where(chosen, -velocities, self.velocities)
+        self._begin_block()
+        return lost
 
     def state_dict(self) -> dict[str, Any]:
         """Positions and velocities; the generator's state belongs to its owner."""
@@ -87,3 +109,4 @@ class Langevin:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned."""
         self.positions, self.velocities = state["positions"].clone(), state["velocities"].clone()
+        self._begin_block()

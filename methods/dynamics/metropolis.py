@@ -13,7 +13,8 @@ __all__ = ["Metropolis"]
 class Metropolis:
     """Batched Metropolis sampling with Gaussian proposals, for systems without masses.
 
-    Every proposal of every walker is one evaluation; the starting points are evaluated once.
+    Every proposal of every walker is one evaluation; the starting points are evaluated once. A proposal whose energy
+    or bias is infinite or not a number is rejected.
 
     Parameters
     ----------
@@ -60,6 +61,15 @@ class Metropolis:
             self.positions = torch.where(accept.reshape(shape), proposal, self.positions)
             self.energies = torch.where(accept, energies, self.energies)
             self.accepted = float(accept.double().mean())
+
+    def put_back_lost(self) -> torch.Tensor:
+        """Say which walkers have no finite energy, ``[walkers]``; they started so, and have found no better place yet.
+
+        No walker has to be put back: none ever moves to where the energy is not finite.
+        """
+        if self.energies is None:
+            return torch.zeros(len(self.positions), dtype=torch.bool)
+        return ~self.energies.isfinite()
 
     def state_dict(self) -> dict[str, Any]:
         """Positions and their energies, which do not contain the bias."""

@@ -13,7 +13,9 @@ from methods.dynamics.metropolis import Metropolis
 if TYPE_CHECKING:
     from cgbench.method import Problem
 
-__all__ = ["make_walkers"]
+__all__ = ["BLOCK", "advance", "end_block", "make_walkers"]
+
+BLOCK = 50  # steps, at most, between looks for walkers that are lost
 
 
 def make_walkers(
@@ -61,3 +63,26 @@ def make_walkers(
         positions=positions.float(),
         generator=generator,
     )
+
+
+def end_block(problem: Problem, dynamics: Langevin | Metropolis) -> torch.Tensor:
+    """Put walkers that were lost since the last call back to where they were then; count them.
+
+    Returns
+    -------
+    lost
+        Which, boolean ``[walkers]``: nothing that they did since then may be counted.
+    """
+    lost = dynamics.put_back_lost()
+    problem.incident("lost_walker", lost.sum(), len(lost))
+    return lost
+
+
+def advance(problem: Problem, dynamics: Langevin | Metropolis, steps: int) -> torch.Tensor:
+    """Let all walkers go so many steps, in blocks; says which were lost in the last block, boolean ``[walkers]``."""
+    lost = torch.zeros(len(dynamics.positions), dtype=torch.bool, device=dynamics.positions.device)
+    while steps > 0:
+        dynamics.step(min(steps, BLOCK))
+        lost = end_block(problem, dynamics)
+        steps -= BLOCK
+    return lost

@@ -23,6 +23,7 @@ from methods.flow_ais_bootstrap.estimator import WeightedHistogram, effective_sa
 from methods.flow_ais_bootstrap.target import JointTarget
 from methods.flows.build import UnconditionalFlow, spline_coupling_flow
 from methods.flows.distributions import UniformGaussian
+from methods.flows.steps import LARGEST_SHARE, largest_share, sound_step
 
 __all__ = ["FABConfig", "FlowAISBootstrap"]
 
@@ -120,9 +121,12 @@ class FlowAISBootstrap(Method):
 
     def _note(self, z: torch.Tensor, log_q: torch.Tensor, log_p: torch.Tensor) -> torch.Tensor:
         """Let samples of the flow sharpen the estimate; says where p is not zero."""
-        usable = log_p.isfinite() & log_q.isfinite()
+        broken = ~(z.isfinite().all(dim=1) & log_q.isfinite())
+        usable = log_p.isfinite() & ~broken
+        self.problem.incident("unusable_label", broken.sum(), len(z))
+        self.problem.incident("empty_batch", (~usable).all().long(), 1)
         self.drawn, self.dropped = self.drawn + len(z), self.dropped + int((~usable).sum())
-        self.histogram.add(self.target.split(z)[0], log_p - log_q, len(z))
+        self.histogram.add(self.target.split(z)[0], (log_p - log_q).masked_fill(broken, -torch.inf), len(z))
         return usable
 
     def _pass(self) -> None:
@@ -134,6 +138,7 @@ class FlowAISBootstrap(Method):
             log_q, grad_q = self.flow.log_prob_and_gradient(z)
             ends, log_weights = self.ais.run(Points(z, log_q, log_p, grad_q, grad_p))
         self.ais_share = effective_sample_size(log_weights)
+        self.problem.incident("dominant_weight", int(largest_share(log_weights) > LARGEST_SHARE), 1)
         self.buffer.add(self.target.wrap(ends.z), log_weights, ends.log_q)
 
     def _learn(self) -> None:
@@ -148,15 +153,15 @@ class FlowAISBootstrap(Method):
                     group["lr"] = self._learning_rate()
                 self.optimiser.zero_grad(set_to_none=True)
                 log_q = self.flow.log_prob(self.buffer.z[chosen])
+                self.problem.incident("unusable_label", (~log_q.isfinite()).sum(), len(chosen))
                 factors = self.buffer.correct(chosen, log_q.detach(), self.config.buffer.correction_limit)
                 loss = -(factors * torch.where(factors > 0, log_q, 0.0)).mean()
                 loss.backward()
-                norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), config.clip_norm)
-                if bool(norm.isfinite()):
-                    self.optimiser.step()
-                losses.append(float(loss.detach()))
+                value = float(loss.detach())
+                if sound_step(self.problem, self.optimiser, clip_norm=config.clip_norm, sound=math.isfinite(value)):
+                    losses.append(value)
                 self.updates += 1
-        self.loss = float(np.mean(losses))
+        self.loss = float(np.mean(losses)) if losses else math.nan
 
     def _learning_rate(self) -> float:
         config = self.config.training
@@ -213,6 +218,8 @@ class FlowAISBootstrap(Method):
         warnings = []
         if self.history and self.history[-1]["effective_sample_size"] < 0.01:
             warnings.append("the effective sample size of the flow's weights is below 1 %: the PMF is not reliable")
+        if self.histogram.largest_share > LARGEST_SHARE:
+            warnings.append(f"one sample holds {self.histogram.largest_share:.0%} of the weights that the PMF rests on")
         return {
             "history": list(self.history),
             "outside_state_space": self.dropped / max(self.drawn, 1),

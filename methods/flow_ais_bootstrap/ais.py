@@ -84,7 +84,7 @@ def hmc_transition(
         last = step == leapfrog_steps - 1
         momentum = momentum + (0.5 if last else 1.0) * step_size * gradient
     end = value - 0.5 * momentum.square().sum(1)
-    acceptance = torch.nan_to_num((end - start).clamp(max=0.0).exp(), nan=0.0)
+    acceptance = torch.where(end.isfinite(), (end - start).clamp(max=0.0).exp(), 0.0)
     accepted = torch.rand(len(value), **options) < acceptance
     return proposal.where(accepted, points), acceptance
 
@@ -144,6 +144,8 @@ class AnnealedImportanceSampling:
         """
         increment = self.alpha / (len(self.step_sizes) + 1)
         log_weights = increment * (points.log_p - points.log_q)
+        if not len(log_weights):  # no chains: nothing to learn about step sizes either
+            return points, log_weights
         for number, step_size in enumerate(self.step_sizes):
             power = (number + 1) * increment
             points, acceptance = hmc_transition(

@@ -16,14 +16,17 @@ __all__ = ["WeightedHistogram", "effective_sample_size"]
 
 Array = NDArray[np.float64]
 SHARES = (1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3, 0.6, 0.9, 0.99)  # of the flow's own marginal in the estimate
+LARGEST = 300.0  # logarithm of a weight; the square of its exponential is still far from what a float64 holds
+RESCALE = 1e80
 MEMORY = 0.9  # of the running effective sample size, per set of samples
 
 
 def effective_sample_size(log_weights: torch.Tensor) -> float:
-    """Kish's effective sample size over the number of samples, in [0, 1]; weights of zero count."""
-    if not len(log_weights) or not bool(log_weights.isfinite().any()):
+    """Kish's effective sample size over the number of samples, in [0, 1]; weights that are not finite count as zero."""
+    finite = log_weights.isfinite()
+    if not bool(finite.any()):
         return 0.0
-    log_weights = log_weights.double()
+    log_weights = log_weights.double().masked_fill(~finite, -torch.inf)
     both = 2.0 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2.0 * log_weights, 0)
     return float(both.exp()) / len(log_weights)
 
@@ -58,6 +61,7 @@ class WeightedHistogram:
         self.expected = 0.0  # effective sample size, share
         self.mean = 0.0  # running mean weight, for truncation
         self.truncated = 0
+        self.heaviest = 0.0  # contribution of one sample
 
     def add(self, s: torch.Tensor, log_weights: torch.Tensor, drawn: int) -> float:
         """Add one set.
@@ -87,7 +91,7 @@ class WeightedHistogram:
         log_w = log_weights[usable].double().cpu().numpy()
         if self.offset is None:
             self.offset = float(log_w.max())
-        w = np.exp(np.minimum(log_w - self.offset, 600.0))
+        w = np.exp(np.minimum(log_w - self.offset, LARGEST))
         self.flow_sums[1] += float(w.sum())
         self.flow_sums[2] += float((w**2).sum())
         if self.config.truncation is not None and self.sets:
@@ -98,12 +102,31 @@ class WeightedHistogram:
         self.halves[self.sets % 2] += weight / drawn * self.cvs.histogram(values[usable.cpu().numpy()], w)
         self.precision += weight
         self.squares += (weight / drawn) ** 2 * float((w**2).sum())
+        self.heaviest = max(self.heaviest, weight / drawn * float(w.max()))
         mean = float(w.sum()) / drawn
         memory = MEMORY if self.sets else 0.0
         self.expected = memory * self.expected + (1.0 - memory) * share
         self.mean = memory * self.mean + (1.0 - memory) * mean
         self.sets += 1
+        if self.mean > RESCALE:
+            self._rescale()
         return share
+
+    def _rescale(self) -> None:
+        """Take the mean weight as the new unit, before squares of weights are more than a float holds."""
+        assert self.offset is not None
+        unit, self.offset = self.mean, self.offset + float(np.log(self.mean))
+        self.halves /= unit
+        self.squares /= unit**2
+        self.heaviest /= unit
+        self.flow_sums = [self.flow_sums[0], self.flow_sums[1] / unit, self.flow_sums[2] / unit**2]
+        self.mean = 1.0
+
+    @property
+    def largest_share(self) -> float:
+        """Share of the heaviest sample, truncated as it is, in all weights."""
+        total = float(self.halves.sum())
+        return self.heaviest / total if total > 0 else 0.0
 
     @property
     def flow_effective_sample_size(self) -> float:
@@ -121,7 +144,8 @@ class WeightedHistogram:
         """Estimate of ``ln Z``, the integral of p; NaN before any sample."""
         if self.offset is None:
             return float("nan")
-        return self.offset + float(np.log(self.halves.sum() / self.precision))
+        total = float(self.halves.sum())
+        return self.offset + float(np.log(total / self.precision)) if total > 0 else -np.inf
 
     def pmf(self) -> PMF:
         """The estimate, positive on the whole grid."""
@@ -164,6 +188,7 @@ class WeightedHistogram:
             "flow": torch.from_numpy(self.flow.copy()),
             "flow_sums": list(self.flow_sums),
             "offset": self.offset,
+            "heaviest": self.heaviest,
             "numbers": [self.sets, self.precision, self.squares, self.expected, self.mean, self.truncated],
         }
 
@@ -172,4 +197,5 @@ class WeightedHistogram:
         self.halves, self.flow = state["halves"].numpy().copy(), state["flow"].numpy().copy()
         self.flow_sums = list(state["flow_sums"])
         self.offset = state["offset"]
+        self.heaviest = float(state.get("heaviest", 0.0))
         self.sets, self.precision, self.squares, self.expected, self.mean, self.truncated = state["numbers"]

@@ -15,7 +15,7 @@ from cgbench.method import Method, MethodConfig, SideEstimate
 from cgbench.pmf import PMF
 from cgbench.streams import Streams
 from methods.dynamics.smoothing import smoothed_pmf
-from methods.dynamics.walkers import make_walkers
+from methods.dynamics.walkers import BLOCK, advance, end_block, make_walkers
 
 __all__ = ["MDConfig", "MolecularDynamics"]
 
@@ -70,17 +70,13 @@ class MolecularDynamics(Method):
         """Yield the histogram at logarithmically spaced numbers of steps."""
         config: MDConfig = self.config
         with self.problem.phase("equilibrate"):
-            while self.equilibrated < config.equilibration_steps:
-                self.dynamics.step()
-                self.equilibrated += 1
+            advance(self.problem, self.dynamics, config.equilibration_steps - self.equilibrated)
+            self.equilibrated = config.equilibration_steps
         while self.produced < config.steps:
             goal = self._next_goal()
             with self.problem.phase("production"):
                 while self.produced < goal:
-                    self.dynamics.step()
-                    self.produced += 1
-                    if self.produced % config.stride == 0:
-                        self._count()
+                    self._block(min(BLOCK, goal - self.produced))
             self.progress = self.produced / config.steps
             self.status = f"{self.produced:,} of {config.steps:,} steps of {config.walkers} walkers"
             yield self._histogram(self.counts)
@@ -114,11 +110,20 @@ class MolecularDynamics(Method):
         first, second = self._halves(counts)
         return smoothed_pmf(self.problem.cvs, (first, second), self.config.smoothing_pseudocount)
 
-    def _count(self) -> None:
-        s = self.problem.collective_variables(self.dynamics.positions).double().cpu().numpy()
-        bins = torch.from_numpy(self.problem.cvs.bin_index(s))
-        inside = bins >= 0
-        self.counts[self.produced // self.config.stretch % 2, self._rows[inside], bins[inside]] += 1
+    def _block(self, steps: int) -> None:
+        """Let all walkers go so many steps, and count where they have been, those that got lost not."""
+        visits = []
+        for _ in range(steps):
+            self.dynamics.step()
+            self.produced += 1
+            if self.produced % self.config.stride == 0:
+                s = self.problem.collective_variables(self.dynamics.positions).double().cpu().numpy()
+                visits.append((self.produced // self.config.stretch % 2, self.problem.cvs.bin_index(s)))
+        sound = ~end_block(self.problem, self.dynamics).cpu()
+        for half, index in visits:
+            bins = torch.from_numpy(index)
+            counted = (bins >= 0) & sound
+            self.counts[half, self._rows[counted], bins[counted]] += 1
 
     def _next_goal(self) -> int:
         """Logarithmically spaced, but never so far ahead that a kill would cost much."""

@@ -14,12 +14,13 @@ from cgbench.method import Method
 from cgbench.pmf import PMF
 from cgbench.streams import Streams
 from methods.metadynamics.config import MetadynamicsConfig
-from methods.metadynamics.production import Production
+from methods.metadynamics.production import LARGEST, Production
 from methods.metadynamics.sampler import BatchedSampler, Sampler
 
 __all__ = ["Metadynamics", "MetadynamicsConfig"]
 
 GROWTH = 1.5  # of the time between estimates in production
+FEW = 10.0  # effective samples; fewer make no PMF
 STRETCHES = 8  # of time that each group consists of, where walkers are fewer than groups
 
 
@@ -68,6 +69,8 @@ class Metadynamics(Method):
                     self.produced += steps
                     production.note(*self.sampler.sample(), stretch=(self.produced - 1) // stretch)
             self._report()
+            # one weight holds more than half of the sum if the effective sample size is below two
+            self.problem.incident("dominant_weight", int(production.effective_sample_size < 2.0), 1)
             pmf = production.estimate(config.fit_orders)
             if pmf.free_energy_std is not None:
                 self.expected_kld = 0.5 * float((pmf.probability * pmf.free_energy_std**2).sum())
@@ -91,7 +94,7 @@ class Metadynamics(Method):
     def _from_bias(self) -> PMF:
         bias = self.sampler.bias_on_grid()
         factor = self.config.bias_factor / (self.config.bias_factor - 1.0)
-        return PMF(self.problem.cvs, np.exp(factor * (bias - bias.max())))
+        return PMF(self.problem.cvs, np.exp(np.maximum(factor * (bias - bias.max()), -LARGEST)))
 
     def _equilibrated(self) -> Production:
         """Samples so far; before the first of them, let the walkers forget the hills."""
@@ -134,8 +137,12 @@ class Metadynamics(Method):
             "bias_range_kT": float(np.ptp(bias)),
             "change_of_last_hills": self.last_change,
         }
+        warnings = []
         if self.production is not None:
             weights = self.production.moments
+            if self.production.effective_sample_size < FEW:
+                size = self.production.effective_sample_size
+                warnings.append(f"effective sample size {size:.1f}: the PMF rests on a few heavy weights")
             found |= {
                 "samples": int(weights[0]),
                 "effective_sample_size_of_weights": self.production.effective_sample_size,
@@ -144,7 +151,7 @@ class Metadynamics(Method):
                 "fourier_order": self.production.order,
                 "expected_kld": self.expected_kld,
             }
-        return found
+        return found | {"warnings": warnings}
 
     def extra_arrays(self) -> dict[str, NDArray[Any]]:
         """The bias in kT at the bin centres."""

@@ -15,6 +15,7 @@ from methods.dynamics.fourier_fit import fit, fit_likeliest
 __all__ = ["Production", "Visits"]
 
 Array = NDArray[np.float64]
+LARGEST = 600.0  # kT; its Boltzmann factor is still a normal float64
 
 
 class Visits:
@@ -80,7 +81,7 @@ class Production:
     def __init__(self, cvs: CollectiveVariables, bias: Array, walkers: int, groups: int) -> None:
         self.cvs = cvs
         self.offset = float(bias.max())
-        self.exposure = np.exp(self.offset - bias)
+        self.exposure = np.exp(np.minimum(self.offset - bias, LARGEST))
         self.groups = groups
         self.group = np.arange(walkers) * groups // max(walkers, groups)
         self.in_time = walkers < groups
@@ -90,7 +91,7 @@ class Production:
         self.order: int | None = None
 
     def note(self, s: Array, bias: Array, stretch: int = 0) -> None:
-        """Count the walkers at ``s [walkers, cvs]`` under the bias ``[walkers]``, those outside the domain not.
+        """Count walkers at ``s [walkers, cvs]`` under the bias ``[walkers]``, those outside the domain, or lost, not.
 
         Parameters
         ----------
@@ -98,7 +99,7 @@ class Production:
             Number of the stretch of time.
         """
         weights, index = np.exp(bias - self.offset), self.cvs.bin_index(s)
-        inside = index >= 0
+        inside = (index >= 0) & np.isfinite(weights)
         group = (self.group + stretch) % self.groups if self.in_time else self.group
         np.add.at(self.histograms, (group[inside], index[inside]), weights[inside])
         self.moments += inside.sum(), weights[inside].sum(), (weights[inside] ** 2).sum()
@@ -121,9 +122,11 @@ class Production:
         best, _ = fit_likeliest(self.cvs, halves, self.exposure, orders)
         self.order = best.order
         whole, used = parts.sum(0), [part for part in parts if part.sum() > 0]
+        count = len(used)
+        if count < 2:  # nothing is left when the only one is left out
+            return PMF(self.cvs, best.probability())
         without = [-np.log(fit(self.cvs, whole - part, self.exposure, best.order, best).probability()) for part in used]
-        count = len(without)
-        std = np.sqrt((count - 1) * np.var(without, axis=0)) if count > 1 else None
+        std = np.sqrt((count - 1) * np.var(without, axis=0))
         return PMF(self.cvs, best.probability(), std)
 
     def state_dict(self) -> dict[str, Any]:

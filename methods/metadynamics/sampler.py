@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from methods.dynamics.bias import FourierBias
-from methods.dynamics.walkers import make_walkers
+from methods.dynamics.walkers import advance, make_walkers
 
 if TYPE_CHECKING:
     from cgbench.method import Problem
@@ -34,7 +34,10 @@ class Sampler(Protocol):
         """Let every walker go so many steps under the bias as it is."""
 
     def sample(self) -> tuple[Array, Array]:
-        """Collective variables ``[walkers, cvs]`` and bias ``[walkers]`` in kT of the walkers where they are."""
+        """Collective variables ``[walkers, cvs]`` and bias ``[walkers]`` in kT of the walkers where they are.
+
+        Not a number for walkers that got lost on the way there.
+        """
 
     def bias_on_grid(self) -> Array:
         """Bias in kT at the bin centres, of shape ``cvs.bins``."""
@@ -76,26 +79,31 @@ class BatchedSampler:
             step_size=config.step_size,
             bias=self.bias,
         )
+        self._lost = torch.zeros(config.walkers, dtype=torch.bool, device=problem.device)
 
     def begin(self) -> None:
         """Nothing to do: walkers, bias and generator are the whole state."""
 
     def _here(self) -> tuple[torch.Tensor, torch.Tensor]:
         s = self.problem.collective_variables(self.dynamics.positions).double()
-        return s, self.bias.energy(s)
+        return s.masked_fill(self._lost[:, None], torch.nan), self.bias.energy(s)
 
     def deposit(self) -> None:
-        """Advance by the pace, then add one hill per walker; none outside the domain."""
+        """Advance by the pace, then add one hill per walker; none outside the domain, and none for lost walkers."""
         config = self.config
-        self.dynamics.step(config.pace)
+        self.advance(config.pace)
         s, bias = self._here()
-        inside = torch.from_numpy(self.problem.cvs.bin_index(s.cpu().numpy()) >= 0).to(s)
-        heights = inside * config.height / config.walkers * torch.exp(-bias / (config.bias_factor - 1.0))
-        self.bias.deposit(s, heights, config.widths(self.problem.cvs))
+        inside = torch.from_numpy(self.problem.cvs.bin_index(s.cpu().numpy()) >= 0).to(s.device)
+        heights = inside.to(s) * config.height / config.walkers * torch.exp(-bias / (config.bias_factor - 1.0))
+        # a hill of height zero still must stand somewhere: zero times NaN would be in the bias for ever
+        inside &= heights.isfinite()
+        self.bias.deposit(
+            s.masked_fill(~inside[:, None], 0.0), heights.masked_fill(~inside, 0.0), config.widths(self.problem.cvs)
+        )
 
     def advance(self, steps: int) -> None:
         """Advance all walkers under the bias as it is."""
-        self.dynamics.step(steps)
+        self._lost = advance(self.problem, self.dynamics, steps)
 
     def sample(self) -> tuple[Array, Array]:
         """Collective variables ``[walkers, cvs]`` and bias ``[walkers]`` in kT."""

@@ -17,13 +17,15 @@ from methods.dynamics.exchange import WindowExchange, rearranged
 from methods.dynamics.langevin import Langevin
 from methods.dynamics.metropolis import Metropolis
 from methods.dynamics.restraints import HarmonicRestraints, shortest
-from methods.dynamics.walkers import make_walkers
+from methods.dynamics.walkers import end_block, make_walkers
 from methods.umbrella.config import UmbrellaConfig
 from methods.umbrella.estimate import Combined, combine
 from methods.umbrella.mbar import Frames
 from methods.umbrella.windows import Lattice, Site, allocate
 
 __all__ = ["UmbrellaConfig", "UmbrellaSampling"]
+
+CONVERGED = 0.01  # largest relative error of MBAR's equations that is not worth a warning
 
 
 class UmbrellaSampling(Method):
@@ -140,6 +142,7 @@ class UmbrellaSampling(Method):
             self.bias.centres = self._on_device(source + step / self.config.pull_steps * way)
             self.dynamics.step()
         self.bias.centres = self._on_device(goal)
+        end_block(self.problem, self.dynamics)
 
     def _choose(self, combined: Combined) -> None:
         """Say which windows to open next."""
@@ -224,7 +227,7 @@ class UmbrellaSampling(Method):
         self.dynamics.load_state_dict(state)
 
     def _sample(self, steps: int) -> Frames:
-        """Advance all walkers; take a frame and exchange after each stride."""
+        """Advance all walkers; take a frame and exchange after each stride. Lost walkers leave NaN in the frame."""
         replicated = self.replicate * len(self.sites) + self.window
         pairs = self.lattice.pairs(self.sites)
         shifts = len(self.sites) * torch.arange(self.config.replicates)
@@ -238,8 +241,9 @@ class UmbrellaSampling(Method):
         frames = []
         for _ in range(steps // self.config.stride):
             self.dynamics.step(self.config.stride)
+            lost = end_block(self.problem, self.dynamics).cpu()
             s = self.problem.collective_variables(self.dynamics.positions).cpu()
-            frames.append(s.float())
+            frames.append(s.float().masked_fill(lost[:, None], torch.nan))
             self.dynamics.load_state_dict(rearranged(self.dynamics.state_dict(), exchange.attempt(s)))
         self.exchanges = [self.exchanges[0] + exchange.attempted, self.exchanges[1] + exchange.accepted]
         shape = (0, len(self.window), len(self.problem.cvs))
@@ -274,6 +278,10 @@ class UmbrellaSampling(Method):
         if not self.facts:
             return {}
         warnings = []
+        if self.facts["mbar_residual"] > CONVERGED:
+            warnings.append(f"MBAR did not converge: populations are off by up to {self.facts['mbar_residual']:.0%}")
+        if self.facts["empty_windows"]:
+            warnings.append(f"{self.facts['empty_windows']} windows have no usable frame")
         if self.facts["isolated"]:
             warnings.append(f"{len(self.facts['isolated'])} windows do not overlap with the others")
         if self.wanted and self.stage != "grow":

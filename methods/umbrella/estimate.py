@@ -85,6 +85,8 @@ def combine(
     windows = Windows(restraints, stretches, start, frames=mbar_frames, inefficiency=inefficiency)
     halves = [windows.histogram(cvs, [_half(one, parity) for one in stretches]) for parity in (0, 1)]
     together = halves[0] + halves[1]
+    if together.sum() <= 0:
+        raise ValueError("no frame of any window lies within the domain of the collective variables")
     least = np.where(_unexplored(cvs, restraints, together), np.exp(cutoff) / together.max(), 0.0)
     exposure = np.maximum(windows.exposure(cvs) / inefficiency, least)
     fitted, scores = fit_likeliest(cvs, (halves[0], halves[1]), exposure, ORDERS)
@@ -94,13 +96,16 @@ def combine(
             cvs, windows, stretches[-1], fitted, least, mbar_frames, inefficiency, stretches_for_errors
         )
     overlap = windows.overlap()
-    frames = sum(one.s.shape[0] * one.s.shape[1] for one in stretches)
+    frames = sum(int(one.usable.sum()) for one in stretches)
     facts: dict[str, Any] = {
         "frames": frames,
         "statistical_inefficiency": inefficiency,
         "effective_frames": frames / inefficiency,
         "order_of_fit": fitted.order,
         "held_out_scores": {str(order): score for order, score in scores.items()},
+        # MBAR's equations say that the weights of every window add up to one; rows of the overlap matrix are those sums
+        "mbar_residual": float(np.abs(overlap.sum(1) - 1.0).max()),
+        "empty_windows": windows.empty,
         "smallest_overlap": float((1.0 - overlap.diagonal()).min()) if len(overlap) > 1 else 1.0,
         "isolated": [restraints.centres[number].tolist() for number in disconnected(overlap, min_overlap)],
     }
@@ -149,11 +154,16 @@ def _standard_error(
     for replicate in range(int(stretch.replicate.max()) + 1):
         for number in range(parts):
             part = stretch.part(slice(number * length, (number + 1) * length), stretch.replicate == replicate)
+            if not bool(part.usable.any()):
+                continue
             own = Windows(
                 windows.restraints, [part], windows.free_energy, frames=mbar_frames, inefficiency=inefficiency
             )
+            visits = own.histogram(cvs, [part])
+            if visits.sum() <= 0:
+                continue
             exposure = np.maximum(own.exposure(cvs) / inefficiency, least)
-            p = fit(cvs, own.histogram(cvs, [part]), exposure, fitted.order, fitted)
+            p = fit(cvs, visits, exposure, fitted.order, fitted)
             energies.append(-_log_probability(p))
     if len(energies) < 3:
         return None

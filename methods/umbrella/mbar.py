@@ -30,6 +30,7 @@ class Frames:
     ----------
     s
         ``[frames, walkers, cvs]``; walker i stays in its window, as configurations are exchanged between walkers.
+        Not a number where a walker was lost: such entries are left out of everything.
     window, replicate
         Those of each walker, ``[walkers]``.
     """
@@ -37,6 +38,11 @@ class Frames:
     s: torch.Tensor
     window: torch.Tensor
     replicate: torch.Tensor
+
+    @property
+    def usable(self) -> torch.Tensor:
+        """Which entries are numbers, boolean ``[frames, walkers]``."""
+        return self.s.isfinite().all(dim=2)
 
     def part(self, frames: slice, walkers: torch.Tensor | None = None) -> Frames:
         """Some frames of some walkers (a boolean mask; all without one)."""
@@ -66,6 +72,18 @@ class Windows:
         Largest number of frames that MBAR is solved with.
     inefficiency
         Frames that count as one; MBAR is solved with every so many-th.
+
+    Attributes
+    ----------
+    free_energy
+        Of the windows in kT, by MBAR.
+    empty
+        Number of windows without a usable frame.
+
+    Raises
+    ------
+    ValueError
+        If there is no usable frame, or MBAR finds no finite free energies.
     """
 
     def __init__(
@@ -81,17 +99,23 @@ class Windows:
         total = sum(stretch.s.shape[0] * stretch.s.shape[1] for stretch in stretches)
         step = max(1, round(inefficiency), math.ceil(total / frames))
         thinned = [stretch.part(slice(_offset(stretch, step), None, step)) for stretch in stretches]
-        s = torch.cat([stretch.s.flatten(0, 1) for stretch in thinned]).double()
-        window = torch.cat([stretch.window.repeat(len(stretch.s)) for stretch in thinned])
+        usable = torch.cat([stretch.usable.flatten() for stretch in thinned])
+        if not bool(usable.any()):
+            raise ValueError("no window has a usable frame: every walker was lost (lost_walker)")
+        s = torch.cat([stretch.s.flatten(0, 1) for stretch in thinned])[usable].double()
+        window = torch.cat([stretch.window.repeat(len(stretch.s)) for stretch in thinned])[usable]
         by_window = window.argsort(stable=True)  # pymbar numbers samples window by window
         counts = torch.bincount(window, minlength=len(restraints.centres)).numpy()
         energies = np.ascontiguousarray(self._energies(s[by_window]).T.numpy())
         self.mbar = _solve(energies, counts, start)
         self.free_energy = np.asarray(self.mbar.f_k)
-        sampled = sum(
-            len(stretch.s) * torch.bincount(stretch.window, minlength=len(counts)).double() for stretch in stretches
-        )
-        self._log_scale = torch.log(torch.as_tensor(sampled)) + torch.from_numpy(self.free_energy)
+        if not np.isfinite(self.free_energy).all():
+            raise ValueError("MBAR found no finite free energies of the windows: they do not overlap")
+        sampled = torch.zeros(len(counts), dtype=torch.float64)
+        for stretch in stretches:
+            sampled.index_add_(0, stretch.window, stretch.usable.sum(0).double())
+        self.empty = int((sampled == 0).sum())
+        self._log_scale = torch.log(sampled) + torch.from_numpy(self.free_energy)
 
     def _energies(self, s: torch.Tensor) -> torch.Tensor:
         return self.restraints.between(s[:, None], self.restraints.centres[None])
@@ -109,7 +133,7 @@ class Windows:
         """Reweighted histogram of frames, of shape ``cvs.bins``; not normalised."""
         total = np.zeros(math.prod(cvs.bins))
         for stretch in stretches:
-            s = stretch.s.flatten(0, 1)
+            s = stretch.s[stretch.usable]
             bins = cvs.bin_index(s.numpy())
             weights = torch.exp(-self.log_exposure(s)).numpy()
             inside = bins >= 0
@@ -191,12 +215,14 @@ def statistical_inefficiency(
     """
     chosen = torch.linspace(0, len(stretch.window) - 1, min(series, len(stretch.window))).round().long()
     away = shortest(cvs, stretch.s[:, chosen].double() - centres[stretch.window[chosen]]).numpy()
-    found = [np.mean(list(_inefficiencies(away[:, :, axis]))) for axis in range(len(cvs))]
-    return float(max(found))
+    found = [list(_inefficiencies(away[:, :, axis])) for axis in range(len(cvs))]
+    return float(max(np.mean(each) if each else 1.0 for each in found))
 
 
 def _inefficiencies(series: Array) -> Iterator[float]:
     of_one = _quiet_pymbar().timeseries.statistical_inefficiency
-    for column in series.T:
+    for column in (column[np.isfinite(column)] for column in series.T):
+        if not len(column):
+            continue
         moves = len(column) > 3 and np.ptp(column) > 0
         yield float(of_one(column, mintime=3)) if moves else float(len(column))
