@@ -12,6 +12,8 @@ from methods.flows.target import ConditionalTarget
 
 __all__ = ["Atlas", "hessians", "regularised", "relax"]
 
+STIFFEST = 1e14  # element of a Hessian in scaled units; stiffer ones cannot be inverted in float64
+
 
 def regularised(hessian: torch.Tensor, floor: float) -> torch.Tensor:
     """Replace eigenvalues by their magnitudes, at least `floor`; symmetric ``[..., n, n]``."""
@@ -176,13 +178,13 @@ class Atlas:
         """Relax points from given starts and take their Hessians.
 
         The last Newton step to the minimum of the harmonic approximation is made without an evaluation. Points without
-        a finite energy or Hessian are left out.
+        a finite energy, or with a Hessian that cannot be inverted, are left out.
         """
         found = relax(target, s, y, hessian, steps=steps, tolerance=tolerance)
         keep = found.energy.isfinite()
         s, found = s[keep], Relaxed(*(t[keep] for t in (found.y, found.energy, found.gradient, found.converged)))
         raw = hessians(target, s, found)
-        keep = raw.flatten(1).isfinite().all(dim=1)
+        keep = (raw.abs() < STIFFEST).flatten(1).all(dim=1)
         if not bool(keep.all()):
             s, raw = s[keep], raw[keep]
             found = Relaxed(*(t[keep] for t in (found.y, found.energy, found.gradient, found.converged)))

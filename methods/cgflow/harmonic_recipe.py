@@ -110,7 +110,10 @@ class HarmonicRecipe:
         unit = torch.eye(self.target.size, dtype=torch.float64)[None]
         self.atlas = self._chart(s, y, unit, steps=config.relax_steps)
         if not len(self.atlas):
-            raise ValueError("the energy of the initial configuration is not finite, or its Hessian: no atlas can grow")
+            raise ValueError(
+                "no atlas can grow: the energy of the initial configuration, or its Hessian, is not finite "
+                "(nonfinite_energy)"
+            )
         idle = 0
         while len(self.atlas) < config.max_points and idle < IDLE_EXTENSIONS:
             chosen = self._grid_neighbours() if config.grid else self._uncertain_points()
@@ -312,7 +315,10 @@ class HarmonicRecipe:
         Without a label of any weight, or where the fit fails, the model stays what it was.
         """
         if self.labels.weightless or not self._fitted():
-            self.history.append({"evaluations": self.problem.evaluations, "stage": self.stage})
+            expected = self.stage == "train" and not self.config.training.labels
+            self.history.append(
+                {"evaluations": self.problem.evaluations, "stage": self.stage, "unfitted": not expected}
+            )
             return
         quality = self.labels.quality(self.surrogate)
         # such a weight is cut at a multiple of the model (LabelConfig.truncation)
@@ -398,7 +404,7 @@ class HarmonicRecipe:
         """Return the history of the run, one entry per round, the size of the atlas, and warnings."""
         warnings = []
         last = self.history[-1] if self.history else {}
-        if self.history and "effective_sample_size" not in last and len(self.labels):
+        if last.get("unfitted"):
             warnings.append(
                 "the last labels could not be fitted: the PMF is that of the fit before, or the atlas's alone"
             )

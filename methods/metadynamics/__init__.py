@@ -69,6 +69,8 @@ class Metadynamics(Method):
                     self.produced += steps
                     production.note(*self.sampler.sample(), stretch=(self.produced - 1) // stretch)
             self._report()
+            if production.moments[0] == 0:
+                raise ValueError("nothing was counted: every walker was lost (lost_walker) or outside the domain")
             # one weight holds more than half of the sum if the effective sample size is below two
             self.problem.incident("dominant_weight", int(production.effective_sample_size < 2.0), 1)
             pmf = production.estimate(config.fit_orders)
