@@ -11,10 +11,11 @@ from scipy.stats import genpareto
 
 from cgbench.pmf import CollectiveVariables
 from methods.cgflow.surrogate import FourierSurrogate, grid_cell
-from methods.flows.steps import largest_share
+from methods.flows.steps import LARGEST_SHARE, largest_share
 
 __all__ = ["LabelStore", "effective_sample_size", "mean_weight_labels", "pareto_tail_index"]
 
+SOLE_WINNER = 0.999  # of the sum of all weights
 LEVELS = (4.0, 8.0)  # kT: heights of the PMF that the quality of weights is reported by
 
 
@@ -56,6 +57,20 @@ def pareto_tail_index(log_weights: torch.Tensor) -> float:
     excess = (weights[:-1] - weights[-1]).clamp(min=1e-300)
     shape, _, _ = genpareto.fit(excess.numpy() / float(excess.mean()), floc=0.0)
     return float(shape)
+
+
+def _log_sum_without_winners(log_weights: torch.Tensor) -> torch.Tensor:
+    """``ln sum w``; where one weight is a thousand times all others together, without those that dominate.
+
+    Such a weight would set the scale by which it is itself to be cut, and all others would count for nothing.
+    """
+    total = torch.logsumexp(log_weights, 0)
+    if float((log_weights.max() - total).exp()) < SOLE_WINNER:
+        return total
+    rising = log_weights.sort().values
+    running = rising.logcumsumexp(0)
+    shared = ((rising - running).exp() <= LARGEST_SHARE).nonzero()
+    return running[shared[-1, 0]] if len(shared) else total
 
 
 class LabelStore:
@@ -184,7 +199,7 @@ class LabelStore:
         inverse = 1.0 / self._variance()[:, 0]
         excess = self.log_weights + mean
         usable = excess.isfinite()
-        mean = mean - (torch.logsumexp(excess[usable] + inverse[usable].log(), 0) - inverse.sum().log())
+        mean = mean - (_log_sum_without_winners(excess[usable] + inverse[usable].log()) - inverse.sum().log())
         ratio = (self.log_weights + mean).exp().clamp(max=truncation)
         return ratio, self.slopes + model[:, 1:], mean
 

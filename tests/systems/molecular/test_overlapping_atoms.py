@@ -1,0 +1,79 @@
+"""Atoms in the same place, and positions that are no numbers: no crash, no number for a configuration that has none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cgbench.incidents import Incidents
+from cgbench.ledger import Ledger
+from cgbench.method import Problem
+from systems.aldp import AlanineDipeptide
+
+WAYS = ("two bonded atoms", "two distant atoms", "nearly the same", "all at the origin", "on a line", "NaN", "infinite")
+
+
+def configurations(x: torch.Tensor) -> torch.Tensor:
+    """One sound configuration at either end, and one of each of `WAYS` between them."""
+    spoilt = x.repeat(len(WAYS) + 2, 1, 1)
+    spoilt[1, 1] = x[0]
+    spoilt[2, 20] = x[0]
+    spoilt[3, 20] = x[0] + 1e-9
+    spoilt[4] = 0.0
+    spoilt[5, :, 1:] = 0.0
+    spoilt[6, 3, 1] = torch.nan
+    spoilt[7, 3, 1] = torch.inf
+    return spoilt
+
+
+@pytest.mark.parametrize("engine", AlanineDipeptide.engines)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_they_have_no_finite_energy_or_an_enormous_one(engine: str, dtype: torch.dtype) -> None:
+    incidents = Incidents()
+    problem = Problem(AlanineDipeptide(engine=engine), Ledger(None), incidents)
+    x = configurations(problem.initial_configuration().to(dtype))
+    energy, gradient = problem.reduced_energy_and_gradient(x)
+    assert not energy.isnan().any() and gradient.isfinite().all()
+    lowest = problem.reduced_energy_and_gradient(x[:1])[0]
+    torch.testing.assert_close(energy[[0, -1]], lowest.expand(2), rtol=1e-5, atol=1e-3)  # nobody spoils the neighbours
+    assert (energy[1:-1] > 1e10).all()
+    for number, way in enumerate(WAYS, start=1):
+        if way not in ("nearly the same", "on a line"):
+            assert energy[number].isposinf(), way
+            assert not gradient[number].any(), way
+    count, occasions = incidents.counts()["nonfinite_energy"]
+    assert count == int(energy.isinf().sum()) >= 5 and occasions == len(x) + 1
+
+
+def test_a_compiled_force_field_pads_with_nothing_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that is filled up for the compiled kernel: the first configuration is repeated, broken or not."""
+    from systems.aldp.topology import make_system
+    from systems.molecular.forcefield import TorchForceField
+
+    field = TorchForceField.from_openmm(make_system(), 300.0)
+    x = configurations(AlanineDipeptide().initial_configuration()).flip(0)[1:]
+    plain = field.energy_and_gradient(x)
+    field._compiled = field._kernel
+    for mine, theirs in zip(field.energy_and_gradient(x), plain, strict=True):
+        torch.testing.assert_close(mine, theirs, equal_nan=True)
+
+
+def test_a_walker_whose_atoms_collide_is_put_back() -> None:
+    from methods.dynamics.walkers import end_block, make_walkers
+
+    incidents = Incidents()
+    problem = Problem(AlanineDipeptide(), Ledger(None), incidents)
+    start = problem.initial_configuration().repeat(3, 1, 1)
+    options = {"time_step": 0.001, "friction": 1.0, "step_size": 0.1}
+    dynamics = make_walkers(problem, start, torch.Generator().manual_seed(0), **options)
+    dynamics.step(5)
+    assert not end_block(problem, dynamics).any()
+    kept = dynamics.positions.clone()
+    dynamics.positions = kept.clone()
+    dynamics.positions[1, 20] = kept[1, 0]
+    dynamics.step(5)
+    assert end_block(problem, dynamics).tolist() == [False, True, False]
+    assert torch.equal(dynamics.positions[1], kept[1])
+    dynamics.step(20)
+    assert not end_block(problem, dynamics).any()
+    assert incidents.counts()["lost_walker"] == (1, 9)
