@@ -26,6 +26,7 @@ COMMANDS = ("sbatch", "srun", "squeue", "scontrol")
 WARNING = 90  # seconds before the time limit at which a run is asked to save
 SLOWEST = 15.0  # seconds between two looks at the queue, when it has been long
 OUTER = ("SLURM_", "SRUN_", "SUBMITIT_")
+SETTLED = 6.0  # seconds that a job must have been over: one that requeues itself looks so for a moment
 SILENCE = 120.0  # seconds without an answer from squeue after which the user is told
 
 
@@ -160,6 +161,7 @@ class SlurmExecutor:
     ) -> None:
         started: set[Task] = set()
         missed: set[Task] = set()
+        over: dict[Task, float] = {}
         begun = answered = time.monotonic()
         while waiting and not stop.wait(min(SLOWEST, 1.0 + (time.monotonic() - begun) / 30)):
             try:
@@ -179,7 +181,11 @@ class SlurmExecutor:
                 elif run is not None and task not in started:
                     started.add(task)
                     on_start(task)
-                if gone or (run is not None and run.ended):
+                if run is None or not run.ended:
+                    over.pop(task, None)
+                else:
+                    over.setdefault(task, answered)
+                if gone or (run is not None and run.ended and (run.succeeded or answered - over[task] > SETTLED)):
                     waiting.remove(task)
                     on_end(task, self._end(task, run))
 

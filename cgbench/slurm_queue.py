@@ -57,6 +57,11 @@ class QueuedRun:
         return self.state in ENDED
 
     @property
+    def succeeded(self) -> bool:
+        """Whether the job is over, for better."""
+        return self.state == "COMPLETED"
+
+    @property
     def pending(self) -> bool:
         """Whether the job waits to be started."""
         return self.state in ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from pathlib import Path
 
@@ -118,12 +117,13 @@ def test_unfinished_runs_are_left_out_and_broken_ones_named(tmp_path: Path, caps
         ["run", "--method", "md", "--system", "muller_brown", "--preset", "smoke", "--threads", "1"]
         + ["--out", str(tmp_path)]
     )
-    (record,) = tmp_path.rglob("record.json")
-    facts = json.loads(record.read_text())
-    record.write_text(json.dumps(facts | {"status": "running"}))
+    (path,) = tmp_path.rglob("record.json")
+    folder = RunFolder(path.parent)
+    record = folder.read_record()
+    folder.write_record(record.model_copy(update={"status": "running"}))
     assert find_runs([tmp_path]) == []
-    record.write_text(json.dumps(facts))
-    record.with_name("curve.csv").write_text("nonsense\n1\n")
+    folder.write_record(record)
+    (folder.path / "curve.csv").write_text("nonsense\n1\n")
     with pytest.raises(UserError, match="curve .* cannot be read"):
         find_runs([tmp_path])
 
