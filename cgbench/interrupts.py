@@ -5,16 +5,18 @@ from __future__ import annotations
 import _thread
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 __all__ = ["Interrupts"]
 
 GRACE = 20.0  # seconds; batch systems leave 30 between SIGTERM and SIGKILL
+ECHO = 0.5  # seconds; Ctrl-C on a sweep reaches a run twice, from the terminal and from the sweep
 
 
 class Interrupts:
-    """A context in which the first SIGINT or SIGTERM is a request, and the second an order.
+    """A context in which the first SIGINT or SIGTERM is a request, and the next an order, unless it is its echo.
 
     The request is answered by `requested`, which the run asks when it has saved. What takes longer than the grace, and
     what is interrupted again, gets a KeyboardInterrupt where it stands.
@@ -30,6 +32,7 @@ class Interrupts:
     def __init__(self, announce: Callable[[str], None] = lambda line: None, grace: float = GRACE) -> None:
         self._announce, self._grace = announce, grace
         self._asked = threading.Event()
+        self._first = 0.0
         self._before: dict[int, Any] = {}
         self._timer: threading.Timer | None = None
 
@@ -39,15 +42,18 @@ class Interrupts:
 
     def _handle(self, signum: int, frame: Any) -> None:
         if self._asked.is_set():
-            raise KeyboardInterrupt
+            if time.monotonic() - self._first > ECHO:
+                raise KeyboardInterrupt
+            return
+        self._first = time.monotonic()
         self._asked.set()
+        self._timer = threading.Timer(self._grace, _thread.interrupt_main)
+        self._timer.daemon = True
+        self._timer.start()
         self._announce(
             f"{signal.Signals(signum).name}: ending at the next estimate, or in {self._grace:.0f} s from the last one; "
             "once more ends at once"
         )
-        self._timer = threading.Timer(self._grace, _thread.interrupt_main)
-        self._timer.daemon = True
-        self._timer.start()
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():

@@ -106,10 +106,13 @@ class _Progress:
 
     def announce(self, line: str) -> None:
         """Say something beside the progress."""
-        if self.live is not None:
-            self.live.console.print(line)
-        else:
-            print(f"cgbench: {line}", file=sys.stderr, flush=True)
+        try:
+            if self.live is not None:
+                self.live.console.print(line)
+            else:
+                print(f"cgbench: {line}", file=sys.stderr, flush=True)
+        except OSError:
+            pass
 
 
 def _summary(record: Any, folder: Any) -> str:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from cgbench.interrupts import Interrupts
+from cgbench.interrupts import ECHO, Interrupts
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -26,6 +26,8 @@ def test_the_first_is_a_request_and_the_second_an_order(sent: signal.Signals) ->
             assert said == [
                 f"{sent.name}: ending at the next estimate, or in 20 s from the last one; once more ends at once"
             ]
+            os.kill(os.getpid(), signal.SIGTERM)  # the same request, by another way
+            time.sleep(2 * ECHO)
             os.kill(os.getpid(), sent)
             time.sleep(5)
             pytest.fail("not interrupted")
@@ -35,7 +37,7 @@ def test_the_first_is_a_request_and_the_second_an_order(sent: signal.Signals) ->
 def test_patience_ends() -> None:
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        with Interrupts(grace=0.3):
+        with Interrupts(grace=0.7):
             os.kill(os.getpid(), signal.SIGTERM)
             for _ in range(500):
                 time.sleep(0.01)
