@@ -30,6 +30,10 @@ SETTLED = 6.0  # seconds that a job must have been over: one that requeues itsel
 SILENCE = 120.0  # seconds without an answer from squeue after which the user is told
 
 
+def _say(line: str) -> None:
+    print(line, flush=True)  # whoever reads it through a pipe waits for it
+
+
 class SlurmExecutor:
     """Has tasks run as SLURM jobs, and waits for them.
 
@@ -63,7 +67,7 @@ class SlurmExecutor:
         workers: int | None,
         threads: int,
         resources: Resources,
-        tell: Callable[[str], None] = print,
+        tell: Callable[[str], None] = _say,
     ) -> None:
         missing = [name for name in COMMANDS if shutil.which(name) is None]
         if missing:

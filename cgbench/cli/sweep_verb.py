@@ -54,7 +54,7 @@ def command(file: str, out: str, status: bool, retry_failed: bool, **options: An
     pairs = zip(jobs, _states(jobs, place, must_know=on_slurm), strict=True)
     chosen = [job for job, state in pairs if state.state in wanted or (on_slurm and state.slurm_job)]
     if len(chosen) < len(jobs):
-        print(f"{len(chosen)} of {len(jobs)} runs to make")
+        print(f"{len(chosen)} of {len(jobs)} runs to make", flush=True)
     tasks = {task(job, place, threads): job for job in chosen}
     report = _Report(tasks, place, getattr(executor, "notes", {}))
     try:
