@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 COMMANDS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
+PATIENCE = 60.0  # seconds for a daemon to come up
 CPUS = 4  # as far as SLURM knows, whatever there are
 CONFIGURATION = """
 ClusterName=test
@@ -118,11 +119,15 @@ def _daemon(folder: Path, name: str, *arguments: str) -> None:
 
 
 def _output(folder: Path, *command: str) -> str:
-    return subprocess.run(command, env=environment(folder), capture_output=True, text=True, timeout=20).stdout
+    try:
+        return subprocess.run(command, env=environment(folder), capture_output=True, text=True, timeout=20).stdout
+    except subprocess.TimeoutExpired:  # no answer
+        return ""
 
 
 def _wait(true: object, folder: Path) -> None:
-    for _ in range(300):
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
         if true():  # type: ignore[operator]
             return
         time.sleep(0.1)

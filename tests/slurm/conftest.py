@@ -24,9 +24,11 @@ def cluster_environment() -> Iterator[dict[str, str]]:
         pytest.skip(reason)
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # a socket's path must be short
     started = subprocess.run([sys.executable, str(SCRIPT), "start", str(folder)], capture_output=True, text=True)
-    if started.returncode:  # containers may forbid what the daemons need
+    if started.returncode:
         shutil.rmtree(folder)
-        pytest.skip(f"no SLURM cluster can be started here: {started.stderr.strip()}")
+        if "Operation not permitted" in started.stderr:  # containers may forbid what the daemons need
+            pytest.skip(f"no SLURM cluster may be started here: {started.stderr.strip()}")
+        pytest.fail(f"the SLURM cluster does not start: {started.stderr.strip()}")
     try:
         yield scope["environment"](folder)
     finally:
