@@ -1,0 +1,130 @@
+"""Kernels in C++, compiled with the compiler of the machine when first wanted, and kept.
+
+A kernel is a source file next to the module that uses it; its functions are called through `ctypes`. Every
+kernel has a counterpart in torch that gives the same numbers to rounding: it serves where there is no compiler, on
+other devices, and as the reference of the tests. With ``CGBENCH_NATIVE=0`` in the environment no kernel is used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import platformdirs
+
+__all__ = ["CACHE", "compiler", "in_parallel", "library", "switched_off"]
+
+CACHE = platformdirs.user_cache_path("cgbench") / "native"
+COMPILERS = ("c++", "g++", "clang++")
+# No option here lets the compiler assume that there are no infinities and NaNs: they must come through.
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+LINK = ("-shared", "-fPIC")
+HEADERS = Path(__file__).parent
+
+log = logging.getLogger(__name__)
+
+
+def switched_off() -> bool:
+    """Whether the environment says that no kernel be used."""
+    return os.environ.get("CGBENCH_NATIVE") == "0"
+
+
+@functools.cache
+def compiler() -> tuple[str, str] | None:
+    """Path of the C++ compiler and the first line of its version; None if there is none."""
+    for name in (os.environ.get("CXX"), *COMPILERS):
+        path = shutil.which(name) if name else None
+        if path is None:
+            continue
+        try:
+            answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60, check=True)
+        except (OSError, subprocess.SubprocessError):
+            continue
+        return path, answer.stdout.partition("\n")[0].strip()
+    return None
+
+
+def _processor() -> str:
+    """What distinguishes the instructions of this processor: homes are shared by unlike machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()} {platform.node()}"
+    first = (next((line for line in lines if line.startswith(name)), "") for name in ("flags", "Features", "model name"))
+    return platform.machine() + "".join(first)
+
+
+def library(source: Path) -> ctypes.CDLL | None:
+    """Load a kernel, compiled before if it has not been on this machine; None where it cannot be, or shall not.
+
+    Parameters
+    ----------
+    source
+        The C++ file. What it includes beside the standard library is in the folder of this module.
+    """
+    return None if switched_off() else _library(source)
+
+
+@functools.cache
+def _library(source: Path) -> ctypes.CDLL | None:
+    found = compiler()
+    if found is None:
+        log.warning("no C++ compiler: %s is done in torch, which is slower", source.stem)
+        return None
+    path, version = found
+    texts = [file.read_bytes() for file in (source, *sorted(HEADERS.glob("*.hpp")))]
+    parts = [*texts, *(part.encode() for part in (path, version, *FLAGS, *LINK, _processor()))]
+    digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    name = f"{source.stem}-{digest}.so"
+    try:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        if not (CACHE / name).exists():
+            _compile(path, source, CACHE / name)
+        return ctypes.CDLL(str(CACHE / name))
+    except OSError as error:  # a full or read-only home, or a file that is no library
+        log.warning("%s is done in torch, which is slower: %s", source.stem, error)
+    except subprocess.CalledProcessError as error:
+        message = next((line for line in error.stderr.splitlines() if "error" in line), "no message")
+        log.warning("%s is done in torch, which is slower: %s cannot compile it (%s)", source.stem, path, message)
+    return None
+
+
+def _compile(path: str, source: Path, target: Path) -> None:
+    """Compile beside the target and move there: another process may do the same at the same time."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".compile-") as folder:
+        made = Path(folder) / target.name
+        command = [path, *FLAGS, *LINK, f"-I{HEADERS}", "-o", str(made), str(source)]
+        subprocess.run(command, capture_output=True, text=True, check=True)
+        os.replace(made, target)
+
+
+@functools.cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="native")
+
+
+def in_parallel(work: Callable[[int, int], object], count: int, threads: int) -> None:
+    """Call ``work(from, to)`` on parts of `count` things, one part a thread.
+
+    Calls through `ctypes` release Python's lock; the parts must not depend on each other.
+    """
+    threads = max(1, min(threads, count))
+    if threads == 1:
+        work(0, count)
+        return
+    edges = [count * part // threads for part in range(threads + 1)]
+    pool = _pool(threads - 1, os.getpid())
+    others = [pool.submit(work, start, end) for start, end in zip(edges[1:-1], edges[2:], strict=True)]
+    work(edges[0], edges[1])
+    for other in others:
+        other.result()
