@@ -60,7 +60,9 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return f"{platform.machine()} {platform.processor()} {platform.node()}"
-    first = (next((line for line in lines if line.startswith(name)), "") for name in ("flags", "Features", "model name"))
+    first = (
+        next((line for line in lines if line.startswith(name)), "") for name in ("flags", "Features", "model name")
+    )
     return platform.machine() + "".join(first)
 
 
