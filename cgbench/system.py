@@ -247,7 +247,7 @@ class System(ABC):
         raise TypeError(f"system {self.name} is not made by OpenMM")
 
     def compile(self) -> None:  # noqa: B027 - optional hook
-        """Prepare for a long run (torch.compile where it is available); results stay the same function."""
+        """Prepare for a long run (torch.compile, where that pays); results stay the same function."""
 
     def reference_builder(self, folder: Path) -> ReferenceBuilder | None:
         """What makes the reference anew, with its checkpoints in `folder`; None for an exact reference."""

@@ -1,22 +1,23 @@
-"""A batched force field in torch: energies and analytic gradients of many configurations at once.
+"""A batched force field: energies and analytic gradients of many configurations at once.
 
-Every array has the batch innermost, ``[terms, batch]``, so that each operation is one long vector. Forces
-of terms are gathered onto atoms by one multiplication with a constant incidence matrix, which is fast and,
-unlike atomic additions, gives the same bits every time.
+On processors the kernel of `native_forcefield` computes. The one in torch is here: for other devices, for machines
+without a C++ compiler, and as the reference of the first. Its arrays have the batch innermost, ``[terms, batch]``, so
+that each operation is one long vector. Forces of terms are gathered onto atoms by one multiplication with a constant
+incidence matrix, which is fast and, unlike atomic additions, gives the same bits every time.
 """
 
 from __future__ import annotations
 
 import logging
-import shutil
 from typing import Any
 
-import numpy as np
 import openmm
 import torch
 
-from cgbench.errors import UserError
-from systems.molecular.tables import COULOMB_CONSTANT, ForceFieldTables, read_system
+from cgbench.native import compiler
+from systems.molecular.constants import INDICES, prepare
+from systems.molecular.native_forcefield import NativeForceField
+from systems.molecular.tables import ForceFieldTables, read_system
 
 __all__ = ["GAS_CONSTANT", "TorchForceField"]
 
@@ -57,7 +58,9 @@ class TorchForceField:
         self.tables = tables
         self.beta = 1.0 / (GAS_CONSTANT * temperature)
         self._constants: dict[tuple[torch.dtype, str], Terms] = {}
-        self._master = self._prepare()
+        self._master = prepare(tables, self.beta)
+        self._native = NativeForceField(tables, self._master)
+        self._to_compile = False
         self._compiled: Any = None
 
     @classmethod
@@ -70,84 +73,6 @@ class TorchForceField:
             Naming a force or feature that is not supported.
         """
         return cls(read_system(system), temperature)
-
-    # ---- constants ------------------------------------------------------------------------------
-
-    def _prepare(self) -> Terms:
-        """All constants in float64, energies in kT."""
-        t, beta = self.tables, self.beta
-        first, second = np.triu_indices(t.atoms, k=1)
-        pair_of = {(int(i), int(j)): p for p, (i, j) in enumerate(zip(first, second, strict=True))}
-        c: dict[str, Any] = {"first": first, "second": second}
-        sigma6 = t.sigma[first, second] ** 6
-        epsilon = beta * t.epsilon[first, second]
-        c["c6"], c["c12"] = 4 * epsilon * sigma6, 4 * epsilon * sigma6**2
-        c["coulomb"] = beta * COULOMB_CONSTANT * t.charge_product[first, second]
-        c["bond_length"], c["bond_k"] = self._dense_bonds(pair_of)
-        angles = np.array([a[:3] for a in t.angles], dtype=np.int64).reshape(-1, 3)
-        for column, name in enumerate(("angle_i", "angle_j", "angle_k")):
-            c[name] = angles[:, column]
-        c["angle_theta"] = [a[3] for a in t.angles]
-        c["angle_k_theta"] = [beta * a[4] for a in t.angles]
-        quadruples = sorted({a[:4] for a in t.torsions})
-        row = {quadruple: index for index, quadruple in enumerate(quadruples)}
-        top = max((a[4] for a in t.torsions), default=1)
-        cosine = np.zeros((top + 1, len(quadruples)))
-        sine = np.zeros_like(cosine)
-        constant = 0.0
-        for *quadruple, n, phase, barrier in t.torsions:
-            constant += beta * barrier
-            cosine[n, row[tuple(quadruple)]] += beta * barrier * np.cos(phase)
-            sine[n, row[tuple(quadruple)]] += beta * barrier * np.sin(phase)
-        torsions = np.array(quadruples, dtype=np.int64).reshape(-1, 4)
-        for column, name in enumerate(("torsion_i", "torsion_j", "torsion_k", "torsion_l")):
-            c[name] = torsions[:, column]
-        c["torsion_cos"], c["torsion_sin"], c["torsion_constant"] = cosine, sine, [constant]
-        c["incidence"] = self._incidence(first, second, angles, torsions)
-        if t.born is not None:
-            self._prepare_born(c, first, second)
-        return {
-            name: torch.as_tensor(np.asarray(value, dtype=np.int64 if name in INDICES else np.float64))
-            for name, value in c.items()
-        }
-
-    def _dense_bonds(self, pair_of: dict[tuple[int, int], int]) -> tuple[np.ndarray, np.ndarray]:
-        """Lengths and stiffnesses for every pair, zero where there is no bond: no scattering is needed."""
-        length, stiffness = np.ones(len(pair_of)), np.zeros(len(pair_of))
-        for i, j, bond_length, k in self.tables.bonds:
-            pair = pair_of[min(i, j), max(i, j)]
-            if stiffness[pair]:
-                raise UserError(f"the batched force field does not support two bonds between atoms {i} and {j}")
-            length[pair], stiffness[pair] = bond_length, self.beta * k
-        return length, stiffness
-
-    def _incidence(self, first: np.ndarray, second: np.ndarray, angles: np.ndarray, torsions: np.ndarray) -> np.ndarray:
-        """Matrix that gathers term gradients onto atoms, ``[atoms, terms]``, in the kernel's order."""
-        blocks = [(first, second), (angles[:, 0], angles[:, 1]), (angles[:, 2], angles[:, 1])]
-        # a torsion's four gradients are spanned by those of its ends and one along the axis
-        blocks += [(torsions[:, 0], torsions[:, 1]), (torsions[:, 3], torsions[:, 2]), (torsions[:, 1], torsions[:, 2])]
-        matrix = np.zeros((self.tables.atoms, sum(len(plus) for plus, _ in blocks)))
-        column = 0
-        for plus, minus in blocks:
-            span = np.arange(column, column + len(plus))
-            matrix[plus, span] += 1.0
-            matrix[minus, span] -= 1.0
-            column += len(plus)
-        return matrix
-
-    def _prepare_born(self, c: dict[str, Any], first: np.ndarray, second: np.ndarray) -> None:
-        born, beta = self.tables.born, self.beta
-        assert born is not None
-        c["born_or"], c["born_radius"] = born.offset_radius, born.offset_radius + 0.009
-        c["born_self"] = 0.5 * beta * born.prefactor * born.charge**2
-        c["born_pair"] = beta * born.prefactor * born.charge[first] * born.charge[second]
-        c["born_ace"] = beta * born.ace * (c["born_radius"] + 0.14) ** 2 * c["born_radius"] ** 6
-        # descreening runs over ordered pairs: (first by second), then (second by first)
-        c["pair_or"] = np.concatenate([born.offset_radius[first], born.offset_radius[second]])
-        c["pair_sr"] = np.concatenate([born.scaled_radius[second], born.scaled_radius[first]])
-        ordered = np.zeros((self.tables.atoms, 2 * len(first)))
-        ordered[np.concatenate([first, second]), np.arange(2 * len(first))] = 1.0
-        c["ordered_incidence"] = ordered
 
     def _get(self, dtype: torch.dtype, device: torch.device) -> Terms:
         key = (dtype, str(device))
@@ -298,28 +223,37 @@ class TorchForceField:
         x
             Configurations ``[batch, atoms, 3]`` in nm.
         """
-        c = self._get(x.dtype, x.device)
+        if x.shape[1:] != (self.tables.atoms, 3):
+            raise ValueError(f"configurations are [batch, {self.tables.atoms}, 3], not {list(x.shape)}")
+        if self._native.serves(x):
+            return self._native.energy_and_gradient(x)
         with torch.no_grad():
-            inner = x.detach().permute(2, 1, 0).contiguous()
-            batch = inner.shape[2]
-            chunk = COMPILED_CHUNK if self._compiled is not None else EAGER_CHUNK
-            if x.device.type != "cpu":
-                chunk = max(batch, 1) if self._compiled is None else 32 * COMPILED_CHUNK
-            energies, gradients = [], []
-            for start in range(0, batch, chunk):
-                part = inner[:, :, start : start + chunk]
-                size = part.shape[2]
-                if self._compiled is not None:
-                    if size < chunk:  # one shape for all: nothing is compiled twice
-                        part = torch.cat([part, part[:, :, :1].expand(-1, -1, chunk - size)], dim=2)
-                    energy, gradient = self._compiled(part.contiguous(), c)
-                else:
-                    energy, gradient = self._kernel(part.contiguous(), c)
-                energies.append(energy[:size])
-                gradients.append(gradient[:, :, :size])
-            if not energies:
-                return x.new_zeros(0), torch.zeros_like(x)
-            return torch.cat(energies), torch.cat(gradients, dim=2).permute(2, 1, 0).contiguous()
+            return self._in_torch(x.detach())
+
+    def _in_torch(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._to_compile and self._compiled is None:
+            self._compiled = torch.compile(self._kernel, dynamic=False, fullgraph=True)
+        c = self._get(x.dtype, x.device)
+        inner = x.permute(2, 1, 0).contiguous()
+        batch = inner.shape[2]
+        chunk = COMPILED_CHUNK if self._compiled is not None else EAGER_CHUNK
+        if x.device.type != "cpu":
+            chunk = max(batch, 1) if self._compiled is None else 32 * COMPILED_CHUNK
+        energies, gradients = [], []
+        for start in range(0, batch, chunk):
+            part = inner[:, :, start : start + chunk]
+            size = part.shape[2]
+            if self._compiled is not None:
+                if size < chunk:  # one shape for all: nothing is compiled twice
+                    part = torch.cat([part, part[:, :, :1].expand(-1, -1, chunk - size)], dim=2)
+                energy, gradient = self._compiled(part.contiguous(), c)
+            else:
+                energy, gradient = self._kernel(part.contiguous(), c)
+            energies.append(energy[:size])
+            gradients.append(gradient[:, :, :size])
+        if not energies:
+            return x.new_zeros(0), torch.zeros_like(x)
+        return torch.cat(energies), torch.cat(gradients, dim=2).permute(2, 1, 0).contiguous()
 
     def energy_terms(self, x: torch.Tensor) -> Terms:
         """Energies by term in kT, each ``[batch]``: nonbonded, bonds, born, angles, torsions."""
@@ -331,14 +265,8 @@ class TorchForceField:
         return dict(zip(names, energies, strict=True))
 
     def compile(self) -> None:
-        """Compile the kernel (tens of seconds at first use); without a C++ compiler it stays eager."""
-        if self._compiled is None:
-            if not any(shutil.which(name) for name in ("g++", "c++", "clang++")):
-                logging.getLogger(__name__).warning("no C++ compiler: the force field stays eager")
-                return
-            self._compiled = torch.compile(self._kernel, dynamic=False, fullgraph=True)
-
-
-INDICES = frozenset(
-    ("first", "second", "angle_i", "angle_j", "angle_k") + ("torsion_i", "torsion_j", "torsion_k", "torsion_l")
-)
+        """Compile the kernel in torch at its first use, which takes tens of seconds; the one in C++ needs nothing."""
+        if compiler() is None:
+            logging.getLogger(__name__).warning("no C++ compiler: the force field stays eager")
+            return
+        self._to_compile = True

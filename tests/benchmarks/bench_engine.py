@@ -1,20 +1,25 @@
 """Batched force field against OpenMM's CPU platform, energies and forces of alanine dipeptide.
 
-    python tests/benchmarks/bench_engine.py [--batch 1024] [--threads 2] [--no-compile]
+    python tests/benchmarks/bench_engine.py [--batch 1024] [--threads 2] [--rounds 7] [--compile]
 
-Prints evaluations per second and the ratio of throughputs, lowest - median - highest over paired rounds.
+Prints evaluations per second and the ratio of throughputs, lowest - median - highest over paired rounds: of the kernel
+in C++, of that in torch and, if asked for, of what torch.compile makes of the latter.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 
 import torch
 from timing import paired
 
 from systems.aldp.topology import TEMPERATURE, initial_positions, make_system
 from systems.molecular.forcefield import TorchForceField
+from systems.molecular.native_forcefield import NativeForceField
 from systems.molecular.openmm_engine import OpenMMEngine
+
+REPEATS = {"native": 100, "torch": 10, "compiled": 10}  # of one batch, so that rounds of all are long enough
 
 
 def main() -> None:
@@ -23,29 +28,33 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--no-compile", dest="compile", action="store_false")
+    parser.add_argument("--compile", action="store_true", help="torch.compile as well, which takes a minute")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     generator = torch.Generator().manual_seed(0)
     x = torch.from_numpy(initial_positions()).repeat(options.batch, 1, 1)
     x = x + 0.002 * torch.randn(x.shape, generator=generator, dtype=torch.float64)
     openmm = OpenMMEngine(make_system(), TEMPERATURE, "CPU")
+    kernels = ["native"] * NativeForceField.serves(x) + ["torch"] + ["compiled"] * options.compile
     print(f"alanine dipeptide, batch of {options.batch}, {options.threads} threads, energies and forces")
     for dtype in (torch.float32, torch.float64):
-        for compiled in (False, True) if options.compile else (False,):
+        for kernel in kernels:
+            os.environ["CGBENCH_NATIVE"] = "1" if kernel == "native" else "0"
             engine = TorchForceField.from_openmm(make_system(), TEMPERATURE)
-            if compiled:
+            if kernel == "compiled":
                 engine.compile()
-            batch = x.to(dtype)
+            batch, repeats = x.to(dtype), REPEATS[kernel]
             slow, fast, ratios = paired(
                 lambda: openmm.energy_and_gradient(x),
-                lambda engine=engine, batch=batch: [engine.energy_and_gradient(batch) for _ in range(10)],
+                lambda engine=engine, batch=batch, repeats=repeats: [
+                    engine.energy_and_gradient(batch) for _ in range(repeats)
+                ],
                 options.rounds,
             )
-            name = f"{str(dtype).removeprefix('torch.')} {'compiled' if compiled else 'eager'}"
-            low, middle, high = (10 * ratio for ratio in ratios)
+            name = f"{str(dtype).removeprefix('torch.')} {kernel}"
+            low, middle, high = (repeats * ratio for ratio in ratios)
             print(
-                f"{name:<18} {10 * options.batch / fast:>9,.0f}/s   OpenMM CPU {options.batch / slow:>6,.0f}/s   "
+                f"{name:<18} {repeats * options.batch / fast:>9,.0f}/s   OpenMM CPU {options.batch / slow:>6,.0f}/s   "
                 f"ratio {low:.0f} - {middle:.0f} - {high:.0f}",
                 flush=True,
             )

@@ -1,4 +1,4 @@
-"""The batched force field against OpenMM, whose Reference platform is the authority."""
+"""The batched force field, in C++ and in torch, against OpenMM, whose Reference platform is the authority."""
 
 from __future__ import annotations
 
@@ -8,12 +8,25 @@ import pytest
 import torch
 from openmm import app, unit
 
+from cgbench import native
 from cgbench.errors import UserError
 from systems.aldp.topology import initial_positions, make_system, make_topology
 from systems.molecular.forcefield import EAGER_CHUNK, GAS_CONSTANT, TorchForceField
+from systems.molecular.native_forcefield import NativeForceField
 from systems.molecular.openmm_engine import OpenMMEngine
 
 TEMPERATURE = 300.0
+
+
+@pytest.fixture(params=["native", "torch"])
+def kernel(request, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which kernel computes on processors."""
+    if request.param == "torch":
+        monkeypatch.setenv("CGBENCH_NATIVE", "0")
+    elif native.compiler() is None:
+        pytest.skip("no C++ compiler")
+    assert NativeForceField.serves(torch.zeros(1)) == (request.param == "native")
+    return request.param
 
 
 def compare(system: openmm.System, x: torch.Tensor) -> tuple[float, float]:
@@ -25,7 +38,7 @@ def compare(system: openmm.System, x: torch.Tensor) -> tuple[float, float]:
     return float(in_energy), float(in_force.max())
 
 
-def test_agrees_with_openmm_over_varied_configurations(varied_configurations: torch.Tensor) -> None:
+def test_agrees_with_openmm_over_varied_configurations(varied_configurations: torch.Tensor, kernel: str) -> None:
     assert len(varied_configurations) >= 1000
     in_energy, in_force = compare(make_system(), varied_configurations)
     assert in_energy < 1e-6
@@ -58,7 +71,7 @@ def test_every_term_agrees_with_its_force_group(varied_configurations: torch.Ten
 
 
 @pytest.mark.parametrize("model", ["obc1", "obc2", "gbsa", "vacuum"])
-def test_solvent_models(model: str, varied_configurations: torch.Tensor) -> None:
+def test_solvent_models(model: str, varied_configurations: torch.Tensor, kernel: str) -> None:
     files = ["amber96.xml"] + ([f"implicit/{model}.xml"] if model.startswith("obc") else [])
     system = app.ForceField(*files).createSystem(make_topology(), nonbondedMethod=app.NoCutoff, constraints=None)
     if model == "gbsa":
@@ -100,7 +113,7 @@ def random_system(atoms: int, random: np.random.Generator) -> openmm.System:
 
 
 @pytest.mark.parametrize("atoms", [2, 3, 4, 9])
-def test_other_molecules(atoms: int) -> None:
+def test_other_molecules(atoms: int, kernel: str) -> None:
     random = np.random.default_rng(atoms)
     chain = np.cumsum(random.normal(scale=0.09, size=(40, atoms, 3)) + [0.05, 0.02, 0.0], axis=1)
     in_energy, in_force = compare(random_system(atoms, random), torch.from_numpy(chain))
@@ -108,7 +121,7 @@ def test_other_molecules(atoms: int) -> None:
     assert in_force < 1e-8
 
 
-def test_float32_and_dtype(aldp, varied_configurations: torch.Tensor) -> None:
+def test_float32_and_dtype(aldp, varied_configurations: torch.Tensor, kernel: str) -> None:
     x = varied_configurations[:300]
     energy, gradient = aldp.reduced_energy_and_gradient(x.float())
     true, true_gradient = aldp.reduced_energy_and_gradient(x)
@@ -117,7 +130,7 @@ def test_float32_and_dtype(aldp, varied_configurations: torch.Tensor) -> None:
     assert float((gradient.double() - true_gradient).norm() / true_gradient.norm()) < 1e-4
 
 
-def test_gradient_is_that_of_the_energy(aldp, varied_configurations: torch.Tensor, generator) -> None:
+def test_gradient_is_that_of_the_energy(aldp, varied_configurations: torch.Tensor, generator, kernel: str) -> None:
     x = varied_configurations[::100].clone().requires_grad_()
     direction = torch.randn(x.shape, generator=generator, dtype=torch.float64)
     (gradient,) = torch.autograd.grad(aldp.reduced_energy(x).sum(), x)
@@ -127,7 +140,7 @@ def test_gradient_is_that_of_the_energy(aldp, varied_configurations: torch.Tenso
     torch.testing.assert_close((up - down) / (2 * step), slope, rtol=1e-5, atol=1e-2)
 
 
-def test_batches_are_cut_without_a_trace(aldp, varied_configurations: torch.Tensor) -> None:
+def test_batches_are_cut_without_a_trace(aldp, varied_configurations: torch.Tensor, kernel: str) -> None:
     whole, whole_gradient = aldp.reduced_energy_and_gradient(varied_configurations[: EAGER_CHUNK + 3])
     for size in (1, EAGER_CHUNK - 1, EAGER_CHUNK, EAGER_CHUNK + 1):
         energy, gradient = aldp.reduced_energy_and_gradient(varied_configurations[:size])
@@ -137,7 +150,7 @@ def test_batches_are_cut_without_a_trace(aldp, varied_configurations: torch.Tens
     assert energy.shape == (0,) and gradient.shape == (0, 22, 3)
 
 
-def test_rigid_motion_changes_nothing(aldp, varied_configurations: torch.Tensor, generator) -> None:
+def test_rigid_motion_changes_nothing(aldp, varied_configurations: torch.Tensor, generator, kernel: str) -> None:
     x = varied_configurations[:50]
     rotation, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))
     energy, gradient = aldp.reduced_energy_and_gradient(x)
@@ -147,14 +160,22 @@ def test_rigid_motion_changes_nothing(aldp, varied_configurations: torch.Tensor,
 
 
 @pytest.mark.slow
-def test_compiled_equals_eager(varied_configurations: torch.Tensor) -> None:
+def test_compiled_equals_eager(varied_configurations: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CGBENCH_NATIVE", "0")
     force_field = TorchForceField.from_openmm(make_system(), TEMPERATURE)
     x = varied_configurations[:700]
     energy, gradient = force_field.energy_and_gradient(x)
     force_field.compile()
     compiled_energy, compiled_gradient = force_field.energy_and_gradient(x)
+    assert force_field._compiled is not None
     torch.testing.assert_close(compiled_energy, energy, rtol=1e-11, atol=1e-9)
     torch.testing.assert_close(compiled_gradient, gradient, rtol=1e-9, atol=1e-6)
+
+
+def test_other_shapes_are_refused(aldp) -> None:
+    for shape in ((22, 3), (5, 21, 3), (5, 22, 4), (5, 66)):
+        with pytest.raises(ValueError, match=r"configurations are \[batch, 22, 3\], not"):
+            aldp.reduced_energy_and_gradient(torch.zeros(shape))
 
 
 def _cutoff(system: openmm.System) -> None:

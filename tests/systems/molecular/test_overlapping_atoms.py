@@ -26,9 +26,12 @@ def configurations(x: torch.Tensor) -> torch.Tensor:
     return spoilt
 
 
-@pytest.mark.parametrize("engine", AlanineDipeptide.engines)
+@pytest.mark.parametrize("engine", [*AlanineDipeptide.engines, "torch without kernels"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_they_have_no_finite_energy_or_an_enormous_one(engine: str, dtype: torch.dtype) -> None:
+def test_they_have_no_finite_energy_or_an_enormous_one(engine: str, dtype: torch.dtype, monkeypatch) -> None:
+    if engine not in AlanineDipeptide.engines:
+        engine = "torch"
+        monkeypatch.setenv("CGBENCH_NATIVE", "0")
     incidents = Incidents()
     problem = Problem(AlanineDipeptide(engine=engine), Ledger(None), incidents)
     x = configurations(problem.initial_configuration().to(dtype))
@@ -50,6 +53,7 @@ def test_a_compiled_force_field_pads_with_nothing_broken(monkeypatch: pytest.Mon
     from systems.aldp.topology import make_system
     from systems.molecular.forcefield import TorchForceField
 
+    monkeypatch.setenv("CGBENCH_NATIVE", "0")
     field = TorchForceField.from_openmm(make_system(), 300.0)
     x = configurations(AlanineDipeptide().initial_configuration()).flip(0)[1:]
     plain = field.energy_and_gradient(x)
