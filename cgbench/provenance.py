@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import cgbench
+from cgbench import native
 
 __all__ = ["collect", "physical_cores"]
 
@@ -50,6 +51,12 @@ def _git() -> dict[str, Any] | None:
     return {"commit": commit, "dirty": bool(changes)}
 
 
+def _native() -> str | None:
+    """Version of the compiler that makes the kernels; None where they are done in torch."""
+    compiler = None if native.switched_off() else native.compiler()
+    return compiler and compiler[1]
+
+
 def collect(device: str, threads: int) -> dict[str, Any]:
     """Facts about software and machine; nothing that names a person or a host."""
     versions = {}
@@ -72,5 +79,6 @@ def collect(device: str, threads: int) -> dict[str, Any]:
         "cores": physical_cores(),
         "threads": threads,
         "accelerator": accelerator,
+        "native": _native(),
         "git": _git(),
     }

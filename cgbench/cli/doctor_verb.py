@@ -18,7 +18,7 @@ ROOM = 1.0  # GiB; a run leaves a few MB, its checkpoints some hundred
 @click.option("--out", default="runs", show_default=True, help="Folder of runs to look at.")
 def command(out: str) -> int:
     """Check versions, threads, devices, disk, SLURM, locks and energies; exit code 1 if something is wrong."""
-    from cgbench import provenance
+    from cgbench import native, provenance
     from cgbench.registry import plugins
     from cgbench.slurm import check_slurm
 
@@ -30,8 +30,7 @@ def command(out: str) -> int:
 
     devices = ["cpu"] + [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
     print(f"torch devices: {', '.join(devices)}")
-    compiler = next((name for name in ("g++", "c++", "clang++") if shutil.which(name)), None)
-    print(f"C++ compiler for torch.compile: {compiler or 'none, energies stay eager'}")
+    print(f"C++ compiler: {_compiler(native.compiler(), native.switched_off())}")
     failures = sum(_report("versions", not wrong, wrong or "all as required") for wrong in [_versions()])
     failures += _report("threads", *_threads(facts["cores"]))
     failures += _report("disk", *_disk(Path(out)))
@@ -50,6 +49,14 @@ def command(out: str) -> int:
             able = [name for name, system in built.items() if plugin.cls.requires <= system.traits]
             failures += _report(plugin.name, bool(able), f"can run on {', '.join(able) or 'no system'}")
     return 1 if failures else 0
+
+
+def _compiler(found: tuple[str, str] | None, switched_off: bool) -> str:
+    if found is None:
+        return "none; energies and flows are computed in torch, which is slower"
+    path, version = found
+    use = "but CGBENCH_NATIVE=0 switches the kernels off" if switched_off else "makes the kernels of energies and flows"
+    return f"{path} ({version}), {use}"
 
 
 def _versions() -> str:

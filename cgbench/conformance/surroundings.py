@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from cgbench.native import CACHE
+
 __all__ = ["THREADS", "Surroundings", "surroundings"]
 
 THREADS = 1  # of every run under check; the harness sets them, which is no fault of the method
@@ -151,10 +153,10 @@ def _stray(writes: list[tuple[str, str]], folders: tuple[Path, ...], own: Path) 
     for folder, name in zip(folders, names, strict=True):
         left = sorted(path.relative_to(folder) for path in folder.rglob("*"))
         found += [f"{path} in {name}" for path in left if not path.parts[0].startswith(COMPILER_FOLDERS)]
-    allowed = (*map(str, folders), *DEVICES, matplotlib.get_cachedir())
+    allowed = (*map(str, folders), *DEVICES, matplotlib.get_cachedir(), str(CACHE))
     for event, path in writes:
         inside = any(path == folder or path.startswith(f"{folder}{os.sep}") for folder in (*allowed, str(own)))
-        parent = event == "os.mkdir" and own.is_relative_to(path)  # folders that lead to the run's own
+        parent = event == "os.mkdir" and any(folder.is_relative_to(path) for folder in (own, CACHE))  # lead there
         bytecode = "__pycache__" in path or path.endswith(".pyc")  # of modules imported for the first time
         if not (inside or parent or bytecode) and path not in found:
             found.append(path)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cgbench import native, provenance
 from cgbench.cli.main import main
 from cgbench.lock import FolderLock
 
@@ -74,3 +75,19 @@ def test_it_notices_a_slurm_that_does_not_answer(tmp_path: Path, capsys, monkeyp
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     code, said = doctor(capsys, tmp_path)
     assert code == 1 and "FAILED SLURM: sinfo does not answer: slurm_load_partitions: Unable to contact" in said
+
+
+def test_it_names_the_compiler(tmp_path: Path, capsys, monkeypatch, no_cluster) -> None:
+    """What it says of kernels is what records of runs say."""
+    monkeypatch.setattr(native, "compiler", lambda: ("/opt/bin/c++", "abacus 1.0"))
+    for setting, said, recorded in (
+        ("1", "makes the kernels of energies and flows", "abacus 1.0"),
+        ("0", "but CGBENCH_NATIVE=0 switches the kernels off", None),
+    ):
+        monkeypatch.setenv("CGBENCH_NATIVE", setting)
+        assert f"C++ compiler: /opt/bin/c++ (abacus 1.0), {said}\n" in doctor(capsys, tmp_path)[1]
+        assert provenance.collect("cpu", 1)["native"] == recorded
+    monkeypatch.setenv("CGBENCH_NATIVE", "1")
+    monkeypatch.setattr(native, "compiler", lambda: None)
+    assert "C++ compiler: none; energies and flows are computed in torch" in doctor(capsys, tmp_path)[1]
+    assert provenance.collect("cpu", 1)["native"] is None

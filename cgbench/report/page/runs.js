@@ -60,7 +60,7 @@ function runBody(run) {
     ]),
     facts("Machine", [
       ["processor", provenance.cpu], ["cores", provenance.cores], ["accelerator", provenance.accelerator],
-      ["platform", provenance.platform],
+      ["platform", provenance.platform], ["kernels made by", provenance.native],
     ]),
     facts("Software", [
       ["commit", commitOf(record)], ["cgbench", provenance.cgbench], ["Python", provenance.python], ...packages,
