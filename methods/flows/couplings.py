@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from nflows.nn.nets import ResidualNet
 from nflows.transforms.base import Transform
 
+from methods.flows.activations import silu
 from methods.flows.splines import num_parameters, rational_quadratic_spline
 
 __all__ = ["CircularShift", "SplineCoupling"]
 
 Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+class _Permute(torch.autograd.Function):
+    """Rows in another order; the derivative takes them back, without adding anything up."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, order: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(back)
+        return rows.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (back,) = ctx.saved_tensors
+        return grad.index_select(0, back), None, None
 
 
 class CircularShift(Transform):
@@ -28,12 +44,15 @@ class CircularShift(Transform):
 
     def __init__(self, shift: torch.Tensor, lower: torch.Tensor, upper: torch.Tensor, circular: torch.Tensor) -> None:
         super().__init__()
-        for name, tensor in (("shift", shift), ("lower", lower), ("upper", upper), ("circular", circular)):
-            self.register_buffer(name, tensor.clone())
+        turning = circular.nonzero().squeeze(1)
+        self.register_buffer("turning", turning)
+        for name, tensor in (("shift", shift), ("lower", lower), ("upper", upper)):
+            self.register_buffer(name, tensor[turning, None].clone())
 
     def _turn(self, inputs: torch.Tensor, shift: torch.Tensor) -> Pair:
-        turned = self.lower + torch.remainder(inputs + shift - self.lower, self.upper - self.lower)
-        return torch.where(self.circular, turned, inputs), inputs.new_zeros(len(inputs))
+        rows = inputs.t()
+        turned = self.lower + torch.remainder(rows[self.turning] + shift - self.lower, self.upper - self.lower)
+        return rows.index_copy(0, self.turning, turned).t(), inputs.new_zeros(len(inputs))
 
     def forward(self, inputs: torch.Tensor, context: torch.Tensor | None = None) -> Pair:
         """Data to noise."""
@@ -48,7 +67,8 @@ class SplineCoupling(Transform):
     """Rational-quadratic spline coupling: half of the dimensions, and the context, shape the other half.
 
     Circular dimensions enter the network as cosine and sine, so that the transform is continuous on the
-    torus. The last layer starts at zero: the transform starts at the identity.
+    torus. The last layer starts at zero: the transform starts at the identity. Inside, the batch is contiguous in
+    memory, as the splines want it; what goes in and comes out are transposed views, ``[batch, dims]``.
 
     Parameters
     ----------
@@ -82,6 +102,7 @@ class SplineCoupling(Transform):
         buffers = {
             "moved": moved,
             "kept": kept,
+            "order": torch.cat([moved, kept]),
             "back": torch.argsort(torch.cat([moved, kept])),
             "lower": lower[moved].clone(),
             "upper": upper[moved].clone(),
@@ -89,54 +110,70 @@ class SplineCoupling(Transform):
             "kept_lower": lower[kept].clone(),
             "kept_upper": upper[kept].clone(),
             "kept_circular": circular[kept].clone(),
+            "turning": circular[kept].nonzero().squeeze(1),
+            "straight": (~circular[kept]).nonzero().squeeze(1),
         }
         for name, tensor in buffers.items():
             self.register_buffer(name, tensor)
-        turning = int(circular[kept].sum())
-        inputs = len(kept) + turning
+        inputs = len(kept) + len(self.turning)
         if inputs + context_features == 0:
             raise ValueError("a coupling needs a dimension or a context to condition on")
         self.parameters_per_dim = num_parameters(num_bins)
         self.network = ResidualNet(
             in_features=inputs,
-            out_features=len(moved) * self.parameters_per_dim,
+            out_features=1,
             hidden_features=hidden_features,
             context_features=context_features or None,
             num_blocks=num_blocks,
-            activation=torch.nn.functional.silu,
+            activation=silu,
         ).to(lower.dtype)
-        torch.nn.init.zeros_(self.network.final_layer.weight)
-        torch.nn.init.zeros_(self.network.final_layer.bias)
+        self.network.final_layer = torch.nn.Identity()
+        outputs = len(moved) * self.parameters_per_dim
+        self.weight = torch.nn.Parameter(torch.zeros(outputs, hidden_features, dtype=lower.dtype))
+        self.bias = torch.nn.Parameter(torch.zeros(len(moved), self.parameters_per_dim, dtype=lower.dtype))
         self.own: torch.nn.Parameter | None = None
         if spline_on_identity and len(kept):
             zeros = torch.zeros(len(kept), self.parameters_per_dim, dtype=lower.dtype)
             self.own = torch.nn.Parameter(zeros)
 
     def _shape(self, kept: torch.Tensor, context: torch.Tensor | None) -> torch.Tensor:
-        """Spline parameters ``[batch, moved, parameters]`` from the conditioning half and the context."""
+        """Spline parameters ``[batch, moved, parameters]``, but for their offset.
+
+        Parameters
+        ----------
+        kept
+            The half that conditions, ``[kept, batch]``.
+        """
         unit = 2.0 * math.pi / (self.kept_upper - self.kept_lower)
-        angle = (kept - self.kept_lower)[:, self.kept_circular] * unit[self.kept_circular]
-        features = torch.cat([kept[:, ~self.kept_circular], angle.cos(), angle.sin()], dim=1)
-        raw = self.network(features, context)
-        return raw.reshape(len(kept), len(self.moved), self.parameters_per_dim)
+        angle = (kept[self.turning] - self.kept_lower[self.turning, None]) * unit[self.turning, None]
+        features = torch.cat([kept[self.straight], angle.cos(), angle.sin()])
+        hidden = self.network(features.t(), context)
+        raw = self.weight @ hidden.t()
+        return raw.view(len(self.moved), self.parameters_per_dim, -1).permute(2, 0, 1)
 
     def _own_spline(self, kept: torch.Tensor, inverse: bool) -> tuple[torch.Tensor, torch.Tensor | float]:
         if self.own is None:
             return kept, 0.0
         outputs, log_derivative = rational_quadratic_spline(
-            kept, self.own[None], self.kept_lower, self.kept_upper, self.kept_circular, inverse=inverse
+            kept.t(), self.own[None], self.kept_lower, self.kept_upper, self.kept_circular, inverse=inverse
         )
-        return outputs, log_derivative.sum(1)
+        return outputs.t(), log_derivative.sum(1)
 
     def _run(self, inputs: torch.Tensor, context: torch.Tensor | None, inverse: bool) -> Pair:
-        moved, kept = inputs[:, self.moved], inputs[:, self.kept]
+        moved, kept = _Permute.apply(inputs.t(), self.order, self.back).split([len(self.moved), len(self.kept)])
         other, own_log_det = self._own_spline(kept, inverse)
         conditioner = other if inverse else kept
         outputs, log_derivative = rational_quadratic_spline(
-            moved, self._shape(conditioner, context), self.lower, self.upper, self.circular, inverse=inverse
+            moved.t(),
+            self._shape(conditioner, context),
+            self.lower,
+            self.upper,
+            self.circular,
+            offset=self.bias,
+            inverse=inverse,
         )
-        joined = torch.cat([outputs, other], dim=1)[:, self.back]
-        return joined, log_derivative.sum(1) + own_log_det
+        joined = _Permute.apply(torch.cat([outputs.t(), other]), self.back, self.order)
+        return joined.t(), log_derivative.sum(1) + own_log_det
 
     def forward(self, inputs: torch.Tensor, context: torch.Tensor | None = None) -> Pair:
         """Data to noise; returns outputs ``[batch, dims]`` and ``ln|det|`` ``[batch]``."""

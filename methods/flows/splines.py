@@ -1,8 +1,9 @@
 """Monotone rational-quadratic splines on intervals and circles (Durkan et al., NeurIPS 2019).
 
 On circles the derivative at both ends is one parameter, so that the map is continuously differentiable
-across the seam (Rezende et al., ICML 2020). One call mixes both kinds. Inside, bins come first and the batch
-last, so that every operation runs over long vectors; only the bin that an input falls into is ever built.
+across the seam (Rezende et al., ICML 2020). One call mixes both kinds. On CPUs a kernel in C++ does the work
+(`methods.flows.native_splines`); what is here in torch serves everything else. Inside, the batch comes last, so that
+every operation runs over long vectors; only the bin that an input falls into is ever built.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 import torch
 from torch.nn.functional import softplus
 
+from methods.flows.native_splines import MAX_BINS, kernel, native_spline
+
 __all__ = ["num_parameters", "rational_quadratic_spline"]
 
 MIN_SIZE = 1e-3
@@ -21,8 +24,8 @@ UNIT_DERIVATIVE = math.log(math.expm1(1.0 - MIN_DERIVATIVE))
 
 
 def num_parameters(bins: int) -> int:
-    """Unconstrained parameters of one spline: `bins` widths, `bins` heights, ``bins + 1`` derivatives."""
-    return 3 * bins + 1
+    """Unconstrained parameters of one spline: `bins` each for widths, heights, and derivatives where bins start."""
+    return 3 * bins
 
 
 class _SelectBin(torch.autograd.Function):
@@ -79,13 +82,24 @@ class _SelectBin(torch.autograd.Function):
 def _slopes(
     logits: torch.Tensor, index: torch.Tensor, shape: torch.Size, circular: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Derivatives at both ends of the bins `index`, each ``[dims, batch]``, from logits ``[bins + 1, dims, batch]``."""
-    bins = len(logits) - 1
+    """Derivatives at both ends of the bins `index`, each ``[dims, batch]``, from logits ``[bins, dims, batch]``."""
+    bins = len(logits)
     ends = torch.cat([index, torch.remainder(index + 1, bins)])
-    chosen = logits.expand(bins + 1, *shape).gather(0, ends)
+    chosen = logits.expand(bins, *shape).gather(0, ends)
     chosen = torch.where(circular | (ends > 0), chosen, 0.0)
     first, second = (MIN_DERIVATIVE + softplus(chosen + UNIT_DERIVATIVE)).unbind(0)
     return first, second
+
+
+def _by_kernel(inputs: torch.Tensor, parameters: torch.Tensor) -> bool:
+    """Whether the compiled kernel can do it."""
+    return (
+        inputs.device.type == "cpu"
+        and inputs.dtype == parameters.dtype
+        and inputs.dtype in (torch.float32, torch.float64)
+        and parameters.shape[-1] <= num_parameters(MAX_BINS)
+        and kernel() is not None
+    )
 
 
 def rational_quadratic_spline(
@@ -95,6 +109,7 @@ def rational_quadratic_spline(
     upper: torch.Tensor,
     circular: torch.Tensor,
     *,
+    offset: torch.Tensor | None = None,
     inverse: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Apply one spline per dimension, or its inverse.
@@ -104,13 +119,16 @@ def rational_quadratic_spline(
     inputs
         ``[batch, dims]``. Circular dimensions are taken modulo their period.
     parameters
-        Unconstrained parameters ``[batch, dims, 3 bins + 1]`` (the batch axis may be 1): widths, heights,
-        derivatives. All zero is the identity.
+        Unconstrained parameters ``[batch, dims, 3 bins]`` (the batch axis may be 1): widths, heights, derivatives
+        where bins start. All zero is the identity.
     lower, upper
         Bounds ``[dims]`` of the splines, in inputs and outputs.
     circular
-        Boolean ``[dims]``: the derivative at the end is that at the start (its last parameter is unused);
-        elsewhere the spline continues as the identity, with derivative 1 at both ends.
+        Boolean ``[dims]``: the derivative at the end is that at the start; elsewhere the spline continues as the
+        identity, with derivative 1 at both ends (the first parameter of them is unused). Everything is fastest
+        where the batch is contiguous in memory.
+    offset
+        ``[dims, 3 bins]``, added to the parameters.
     inverse
         Invert, to rounding error.
 
@@ -119,8 +137,23 @@ def rational_quadratic_spline(
     outputs, log_derivative
         Each ``[batch, dims]``. Differentiable once.
     """
-    bins = (parameters.shape[-1] - 1) // 3
-    widths, heights, derivatives = parameters.permute(2, 1, 0).contiguous().split([bins, bins, bins + 1])
+    if offset is not None and len(parameters) == 1:
+        parameters, offset = parameters + offset, None
+    if _by_kernel(inputs, parameters):
+        outputs, log_derivative = native_spline(
+            inputs.t(),
+            parameters.permute(1, 2, 0),
+            offset,
+            lower.to(inputs.dtype),
+            upper.to(inputs.dtype),
+            circular,
+            (MIN_SIZE, MIN_DERIVATIVE, UNIT_DERIVATIVE),
+            inverse=inverse,
+        )
+        return outputs.t(), log_derivative.t()
+    parameters = parameters if offset is None else parameters + offset
+    bins = parameters.shape[-1] // 3
+    widths, heights, derivatives = parameters.permute(2, 1, 0).contiguous().split(bins)
     lower, upper, circular = lower[:, None], upper[:, None], circular[:, None]
     across = inputs.t()
     period = upper - lower

@@ -30,9 +30,9 @@ def test_equal_to_normflows(circular: bool, inverse: bool, generator) -> None:
     lower, upper = bounds(3, bound)
     raw = parameters(400, 3, generator)
     inputs = (1.0 if circular else 1.3) * bound * (2 * torch.rand(400, 3, generator=generator, dtype=torch.float64) - 1)
-    widths, heights, slopes = raw.split([BINS, BINS, BINS + 1], dim=-1)
+    widths, heights, slopes = raw.split(BINS, dim=-1)
     slopes = slopes + UNIT_DERIVATIVE
-    slopes = slopes[..., :-1] if circular else slopes[..., 1:-1]
+    slopes = slopes if circular else slopes[..., 1:]
     theirs = normflows_splines.unconstrained_rational_quadratic_spline(
         inputs, widths, heights, slopes, inverse=inverse, tails="circular" if circular else "linear", tail_bound=bound
     )
@@ -46,9 +46,9 @@ def test_equal_to_nflows(inverse: bool, generator) -> None:
     lower, upper = bounds(3, 5.0)
     raw = parameters(400, 3, generator)
     inputs = 6.0 * (2 * torch.rand(400, 3, generator=generator, dtype=torch.float64) - 1)
-    widths, heights, slopes = raw.split([BINS, BINS, BINS + 1], dim=-1)
+    widths, heights, slopes = raw.split(BINS, dim=-1)
     theirs = nflows_splines.unconstrained_rational_quadratic_spline(
-        inputs, widths, heights, slopes[..., 1:-1] + UNIT_DERIVATIVE, inverse=inverse, tails="linear", tail_bound=5.0
+        inputs, widths, heights, slopes[..., 1:] + UNIT_DERIVATIVE, inverse=inverse, tails="linear", tail_bound=5.0
     )
     ours = rational_quadratic_spline(inputs, raw, lower, upper, torch.zeros(3, dtype=torch.bool), inverse=inverse)
     torch.testing.assert_close(ours[0], theirs[0], rtol=0, atol=1e-10)
