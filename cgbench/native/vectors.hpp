@@ -69,6 +69,12 @@ template <class T> inline void store(T *to, Vec<T> v, int valid) {
     std::memcpy(to, &v, valid == LANES<T> ? sizeof v : valid * sizeof(T));
 }
 
+template <class T> inline T sum_of(Vec<T> v) {
+    T sum = 0;
+    for (int j = 0; j < LANES<T>; ++j) sum += v[j];
+    return sum;
+}
+
 // Of a loop over the lanes the compiler makes halves that go through memory: hence the instructions by name.
 #if defined(__AVX512F__)
 inline Vec<float> square_root_of(Vec<float> x) { return (Vec<float>)_mm512_sqrt_ps((__m512)x); }

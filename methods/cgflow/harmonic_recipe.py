@@ -228,7 +228,7 @@ class HarmonicRecipe:
         known = {id(p) for p in gaussian}
         others = [p for p in self.flow.parameters() if id(p) not in known]
         groups = [{"params": gaussian}] + ([{"params": others}] if others else [])
-        self.optimiser = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99))
+        self.optimiser = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), fused=True)
 
     def _train_round(self) -> None:
         config = self.config.training

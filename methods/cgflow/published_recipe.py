@@ -72,7 +72,7 @@ class PublishedRecipe:
                 generator=generator,
                 dtype=torch.float64,
             )
-        self.optimiser = torch.optim.Adam(self.flow.parameters(), lr=0.0)
+        self.optimiser = torch.optim.Adam(self.flow.parameters(), lr=0.0, fused=True)
         self.ensemble = NetworkEnsemble(
             config.ensemble.members, features, config.ensemble.hidden, streams.torch("ensemble")
         )

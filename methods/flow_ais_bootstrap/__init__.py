@@ -63,7 +63,7 @@ class FlowAISBootstrap(Method):
         self.flow = UnconditionalFlow(transform, UniformGaussian(**bounds)).to(device)
         training = config.training
         self.optimiser = torch.optim.Adam(
-            self.flow.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+            self.flow.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
         )
         self.ais = AnnealedImportanceSampling(
             self.flow.log_prob_and_gradient,

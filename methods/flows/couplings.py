@@ -6,10 +6,9 @@ import math
 from typing import Any
 
 import torch
-from nflows.nn.nets import ResidualNet
 from nflows.transforms.base import Transform
 
-from methods.flows.activations import silu
+from methods.flows.conditioner import Conditioner
 from methods.flows.splines import num_parameters, rational_quadratic_spline
 
 __all__ = ["CircularShift", "SplineCoupling"]
@@ -119,17 +118,14 @@ class SplineCoupling(Transform):
         if inputs + context_features == 0:
             raise ValueError("a coupling needs a dimension or a context to condition on")
         self.parameters_per_dim = num_parameters(num_bins)
-        self.network = ResidualNet(
-            in_features=inputs,
-            out_features=1,
+        self.network = Conditioner(
+            inputs,
+            context_features,
+            len(moved) * self.parameters_per_dim,
             hidden_features=hidden_features,
-            context_features=context_features or None,
             num_blocks=num_blocks,
-            activation=silu,
-        ).to(lower.dtype)
-        self.network.final_layer = torch.nn.Identity()
-        outputs = len(moved) * self.parameters_per_dim
-        self.weight = torch.nn.Parameter(torch.zeros(outputs, hidden_features, dtype=lower.dtype))
+            dtype=lower.dtype,
+        )
         self.bias = torch.nn.Parameter(torch.zeros(len(moved), self.parameters_per_dim, dtype=lower.dtype))
         self.own: torch.nn.Parameter | None = None
         if spline_on_identity and len(kept):
@@ -147,8 +143,7 @@ class SplineCoupling(Transform):
         unit = 2.0 * math.pi / (self.kept_upper - self.kept_lower)
         angle = (kept[self.turning] - self.kept_lower[self.turning, None]) * unit[self.turning, None]
         features = torch.cat([kept[self.straight], angle.cos(), angle.sin()])
-        hidden = self.network(features.t(), context)
-        raw = self.weight @ hidden.t()
+        raw: torch.Tensor = self.network(features, context)
         return raw.view(len(self.moved), self.parameters_per_dim, -1).permute(2, 0, 1)
 
     def _own_spline(self, kept: torch.Tensor, inverse: bool) -> tuple[torch.Tensor, torch.Tensor | float]:

@@ -70,7 +70,8 @@ template <class T> struct Bin {
         const T scale = 1 - p.size * static_cast<T>(bins);
         const Vec<T> *key = by_height ? height : width;
         const Vec<T> first = p.circular[d] ? row(p, d, 2 * bins, start, valid) : all<T>(0);
-        Vec<T> next = bins > 1 ? row(p, d, 2 * bins + 1, start, valid) : first, sum = key[0], sum_w = width[0], sum_h = height[0];
+        Vec<T> next = bins > 1 ? row(p, d, 2 * bins + 1, start, valid) : first;
+        Vec<T> sum = key[0], sum_w = width[0], sum_h = height[0];
         before_w = before_h = index = all<T>(0);
         own_w = width[0];
         own_h = height[0];
@@ -223,11 +224,7 @@ void adjoint(const Problem<T> &p, std::int64_t from, std::int64_t to, const T *g
             }
         }
         T *sums = p.shared ? grad_rows : grad_offset + d * 3 * p.bins;
-        for (int r = 0; r < 3 * bins; ++r) {
-            T sum = 0;
-            for (int j = 0; j < LANES<T>; ++j) sum += summed[r][j];
-            sums[r] = sum;
-        }
+        for (int r = 0; r < 3 * bins; ++r) sums[r] = sum_of<T>(summed[r]);
     }
 }
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cgbench import native
-from methods.flows.activations import silu
+from methods.flows.conditioner import Conditioner
 from methods.flows.native_splines import MAX_BINS, WORTH_A_THREAD, kernel
 from methods.flows.splines import num_parameters, rational_quadratic_spline
 
@@ -105,15 +105,49 @@ def test_many_bins_are_left_to_torch(generator, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_silu(dtype: torch.dtype, generator, monkeypatch) -> None:
-    z = (20 * torch.randn(37, 23, generator=generator, dtype=torch.float64)).to(dtype).requires_grad_()
-    weight = torch.randn(37, 23, generator=generator, dtype=torch.float64).to(dtype)
-    y = silu(z)
-    (gradient,) = torch.autograd.grad((weight * y).sum(), z)
+@pytest.mark.parametrize("context_size", [0, 3])
+@pytest.mark.parametrize("blocks", [0, 1, 2])
+def test_conditioner(blocks: int, context_size: int, dtype: torch.dtype, generator, monkeypatch) -> None:
+    network = conditioner(blocks, context_size, dtype, generator)
+    features = torch.randn(6, 37, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    context = None
+    if context_size:
+        context = torch.randn(37, context_size, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    weight = torch.randn(5, 37, generator=generator, dtype=torch.float64)
+    leaves = [features, *([] if context is None else [context]), *network.parameters()]
+
+    def evaluate() -> list[torch.Tensor]:
+        outputs = network(features, context)
+        total = (weight.to(dtype) * outputs).sum()
+        once = torch.autograd.grad(total, leaves, retain_graph=True)
+        again = torch.autograd.grad(total, leaves)  # path gradients go through a graph twice
+        assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+        return [outputs, *once]
+
+    ours = evaluate()
     monkeypatch.setenv("CGBENCH_NATIVE", "0")
-    exact = z.detach().double().requires_grad_()
-    true = silu(exact)
-    (true_gradient,) = torch.autograd.grad((weight.double() * true).sum(), exact)
-    accuracy = 8 * torch.finfo(dtype).eps
-    torch.testing.assert_close(y.double(), true, rtol=accuracy, atol=accuracy)
-    torch.testing.assert_close(gradient.double(), true_gradient, rtol=accuracy, atol=20 * accuracy)
+    accuracy = 1e-12 if dtype == torch.float64 else 1e-4
+    for mine, true in zip(ours, evaluate(), strict=True):
+        assert mine.shape == true.shape
+        torch.testing.assert_close(mine, true, rtol=accuracy, atol=accuracy)
+
+
+def conditioner(blocks: int, context_size: int, dtype: torch.dtype, generator: torch.Generator) -> Conditioner:
+    network = Conditioner(6, context_size, 5, hidden_features=19, num_blocks=blocks, dtype=dtype)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return network
+
+
+def test_conditioner_with_fixed_weights(generator, monkeypatch) -> None:
+    """Weights that want no gradient get none, and cost nothing; the inputs' gradients are the same."""
+    network = conditioner(1, 3, torch.float64, generator)
+    features = torch.randn(6, 50, generator=generator, dtype=torch.float64).requires_grad_()
+    context = torch.randn(50, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    (whole, whole_context) = torch.autograd.grad(network(features, context).sin().sum(), (features, context))
+    network.requires_grad_(False)
+    network(features, context).sin().sum().backward()
+    torch.testing.assert_close(features.grad, whole, rtol=0, atol=0)
+    torch.testing.assert_close(context.grad, whole_context, rtol=0, atol=0)
+    assert all(parameter.grad is None for parameter in network.parameters())
