@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,17 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from cgbench.pmf import CollectiveVariables
+from cgbench.streams import Streams
+from cgbench.system import Coordinates
 from methods.cgflow.surrogate import grid_cell
+from methods.cgflow.training import Flow
 
-__all__ = ["Snapshots", "efficiency_map"]
+__all__ = ["Snapshots", "configurations_of", "efficiency_map"]
 
 BINS_PER_CELL = 2  # of the PMF's grid, along each CV, in a cell of the map of efficiencies
 KERNEL = 0.04  # of the domain: standard deviation of the kernel that samples are gathered with
 LEAST_SAMPLES = 20  # in a kernel, for an efficiency to be stated
+CONFIGURATIONS = 4  # of the flow, at each bin
 RESOLUTION = 2.0**-10  # kT: finer than any figure shows; rounded numbers compress well
 
 
@@ -120,6 +124,25 @@ class Snapshots:
 
 def _rounded(values: torch.Tensor) -> torch.Tensor:
     return (torch.round(values.detach() / RESOLUTION) * RESOLUTION).float()
+
+
+@torch.no_grad()
+def configurations_of(
+    flow: Flow,
+    coordinates: Coordinates,
+    cvs: CollectiveVariables,
+    features: Callable[[torch.Tensor], torch.Tensor],
+    streams: Streams,
+) -> torch.Tensor | None:
+    """Configurations that a flow maps back from the bin centres ``[samples, ...]``; of one CV only.
+
+    Of more CVs, no figure shows configurations: None then, and nothing is drawn.
+    """
+    if len(cvs) > 1:
+        return None
+    s = torch.from_numpy(cvs.grid()).repeat_interleave(CONFIGURATIONS, 0)
+    y, _ = flow.sample_with_log_prob(features(s), streams.torch("figure samples"))
+    return coordinates.to_cartesian(s, y)[0]
 
 
 def efficiency_map(cvs: CollectiveVariables, s: torch.Tensor, excess: torch.Tensor) -> torch.Tensor:

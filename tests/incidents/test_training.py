@@ -230,8 +230,8 @@ def test_atlas_leaves_out_what_cannot_be_inverted() -> None:
 def test_an_atlas_that_cannot_grow_is_not_tried_for_ever(tmp_path: Path) -> None:
     job = prepare("muller_brown", "cgflow_al", preset="smoke", out=tmp_path)
     recipe = job.method.recipe
-    recipe._extend_atlas = lambda s: 0
-    recipe._grow_atlas()
+    recipe.growth.extend = lambda s: 0
+    list(recipe.growth.grow())
     assert len(recipe.atlas) == 1
 
 
