@@ -7,7 +7,7 @@ from typing import Any
 
 from methods.flows.steps import LARGEST_SHARE
 
-__all__ = ["harmonic_warnings"]
+__all__ = ["harmonic_warnings", "published_warnings"]
 
 RELIABLE_PARETO_K = 0.7
 LEAST_EFFICIENCY = 0.02
@@ -26,4 +26,18 @@ def harmonic_warnings(history: Sequence[Mapping[str, Any]]) -> list[str]:
     efficiency = last.get("effective_sample_size", 1.0)
     if not efficiency > LEAST_EFFICIENCY:
         warnings.append(f"effective sample size {efficiency:.1%}: the flow is poor, and so are the labels")
+    return warnings
+
+
+def published_warnings(history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is doubtful about the iterations of the published recipe, from their entries in the history."""
+    warnings = []
+    without = [str(entry["iteration"]) for entry in history if not entry.get("ensemble_has_spread", True)]
+    if without:
+        warnings.append(
+            f"the ensemble had no spread in iteration {', '.join(without)}, fitted twice: where it is uncertain is "
+            "not known, and that no walker stopped does not mean that nothing is left to explore"
+        )
+    if history and history[-1].get("largest_share", 0.0) > LARGEST_SHARE:
+        warnings.append(f"one weight of the last labels holds {history[-1]['largest_share']:.0%} of their sum")
     return warnings

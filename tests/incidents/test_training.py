@@ -15,7 +15,7 @@ from cgbench.ledger import Ledger
 from cgbench.method import Problem
 from cgbench.pmf import CollectiveVariables
 from cgbench.run import Run, prepare
-from methods.cgflow import harmonic_recipe, published_recipe
+from methods.cgflow import harmonic_recipe, published_labels, published_training
 from methods.cgflow.ensemble import NetworkEnsemble
 from methods.cgflow.harmonic import STIFFEST, Atlas
 from methods.cgflow.labels import LabelStore, effective_sample_size, mean_weight_labels
@@ -117,7 +117,7 @@ def test_published_recipe_skips_a_step(name: str, tmp_path: Path, monkeypatch) -
         root = torch.sqrt(0.0 * next(iter(args[0].parameters())).sum())
         return result[0] + root, result[1]
 
-    monkeypatch.setattr(published_recipe, name, once(getattr(published_recipe, name), 2, after))
+    monkeypatch.setattr(published_training, name, once(getattr(published_training, name), 2, after))
     check_flow(prepare("muller_brown", "cgflow_al", preset="paper", overrides=PUBLISHED, out=tmp_path), 1)
 
 
@@ -283,7 +283,7 @@ def test_an_ensemble_with_spread_is_fitted_once_and_a_broken_one_again() -> None
 
 def test_active_learning_without_spread_does_not_end_as_if_it_were_certain(tmp_path: Path, monkeypatch) -> None:
     constant = lambda log_weights, clip_largest=0: torch.zeros(len(log_weights), dtype=torch.float64)  # noqa: E731
-    monkeypatch.setattr(published_recipe, "mean_weight_labels", constant)
+    monkeypatch.setattr(published_labels, "mean_weight_labels", constant)
     record = prepare("muller_brown", "cgflow_al", preset="paper", overrides=PUBLISHED, out=tmp_path).execute()
     assert record.status == "finished" and record.incidents["no_spread"].count == 2
     assert any("no spread in iteration 1" in warning for warning in record.diagnostics["warnings"])
@@ -295,7 +295,7 @@ def test_labels_that_float32_cannot_square_are_left_out(tmp_path: Path, monkeypa
         found[0], found[1] = 1e30, torch.nan
         return found
 
-    monkeypatch.setattr(published_recipe, "mean_weight_labels", labels)
+    monkeypatch.setattr(published_labels, "mean_weight_labels", labels)
     record = prepare("muller_brown", "cgflow_al", preset="paper", overrides=PUBLISHED, out=tmp_path).execute()
     assert record.status == "finished" and record.incidents["unusable_label"].count >= 2
     assert "no_spread" not in record.incidents
