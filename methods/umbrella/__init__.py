@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cgbench.method import Method
 from cgbench.pmf import PMF
@@ -19,13 +18,11 @@ from methods.dynamics.metropolis import Metropolis
 from methods.dynamics.restraints import HarmonicRestraints, shortest
 from methods.dynamics.walkers import end_block, make_walkers
 from methods.umbrella.config import UmbrellaConfig
-from methods.umbrella.estimate import Combined, combine
+from methods.umbrella.estimate import Combined, combine, free_energies_of_cells, warnings_of
 from methods.umbrella.mbar import Frames
-from methods.umbrella.windows import Lattice, Site, allocate
+from methods.umbrella.windows import Lattice, Site, allocate, windows_to_open
 
 __all__ = ["UmbrellaConfig", "UmbrellaSampling"]
-
-CONVERGED = 0.01  # largest relative error of MBAR's equations that is not worth a warning
 
 
 class UmbrellaSampling(Method):
@@ -146,32 +143,18 @@ class UmbrellaSampling(Method):
 
     def _choose(self, combined: Combined) -> None:
         """Say which windows to open next."""
-        above = self.above = self._above(combined)
-        wanted: dict[Site, int] = {}
-        for number in np.argsort(above, kind="stable"):
-            if above[number] <= self.config.cutoff:
-                for site in self.lattice.beside(self.sites[number]):
-                    wanted.setdefault(site, int(number))
         pairs = self.lattice.pairs(self.sites)
-        for (first, second), overlap in zip(pairs.tolist(), combined.windows.pair_overlap(pairs), strict=True):
-            between = self.lattice.midpoint(self.sites[first], self.sites[second])
-            low = max(above[first], above[second]) <= self.config.cutoff
-            if between is not None and low and overlap < self.config.pair_overlap:
-                wanted.setdefault(between, first)
-        opened = set(self.sites)
-        self.wanted = [(site, parent) for site, parent in wanted.items() if site not in opened]
-
-    def _above(self, combined: Combined) -> NDArray[np.float64]:
-        """Free energies of the windows' cells in kT over the lowest; a cell without a visit counts as visited once."""
-        cvs, centres = self.problem.cvs, self.lattice.centres(self.sites)
-        grid, weights = torch.from_numpy(cvs.grid()), torch.from_numpy(combined.histogram).flatten()
         half = 0.5 * torch.tensor(self.lattice.spacing, dtype=torch.float64)
-        inside = [(shortest(cvs, grid - centre).abs() <= half).all(1) for centre in centres]
-        populations = torch.stack([weights[cell].sum() for cell in inside])
-        once = torch.exp(-combined.windows.log_exposure(centres))
-        populations = torch.where(populations > 0, populations, once)
-        above: NDArray[np.float64] = (populations.max() / populations).log().numpy()
-        return above
+        self.above = free_energies_of_cells(combined, self.lattice.centres(self.sites), half)
+        self.wanted = windows_to_open(
+            self.lattice,
+            self.sites,
+            self.above,
+            pairs,
+            combined.windows.pair_overlap(pairs),
+            cutoff=self.config.cutoff,
+            least_overlap=self.config.pair_overlap,
+        )
 
     def _share_out(self) -> None:
         """Keep the windows that matter, and give them walkers by their populations."""
@@ -277,13 +260,7 @@ class UmbrellaSampling(Method):
         """Return windows, exchanges, overlap, and warnings."""
         if not self.facts:
             return {}
-        warnings = []
-        if self.facts["mbar_residual"] > CONVERGED:
-            warnings.append(f"MBAR did not converge: populations are off by up to {self.facts['mbar_residual']:.0%}")
-        if self.facts["empty_windows"]:
-            warnings.append(f"{self.facts['empty_windows']} windows have no usable frame")
-        if self.facts["isolated"]:
-            warnings.append(f"{len(self.facts['isolated'])} windows do not overlap with the others")
+        warnings = warnings_of(self.facts)
         if self.wanted and self.stage != "grow":
             warnings.append(f"{len(self.wanted)} windows were left to be opened")
         outside = self._outside_state_space()

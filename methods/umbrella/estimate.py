@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from cgbench.pmf import PMF, CollectiveVariables
 from methods.dynamics.fourier_fit import FourierFit, fit, fit_likeliest
-from methods.dynamics.restraints import HarmonicRestraints
+from methods.dynamics.restraints import HarmonicRestraints, shortest
 from methods.umbrella.mbar import Frames, Windows, disconnected, statistical_inefficiency
 
-__all__ = ["Combined", "combine"]
+__all__ = ["Combined", "combine", "free_energies_of_cells", "warnings_of"]
 
 Array = NDArray[np.float64]
 ORDERS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16)
 DEEPEST = 60.0  # kT
+CONVERGED = 0.01  # largest relative error of MBAR's equations that is not worth a warning
 BEYOND = 1.0  # kT; at the usual width a restraint reaches this at one spacing from its centre
 
 
@@ -110,6 +111,39 @@ def combine(
         "isolated": [restraints.centres[number].tolist() for number in disconnected(overlap, min_overlap)],
     }
     return Combined(PMF(cvs, np.exp(_log_probability(fitted)), std), windows, together, facts)
+
+
+def free_energies_of_cells(combined: Combined, centres: torch.Tensor, half_widths: torch.Tensor) -> Array:
+    """Free energies of the windows' cells in kT over the lowest; a cell without a visit counts as visited once.
+
+    Parameters
+    ----------
+    combined
+        The windows and the histogram.
+    centres
+        Of the cells ``[windows, cvs]``, float64.
+    half_widths
+        Of a cell along each CV ``[cvs]``.
+    """
+    cvs = combined.pmf.cvs
+    grid, weights = torch.from_numpy(cvs.grid()), torch.from_numpy(combined.histogram).flatten()
+    inside = [(shortest(cvs, grid - centre).abs() <= half_widths).all(1) for centre in centres]
+    populations = torch.stack([weights[cell].sum() for cell in inside])
+    once = torch.exp(-combined.windows.log_exposure(centres))
+    populations = torch.where(populations > 0, populations, once)
+    return np.asarray((populations.max() / populations).log().numpy())
+
+
+def warnings_of(facts: Mapping[str, Any]) -> list[str]:
+    """What is doubtful about an estimate, by its facts."""
+    warnings = []
+    if facts["mbar_residual"] > CONVERGED:
+        warnings.append(f"MBAR did not converge: populations are off by up to {facts['mbar_residual']:.0%}")
+    if facts["empty_windows"]:
+        warnings.append(f"{facts['empty_windows']} windows have no usable frame")
+    if facts["isolated"]:
+        warnings.append(f"{len(facts['isolated'])} windows do not overlap with the others")
+    return warnings
 
 
 def _unexplored(cvs: CollectiveVariables, restraints: HarmonicRestraints, histogram: Array) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cgbench.pmf import CollectiveVariables
 
-__all__ = ["Lattice", "Site", "allocate"]
+__all__ = ["Lattice", "Site", "allocate", "windows_to_open"]
 
 Site = tuple[int, ...]  # in halves of the spacing; even numbers are the lattice, odd ones lie half-way
 
@@ -88,6 +88,54 @@ class Lattice:
             (b - a + self.per_cv) % around - self.per_cv if periodic else b - a
             for a, b, periodic in zip(first, second, self.cvs.periodic, strict=True)
         )
+
+
+def windows_to_open(
+    lattice: Lattice,
+    sites: Sequence[Site],
+    above: NDArray[np.float64],
+    pairs: torch.Tensor,
+    overlaps: NDArray[np.float64],
+    *,
+    cutoff: float,
+    least_overlap: float,
+) -> list[tuple[Site, int]]:
+    """Windows to open: next to all low ones, lowest first, then half-way between neighbours that hardly overlap.
+
+    Parameters
+    ----------
+    lattice
+        Where windows may stand.
+    sites
+        The windows that are open.
+    above
+        Free energies of their cells in kT over the lowest.
+    pairs
+        Neighbours among them, ``[pairs, 2]``.
+    overlaps
+        Overlap of each of these pairs.
+    cutoff
+        In kT; above it nothing is opened.
+    least_overlap
+        Neighbours with less get a window between them.
+
+    Returns
+    -------
+    list
+        Places, each with the number of the window to start from.
+    """
+    wanted: dict[Site, int] = {}
+    for number in np.argsort(above, kind="stable"):
+        if above[number] <= cutoff:
+            for site in lattice.beside(sites[number]):
+                wanted.setdefault(site, int(number))
+    for (first, second), overlap in zip(pairs.tolist(), overlaps, strict=True):
+        between = lattice.midpoint(sites[first], sites[second])
+        low = max(above[first], above[second]) <= cutoff
+        if between is not None and low and overlap < least_overlap:
+            wanted.setdefault(between, first)
+    opened = set(sites)
+    return [(site, parent) for site, parent in wanted.items() if site not in opened]
 
 
 def allocate(free_energy: NDArray[np.float64], walkers: int) -> NDArray[np.int64]:
