@@ -58,8 +58,8 @@ class Referee:
         dict
             Divergences, and for every basin ``delta_f_error/<name>``: its free energy relative to the
             basin that is largest in the reference, estimate minus reference, in kT. ``coverage_68`` and
-            ``coverage_95``: share of the bins below 12 kT whose error is within the interval that the
-            estimate claims for it (None if it claims none).
+            ``coverage_95``: share of the bins below 12 kT whose error is within the interval that the claims of
+            the estimate and of the reference give together (None if the estimate claims none).
         """
         if self.reference is None:
             return dict.fromkeys(self.metric_names)
@@ -90,8 +90,8 @@ class Referee:
         error = np.where(low, pmf.free_energy - true.free_energy, 0.0)
         error = error - (true.probability[low] * error[low]).sum() / true.probability[low].sum()
         variance = pmf.free_energy_std**2
-        if true.free_energy_std is not None:
-            variance = variance + true.free_energy_std**2
+        if self.reference.standard_error is not None:  # of the probabilities
+            variance = variance + (self.reference.standard_error / true.probability) ** 2
         z = np.abs(error[low]) / np.sqrt(np.maximum(variance[low], 1e-300))
         return {name: float(np.mean(z < limit)) for name, limit in COVERAGE.items()}
 

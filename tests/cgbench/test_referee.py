@@ -15,6 +15,7 @@ import cgbench
 from cgbench.errors import UserError
 from cgbench.pmf import PMF
 from cgbench.referee import Referee
+from cgbench.system import Reference
 from systems.muller_brown import BETA, SCALE, MullerBrown, potential
 
 
@@ -120,6 +121,29 @@ def test_coverage_of_claimed_errors() -> None:
     assert low.sum() > 50
     np.testing.assert_allclose(covered[1.0], [0.68, 0.95], atol=0.03)
     assert covered[0.5][0] < 0.45 and covered[0.5][1] < 0.75
+
+
+def test_coverage_knows_the_errors_of_the_reference() -> None:
+    """An estimate without error of its own, against a reference that has some, and says so."""
+
+    class Measured(MullerBrown):
+        noise = 0
+
+        def reference(self) -> Reference:
+            exact = super().reference()
+            p = exact.pmf.probability
+            noisy = np.exp(np.log(p) + 0.1 * np.random.default_rng(self.noise).normal(size=p.shape))
+            return dataclasses.replace(exact, pmf=PMF(self.cvs, noisy / noisy.sum()), standard_error=0.1 * noisy)
+
+    exact = MullerBrown().reference().pmf
+    estimate = PMF(exact.cvs, exact.probability, np.full(exact.cvs.bins, 1e-3))
+    covered = []
+    for noise in range(50):
+        system = Measured()
+        system.noise = noise
+        scores = Referee(system).score(estimate)
+        covered.append([scores["coverage_68"], scores["coverage_95"]])
+    np.testing.assert_allclose(np.mean(covered, axis=0), [0.68, 0.95], atol=0.05)
 
 
 class Generative:
