@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import platformdirs
@@ -90,10 +90,14 @@ def _library(source: Path) -> ctypes.CDLL | None:
     name = f"{source.stem}-{digest}.so"
     try:
         CACHE.mkdir(parents=True, exist_ok=True)
-        if not (CACHE / name).exists():
-            _compile(path, source, CACHE / name)
+        if (CACHE / name).exists():
+            try:
+                return ctypes.CDLL(str(CACHE / name))
+            except OSError:  # damaged
+                pass
+        _compile(path, source, CACHE / name)
         return ctypes.CDLL(str(CACHE / name))
-    except OSError as error:  # a full or read-only home, or a file that is no library
+    except OSError as error:  # a full or read-only home
         log.warning("%s is done in torch, which is slower: %s", source.stem, error)
     except subprocess.CalledProcessError as error:
         message = next((line for line in error.stderr.splitlines() if "error" in line), "no message")
@@ -127,6 +131,9 @@ def in_parallel(work: Callable[[int, int], object], count: int, threads: int) ->
     edges = [count * part // threads for part in range(threads + 1)]
     pool = _pool(threads - 1, os.getpid())
     others = [pool.submit(work, start, end) for start, end in zip(edges[1:-1], edges[2:], strict=True)]
-    work(edges[0], edges[1])
+    try:
+        work(edges[0], edges[1])
+    finally:  # the arrays must outlive every thread that writes to them
+        wait(others)
     for other in others:
         other.result()

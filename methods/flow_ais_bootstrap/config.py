@@ -79,4 +79,4 @@ class FABConfig(MethodConfig):
     buffer: BufferConfig = BufferConfig()
     training: TrainingConfig = TrainingConfig()
     estimate: EstimateConfig = EstimateConfig()
-    compile: bool = Field(False, description="compile the energy: pays for runs of an hour")
+    compile: bool = Field(False, description="compile the energy where it is done in torch; an hour repays it")

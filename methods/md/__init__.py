@@ -36,7 +36,7 @@ class MDConfig(MethodConfig):
     estimates_per_decade: int = Field(8, ge=1)
     smoothing_pseudocount: float = Field(0.1, gt=0, description="the same for the smoothed estimate")
     stretch: int = Field(2_000, ge=1, description="steps that one half, then the other, of the validation takes")
-    compile: bool = Field(False, description="compile the energy: pays for runs of minutes")
+    compile: bool = Field(False, description="compile the energy where it is done in torch; minutes repay it")
 
 
 class MolecularDynamics(Method):

@@ -33,7 +33,7 @@ class MetadynamicsConfig(MethodConfig):
         8, ge=2, description="of walkers, or of stretches of time: halves for the order, blocks for errors"
     )
     production_estimates: int = Field(10, ge=1, description="in all, the time between them growing by half")
-    compile: bool = Field(False, description="compile the energy: pays for runs of minutes")
+    compile: bool = Field(False, description="compile the energy where it is done in torch; minutes repay it")
 
     @model_validator(mode="after")
     def _consistent(self) -> MetadynamicsConfig:

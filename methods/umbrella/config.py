@@ -37,7 +37,7 @@ class UmbrellaConfig(MethodConfig):
     min_overlap: float = Field(0.03, gt=0, lt=1, description="of the overlap matrix, for two windows to be connected")
     pair_overlap: float = Field(0.1, ge=0, lt=1, description="of neighbours; with less, a window opens between them")
     error_stretches: int = Field(4, ge=0, description="parts of each replicate that give standard errors")
-    compile: bool = Field(False, description="compile the energy: pays for runs of minutes")
+    compile: bool = Field(False, description="compile the energy where it is done in torch; minutes repay it")
 
     @model_validator(mode="after")
     def _a_round_has_frames(self) -> Self:

@@ -59,6 +59,18 @@ def test_a_changed_kernel_is_compiled_anew(source: Path) -> None:
     assert len(list(native.CACHE.iterdir())) == 2
 
 
+@needs_compiler
+def test_a_damaged_kernel_is_compiled_anew(source: Path, tmp_path: Path) -> None:
+    homes = {name: str(tmp_path / "home") for name in ("HOME", "XDG_CACHE_HOME")}
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", CALL, str(source)], env=os.environ | homes, capture_output=True, text=True, check=True
+        )
+        assert (done.stdout, done.stderr) == ("42\n", "")
+        (kept,) = (path for path in (tmp_path / "home").rglob("*") if path.is_file())
+        kept.write_bytes(b"no library")
+
+
 def test_without_a_compiler_there_is_one_warning(source: Path, monkeypatch, caplog) -> None:
     monkeypatch.setattr(shutil, "which", lambda *arguments, **more: None)
     assert native.compiler() is None
