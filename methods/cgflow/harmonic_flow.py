@@ -11,7 +11,7 @@ from methods.cgflow.harmonic import Atlas
 from methods.cgflow.harmonic_config import HarmonicConfig
 from methods.cgflow.stack import conditional_flow
 from methods.cgflow.training import path_gradient_step
-from methods.flows.build import ConditionalFlow
+from methods.flows.build import ConditionalFlow, fixed_parameters
 from methods.flows.target import ConditionalTarget
 
 __all__ = ["draw_labels", "flow_on_atlas"]
@@ -86,7 +86,8 @@ def draw_labels(
     log_weights, slopes = [], []
     for part in s.split(LABELS_AT_ONCE):
         if mean_force:
-            labels = path_gradient_step(flow, target, part, basis, generator, clip_norm=None)
+            with fixed_parameters(flow):
+                labels = path_gradient_step(flow, target, part, basis, generator, clip_norm=None)
             log_weights.append(labels[0])
             slopes.append(labels[1])
         else:

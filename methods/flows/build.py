@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from nflows.flows.base import Flow
 from nflows.transforms.base import CompositeTransform, Transform
 
 from methods.flows.couplings import CircularShift, SplineCoupling
 
-__all__ = ["ConditionalFlow", "UnconditionalFlow", "spline_coupling_flow"]
+__all__ = ["ConditionalFlow", "UnconditionalFlow", "fixed_parameters", "spline_coupling_flow"]
+
+
+@contextmanager
+def fixed_parameters(module: torch.nn.Module) -> Iterator[None]:
+    """Take a module's parameters for constants in what is computed inside: their gradients are not, and cost nothing."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_()
 
 
 def spline_coupling_flow(
@@ -135,7 +151,7 @@ class UnconditionalFlow(Flow):
     def log_prob_and_gradient(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """``ln q [batch]`` and its gradient in ``z [batch, dims]``, without graph."""
         leaf = z.detach().requires_grad_()
-        with torch.enable_grad():
+        with fixed_parameters(self), torch.enable_grad():
             log_q = self.log_prob(leaf)
             (gradient,) = torch.autograd.grad(log_q.sum(), leaf)
         return log_q.detach(), gradient

@@ -64,7 +64,11 @@ def test_a_damaged_kernel_is_compiled_anew(source: Path, tmp_path: Path) -> None
     homes = {name: str(tmp_path / "home") for name in ("HOME", "XDG_CACHE_HOME")}
     for _ in range(2):
         done = subprocess.run(
-            [sys.executable, "-c", CALL, str(source)], env=os.environ | homes, capture_output=True, text=True, check=True
+            [sys.executable, "-c", CALL, str(source)],
+            env=os.environ | homes,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         assert (done.stdout, done.stderr) == ("42\n", "")
         (kept,) = (path for path in (tmp_path / "home").rglob("*") if path.is_file())

@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy import stats
 
-from methods.flows.build import ConditionalFlow, spline_coupling_flow
+from methods.flows.build import ConditionalFlow, fixed_parameters, spline_coupling_flow
 from methods.flows.couplings import CircularShift, SplineCoupling
 from methods.flows.distributions import UniformGaussian
 
@@ -204,3 +204,18 @@ def test_circular_shift_turns_only_circles(generator) -> None:
 def test_a_coupling_needs_something_to_condition_on() -> None:
     with pytest.raises(ValueError, match="condition on"):
         SplineCoupling(torch.ones(2, dtype=torch.bool), LOWER[:2], UPPER[:2], CIRCULAR[:2])
+
+
+def test_fixed_parameters_change_no_result_and_train_no_more(generator) -> None:
+    flow = build(generator)
+    y, context = inputs_for(generator, 20)
+    first = next(flow.parameters()).requires_grad_(False)
+    y = y.requires_grad_()
+    (gradient,) = torch.autograd.grad(flow.log_prob(y, context).sum(), y)
+    with fixed_parameters(flow):
+        value = flow.log_prob(y, context).sum()
+        (same,) = torch.autograd.grad(value, y, retain_graph=True)
+        with pytest.raises(RuntimeError, match="differentiated"):
+            torch.autograd.grad(value, list(flow.parameters()))
+    assert torch.equal(same, gradient)
+    assert not first.requires_grad and all(parameter.requires_grad for parameter in list(flow.parameters())[1:])
