@@ -16,7 +16,7 @@ __all__ = ["ConditionalFlow", "UnconditionalFlow", "fixed_parameters", "spline_c
 
 @contextmanager
 def fixed_parameters(module: torch.nn.Module) -> Iterator[None]:
-    """Take a module's parameters for constants in what is computed inside: their gradients are not, and cost nothing."""
+    """Take the parameters of a module for constants in what is computed inside, and spare their gradients."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)
