@@ -82,8 +82,7 @@ class HarmonicRecipe:
         while self.stage == "train":
             with self.problem.phase("train"):
                 self._train_round()
-            self._fit_surrogate()
-            self._explore()
+            self._learn()
             self.round += 1
             if self.round == self.config.training.rounds:
                 self.stage, self.round = "label", 0
@@ -94,10 +93,15 @@ class HarmonicRecipe:
                 break
             with self.problem.phase("label"):
                 self._label_round()
-            self._fit_surrogate()
-            self._explore()
+            self._learn()
             self.round += 1
             yield pmf_of(self.surrogate)
+
+    def _learn(self) -> None:
+        with self.problem.phase("fit"):
+            self._fit_surrogate()
+        with self.problem.phase("explore"):
+            self._explore()
 
     def _finished(self) -> bool:
         settled = len(self.new_points) == 0 and self.expected_kld() <= self.config.labels.target_kld

@@ -89,7 +89,9 @@ class PublishedRecipe:
             self._fit_ensemble()
             self.iteration += 1
             self.epoch = 0
-            if not self._explore():
+            with self.problem.phase("explore"):
+                found = self._explore()
+            if not found:
                 self.stage = "done"
             yield ensemble_estimate(self.cvs, self._mean_and_std)
 
@@ -106,9 +108,10 @@ class PublishedRecipe:
         s, y, _ = self.coordinates.to_internal(frames)
         self.seed_points = s[:: -(-len(s) // 200)].float()  # for figures
         epochs = self.config.by_example.epochs
-        for epoch in range(epochs):
-            self.status = f"by example, epoch {epoch + 1} of {epochs}"
-            self.training.epoch_by_example(s, y)
+        with self.problem.phase("by_example"):
+            for epoch in range(epochs):
+                self.status = f"by example, epoch {epoch + 1} of {epochs}"
+                self.training.epoch_by_example(s, y)
         grid = self.config.grid
         self._add_points(s if grid is None else regular_grid(self.cvs, grid, [0.5] * len(self.cvs)))
         first = self.config.walk.start
@@ -144,15 +147,16 @@ class PublishedRecipe:
         self.problem.incident("dominant_weight", int(largest > LARGEST_SHARE), 1)
         s, labels = s[usable], found.labels[usable] - found.labels[usable].min()
         self.status = f"iteration {self.iteration + 1}, ensemble on {len(s):,} labels"
-        spread = self.ensemble.fit_with_spread(
-            self._features(s),
-            labels,
-            self.problem,
-            share=config.share,
-            epochs=config.epochs,
-            batch=config.batch,
-            learning_rate=config.learning_rate,
-        )
+        with self.problem.phase("fit"):
+            spread = self.ensemble.fit_with_spread(
+                self._features(s),
+                labels,
+                self.problem,
+                share=config.share,
+                epochs=config.epochs,
+                batch=config.batch,
+                learning_rate=config.learning_rate,
+            )
         self.history.append(
             {
                 "iteration": self.iteration + 1,

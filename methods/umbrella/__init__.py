@@ -72,7 +72,8 @@ class UmbrellaSampling(Method):
                 self._open()
                 self.stretches.append(self._sample(config.round_steps))
             self.round += 1
-            combined = self._combine(config.grow_frames * len(self.sites), 0)
+            with self.problem.phase("combine"):
+                combined = self._combine(config.grow_frames * len(self.sites), 0)
             self._choose(combined)
             self.status = f"{len(self.sites)} windows open, {len(self.wanted)} to be opened"
             if not self.wanted or self.round == config.max_rounds or 2 * self.problem.evaluations > config.evaluations:
@@ -95,7 +96,9 @@ class UmbrellaSampling(Method):
             self.progress = self.produced / self.planned
             self.status = f"{self.produced:,} of {self.planned:,} steps in {len(self.sites)} windows"
             ended = self.produced == self.planned
-            yield self._combine(config.mbar_frames, config.error_stretches if ended else 0).pmf
+            with self.problem.phase("combine"):
+                combined = self._combine(config.mbar_frames, config.error_stretches if ended else 0)
+            yield combined.pmf
 
     def _restraints(self, sites: list[Site]) -> HarmonicRestraints:
         centres = self.lattice.centres(sites) if sites else torch.zeros(0, len(self.problem.cvs), dtype=torch.float64)
