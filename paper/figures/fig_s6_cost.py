@@ -22,8 +22,8 @@ HATCHES = ["", "////", "....", "\\\\\\\\", "xxxx", "----", "++++", ""]
 CAPTION = """\
 **Cost by phase.** Shares of the energy evaluations (left) and of the CPU seconds (right) in each phase of a
 method, medians over seeds, with the total at the end of a bar. Seconds are those of the machine that each
-record names, and comparable only within one; "unassigned" is time in which no phase evaluates energies: fits,
-walks, the training of networks."""
+record names, and comparable only within one. Fits, walks over the CVs and the like evaluate no energy, and have
+seconds alone; "unassigned" is what is left."""
 
 
 def shares(runs: Sequence[FoundRun], what: str) -> tuple[dict[str, float], float]:
