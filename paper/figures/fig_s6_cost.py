@@ -18,7 +18,7 @@ __all__ = ["draw", "shares"]
 COLOURS = [OKABE_ITO[name] for name in ("blue", "orange", "green", "sky", "vermilion", "purple", "yellow")] + [
     "#7f7f7f"
 ]
-HATCHES = ["", "////", "....", "\\\\\\\\", "xxxx", "----", "++++", ""]
+HATCHES = ["", "////", "....", "\\\\\\\\", "xxxx", "----", "++++", "oooo"]
 CAPTION = """\
 **Cost by phase.** Shares of the energy evaluations (left) and of the CPU seconds (right) in each phase of a
 method, medians over seeds, with the total at the end of a bar. Seconds are those of the machine that each

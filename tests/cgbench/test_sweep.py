@@ -145,6 +145,18 @@ def test_published_runs_are_those_of_their_file() -> None:
     assert found and found <= named
 
 
+def test_published_runs_are_of_commits_that_can_be_had() -> None:
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
+
+    if git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
+        pytest.skip("the history is not here")
+    sources = {str(run.path): run.record.provenance["git"] for run in find_runs([ROOT / "runs"])}
+    assert [path for path, source in sources.items() if source["dirty"]] == []
+    commits = {source["commit"] for source in sources.values()}
+    assert commits and [c for c in commits if git("merge-base", "--is-ancestor", c, "HEAD").returncode] == []
+
+
 # two runs with two dozen checkpoints each, and a short one
 CAMPAIGN = """
 defaults: {systems: muller_brown, presets: smoke}

@@ -177,6 +177,11 @@ def test_shares_of_cost(records: Records) -> None:
     assert [bar.get_width() for bar in bars] == [0.25]
 
 
+def test_two_dozen_phases_look_different() -> None:
+    looks = {tuple(sorted(fig_s6._look(number).items())) for number in range(24)}
+    assert len(looks) == 24
+
+
 def test_files_depend_on_the_drawing_alone(records: Records, tmp_path: Path) -> None:
     for folder in ("first", "again"):
         (tmp_path / folder).mkdir()
