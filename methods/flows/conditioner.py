@@ -14,27 +14,24 @@ from typing import Any
 import torch
 from nflows.nn.nets import ResidualNet
 
-from cgbench import native
+from cgbench.native import in_parallel, tensors
 
 __all__ = ["Conditioner"]
 
 SOURCE = Path(__file__).with_name("conditioner.cpp")
-SUFFIXES = {torch.float32: "float", torch.float64: "double"}
 WORTH_A_THREAD = 65_536  # numbers, for each thread at least
 
 
-def _call(name: str, *tensors: torch.Tensor | None) -> None:
+def _call(name: str, first: torch.Tensor, *others: torch.Tensor | None) -> None:
     """Call a kernel on arrays ``[features, batch]`` and ``[features]``; the first has the batch."""
-    library = native.library(SOURCE)
-    assert library is not None and tensors[0] is not None
-    rows, batch = tensors[0].shape
-    function = getattr(library, f"{name}_{SUFFIXES[tensors[0].dtype]}")
-    places = [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
+    rows, batch = first.shape
+    function = tensors.function(SOURCE, name, first.dtype)
+    places = [tensors.address(tensor) for tensor in (first, *others)]
 
     def work(start: int, end: int) -> None:
         function(*places, ctypes.c_int64(batch), ctypes.c_int64(start), ctypes.c_int64(end))
 
-    native.in_parallel(work, rows, min(torch.get_num_threads(), rows * batch // WORTH_A_THREAD))
+    in_parallel(work, rows, min(torch.get_num_threads(), rows * batch // WORTH_A_THREAD))
 
 
 class _Network(torch.autograd.Function):
@@ -172,8 +169,7 @@ class Conditioner(torch.nn.Module):
 
     def forward(self, features: torch.Tensor, context: torch.Tensor | None) -> torch.Tensor:
         """Evaluate, ``[features, batch]`` and ``[batch, context features]`` to ``[outputs, batch]``."""
-        known = features.device.type == "cpu" and features.dtype == self.weight.dtype and features.dtype in SUFFIXES
-        if not known or native.library(SOURCE) is None:
+        if not tensors.serves(SOURCE, features, self.weight):
             hidden: torch.Tensor = self.network(features.t(), context)
             return self.weight @ hidden.t()
         weights = [self.network.initial_layer.weight, self.network.initial_layer.bias, self.weight]

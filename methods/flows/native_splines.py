@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from cgbench import native
+from cgbench.native import in_parallel, tensors
 
-__all__ = ["MAX_BINS", "Settings", "kernel", "native_spline"]
+__all__ = ["MAX_BINS", "Settings", "native_spline", "serves"]
 
 MAX_BINS = 64  # as in splines.cpp
 SOURCE = Path(__file__).with_name("splines.cpp")
@@ -19,20 +19,18 @@ WORTH_A_THREAD = 16_384  # splines evaluated, by each thread at least
 Settings = tuple[float, float, float]
 
 
-def kernel() -> ctypes.CDLL | None:
-    """The compiled kernel; None where there is none."""
-    return native.library(SOURCE)
+def serves(inputs: torch.Tensor, parameters: torch.Tensor) -> bool:
+    """Whether the kernel can do it: parameters ``[batch, dims, 3 bins]`` of at most `MAX_BINS` bins."""
+    return parameters.shape[-1] <= 3 * MAX_BINS and tensors.serves(SOURCE, inputs, parameters)
 
 
 class _Call:
     """Arguments that value and adjoint have in common."""
 
-    suffixes = {torch.float32: "float", torch.float64: "double"}
-
     def __init__(self, x: torch.Tensor, parameters: torch.Tensor, settings: Settings, inverse: bool) -> None:
         dims, batch = x.shape
         bins = parameters.shape[1] // 3
-        self.dims, self.suffix = dims, self.suffixes[x.dtype]
+        self.dims, self.dtype = dims, x.dtype
         self.shared = parameters.shape[2] == 1 and batch != 1
         self.threads = min(torch.get_num_threads(), max(1, dims * batch // WORTH_A_THREAD))
         self.numbers = (
@@ -44,42 +42,27 @@ class _Call:
         )
 
     def __call__(self, name: str, inputs: tuple[torch.Tensor, ...], others: tuple[Any, ...]) -> None:
-        library = kernel()
-        assert library is not None
-        function = getattr(library, f"{name}_{self.suffix}")
-        given = [_pointer(tensor) for tensor in inputs]
-        rest = [_pointer(other) if isinstance(other, torch.Tensor) else other for other in others]
+        function = tensors.function(SOURCE, name, self.dtype)
+        given = [tensors.address(tensor) for tensor in inputs]
+        rest = [tensors.address(other) if isinstance(other, torch.Tensor) else other for other in others]
 
         def work(start: int, end: int) -> None:
             function(*given, *self.numbers, ctypes.c_int64(start), ctypes.c_int64(end), *rest)
 
-        native.in_parallel(work, self.dims, self.threads)
-
-
-def _pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
+        in_parallel(work, self.dims, self.threads)
 
 
 class _NativeSpline(torch.autograd.Function):
     """Value and log-derivative; for the derivative everything is computed anew from inputs and parameters."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        parameters: torch.Tensor,
-        offset: torch.Tensor,
-        lower: torch.Tensor,
-        upper: torch.Tensor,
-        circular: torch.Tensor,
-        settings: Settings,
-        inverse: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take tensors as `native_spline` does, all contiguous."""
+    def forward(ctx: Any, settings: Settings, inverse: bool, *given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take tensors as `native_spline` does, in its order, all contiguous."""
+        x, parameters = given[:2]
         y, log_derivative = torch.empty_like(x), torch.empty_like(x)
         call = _Call(x, parameters, settings, inverse)
-        call("spline", (x, parameters, offset, lower, upper, circular), (y, log_derivative))
-        ctx.save_for_backward(y if inverse else x, parameters, offset, lower, upper, circular)
+        call("spline", given, (y, log_derivative))
+        ctx.save_for_backward(y if inverse else x, *given[1:])
         ctx.call = call
         return y, log_derivative
 
@@ -87,18 +70,14 @@ class _NativeSpline(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_y: torch.Tensor, grad_log: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients in `x`, `parameters` and `offset`."""
-        x, parameters, offset, lower, upper, circular = ctx.saved_tensors
+        given = ctx.saved_tensors
         same = grad_log.stride(0) == 0 and grad_log.stride(1) == 1  # of a sum over the dimensions
         grad_log = grad_log if same else grad_log.contiguous()
-        log_stride = ctypes.c_int64(0 if same else x.shape[1])
-        grads = tuple(map(torch.empty_like, (x, parameters, offset)))
-        ctx.call(
-            "adjoint",
-            (x, parameters, offset, lower, upper, circular),
-            (grad_y.contiguous(), grad_log, log_stride, *grads),
-        )
+        log_stride = ctypes.c_int64(0 if same else given[0].shape[1])
+        grads = tuple(map(torch.empty_like, given[:3]))
+        ctx.call("adjoint", given, (grad_y.contiguous(), grad_log, log_stride, *grads))
         grad_x, grad_parameters, grad_offset = grads
-        return grad_x, grad_parameters, None if ctx.call.shared else grad_offset, None, None, None, None, None
+        return None, None, grad_x, grad_parameters, None if ctx.call.shared else grad_offset, None, None, None
 
 
 def native_spline(
@@ -112,7 +91,7 @@ def native_spline(
     *,
     inverse: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Apply one spline per dimension by the compiled kernel, which there must be.
+    """Apply one spline per dimension by the compiled kernel; `serves` says whether it can.
 
     Parameters
     ----------
@@ -133,5 +112,5 @@ def native_spline(
         Each ``[dims, batch]``. Differentiable once.
     """
     offset = parameters.new_zeros(parameters.shape[:2]) if offset is None else offset
-    tensors = (tensor.contiguous() for tensor in (x, parameters, offset, lower, upper, circular))
-    return _NativeSpline.apply(*tensors, settings, inverse)  # type: ignore[no-untyped-call,no-any-return]
+    given = (tensor.contiguous() for tensor in (x, parameters, offset, lower, upper, circular))
+    return _NativeSpline.apply(settings, inverse, *given)  # type: ignore[no-untyped-call,no-any-return]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn.functional import softplus
 
-from methods.flows.native_splines import MAX_BINS, kernel, native_spline
+from methods.flows.native_splines import native_spline, serves
 
 __all__ = ["num_parameters", "rational_quadratic_spline"]
 
@@ -91,15 +91,18 @@ def _slopes(
     return first, second
 
 
-def _by_kernel(inputs: torch.Tensor, parameters: torch.Tensor) -> bool:
-    """Whether the compiled kernel can do it."""
-    return (
-        inputs.device.type == "cpu"
-        and inputs.dtype == parameters.dtype
-        and inputs.dtype in (torch.float32, torch.float64)
-        and parameters.shape[-1] <= num_parameters(MAX_BINS)
-        and kernel() is not None
-    )
+def _check_shapes(inputs: torch.Tensor, parameters: torch.Tensor, *others: torch.Tensor | None) -> None:
+    """A kernel would read beyond the end of what is too short."""
+    batch, dims = inputs.shape
+    fits = parameters.shape[:2] in ((batch, dims), (1, dims)) and parameters.shape[2] % 3 == 0
+    offset, *per_dim = others
+    fits &= offset is None or offset.shape == parameters.shape[1:]
+    if not fits or any(tensor is None or tensor.shape != (dims,) for tensor in per_dim):
+        shapes = [None if tensor is None else list(tensor.shape) for tensor in (inputs, parameters, *others)]
+        raise ValueError(
+            "inputs [batch, dims], parameters [batch or 1, dims, 3 bins], offset [dims, 3 bins], lower, upper and "
+            f"circular [dims] have the shapes {', '.join(map(str, shapes))}"
+        )
 
 
 def rational_quadratic_spline(
@@ -125,8 +128,7 @@ def rational_quadratic_spline(
         Bounds ``[dims]`` of the splines, in inputs and outputs.
     circular
         Boolean ``[dims]``: the derivative at the end is that at the start; elsewhere the spline continues as the
-        identity, with derivative 1 at both ends (the first parameter of them is unused). Everything is fastest
-        where the batch is contiguous in memory.
+        identity, with derivative 1 at both ends (the first parameter of them is unused).
     offset
         ``[dims, 3 bins]``, added to the parameters.
     inverse
@@ -136,10 +138,20 @@ def rational_quadratic_spline(
     -------
     outputs, log_derivative
         Each ``[batch, dims]``. Differentiable once.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit together.
+
+    Notes
+    -----
+    Fastest where the batch is contiguous in memory.
     """
+    _check_shapes(inputs, parameters, offset, lower, upper, circular)
     if offset is not None and len(parameters) == 1:
         parameters, offset = parameters + offset, None
-    if _by_kernel(inputs, parameters):
+    if serves(inputs, parameters):
         outputs, log_derivative = native_spline(
             inputs.t(),
             parameters.permute(1, 2, 0),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cgbench.native import in_parallel, library
+from cgbench.native import in_parallel, tensors
 from systems.molecular.tables import ForceFieldTables
 
 __all__ = ["NativeForceField"]
@@ -16,7 +16,7 @@ __all__ = ["NativeForceField"]
 SOURCE = Path(__file__).with_name("forcefield.cpp")
 BLOCK = 64  # bytes: configurations whose coordinates fill the widest vector are never divided
 PART = 4  # blocks that are worth a thread
-FORMATS = {torch.float32: ("float", ctypes.c_float), torch.float64: ("double", ctypes.c_double)}
+SCALARS = {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double}
 
 
 def _layout(scalar: type[ctypes._SimpleCData[float]]) -> type[ctypes.Structure]:
@@ -75,15 +75,15 @@ class NativeForceField:
     @staticmethod
     def serves(x: torch.Tensor) -> bool:
         """Whether there is a kernel for tensors like this one, on this machine."""
-        return x.device.type == "cpu" and x.dtype in FORMATS and library(SOURCE) is not None
+        return tensors.serves(SOURCE, x)
 
     def energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Reduced energies ``[batch]`` and gradients ``[batch, atoms, 3]`` of ``x [batch, atoms, 3]``."""
         x = x.detach().contiguous()
         energy, gradient = x.new_empty(len(x)), torch.empty_like(x)
-        kernel = getattr(library(SOURCE), f"energy_and_gradient_{FORMATS[x.dtype][0]}")
+        kernel = tensors.function(SOURCE, "energy_and_gradient", x.dtype)
         tables = ctypes.byref(self._in(x.dtype)[0])
-        pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, energy, gradient)]
+        pointers = [tensors.address(tensor) for tensor in (x, energy, gradient)]
         lanes = BLOCK // x.element_size()
         blocks = -(-len(x) // lanes)
 
@@ -98,7 +98,7 @@ class NativeForceField:
     def _in(self, dtype: torch.dtype) -> tuple[ctypes.Structure, list[np.ndarray]]:
         """The kernel's tables, and the arrays that they point to, which must live as long."""
         if dtype not in self._tables:
-            scalar = FORMATS[dtype][1]
+            scalar = SCALARS[dtype]
             arrays = {key: np.ascontiguousarray(value, dtype=scalar) for key, value in self._arrays.items()}
             arrays |= {key: np.ascontiguousarray(value) for key, value in self._indices.items()}
             pointers = {key: value.ctypes.data for key, value in arrays.items()}

@@ -115,3 +115,14 @@ def test_gradients_in_inputs_and_parameters_against_finite_differences(inverse, 
         lambda x, p: rational_quadratic_spline(x, p, LOWER, UPPER, MIXED, inverse=inverse),
         (inputs.requires_grad_(), raw.requires_grad_()),
     )
+
+
+@pytest.mark.parametrize("wrong", ["batch", "dims", "rows", "lower", "offset"])
+def test_shapes_that_do_not_fit(wrong: str, generator) -> None:
+    inputs, raw = torch.zeros(5, 4, dtype=torch.float64), parameters(5, 4, generator)
+    lower, offset = LOWER, torch.zeros(raw.shape[1:], dtype=torch.float64)
+    raw = {"batch": raw[:3], "dims": raw[:, :3], "rows": raw[..., 1:]}.get(wrong, raw)
+    lower = lower[:3] if wrong == "lower" else lower
+    offset = offset[:, 3:] if wrong == "offset" else offset
+    with pytest.raises(ValueError, match="inputs"):
+        rational_quadratic_spline(inputs, raw, lower, UPPER, MIXED, offset=offset)
