@@ -136,6 +136,12 @@ class Run:
                 raise UserError(
                     f"{what} in {self.folder.path} is that of another run; choose another --out, or --restart"
                 )
+            device = str(state.get("device", "cpu"))
+            if torch.device(device).type != torch.device(self.system.device).type:
+                raise UserError(
+                    f"{what} in {self.folder.path} is of a run on {device}, whose random numbers {self.system.device} "
+                    f"cannot go on with: give --device {device}, or --restart"
+                )
             try:
                 self._restore(state)
             except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
@@ -167,6 +173,7 @@ class Run:
         self.folder.save_checkpoint(
             {
                 "identity": self.identity(),
+                "device": self.system.device,
                 "ledger": self.ledger.state_dict(),
                 "seconds": self.clock.by_phase(),
                 "curve": self.curve,

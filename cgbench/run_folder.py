@@ -138,9 +138,8 @@ class RunFolder:
         """
         import torch
 
-        _check_plain(state, "state")
         buffer = io.BytesIO()
-        torch.save(dict(state), buffer)
+        torch.save(_plain(state, "state"), buffer)
         content = buffer.getvalue()
         self.write("checkpoint/latest.pt", hashlib.sha256(content).digest() + content, keep="checkpoint/previous.pt")
 
@@ -178,19 +177,20 @@ class RunFolder:
         return folder / "latest.pt", folder / "previous.pt"
 
 
-def _check_plain(value: Any, where: str) -> None:
-    """Refuse what could not be loaded again without running code."""
+def _plain(value: Any, where: str) -> Any:
+    """The same with all tensors on the CPU; refuses what could not be loaded again without running code."""
     import torch
 
     if isinstance(value, Mapping):
-        for key, inner in value.items():
-            _check_plain(key, f"{where}, a key")
-            _check_plain(inner, f"{where}[{key!r}]")
-    elif isinstance(value, (list, tuple)):
-        for index, inner in enumerate(value):
-            _check_plain(inner, f"{where}[{index}]")
-    elif not (value is None or type(value) in (bool, int, float, str, bytes) or isinstance(value, torch.Tensor)):
-        raise TypeError(
-            f"{where} is of type {type(value).__name__}; a checkpoint may hold tensors, numbers, text, None, "
-            "and lists, tuples and dicts of these"
-        )
+        return {_plain(key, f"{where}, a key"): _plain(inner, f"{where}[{key!r}]") for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        kind = list if isinstance(value, list) else tuple
+        return kind(_plain(inner, f"{where}[{index}]") for index, inner in enumerate(value))
+    if isinstance(value, torch.Tensor):
+        return value.cpu()
+    if value is None or type(value) in (bool, int, float, str, bytes):
+        return value
+    raise TypeError(
+        f"{where} is of type {type(value).__name__}; a checkpoint may hold tensors, numbers, text, None, "
+        "and lists, tuples and dicts of these"
+    )

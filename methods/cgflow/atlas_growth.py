@@ -89,7 +89,7 @@ class AtlasGrowth:
         return len(new)
 
     def _start(self) -> None:
-        s, y, _ = self.target.coordinates.to_internal(self.problem.initial_configuration()[None].double())
+        s, y, _ = self.target.coordinates.to_internal(self.problem.initial_configuration()[None].double().cpu())
         unit = torch.eye(self.target.size, dtype=torch.float64)[None]
         self.atlas = self._chart(s, y, unit)
         if not len(self.atlas):

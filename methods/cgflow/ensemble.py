@@ -28,7 +28,7 @@ class NetworkEnsemble:
     hidden
         Widths of the hidden layers.
     generator
-        Source of the initial weights, shares and batches.
+        Source of the initial weights, shares and batches; the networks are on its device.
     """
 
     def __init__(self, members: int, inputs: int, hidden: Sequence[int], generator: torch.Generator) -> None:
@@ -38,10 +38,11 @@ class NetworkEnsemble:
         self.weights: list[torch.Tensor] = []
         self.biases: list[torch.Tensor] = []
         self.skipped = self.steps = 0
-        self.input_mean = torch.zeros(inputs)
-        self.input_std = torch.ones(inputs)
-        self.label_mean = torch.zeros(())
-        self.label_std = torch.ones(())
+        self.device = generator.device
+        self.input_mean = torch.zeros(inputs, device=self.device)
+        self.input_std = torch.ones(inputs, device=self.device)
+        self.label_mean = torch.zeros((), device=self.device)
+        self.label_std = torch.ones((), device=self.device)
         self.initialise()
 
     def initialise(self) -> None:
@@ -53,7 +54,8 @@ class NetworkEnsemble:
                 (self.weights, (self.members, fan_in, fan_out)),
                 (self.biases, (self.members, 1, fan_out)),
             ):
-                store.append(bound * (2 * torch.rand(shape, generator=self.generator) - 1))
+                uniform = torch.rand(shape, generator=self.generator, device=self.device)
+                store.append(bound * (2 * uniform - 1))
 
     def _forward(self, features: torch.Tensor) -> torch.Tensor:
         """Members' outputs in units of the labels' spread: ``[members, batch, in] -> [members, batch]``."""
@@ -96,11 +98,12 @@ class NetworkEnsemble:
         self.input_mean, self.input_std = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
         self.label_mean, self.label_std = target.mean(), target.std(correction=0).clamp(min=1e-6)
         x, target = (x - self.input_mean) / self.input_std, (target - self.label_mean) / self.label_std
-        shares = torch.stack([torch.randperm(n, generator=self.generator)[:count] for _ in range(self.members)])
+        options: dict[str, Any] = {"generator": self.generator, "device": self.device}
+        shares = torch.stack([torch.randperm(n, **options)[:count] for _ in range(self.members)])
         parameters = [p.requires_grad_() for p in (*self.weights, *self.biases)]
         optimiser = torch.optim.Adam(parameters, lr=learning_rate)
         for _ in range(epochs):
-            keys = torch.rand(self.members, count, generator=self.generator)
+            keys = torch.rand(self.members, count, **options)
             order = shares.gather(1, keys.argsort(dim=1))
             for start in range(0, count, batch):
                 rows = order[:, start : start + batch]
@@ -153,5 +156,6 @@ class NetworkEnsemble:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned."""
-        self.weights, self.biases = list(state["weights"]), list(state["biases"])
-        self.input_mean, self.input_std, self.label_mean, self.label_std = state["normalisation"]
+        names = ("weights", "biases", "normalisation")
+        self.weights, self.biases, normalisation = ([one.to(self.device) for one in state[name]] for name in names)
+        self.input_mean, self.input_std, self.label_mean, self.label_std = normalisation

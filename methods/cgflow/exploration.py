@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -99,11 +100,12 @@ def walk(
     """
     s = start.clone()
     energy, spread = mean_and_std(s)
-    stopped = torch.zeros(len(s), dtype=torch.bool)
+    stopped = torch.zeros(len(s), dtype=torch.bool, device=s.device)
+    options: dict[str, Any] = {"generator": generator, "dtype": s.dtype, "device": s.device}
     wanted = len(s) if wanted is None else min(wanted, len(s))
     for number in range(max_steps):
-        proposal = wrap(cvs, s + step * torch.randn(s.shape, generator=generator, dtype=s.dtype))
-        uniform = torch.rand(len(s), generator=generator, dtype=s.dtype)
+        proposal = wrap(cvs, s + step * torch.randn(s.shape, **options))
+        uniform = torch.rand(len(s), **options)
         new_energy, new_spread = mean_and_std(proposal)
         accepted = uniform.log() < (energy - new_energy) / temperature_factor
         accepted &= inside_domain(cvs, proposal) & ~stopped
@@ -145,7 +147,7 @@ def farthest_points(
         pairs = difference(cvs, candidates[:, None], known[None]).norm(dim=2)
         nearest = pairs.min(dim=1).values
     else:
-        nearest = torch.full((len(candidates),), torch.inf, dtype=candidates.dtype)
+        nearest = candidates.new_full((len(candidates),), torch.inf)
     while len(chosen) < min(count, len(candidates)):
         index = int(nearest.argmax())
         if float(nearest[index]) <= min_distance:
@@ -168,9 +170,10 @@ def broaden(
     In one dimension the ball is an interval, in two a disc.
     """
     dimensions = points.shape[1]
-    direction = torch.randn(len(points), count, dimensions, generator=generator, dtype=points.dtype)
+    options: dict[str, Any] = {"generator": generator, "dtype": points.dtype, "device": points.device}
+    direction = torch.randn(len(points), count, dimensions, **options)
     direction = direction / direction.norm(dim=2, keepdim=True)
-    uniform = torch.rand(len(points), count, 1, generator=generator, dtype=points.dtype)
+    uniform = torch.rand(len(points), count, 1, **options)
     distance = radius * uniform ** (1.0 / dimensions)
     spread = (points[:, None] + distance * direction).reshape(-1, dimensions)
     spread = wrap(cvs, spread)

@@ -20,7 +20,12 @@ LABELS_AT_ONCE = 1024
 
 
 def flow_on_atlas(
-    atlas: Atlas, coordinates: Coordinates, basis: FourierBasis, config: HarmonicConfig, generator: torch.Generator
+    atlas: Atlas,
+    coordinates: Coordinates,
+    basis: FourierBasis,
+    config: HarmonicConfig,
+    generator: torch.Generator,
+    device: str = "cpu",
 ) -> tuple[ConditionalFlow, torch.optim.Optimizer]:
     """Build the flow, which starts as the atlas's harmonic approximation, and its optimiser.
 
@@ -36,6 +41,8 @@ def flow_on_atlas(
         Shape of the flow, and how the Gaussian is fitted.
     generator
         Source of the couplings' initial weights.
+    device
+        Where the flow is to be.
 
     Returns
     -------
@@ -59,7 +66,7 @@ def flow_on_atlas(
         num_bins=config.flow.num_bins,
         generator=generator,
         dtype=torch.float64,
-    )
+    ).to(device)
     gaussian = list(affine.parameters())
     known = {id(p) for p in gaussian}
     others = [p for p in flow.parameters() if id(p) not in known]

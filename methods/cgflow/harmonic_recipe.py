@@ -43,7 +43,7 @@ class HarmonicRecipe:
 
     def __init__(self, problem: Problem, config: HarmonicConfig, streams: Streams) -> None:
         self.problem, self.config, self.streams = problem, config, streams
-        self.cvs = problem.cvs
+        self.cvs, self.device = problem.cvs, problem.device
         self.target = ConditionalTarget(problem, problem.coordinate_sets[config.coordinates])
         self.coordinates = self.target.coordinates
         self.basis = FourierBasis(self.cvs, config.flow.feature_order)
@@ -111,18 +111,18 @@ class HarmonicRecipe:
 
     def _build_flow(self) -> None:
         self.flow, self.optimiser = flow_on_atlas(
-            self.atlas, self.coordinates, self.basis, self.config, self.streams.torch("flow weights")
+            self.atlas, self.coordinates, self.basis, self.config, self.streams.torch("flow weights"), self.device
         )
 
     def _train_round(self) -> None:
         config = self.config.training
         assert self.flow is not None and self.optimiser is not None
         total = config.rounds * config.steps_per_round
-        generator = self.streams.torch("training samples")
+        generator = self.streams.torch("training samples", self.device)
         s_all = self._draw_s(config.steps_per_round * config.batch)
         log_weights, slopes = [], []
         for step in range(config.steps_per_round):
-            s = s_all[step * config.batch : (step + 1) * config.batch]
+            s = s_all[step * config.batch : (step + 1) * config.batch].to(self.device)
             done = (self.round * config.steps_per_round + step) / total
             decay = 0.5 * (1 + math.cos(math.pi * done))
             rates = (config.gaussian_learning_rate * decay, config.learning_rate * decay)
@@ -130,8 +130,8 @@ class HarmonicRecipe:
             self.optimiser.zero_grad(set_to_none=True)
             take_step = path_gradient_step if config.path_gradients else plain_gradient_step
             labels = take_step(self.flow, self.target, s, self.basis, generator, clip_norm=config.clip_norm)
-            log_weights.append(labels[0])
-            slopes.append(labels[1])
+            log_weights.append(labels[0].cpu())
+            slopes.append(labels[1].cpu())
             sound_step(self.problem, self.optimiser)
             self.progress = done
         if not config.labels:
@@ -150,9 +150,11 @@ class HarmonicRecipe:
         self.progress = None  # how many rounds it takes is not known
         config = self.config.labels
         s = self._draw_s(config.batch)
-        generator = self.streams.torch("label samples")
-        labels = draw_labels(self.flow, self.target, s, self.basis, generator, mean_force=config.mean_force)
-        self._add_labels(s, *labels, new_group=self.round == 0)
+        generator = self.streams.torch("label samples", self.device)
+        log_weights, slopes = draw_labels(
+            self.flow, self.target, s.to(self.device), self.basis, generator, mean_force=config.mean_force
+        )
+        self._add_labels(s, log_weights.cpu(), None if slopes is None else slopes.cpu(), new_group=self.round == 0)
 
     # ---- where to look, and what is known ---------------------------------------------------------
 
@@ -231,7 +233,7 @@ class HarmonicRecipe:
 
     def _keep_stage(self) -> None:
         assert self.flow is not None
-        configurations = configurations_of(self.flow, self.coordinates, self.cvs, self.basis, self.streams)
+        configurations = configurations_of(self.flow, self.coordinates, self.cvs, self.basis, self.streams, self.device)
         mean, std = self.surrogate.on_grid()
         threshold = self.config.surrogate.threshold
         self.snapshots.add(self.stage, self.problem.evaluations, mean, std, threshold, self.new_points, configurations)

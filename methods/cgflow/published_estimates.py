@@ -32,6 +32,7 @@ def free_estimate(cvs: CollectiveVariables, s: torch.Tensor, labels: torch.Tenso
         If no label is finite.
     """
     model = FourierSurrogate(cvs, order=8, length_scale=0.5, amplitude=6.0)
+    s, labels = s.cpu(), labels.cpu()
     usable = labels.isfinite()
     if not bool(usable.any()):
         raise ValueError(f"none of {len(labels):,} labels is finite (unusable_label): there is nothing to fit")
@@ -55,5 +56,5 @@ def ensemble_estimate(
     mean_and_std
         The ensemble: PMF and its spread in kT at points ``[batch, cvs]``.
     """
-    std = mean_and_std(torch.from_numpy(cvs.grid()))[1].numpy().reshape(cvs.bins)
-    return PMF.from_function(cvs, lambda s: mean_and_std(torch.from_numpy(s))[0].numpy(), subdivisions=2, std=std)
+    std = mean_and_std(torch.from_numpy(cvs.grid()))[1].cpu().numpy().reshape(cvs.bins)
+    return PMF.from_function(cvs, lambda s: mean_and_std(torch.from_numpy(s))[0].cpu().numpy(), subdivisions=2, std=std)

@@ -20,6 +20,8 @@ class TrainingPoints:
         Of all points, held out of training.
     older_share
         Older points in an epoch, relative to the newest.
+    device
+        Where they are kept.
 
     Attributes
     ----------
@@ -27,9 +29,9 @@ class TrainingPoints:
         Each ``[points, cvs]``.
     """
 
-    def __init__(self, cvs: int, held_out_share: float, older_share: float) -> None:
+    def __init__(self, cvs: int, held_out_share: float, older_share: float, device: str = "cpu") -> None:
         self.held_out_share, self.older_share = held_out_share, older_share
-        empty = torch.zeros(0, cvs, dtype=torch.float64)
+        empty = torch.zeros(0, cvs, dtype=torch.float64, device=device)
         self.older, self.newest, self.held_out = empty, empty, empty
 
     def add(self, s: torch.Tensor, generator: torch.Generator) -> None:
@@ -43,9 +45,10 @@ class TrainingPoints:
     def epoch(self, generator: torch.Generator) -> torch.Tensor:
         """All the newest points and some of the older, in random order."""
         older = min(len(self.older), round(self.older_share * len(self.newest)))
-        chosen = torch.randperm(len(self.older), generator=generator)[:older]
+        place = generator.device
+        chosen = torch.randperm(len(self.older), generator=generator, device=place)[:older]
         s = torch.cat([self.newest, self.older[chosen]])
-        return s[torch.randperm(len(s), generator=generator)]
+        return s[torch.randperm(len(s), generator=generator, device=place)]
 
     def all(self) -> torch.Tensor:
         """All points, in the order older, newest, held out."""
@@ -57,4 +60,4 @@ class TrainingPoints:
 
     def restore(self, state: Sequence[torch.Tensor]) -> None:
         """Take back what `state` returned."""
-        self.older, self.newest, self.held_out = state
+        self.older, self.newest, self.held_out = (s.to(self.older.device) for s in state)

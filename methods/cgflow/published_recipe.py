@@ -31,6 +31,7 @@ from methods.cgflow.published_points import TrainingPoints
 from methods.cgflow.published_seeding import starting_trajectory
 from methods.cgflow.published_training import PublishedTraining
 from methods.cgflow.snapshots import Snapshots, configurations_of, efficiency_map
+from methods.flows.build import ConditionalFlow
 from methods.flows.steps import LARGEST_SHARE, largest_share
 from methods.flows.target import ConditionalTarget
 
@@ -51,20 +52,22 @@ class PublishedRecipe:
         self.cvs = problem.cvs
         self.target = ConditionalTarget(problem, problem.coordinate_sets[config.coordinates])
         self.coordinates = self.target.coordinates
-        empty = torch.zeros(0, len(self.cvs), dtype=torch.float64)
+        self.device = problem.device
+        empty = torch.zeros(0, len(self.cvs), dtype=torch.float64, device=self.device)
         features = self._features(empty).shape[1]
-        self.flow = published_flow(self.coordinates, features, config.flow, streams.torch("flow weights"))
+        flow = published_flow(self.coordinates, features, config.flow, streams.torch("flow weights"))
+        self.flow: ConditionalFlow = flow.to(self.device)
         self.training = PublishedTraining(problem, self.target, self.flow, self._features, config, streams)
         self.optimiser = self.training.optimiser
         self.ensemble = NetworkEnsemble(
-            config.ensemble.members, features, config.ensemble.hidden, streams.torch("ensemble")
+            config.ensemble.members, features, config.ensemble.hidden, streams.torch("ensemble", self.device)
         )
-        self.points = TrainingPoints(len(self.cvs), config.walk.held_out, config.walk.older_share)
+        self.points = TrainingPoints(len(self.cvs), config.walk.held_out, config.walk.older_share, self.device)
         self.starts = empty
         self.stage, self.iteration, self.epoch = "seed", 0, 0
         self.history: list[dict[str, Any]] = []
         self.snapshots = Snapshots(self.cvs)
-        self.seed_points = empty.float()
+        self.seed_points = empty.float().cpu()
         self.efficiency = torch.zeros(0)
         self.validation = math.nan
         self.losses = math.nan
@@ -104,24 +107,26 @@ class PublishedRecipe:
         """Train by example on the starting trajectory; its points, or a grid's, are those to train on by energy."""
         self.status = "starting trajectory"
         with self.problem.phase("seed_md"):
-            frames = starting_trajectory(self.problem, self.config.seeding, self.streams.torch("seed dynamics"))
+            frames = starting_trajectory(
+                self.problem, self.config.seeding, self.streams.torch("seed dynamics", self.device)
+            )
         s, y, _ = self.coordinates.to_internal(frames)
-        self.seed_points = s[:: -(-len(s) // 200)].float()  # for figures
+        self.seed_points = s[:: -(-len(s) // 200)].float().cpu()  # for figures
         epochs = self.config.by_example.epochs
         with self.problem.phase("by_example"):
             for epoch in range(epochs):
                 self.status = f"by example, epoch {epoch + 1} of {epochs}"
                 self.training.epoch_by_example(s, y)
         grid = self.config.grid
-        self._add_points(s if grid is None else regular_grid(self.cvs, grid, [0.5] * len(self.cvs)))
+        self._add_points(s if grid is None else regular_grid(self.cvs, grid, [0.5] * len(self.cvs)).to(self.device))
         first = self.config.walk.start
-        self.starts = s[:1] if first is None else torch.tensor([first], dtype=torch.float64)
+        self.starts = s[:1] if first is None else torch.tensor([first], dtype=torch.float64, device=self.device)
 
     def _add_points(self, s: torch.Tensor) -> None:
         self.points.add(s, self.streams.torch("held out"))
 
     def _train_epoch(self, epochs: int) -> None:
-        s = self.points.epoch(self.streams.torch("by energy"))
+        s = self.points.epoch(self.streams.torch("by energy", self.device))
         with self.problem.phase("train"):
             self.losses, self.epoch_labels = self.training.epoch_by_energy(s, self.epoch, self.iteration == 0)
         with self.problem.phase("validate"):
@@ -135,7 +140,7 @@ class PublishedRecipe:
         """Label all points with new samples of the flow, and fit the ensemble anew."""
         config = self.config.ensemble
         s = self.points.all()
-        generator = self.streams.torch("label samples")
+        generator = self.streams.torch("label samples", self.device)
         with self.problem.phase("label"):
             found = label_points(self.training.draw_losses, s, config.clip_largest, generator)
         samples_of_s = s.repeat_interleave(self.config.by_energy.samples, 0)
@@ -171,7 +176,7 @@ class PublishedRecipe:
         )
 
     def _mean_and_std(self, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        parts = [self.ensemble.mean_and_std(self._features(part)) for part in s.split(10_000)]
+        parts = [self.ensemble.mean_and_std(self._features(part)) for part in s.to(self.device).split(10_000)]
         return torch.cat([mean for mean, _ in parts]), torch.cat([std for _, std in parts])
 
     def _explore(self) -> bool:
@@ -180,13 +185,13 @@ class PublishedRecipe:
         if self.config.grid is not None or self.iteration >= config.max_iterations:
             self._keep_stage(self.points.newest[:0])
             return False
-        generator = self.streams.torch("walk")
-        start = self.starts[torch.randint(len(self.starts), (config.walkers,), generator=generator)]
+        generator = self.streams.torch("walk", self.device)
+        drawn = torch.randint(len(self.starts), (config.walkers,), generator=generator, device=self.device)
         wanted = config.wait_factor * config.new_points
         found = walk(
             self.cvs,
             self._mean_and_std,
-            start,
+            self.starts[drawn],
             generator,
             step=config.step,
             threshold=config.threshold,
@@ -205,7 +210,9 @@ class PublishedRecipe:
         return True
 
     def _keep_stage(self, points: torch.Tensor) -> None:
-        configurations = configurations_of(self.flow, self.coordinates, self.cvs, self._features, self.streams)
+        configurations = configurations_of(
+            self.flow, self.coordinates, self.cvs, self._features, self.streams, self.device
+        )
         mean, std = self._mean_and_std(torch.from_numpy(self.cvs.grid()))
         self.snapshots.add(
             "iteration", self.problem.evaluations, mean, std, self.config.walk.threshold, points, configurations
@@ -220,8 +227,8 @@ class PublishedRecipe:
     def extra_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the points of the last iteration, stages, and effective sample sizes of the last labels by place."""
         found: dict[str, NDArray[Any]] = {
-            "new_points": self.points.newest.numpy(),
-            "walk_starts": self.starts.numpy(),
+            "new_points": self.points.newest.cpu().numpy(),
+            "walk_starts": self.starts.cpu().numpy(),
             "seed_points": self.seed_points.numpy(),
         }
         if len(self.efficiency):
@@ -250,10 +257,11 @@ class PublishedRecipe:
         self.flow.load_state_dict(state["flow"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.ensemble.load_state_dict(state["ensemble"])
-        *points, self.starts = state["points"]
+        *points, starts = state["points"]
         self.points.restore(points)
+        self.starts = starts.to(self.device)
         s, labels = state["epoch_labels"]
-        self.epoch_labels = (s, labels)
+        self.epoch_labels = (s.to(self.device), labels.to(self.device))
         self.stage, self.iteration, self.epoch = str(state["stage"]), int(state["iteration"]), int(state["epoch"])
         self.history = list(state["history"])
         self.losses, self.validation = (float(v) for v in state["losses"])

@@ -90,7 +90,7 @@ class PublishedTraining:
             The points with labels of the PMF from the samples that were trained with.
         """
         config = self.config.by_energy
-        generator = self.streams.torch("by energy")
+        generator = self.streams.torch("by energy", self.problem.device)
         warmup = config.warmup_first if first_iteration else config.warmup
         epochs = config.epochs_first if first_iteration else config.epochs
         clip = config.clip_warmup if epoch < warmup else config.clip
@@ -121,7 +121,7 @@ class PublishedTraining:
     @torch.no_grad()
     def validation_loss(self, s: torch.Tensor) -> float:
         """Median reverse KL at values of s that were held out, reported only; not a number without any."""
-        generator = self.streams.torch("validation")
+        generator = self.streams.torch("validation", self.problem.device)
         losses = []
         for batch in s.split(self.config.by_energy.batch):
             loss, _ = self.draw_losses(batch, generator)

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from numpy.typing import NDArray
 from pydantic import Field
 
-from cgbench.errors import UserError
 from cgbench.method import Method, MethodConfig, Problem
 from cgbench.pmf import PMF
 from cgbench.streams import Streams
@@ -33,8 +32,6 @@ class RecipeMethod(Method):
 
     def __init__(self, problem: Problem, config: CGFlowConfig, streams: Streams) -> None:
         super().__init__(problem, config, streams)
-        if problem.device != "cpu":
-            raise UserError(f"{self.name} trains on the CPU for now; use --device cpu, not {problem.device}")
         published = isinstance(config.recipe, PublishedConfig)
         # the publication counts training alone; in ours, labels are part of what the PMF is made of
         self.uncounted_in_publication = frozenset({"seed_md", "validate"} | ({"label"} if published else set()))

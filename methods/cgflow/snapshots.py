@@ -75,8 +75,8 @@ class Snapshots:
                 "free_energy": _rounded(mean - mean.min()),
                 "std": _rounded(std),
                 "threshold": threshold,
-                "points": points.float(),
-                "configurations": none if configurations is None else configurations.detach().float(),
+                "points": points.float().cpu(),
+                "configurations": none if configurations is None else configurations.detach().float().cpu(),
             }
         )
 
@@ -123,7 +123,7 @@ class Snapshots:
 
 
 def _rounded(values: torch.Tensor) -> torch.Tensor:
-    return (torch.round(values.detach() / RESOLUTION) * RESOLUTION).float()
+    return (torch.round(values.detach() / RESOLUTION) * RESOLUTION).float().cpu()
 
 
 @torch.no_grad()
@@ -133,6 +133,7 @@ def configurations_of(
     cvs: CollectiveVariables,
     features: Callable[[torch.Tensor], torch.Tensor],
     streams: Streams,
+    device: str,
 ) -> torch.Tensor | None:
     """Configurations that a flow maps back from the bin centres ``[samples, ...]``; of one CV only.
 
@@ -140,8 +141,8 @@ def configurations_of(
     """
     if len(cvs) > 1:
         return None
-    s = torch.from_numpy(cvs.grid()).repeat_interleave(CONFIGURATIONS, 0)
-    y, _ = flow.sample_with_log_prob(features(s), streams.torch("figure samples"))
+    s = torch.from_numpy(cvs.grid()).repeat_interleave(CONFIGURATIONS, 0).to(device)
+    y, _ = flow.sample_with_log_prob(features(s), streams.torch("figure samples", device))
     return coordinates.to_cartesian(s, y)[0]
 
 
@@ -164,6 +165,7 @@ def efficiency_map(cvs: CollectiveVariables, s: torch.Tensor, excess: torch.Tens
         than 20 samples.
     """
     shape = tuple(-(-bins // BINS_PER_CELL) for bins in cvs.bins)
+    s, excess = s.cpu(), excess.cpu()
     index = np.unravel_index(grid_cell(cvs, s).numpy(), cvs.bins)
     cell = torch.from_numpy(np.ravel_multi_index([i // BINS_PER_CELL for i in index], shape))
     weights = torch.nan_to_num(excess, nan=-torch.inf).clamp(max=50.0).exp()

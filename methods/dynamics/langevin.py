@@ -108,5 +108,6 @@ class Langevin:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned."""
-        self.positions, self.velocities = state["positions"].clone(), state["velocities"].clone()
+        device = self.positions.device
+        self.positions, self.velocities = (state[name].to(device, copy=True) for name in ("positions", "velocities"))
         self._begin_block()

@@ -46,7 +46,8 @@ class Metropolis:
 
     def step(self, steps: int = 1) -> None:
         """Propose and accept or reject `steps` times."""
-        options: dict[str, Any] = {"generator": self.generator, "dtype": self.positions.dtype}
+        x = self.positions
+        options: dict[str, Any] = {"generator": self.generator, "dtype": x.dtype, "device": x.device}
         if self.energies is None:
             self.energies = self.energy(self.positions)
         for _ in range(steps):
@@ -68,7 +69,7 @@ class Metropolis:
         No walker has to be put back: none ever moves to where the energy is not finite.
         """
         if self.energies is None:
-            return torch.zeros(len(self.positions), dtype=torch.bool)
+            return torch.zeros(len(self.positions), dtype=torch.bool, device=self.positions.device)
         return ~self.energies.isfinite()
 
     def state_dict(self) -> dict[str, Any]:
@@ -77,4 +78,6 @@ class Metropolis:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned."""
-        self.positions, self.energies = state["positions"], state["energies"]
+        device, energies = self.positions.device, state["energies"]
+        self.positions = state["positions"].to(device)
+        self.energies = None if energies is None else energies.to(device)

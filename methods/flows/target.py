@@ -37,11 +37,16 @@ class ConditionalTarget:
     def energy(self, s: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Energies ``[batch]``, differentiable in `s` and `y`; infinite (with zero gradient) outside.
 
+        They are computed on the problem's device, wherever `s` and `y` are, and returned to where `y` is.
+
         Raises
         ------
         BudgetExhausted
             Before anything is evaluated.
         """
+        return self._energy(s.to(self.problem.device), y.to(self.problem.device)).to(y.device)
+
+    def _energy(self, s: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         inside = self.coordinates.in_domain(y.detach())
         with torch.no_grad():
             x, _ = self.coordinates.to_cartesian(s.detach(), y.detach())

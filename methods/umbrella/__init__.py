@@ -313,5 +313,5 @@ class UmbrellaSampling(Method):
         self.stage = state["stage"]
         self.round, self.opened, self.produced, self.planned = (int(number) for number in state["numbers"])
         self.exchanges, self.facts = list(state["exchanges"]), dict(state["facts"])
-        self._make_walkers(state["dynamics"]["positions"])
+        self._make_walkers(state["dynamics"]["positions"].to(self.problem.device))
         self.dynamics.load_state_dict(state["dynamics"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from cgbench.errors import UserError
 from cgbench.run import prepare, run
 
 
@@ -38,8 +37,3 @@ def test_published_counts_on_alanine_dipeptide(tmp_path) -> None:
         training = points * (1 - config.walk.held_out) * config.by_energy.samples * config.by_energy.epochs_first
         assert training == pytest.approx(iteration)
     assert prepare("aldp", "cgflow_al", preset="paper", out=tmp_path / "x").config.recipe.seeding.steps == 50_000
-
-
-def test_other_devices_are_refused_in_one_line(tmp_path) -> None:
-    with pytest.raises(UserError, match="trains on the CPU for now; use --device cpu"):
-        prepare("muller_brown", "cgflow_al", device="meta", out=tmp_path)

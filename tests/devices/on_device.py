@@ -1,0 +1,62 @@
+"""Runs a method on the pretended device: undisturbed, stopped and gone on with, and on the processor.
+
+A process of its own, since PyTorch has to know all devices before it computes the first gradient.
+Arguments: folder, method, system, preset, and changes to the preset. Prints what came out as JSON.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cgbench.errors import UserError
+from cgbench.run import prepare, run
+from tests.devices.pretend import operations, pretended_device
+
+
+def main() -> None:
+    folder, method, system, preset, *overrides = sys.argv[1:]
+    options: dict[str, Any] = {"preset": preset, "threads": 1, "overrides": overrides}
+    with pretended_device() as device:
+        undisturbed = run(system, method, device=device, out=f"{folder}/undisturbed", **options)
+        asked = len(operations)
+        job = prepare(system, method, device=device, out=f"{folder}/stopped", **options)
+        estimates = itertools.count(1)
+        job.stop = lambda: next(estimates) == 1
+        try:
+            job.execute()
+            stopped_at = None
+        except KeyboardInterrupt:
+            stopped_at = job.ledger.total
+        try:
+            run(system, method, out=f"{folder}/stopped", **options)
+            refused = ""
+        except UserError as error:
+            refused = str(error)
+        went_on = run(system, method, device=device, out=f"{folder}/stopped", **options)
+    here = run(system, method, out=f"{folder}/here", **options)
+    records = {"undisturbed": undisturbed, "stopped": went_on, "here": here}
+    found = {
+        name: {
+            "status": record.status,
+            "reason": record.reason,
+            "evaluations": record.evaluations.by_phase,
+            "device": record.device,
+            "free_energy": _free_energy(Path(folder) / name),
+        }
+        for name, record in records.items()
+    }
+    print(json.dumps({"runs": found, "stopped_at": stopped_at, "operations": asked, "refused": refused}))
+
+
+def _free_energy(folder: Path) -> list[float]:
+    return [float(value) for path in folder.rglob("pmf.npz") for value in np.load(path)["free_energy"].ravel()]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Methods on a device that is as strict as a GPU about where tensors are must come to the processor's numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = (
+    "recipe.seeding.steps=100",
+    "recipe.by_example.epochs=1",
+    "recipe.by_energy.epochs_first=2",
+    "recipe.by_energy.epochs=1",
+    "recipe.by_energy.epochs_per_estimate=1",
+    "recipe.by_energy.warmup_first=1",
+    "recipe.by_energy.warmup=0",
+    "recipe.ensemble.epochs=2",
+    "recipe.walk.max_iterations=2",
+    "recipe.walk.max_steps=20",
+    "recipe.walk.broadened=4",
+)
+SMALL = ("recipe.flow.num_couplings=2", "recipe.flow.hidden_features=16")
+CASES = [
+    ("md", "aldp", "smoke"),
+    ("umbrella", "aldp", "smoke"),
+    ("umbrella", "muller_brown", "smoke"),
+    ("metadynamics", "muller_brown", "smoke"),
+    ("flow_ais_bootstrap", "aldp", "smoke"),
+    ("cgflow_al", "aldp", "smoke"),
+    ("cgflow_grid", "muller_brown", "paper", "recipe.grid=6", *PUBLISHED),
+    ("cgflow_al", "aldp", "paper", *PUBLISHED, *SMALL),
+]
+
+
+MISPLACED = """
+import torch
+from tests.devices.pretend import pretended_device
+
+with pretended_device() as device:
+    there, here = torch.ones(3, device=device), torch.ones(3)
+    for what in (
+        "there + here",
+        "there[torch.tensor([0, 1])] + torch.tensor(1.0)",  # both are allowed
+        "here[torch.tensor([0, 1]).to(device)]",
+        "torch.rand(3, generator=torch.Generator(), device=device)",
+        "torch.rand(3, generator=torch.Generator(device))",
+        "torch.rand(3, generator=torch.Generator(device), device=device).add_(there)",
+        "there.numpy()",
+    ):
+        try:
+            eval(what)
+            print("allowed")
+        except RuntimeError as error:
+            print("refused")
+"""
+
+
+def _python(*arguments: str) -> str:
+    environment = os.environ | {"CGBENCH_NATIVE": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def _run(case: tuple[str, ...], folder: Path) -> dict[str, Any]:
+    method, system, *rest = case
+    printed = _python("-m", "tests.devices.on_device", str(folder), method, system, *rest)
+    found: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    return found
+
+
+def test_the_pretended_device_is_strict() -> None:
+    expected = ["refused", "allowed", "refused", "refused", "refused", "allowed", "refused"]
+    assert _python("-c", MISPLACED).split() == expected
+
+
+@pytest.mark.parametrize("case", CASES, ids=["-".join(case[:3]) for case in CASES])
+def test_method_on_device(case: tuple[str, ...], tmp_path: Path) -> None:
+    found = _run(case, tmp_path)
+    undisturbed, stopped, here = (found["runs"][name] for name in ("undisturbed", "stopped", "here"))
+    for one in (undisturbed, stopped, here):
+        assert one["status"] == "finished", one["reason"]
+        assert one["evaluations"] == here["evaluations"]
+    assert (undisturbed["device"], here["device"]) == ("pretend", "cpu")
+    assert found["operations"] > 1000
+    assert found["stopped_at"]
+    assert "give --device pretend, or --restart" in found["refused"]
+    np.testing.assert_array_equal(stopped["free_energy"], undisturbed["free_energy"])
+    np.testing.assert_allclose(undisturbed["free_energy"], here["free_energy"], atol=1e-3)
