@@ -29,7 +29,6 @@ PUBLISHED = (
 SMALL = ("recipe.flow.num_couplings=2", "recipe.flow.hidden_features=16")
 CASES = [
     ("md", "aldp", "smoke", "steps=16", "equilibration_steps=4"),
-    ("umbrella", "aldp", "smoke"),
     ("umbrella", "muller_brown", "smoke"),
     ("metadynamics", "muller_brown", "smoke"),
     ("flow_ais_bootstrap", "aldp", "smoke"),
