@@ -69,19 +69,32 @@ def _usage(error: click.UsageError) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 1 for a failed run or check, 2 for a mistake."""
+    return guarded(cgbench, "cgbench", arguments)
+
+
+def guarded(command: click.Command, name: str, arguments: Sequence[str] | None = None) -> int:
+    """Run a command; a mistake costs one line, and exit code 2.
+
+    Parameters
+    ----------
+    command, name
+        The command, and what it is called in messages.
+    arguments
+        Those of the process by default.
+    """
     try:
-        code = cgbench.main(args=arguments, prog_name="cgbench", standalone_mode=False)
+        code = command.main(args=arguments, prog_name=name, standalone_mode=False)
     except click.UsageError as error:
-        print(f"cgbench: {_usage(error)}", file=sys.stderr)
+        print(f"{name}: {_usage(error)}", file=sys.stderr)
         return 2
     except UserError as error:
-        print(f"cgbench: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except click.ClickException as error:
-        print(f"cgbench: {error.format_message()}", file=sys.stderr)
+        print(f"{name}: {error.format_message()}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, click.Abort):
-        print("cgbench: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(f"{name}: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -110,4 +111,6 @@ def command(method: str, system: str, seeds: int, chosen: tuple[str, ...], out: 
 
 
 if __name__ == "__main__":
-    command()
+    from cgbench.cli.main import guarded
+
+    sys.exit(guarded(command, "levers"))

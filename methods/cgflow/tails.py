@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,6 +168,8 @@ def command(method: str, system: str, preset: str, seed: int, out: str, table: s
         raise UserError(f"preset {preset!r} of {method} has no recipe of kind harmonic")
     job.execute()
     rows = table_of(*weights_under_dynamics(recipe, job.streams, **sizes))
+    if not rows:
+        raise UserError("too few configurations for any row of the table: give more --walkers or --steps")
     for row in rows:
         click.echo(", ".join(f"{name} {value:.4g}" for name, value in row.items()))
     text = io.StringIO()
@@ -179,4 +182,6 @@ def command(method: str, system: str, preset: str, seed: int, out: str, table: s
 
 
 if __name__ == "__main__":
-    command()
+    from cgbench.cli.main import guarded
+
+    sys.exit(guarded(command, "tails"))

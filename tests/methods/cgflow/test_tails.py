@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-from click.testing import CliRunner
 
+from cgbench.cli.main import guarded
 from cgbench.run import prepare
 from methods.cgflow import tails
 
@@ -51,7 +51,11 @@ def _above_five(recipe, streams) -> dict[float, float]:
     return {row["height_from"]: row["dynamics_above_5"] for row in rows}
 
 
-def test_only_for_our_recipe(tmp_path) -> None:
-    arguments = ["--system", "muller_brown", "--preset", "paper", "--out", str(tmp_path)]
-    refused = CliRunner().invoke(tails.command, arguments)
-    assert "has no recipe of kind harmonic" in str(refused.exception)
+def test_mistakes_cost_one_line(tmp_path, capsys) -> None:
+    for arguments, message in (
+        (["--preset", "paper"], "tails: preset 'paper' of cgflow_al has no recipe of kind harmonic"),
+        (["--preset", "smoke", "--walkers", "2", "--steps", "10", "--stride", "5"], "tails: too few configurations"),
+        (["--walkers", "some"], "tails: Invalid value for '--walkers'"),
+    ):
+        assert guarded(tails.command, "tails", ["--system", "muller_brown", "--out", str(tmp_path), *arguments]) == 2
+        assert capsys.readouterr().err.startswith(message)
