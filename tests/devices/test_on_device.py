@@ -14,8 +14,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = (
-    "recipe.seeding.steps=100",
+    "recipe.seeding.steps=50",
     "recipe.by_example.epochs=1",
+    "recipe.by_energy.samples=8",
     "recipe.by_energy.epochs_first=2",
     "recipe.by_energy.epochs=1",
     "recipe.by_energy.epochs_per_estimate=1",
@@ -29,8 +30,8 @@ PUBLISHED = (
 SMALL = ("recipe.flow.num_couplings=2", "recipe.flow.hidden_features=16")
 CASES = [
     ("md", "aldp", "smoke", "steps=16", "equilibration_steps=4"),
-    ("umbrella", "muller_brown", "smoke"),
     ("metadynamics", "muller_brown", "smoke"),
+    ("umbrella", "muller_brown", "smoke"),
     ("flow_ais_bootstrap", "aldp", "smoke"),
     ("cgflow_al", "aldp", "smoke"),
     ("cgflow_grid", "muller_brown", "paper", "recipe.grid=6", *PUBLISHED),
