@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["npz_bytes", "read_npz", "write_atomically", "write_npz"]
+__all__ = ["csv_bytes", "npz_bytes", "read_npz", "write_atomically", "write_npz"]
 
 
 def write_atomically(path: Path, content: bytes, keep: Path | None = None) -> None:
@@ -57,6 +58,15 @@ def _sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(descriptor)
+
+
+def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """A CSV table with a header; None becomes an empty field."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue().encode()
 
 
 def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import logging
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cgbench.errors import StorageError, UserError
-from cgbench.files import write_atomically
+from cgbench.files import csv_bytes, write_atomically
 from cgbench.lock import FolderLock
 from cgbench.record import Record, parse_record, record_bytes
 
@@ -77,11 +76,7 @@ class RunFolder:
 
     def write_table(self, name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
         """Write a CSV file such as ``curve.csv``; None becomes an empty field."""
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([{key: "" if value is None else value for key, value in row.items()} for row in rows])
-        self.write(name, buffer.getvalue().encode())
+        self.write(name, csv_bytes(columns, rows))
 
     def log(self, text: str) -> None:
         """Append to ``run.log``, with the time; on a full disk the line is lost, and nothing else."""

@@ -72,7 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return guarded(cgbench, "cgbench", arguments)
 
 
-def guarded(command: click.Command, name: str, arguments: Sequence[str] | None = None) -> int:
+def guarded(
+    command: click.Command,
+    name: str,
+    arguments: Sequence[str] | None = None,
+    *,
+    after_interrupt: str = "the same command goes on from the last checkpoint",
+) -> int:
     """Run a command; a mistake costs one line, and exit code 2.
 
     Parameters
@@ -81,6 +87,8 @@ def guarded(command: click.Command, name: str, arguments: Sequence[str] | None =
         The command, and what it is called in messages.
     arguments
         Those of the process by default.
+    after_interrupt
+        What an interrupted user is told.
     """
     try:
         code = command.main(args=arguments, prog_name=name, standalone_mode=False)
@@ -94,7 +102,7 @@ def guarded(command: click.Command, name: str, arguments: Sequence[str] | None =
         print(f"{name}: {error.format_message()}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, click.Abort):
-        print(f"{name}: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(f"{name}: interrupted; {after_interrupt}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import statistics
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import click
 
-from cgbench.files import write_atomically
+from cgbench.files import csv_bytes, write_atomically
 
 __all__ = ["LEVERS", "command"]
 
@@ -101,13 +100,9 @@ def command(method: str, system: str, seeds: int, chosen: tuple[str, ...], out: 
         row |= {"forward_kld_min": f"{min(klds):.6g}", "forward_kld_max": f"{max(klds):.6g}"}
         rows.append(row)
         click.echo(", ".join(f"{key} {value}" for key, value in row.items()))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
         target = Path(table) if table else Path(out) / "levers.csv"
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, text.getvalue().encode())
+        write_atomically(target, csv_bytes(COLUMNS, rows))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,6 @@ from methods.cgflow.published_points import TrainingPoints
 from methods.cgflow.published_seeding import starting_trajectory
 from methods.cgflow.published_training import PublishedTraining
 from methods.cgflow.snapshots import Snapshots, configurations_of, efficiency_map
-from methods.flows.build import ConditionalFlow
 from methods.flows.steps import LARGEST_SHARE, largest_share
 from methods.flows.target import ConditionalTarget
 
@@ -56,7 +55,7 @@ class PublishedRecipe:
         empty = torch.zeros(0, len(self.cvs), dtype=torch.float64, device=self.device)
         features = self._features(empty).shape[1]
         flow = published_flow(self.coordinates, features, config.flow, streams.torch("flow weights"))
-        self.flow: ConditionalFlow = flow.to(self.device)
+        self.flow = flow.to(self.device)
         self.training = PublishedTraining(problem, self.target, self.flow, self._features, config, streams)
         self.optimiser = self.training.optimiser
         self.ensemble = NetworkEnsemble(

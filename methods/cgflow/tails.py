@@ -1,6 +1,7 @@
 """Whether the trained flow reaches all of the conditional distribution: its weights against those of dynamics.
 
-``python -m methods.cgflow.tails`` makes a run, lets walkers go under a bias that flattens its PMF, and writes a table.
+``python -m methods.cgflow.tails`` makes a run, lets walkers go under a bias that flattens its PMF, and writes a table,
+which takes about ten minutes on alanine dipeptide; it starts over each time.
 Of the configurations at one height of the PMF, those that the dynamics reaches are distributed as ``p(y|s)``, and the
 share of them that has a weight ``p / q`` above some limit is the mass that labels lose when weights are cut there, or
 when the flow draws such configurations so seldom that a run meets none.
@@ -8,8 +9,6 @@ when the flow draws such configurations so seldom that a run meets none.
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 
 from cgbench.errors import UserError
-from cgbench.files import write_atomically
+from cgbench.files import csv_bytes, write_atomically
 from methods.cgflow.harmonic_recipe import HarmonicRecipe
 from methods.dynamics.bias import FourierBias
 from methods.dynamics.walkers import BLOCK, end_block, make_walkers
@@ -172,16 +171,13 @@ def command(method: str, system: str, preset: str, seed: int, out: str, table: s
         raise UserError("too few configurations for any row of the table: give more --walkers or --steps")
     for row in rows:
         click.echo(", ".join(f"{name} {value:.4g}" for name, value in row.items()))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in rows)
+    content = csv_bytes(list(rows[0]), ({name: f"{value:.6g}" for name, value in row.items()} for row in rows))
     target = Path(table) if table else Path(out) / "tails.csv"
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(target, text.getvalue().encode())
+    write_atomically(target, content)
 
 
 if __name__ == "__main__":
     from cgbench.cli.main import guarded
 
-    sys.exit(guarded(command, "tails"))
+    sys.exit(guarded(command, "tails", after_interrupt="the same command starts over"))

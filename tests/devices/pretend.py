@@ -19,8 +19,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 __all__ = ["NAME", "OnDevice", "operations", "pretended_device"]
 
 NAME = "pretend"
+ON_PROCESSOR = torch.Generator
 TRANSFERS = ("aten::_to_copy", "aten::copy_")  # may have tensors of both places
-INDICES = (torch.int64, torch.int32, torch.bool)  # may be on the processor, if what is indexed is not
+INDEXING = ("aten::index", "aten::index_put", "aten::index_put_")  # what is indexed alone must be on the device
+INDICES = (torch.int64, torch.int32, torch.bool)
 
 operations: list[str] = []  # what the device was asked to do so far
 
@@ -62,9 +64,6 @@ class Generator(torch.Generator):
     def device(self) -> torch.device:
         """The device."""
         return torch.device(NAME)
-
-
-ON_PROCESSOR = torch.Generator
 
 
 class _Operations(TorchDispatchMode):
@@ -130,4 +129,4 @@ def _run(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 def _misplaced(name: str, position: int, tensor: torch.Tensor) -> bool:
     if isinstance(tensor, OnDevice) or tensor.dim() == 0:  # numbers may be anywhere
         return False
-    return not (name.startswith("aten::index") and position > 0 and tensor.dtype in INDICES)
+    return not (name in INDEXING and position > 0 and tensor.dtype in INDICES)
