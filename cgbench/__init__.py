@@ -21,14 +21,14 @@ def load_system(name: str, *, engine: str | None = None, device: str = "cpu") ->
 
     Returns
     -------
-    cgbench.system.System
+    cgbench.contracts.system.System
 
     Raises
     ------
     cgbench.errors.UserError
         If there is no such system, or it cannot be loaded.
     """
-    from cgbench.registry import load
+    from cgbench.running.registry import load
 
     return load("system", name)(engine=engine, device=device)
 
@@ -41,6 +41,6 @@ def load_method(name: str) -> Any:
     cgbench.errors.UserError
         If there is no such method, or it cannot be loaded.
     """
-    from cgbench.registry import load
+    from cgbench.running.registry import load
 
     return load("method", name)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from systems.aldp import AlanineDipeptide
+from cgbench_systems.aldp import AlanineDipeptide
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def aldp() -> AlanineDipeptide:
 @pytest.fixture(scope="session")
 def varied_configurations(aldp: AlanineDipeptide) -> torch.Tensor:
     """1,200 configurations of alanine dipeptide: thermal, hot, strained, and over all of the torus."""
-    from methods.dynamics.langevin import Langevin
+    from cgbench_methods.lib.sampling.langevin import Langevin
 
     generator = torch.Generator().manual_seed(1)
     parts = []

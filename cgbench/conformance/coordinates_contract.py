@@ -7,8 +7,9 @@ import math
 import torch
 
 from cgbench.conformance.trace import Failure
-from cgbench.pmf import CollectiveVariables
-from cgbench.system import Coordinates, System
+from cgbench.contracts.coordinates import Coordinates
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.system import System
 
 __all__ = ["check_coordinates"]
 
@@ -100,7 +101,7 @@ def _jacobian(system: System, coordinates: Coordinates, x: torch.Tensor) -> bool
             return coordinates.to_cartesian(both[None, : s.shape[1]], both[None, s.shape[1] :])[0].reshape(-1)
 
         both = torch.cat([s[one], y[one]])
-        matrix: torch.Tensor = torch.autograd.functional.jacobian(build, both)  # type: ignore[no-untyped-call]
+        matrix: torch.Tensor = torch.autograd.functional.jacobian(build, both)
         if len(matrix) == len(both) + 6 and x.dim() == 3:
             matrix = torch.cat([matrix, _rigid_motions(build(both).reshape(-1, 3))], dim=1)
         if matrix.shape[0] != matrix.shape[1]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from cgbench.system import System
+from cgbench.contracts.system import System
 
 __all__ = ["EnergyCounter", "counting", "replaced"]
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from cgbench.conformance.pair import Pair
 from cgbench.conformance.trace import Failure, RunFailed, Trace
+from cgbench.contracts.pmf import PMF
+from cgbench.contracts.reference import Reference
+from cgbench.contracts.system import System
 from cgbench.errors import UserError
-from cgbench.pmf import PMF
-from cgbench.referee import Referee
-from cgbench.system import Reference, System
+from cgbench.scoring.referee import Referee
 
 __all__ = ["blindness", "files", "global_state"]
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from cgbench.config import make_config, preset_names
 from cgbench.conformance.pair import Pair
 from cgbench.conformance.trace import Failure, Yielded
+from cgbench.contracts.method import AuxiliaryEstimate, MethodConfig
+from cgbench.contracts.pmf import PMF
 from cgbench.errors import UserError
-from cgbench.method import MethodConfig, SideEstimate
-from cgbench.pmf import PMF
-from cgbench.record import to_json
+from cgbench.running.configuration import make_config, preset_names
+from cgbench.running.record import to_json
 
 __all__ = ["method_contract", "positive_pmf"]
 
@@ -36,7 +36,7 @@ def method_contract(pair: Pair) -> str:
     for number, one in enumerate(yielded, 1):
         where = f"at estimate {number}"
         _check_pmf(one.estimate, pair, f"estimates() {where}")
-        _check_side(one, pair, where)
+        _check_auxiliary(one, pair, where)
         _check_arrays(one, where)
         _check_state(one.state, where)
         _check_diagnostics(one.diagnostics, where)
@@ -51,7 +51,7 @@ def _check_class(pair: Pair) -> None:
     if not isinstance(cls.name, str) or not NAME.fullmatch(cls.name):
         raise Failure(f"the name {cls.name!r} cannot name a folder; take letters, digits and _.- alone")
     if not (isinstance(cls.Config, type) and issubclass(cls.Config, MethodConfig)):
-        raise Failure(f"Config is {cls.Config!r}; derive it from cgbench.method.MethodConfig")
+        raise Failure(f"Config is {cls.Config!r}; derive it from cgbench.contracts.method.MethodConfig")
     for preset in preset_names(cls, system):
         try:
             make_config(cls, system, preset)
@@ -61,18 +61,21 @@ def _check_class(pair: Pair) -> None:
 
 def _check_pmf(pmf: Any, pair: Pair, where: str) -> None:
     if not isinstance(pmf, PMF):
-        raise Failure(f"{where} yields a {type(pmf).__name__}, not a cgbench.pmf.PMF")
+        raise Failure(f"{where} yields a {type(pmf).__name__}, not a cgbench.contracts.pmf.PMF")
     if pmf.cvs != pair.plan.system.cvs:
         raise Failure(f"{where} yields a PMF over {pmf.cvs}; it must be over self.problem.cvs, {pair.plan.system.cvs}")
 
 
-def _check_side(one: Yielded, pair: Pair, where: str) -> None:
-    for other in one.side:
-        if not isinstance(other, SideEstimate):
-            raise Failure(f"side_estimates() {where} holds a {type(other).__name__}, not a cgbench.method.SideEstimate")
-        _check_pmf(other.pmf, pair, f"side_estimates() {where}")
+def _check_auxiliary(one: Yielded, pair: Pair, where: str) -> None:
+    for other in one.auxiliary:
+        if not isinstance(other, AuxiliaryEstimate):
+            raise Failure(
+                f"auxiliary_estimates() {where} holds a {type(other).__name__}, "
+                "not a cgbench.contracts.method.AuxiliaryEstimate"
+            )
+        _check_pmf(other.pmf, pair, f"auxiliary_estimates() {where}")
         if not 0 < other.share <= 1:
-            raise Failure(f"side estimate {other.name!r} {where} has share {other.share}; a share is in (0, 1]")
+            raise Failure(f"auxiliary estimate {other.name!r} {where} has share {other.share}; a share is in (0, 1]")
 
 
 def _check_arrays(one: Yielded, where: str) -> None:

@@ -12,14 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import cgbench.plot
-from cgbench.config import preset_names
+import cgbench.drawing.pmf
 from cgbench.conformance.counter import EnergyCounter, counting, replaced
 from cgbench.conformance.surroundings import THREADS, Surroundings, surroundings
 from cgbench.conformance.trace import Moment, RunFailed, Trace, Yielded
-from cgbench.plan import Plan, make_plan
-from cgbench.registry import load
-from cgbench.run import Run, prepare
+from cgbench.running.configuration import preset_names
+from cgbench.running.plan import Plan, make_plan
+from cgbench.running.registry import load
+from cgbench.running.run import Run, prepare
 
 __all__ = ["Pair"]
 
@@ -40,7 +40,7 @@ class Pair:
     preset
         None: "smoke" where the method has one for the system, else "default".
     seed, engine, overrides
-        As for `cgbench.run.run`.
+        As for `cgbench.running.run.run`.
 
     Attributes
     ----------
@@ -126,7 +126,7 @@ class Pair:
                     raise Killed
 
             if not picture:
-                stack.enter_context(replaced(cgbench.plot, "draw_pmf", lambda *args, **options: None))
+                stack.enter_context(replaced(cgbench.drawing.pmf, "draw_pmf", lambda *args, **options: None))
             job = self.prepare(folder, on_estimate=take, **changes)
             if resume and job.resume():
                 trace.started_at = job.ledger.total
@@ -189,8 +189,8 @@ class Pair:
             method = job.method
             try:
                 for estimate in method.estimates():
-                    side, state, extra = method.side_estimates(), method.state_dict(), method.extra_arrays()
-                    found.append(Yielded(estimate, state, method.diagnostics(), side, extra))
+                    auxiliary, state, extra = method.auxiliary_estimates(), method.state_dict(), method.extra_arrays()
+                    found.append(Yielded(estimate, state, method.diagnostics(), auxiliary, extra))
             except Exception as error:  # a plugin may fail in any way
                 return found, error
             finally:

@@ -10,9 +10,9 @@ import torch
 from cgbench.conformance.coordinates_contract import check_coordinates
 from cgbench.conformance.pair import Pair
 from cgbench.conformance.trace import Failure
-from cgbench.pmf import CollectiveVariables
-from cgbench.referee import Referee
-from cgbench.system import System
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.system import System
+from cgbench.scoring.referee import Referee
 
 __all__ = ["system_contract"]
 
@@ -45,7 +45,9 @@ def _check_facts(system: System) -> None:
     if not isinstance(system.version, str) or not system.version:
         raise Failure(f"version is {system.version!r}; it must be text, raised by any change to density or reference")
     if not isinstance(system.cvs, CollectiveVariables) or not len(system.cvs):
-        raise Failure(f"cvs is {system.cvs!r}; it must be a cgbench.pmf.CollectiveVariables with at least one CV")
+        raise Failure(
+            f"cvs is {system.cvs!r}; it must be a cgbench.contracts.cvs.CollectiveVariables with at least one CV"
+        )
     for name, lower, upper in zip(system.cvs.names, system.cvs.lower, system.cvs.upper, strict=True):
         if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper):
             raise Failure(f"the domain of {name} is from {lower} to {upper}; it must be finite and not empty")
@@ -114,7 +116,7 @@ def _check_energy(system: System, x: torch.Tensor) -> None:
     leaf = x.clone().requires_grad_()
     differentiable = system.reduced_energy(leaf)
     if not differentiable.requires_grad:
-        raise Failure("reduced_energy(x) is not differentiable; leave it to cgbench.system.System")
+        raise Failure("reduced_energy(x) is not differentiable; leave it to cgbench.contracts.system.System")
     (gradient,) = torch.autograd.grad(differentiable.sum(), leaf)
     expected = system.reduced_energy_and_gradient(x)[1]
     worst = max(

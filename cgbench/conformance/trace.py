@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cgbench.conformance.counter import EnergyCounter
 from cgbench.conformance.surroundings import Surroundings
-from cgbench.record import Record
+from cgbench.running.record import Record
 
 __all__ = ["Failure", "Moment", "RunFailed", "Trace", "Yielded"]
 
@@ -86,7 +86,7 @@ class Trace:
 
     @property
     def curve(self) -> list[tuple[str, ...]]:
-        """Rows of the curve and of the side estimates, wall times left out."""
+        """Rows of the curve and of the auxiliary estimates, wall times left out."""
         rows: list[tuple[str, ...]] = []
         for name in ("curve.csv", "side_estimates.csv"):
             path = self.folder / name
@@ -104,5 +104,5 @@ class Yielded:
     estimate: Any
     state: Any
     diagnostics: Any
-    side: Any
+    auxiliary: Any
     extra: Any

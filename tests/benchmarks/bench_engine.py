@@ -14,10 +14,10 @@ import os
 import torch
 from timing import paired
 
-from systems.aldp.topology import TEMPERATURE, initial_positions, make_system
-from systems.molecular.forcefield import TorchForceField
-from systems.molecular.native_forcefield import NativeForceField
-from systems.molecular.openmm_engine import OpenMMEngine
+from cgbench_systems.aldp.topology import TEMPERATURE, initial_positions, make_system
+from cgbench_systems.molecular.forcefield import TorchForceField
+from cgbench_systems.molecular.native_forcefield import NativeForceField
+from cgbench_systems.molecular.openmm_engine import OpenMMEngine
 
 REPEATS = {"native": 100, "torch": 10, "compiled": 10}  # of one batch, so that rounds of all are long enough
 

@@ -16,8 +16,8 @@ import nflows.transforms.splines.rational_quadratic as nflows_splines
 import torch
 from timing import paired
 
-from methods.flows.build import spline_coupling_flow
-from methods.flows.splines import num_parameters, rational_quadratic_spline
+from cgbench_methods.lib.flows.build import spline_coupling_flow
+from cgbench_methods.lib.flows.splines import num_parameters, rational_quadratic_spline
 
 warnings.filterwarnings("ignore", category=SyntaxWarning)
 import normflows  # noqa: E402

@@ -41,7 +41,7 @@ class Stopwatch:
 
 def measure(method: str, system: str, preset: str, seed: int) -> tuple[float, float, dict[str, float]]:
     """Make a run; return its wall seconds, those of the harness, and these by part."""
-    from cgbench.run import prepare
+    from cgbench.running.run import prepare
 
     with tempfile.TemporaryDirectory() as out:
         job = prepare(system, method, preset=preset, seed=seed, out=out, threads=1)

@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 from timing import paired
 
-from cgbench.leaderboard import find_runs, leaderboard
-from cgbench.record import Evaluations, Record
-from cgbench.run_folder import RunFolder
+from cgbench.results.leaderboard import leaderboard
+from cgbench.results.runs import find_runs
+from cgbench.running.record import Evaluations, Record
+from cgbench.running.run_folder import RunFolder
 
 SEEDS, METHODS, ROWS = 5, 20, 40
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cgbench.files import write_npz
-from cgbench.record import Evaluations, Record
-from cgbench.run_folder import RunFolder
+from cgbench.running.record import Evaluations, Record
+from cgbench.running.run_folder import RunFolder
+from cgbench.storage.files import write_npz
 
 CURVE = ((100, 0.5), (1000, 0.05), (10000, 0.004))
 

@@ -10,10 +10,10 @@ import openmm
 import pytest
 import torch
 
-from cgbench.config import preset_names
 from cgbench.conformance import Outcome, Pair, run_checks
-from cgbench.registry import load, names
-from cgbench.run import Run, prepare
+from cgbench.running.configuration import preset_names
+from cgbench.running.registry import load, names
+from cgbench.running.run import Run, prepare
 
 SMOKE = [
     (system, method, {"preset": "smoke"})
@@ -72,8 +72,8 @@ class Counter:
 @pytest.fixture
 def counter(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Counter:
     """A counter in the deepest function of each system that computes an energy."""
-    from systems.molecular.forcefield import TorchForceField
-    from systems.molecular.openmm_engine import OpenMMEngine
+    from cgbench_systems.molecular.forcefield import TorchForceField
+    from cgbench_systems.molecular.openmm_engine import OpenMMEngine
 
     planted = Counter()
     system = request.node.callspec.params["pair"][0]

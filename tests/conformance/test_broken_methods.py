@@ -44,10 +44,10 @@ BROKEN = {
     "config": (
         "method",
         {"import Field": "import BaseModel, Field", "Config(MethodConfig)": "Config(BaseModel)"},
-        "derive it from cgbench.method.MethodConfig",
+        "derive it from cgbench.contracts.method.MethodConfig",
     ),
     "name": ("method", {'name = "prior_sampling"': 'name = "prior sampling"'}, "'prior sampling' cannot name a folder"),
-    "no-pmf": ("method", {YIELD: "yield self.weights"}, "yields a ndarray, not a cgbench.pmf.PMF"),
+    "no-pmf": ("method", {YIELD: "yield self.weights"}, "yields a ndarray, not a cgbench.contracts.pmf.PMF"),
     "other-grid": (
         "method",
         {
@@ -81,15 +81,15 @@ BROKEN = {
     "share": (
         "method",
         method(
-            "def side_estimates(self): from cgbench.method import SideEstimate as S; "
+            "def auxiliary_estimates(self): from cgbench.contracts.method import AuxiliaryEstimate as S; "
             f"return [S('a', 0, 1.5, PMF({REST}))]"
         ),
         "side estimate 'a' at estimate 1 has share 1.5",
     ),
     "side": (
         "method",
-        method(f"def side_estimates(self): return [PMF({REST})]"),
-        "holds a PMF, not a cgbench.method.Side",
+        method(f"def auxiliary_estimates(self): return [PMF({REST})]"),
+        "holds a PMF, not a cgbench.contracts.method.Side",
     ),
     "zero": (
         "pmf",

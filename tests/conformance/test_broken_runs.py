@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cgbench.ledger import Ledger
-from cgbench.method import Problem
-from cgbench.referee import Referee
+from cgbench.contracts.problem import Problem
+from cgbench.counting.ledger import Ledger
+from cgbench.scoring.referee import Referee
 
 YIELD = "yield PMF(self.problem.cvs, self.weights + 1e-9 * self.weights.max())"
 ENERGY = "energy = self.problem.reduced_energy(x)"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import systems.muller_brown
+import cgbench_systems.muller_brown
 from cgbench.conformance import Outcome, Pair, run_checks
 
-SOURCE = Path(systems.muller_brown.__file__)
+SOURCE = Path(cgbench_systems.muller_brown.__file__)
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ENERGY = "        return energy, gradient\n"
 SYSTEM = "    def reference(self)"
@@ -50,7 +50,10 @@ def check(
 
 BROKEN = {
     "version": ({'version = "1"': "version = 1"}, "version is 1; it must be text"),
-    "no-cvs": ({"self.coordinates = _Rotated()": "self.cvs = ('s',)"}, "must be a cgbench.pmf.CollectiveVariables"),
+    "no-cvs": (
+        {"self.coordinates = _Rotated()": "self.cvs = ('s',)"},
+        "must be a cgbench.contracts.cvs.CollectiveVariables",
+    ),
     "domain": ({"lower=(-2.5,)": "lower=(2.5,)"}, "the domain of s is from 2.5 to 1.1"),
     "temperature": (
         {"self.temperature = 1.0 / BETA": "self.temperature = 0.0"},
@@ -162,8 +165,8 @@ STEPS = """
 import openmm
 import torch
 
-from cgbench.method import Method
-from cgbench.pmf import PMF
+from cgbench.contracts.method import Method
+from cgbench.contracts.pmf import PMF
 
 
 class Steps(Method):

@@ -1,4 +1,4 @@
-"""Runs a method on the pretended device: undisturbed, stopped and gone on with, and on the processor.
+"""Runs a method on the mock device: undisturbed, stopped and gone on with, and on the processor.
 
 A process of its own, since PyTorch has to know all devices before it computes the first gradient.
 Arguments: folder, method, system, preset, and changes to the preset. Prints what came out as JSON.
@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from cgbench.errors import UserError
-from cgbench.run import prepare, run
-from tests.devices.pretend import operations, pretended_device
+from cgbench.running.run import prepare, run
+from tests.devices.mock_device import mock_device, operations
 
 
 def main() -> None:
     folder, method, system, preset, *overrides = sys.argv[1:]
     options: dict[str, Any] = {"preset": preset, "threads": 1, "overrides": overrides}
-    with pretended_device() as device:
+    with mock_device() as device:
         undisturbed = run(system, method, device=device, out=f"{folder}/undisturbed", **options)
         asked = len(operations)
         job = prepare(system, method, device=device, out=f"{folder}/stopped", **options)

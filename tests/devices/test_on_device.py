@@ -41,9 +41,9 @@ CASES = [
 
 MISPLACED = """
 import torch
-from tests.devices.pretend import pretended_device
+from tests.devices.mock_device import mock_device
 
-with pretended_device() as device:
+with mock_device() as device:
     there, here = torch.ones(3, device=device), torch.ones(3)
     for what in (
         "there + here",
@@ -78,7 +78,7 @@ def _run(case: tuple[str, ...], folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_the_pretended_device_is_strict() -> None:
+def test_the_mock_device_is_strict() -> None:
     expected = ["refused", "allowed", "refused", "refused", "refused", "refused", "allowed", "refused"]
     assert _python("-c", MISPLACED).split() == expected
 
@@ -90,9 +90,9 @@ def test_method_on_device(case: tuple[str, ...], tmp_path: Path) -> None:
     for one in (undisturbed, stopped, here):
         assert one["status"] == "finished", one["reason"]
         assert one["evaluations"] == here["evaluations"]
-    assert (undisturbed["device"], here["device"]) == ("pretend", "cpu")
+    assert (undisturbed["device"], here["device"]) == ("mock", "cpu")
     assert found["operations"] > 1000
     assert found["stopped_at"]
-    assert "give --device pretend, or --restart" in found["refused"]
+    assert "give --device mock, or --restart" in found["refused"]
     np.testing.assert_array_equal(stopped["free_energy"], undisturbed["free_energy"])
     np.testing.assert_allclose(undisturbed["free_energy"], here["free_energy"], atol=1e-3)

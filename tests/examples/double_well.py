@@ -5,8 +5,10 @@ import hashlib
 import numpy as np
 import torch
 
-from cgbench.pmf import PMF, CollectiveVariables
-from cgbench.system import Basin, Reference, System
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.pmf import PMF
+from cgbench.contracts.reference import Reference
+from cgbench.contracts.system import Basin, System
 
 
 class DoubleWell(System):

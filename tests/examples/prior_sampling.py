@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from cgbench.method import Method, MethodConfig
-from cgbench.pmf import PMF
+from cgbench.contracts.method import Method, MethodConfig
+from cgbench.contracts.pmf import PMF
 
 
 class PriorSamplingConfig(MethodConfig):

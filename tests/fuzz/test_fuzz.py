@@ -19,18 +19,18 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from cgbench.campaigns.sweep import read_sweep
 from cgbench.cli.main import main
-from cgbench.config import make_config
+from cgbench.contracts.method import MethodConfig
 from cgbench.errors import UserError
-from cgbench.files import npz_bytes
-from cgbench.leaderboard import FoundRun, find_runs
-from cgbench.lock import Holder
-from cgbench.method import MethodConfig
-from cgbench.record import Evaluations, Record, parse_record, record_bytes
-from cgbench.registry import load, names
-from cgbench.run_folder import RunFolder
-from cgbench.sweep import read_sweep
-from paper.records import arrays_of
+from cgbench.results.runs import FoundRun, find_runs
+from cgbench.running.configuration import make_config
+from cgbench.running.record import Evaluations, Record, parse_record, record_bytes
+from cgbench.running.registry import load, names
+from cgbench.running.run_folder import RunFolder
+from cgbench.storage.files import npz_bytes
+from cgbench.storage.lock import Holder
+from cgbench_paper.records import arrays_of
 
 ROOT = Path(__file__).parent.parent.parent
 FUZZ = settings(

@@ -51,7 +51,7 @@ class _Half:
 
 def _plant(name: str, step: str, number: int) -> None:
     """Change what `write_atomically` uses, so that it ends in a kill."""
-    from cgbench import files
+    from cgbench.storage import files
 
     temporary, times = f".{name}.new", itertools.count(1)
     if step == "half":
@@ -134,12 +134,11 @@ def serve() -> None:
     """Answer orders until there are no more."""
     import torch
 
-    from cgbench.plan import make_plan
+    from cgbench.running.plan import make_plan
 
     torch.set_num_threads(1)
     for system in ("muller_brown", "aldp"):  # import what every run needs
         make_plan(system, "md", preset="smoke")
-    import cgbench.plot  # noqa: F401
 
     for line in sys.stdin:
         print(json.dumps(launch(json.loads(line))), flush=True)

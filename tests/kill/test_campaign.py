@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from cgbench.campaigns.sweep import Job, progress, read_sweep
 from cgbench.cli.main import main
-from cgbench.sweep import Job, progress, read_sweep
 
 CAMPAIGN = """
 defaults: {systems: muller_brown, presets: smoke, seeds: 0-5}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cgbench.registry import names
+from cgbench.running.registry import names
 
 PAIRS = [(method, system) for method in names("method") for system in names("system")]
 # inside the first writing of a checkpoint, three times; after it; between moving one away and the next into place; and

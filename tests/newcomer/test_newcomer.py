@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from cgbench.cli.main import main
-from cgbench.run import prepare, run
+from cgbench.running.run import prepare, run
 
 HERE = Path(__file__).parent
 README = HERE.parent.parent / "README.md"

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cgbench.files import write_npz
-from cgbench.record import Evaluations, Record
-from cgbench.run_folder import RunFolder
+from cgbench.running.record import Evaluations, Record
+from cgbench.running.run_folder import RunFolder
+from cgbench.storage.files import write_npz
 
 BINS = {"aldp": (100, 100), "muller_brown": (100,)}
 
@@ -89,7 +89,7 @@ def _stage_arrays(system: str, stages: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two systems, four methods, two seeds of some; a table of levers."""
+    """Two systems, four methods, two seeds of some; a table of settings."""
     root = tmp_path_factory.mktemp("runs")
     decay = [(1000, 0.1), (10_000, 1e-2), (100_000, 1e-3)]
     for system in BINS:
@@ -108,13 +108,12 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
         _write_run(root, system, "cgflow_grid", decay)
         _write_run(root, system, "umbrella", [(n, 2 * kld) for n, kld in decay])
-    levers = root / "aldp" / "levers"
-    levers.mkdir()
-    header = (
-        "lever,seeds,evaluations_to_1e-02,evaluations_to_1e-03,evaluations,forward_kld,forward_kld_min,forward_kld_max"
-    )
+    ablation = root / "aldp" / "ablation"
+    ablation.mkdir()
+    header = "setting,seeds,evaluations_to_1e-02,evaluations_to_1e-03,evaluations,"
+    header += "forward_kld,forward_kld_min,forward_kld_max"
     rows = ["default,3,5000,20000,50000,2e-4,1e-4,3e-4", "no path gradients,3,12000,inf,50000,2e-3,1e-3,4e-3"]
-    (levers / "levers.csv").write_text("\n".join([header, *rows]) + "\n")
+    (ablation / "ablation.csv").write_text("\n".join([header, *rows]) + "\n")
     return root
 
 

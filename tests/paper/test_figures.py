@@ -10,18 +10,18 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-import paper.figures.fig2_muller_brown as fig2
-import paper.figures.fig3_ramachandran as fig3
-import paper.figures.fig4_convergence as fig4
-import paper.figures.fig5_potential as fig5
-import paper.figures.fig_s3_efficiency as fig_s3
-import paper.figures.fig_s4_calibration as fig_s4
-import paper.figures.fig_s5_levers as fig_s5
-import paper.figures.fig_s6_cost as fig_s6
-from cgbench.leaderboard import find_runs
-from paper.figures.muller_brown_panels import aligned, backmapped, run_with_stages
-from paper.records import Records, arrays_of
-from paper.style import periodic_padding, save
+import cgbench_paper.figures.fig2_muller_brown as fig2
+import cgbench_paper.figures.fig3_ramachandran as fig3
+import cgbench_paper.figures.fig4_convergence as fig4
+import cgbench_paper.figures.fig5_potential as fig5
+import cgbench_paper.figures.fig_s3_efficiency as fig_s3
+import cgbench_paper.figures.fig_s4_calibration as fig_s4
+import cgbench_paper.figures.fig_s5_ablation as fig_s5
+import cgbench_paper.figures.fig_s6_cost as fig_s6
+from cgbench.results.runs import find_runs
+from cgbench_paper.figures.muller_brown_panels import aligned, backmapped, run_with_stages
+from cgbench_paper.records import Records, arrays_of
+from cgbench_paper.style import periodic_padding, save
 
 
 @pytest.fixture(scope="session")
@@ -185,10 +185,10 @@ def test_two_dozen_phases_look_different() -> None:
 def test_files_depend_on_the_drawing_alone(records: Records, tmp_path: Path) -> None:
     for folder in ("first", "again"):
         (tmp_path / folder).mkdir()
-        save(fig_s5.draw(records).figure, tmp_path / folder / "levers")
+        save(fig_s5.draw(records).figure, tmp_path / folder / "ablation")
     for suffix in (".pdf", ".png"):
-        content = (tmp_path / "first" / f"levers{suffix}").read_bytes()
-        assert content == (tmp_path / "again" / f"levers{suffix}").read_bytes()
+        content = (tmp_path / "first" / f"ablation{suffix}").read_bytes()
+        assert content == (tmp_path / "again" / f"ablation{suffix}").read_bytes()
         assert b"CreationDate" not in content and b"Matplotlib" not in content
 
 

@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from cgbench.cli.main import main
-from paper import FIGURES, TABLES
-from paper.records import Records, commands
-from paper.tables import table1
+from cgbench_paper import FIGURES, TABLES
+from cgbench_paper.records import Records, commands
+from cgbench_paper.tables import table1
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,7 +73,7 @@ def test_published_values_are_those_of_the_file(published: Path) -> None:
     texts = table1.make(Records(published))
     table = pd.read_csv(io.StringIO(texts[".csv"]))
     stated = table[table["preset"] == "published"]
-    entries = yaml.safe_load((ROOT / "paper" / "published.yaml").read_text())["aldp"]
+    entries = yaml.safe_load((ROOT / "paper" / "cgbench_paper" / "tables" / "published.yaml").read_text())["aldp"]
     assert stated["method"].tolist() == [entry["method"] for entry in entries]
     for (_, row), entry in zip(stated.iterrows(), entries, strict=True):
         assert [row["evaluations_published_lo"], row["evaluations_published_hi"]] == entry["evaluations"]
@@ -128,7 +128,7 @@ def test_another_version_of_a_system_is_not_mixed_in(
 
 def test_runs_of_an_ablation_are_not_mixed_in(tmp_path: Path, write_run: Callable[..., Path]) -> None:
     write_run(tmp_path, "aldp", "umbrella", [(1000, 1e-3)])
-    write_run(tmp_path / "aldp" / "levers", "aldp", "umbrella", [(10, 1e-4)], seed=1)
+    write_run(tmp_path / "aldp" / "ablation", "aldp", "umbrella", [(10, 1e-4)], seed=1)
     assert [run.record.seed for run in Records(tmp_path).runs] == [0]
 
 
@@ -137,15 +137,15 @@ def test_missing_data_is_one_line_that_says_what_would_make_it(
 ) -> None:
     write_run(tmp_path / "runs", "aldp", "umbrella", [(1000, 1e-3)])
     names = ["fig2_muller_brown", "fig3_ramachandran", "figS2_md_convergence", "figS3_efficiency"]
-    names += ["figS4_calibration", "figS5_levers"]
-    old = tmp_path / "out" / "figures" / "figS5_levers.png"
+    names += ["figS4_calibration", "figS5_ablation"]
+    old = tmp_path / "out" / "figures" / "figS5_ablation.png"
     old.parent.mkdir(parents=True)
-    old.write_bytes(b"of levers that are no longer published")
+    old.write_bytes(b"of settings that are no longer published")
     assert main(["paper", *names, "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out.splitlines()
     assert len(said) == len(names)
     for line, name in zip(said, names, strict=True):
-        assert line.startswith(f"{name} left out: ") and ("cgbench run" in line or "methods.cgflow.levers" in line)
+        assert line.startswith(f"{name} left out: ") and ("cgbench run" in line or "studies.ablation" in line)
     assert not list((tmp_path / "out").rglob("*.*"))
 
 

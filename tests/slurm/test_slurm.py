@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from cgbench.campaigns.slurm.executor import check_slurm
+from cgbench.campaigns.sweep import read_sweep
 from cgbench.cli.main import main
-from cgbench.record import Record
-from cgbench.run import run
-from cgbench.run_folder import RunFolder
-from cgbench.slurm import check_slurm
-from cgbench.sweep import read_sweep
+from cgbench.running.record import Record
+from cgbench.running.run import run
+from cgbench.running.run_folder import RunFolder
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster")]
 

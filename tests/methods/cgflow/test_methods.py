@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cgbench.run import prepare, run
+from cgbench.running.run import prepare, run
 
 
 @pytest.mark.parametrize("method", ["cgflow_al", "cgflow_grid"])

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
-from methods.flow_ais_bootstrap.ais import AnnealedImportanceSampling, Points, hmc_transition
-from methods.flow_ais_bootstrap.buffer import ReplayBuffer
+from cgbench_methods.flow_ais_bootstrap.ais import AnnealedImportanceSampling, Points, hmc_transition
+from cgbench_methods.flow_ais_bootstrap.buffer import ReplayBuffer
 
 DIMS = 3
 CENTRE, WIDTH = 0.6, 0.7

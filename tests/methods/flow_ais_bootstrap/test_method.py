@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from cgbench.divergences import forward_kld
-from cgbench.ledger import Ledger
-from cgbench.method import Problem
-from cgbench.pmf import CollectiveVariables
-from cgbench.run import prepare
-from methods.flow_ais_bootstrap.config import AISConfig, EstimateConfig, FlowConfig
-from methods.flow_ais_bootstrap.estimator import WeightedHistogram, effective_sample_size
-from methods.flow_ais_bootstrap.target import JointTarget
-from systems.muller_brown import BETA, MullerBrown, potential
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.problem import Problem
+from cgbench.counting.ledger import Ledger
+from cgbench.running.run import prepare
+from cgbench.scoring.divergences import forward_kld
+from cgbench_methods.flow_ais_bootstrap.config import AISConfig, EstimateConfig, FlowConfig
+from cgbench_methods.flow_ais_bootstrap.estimator import WeightedHistogram, effective_sample_size
+from cgbench_methods.flow_ais_bootstrap.target import JointTarget
+from cgbench_systems.muller_brown import BETA, MullerBrown, potential
 
 FLOAT64 = torch.float64
 

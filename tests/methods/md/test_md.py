@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cgbench.divergences import forward_kld
-from cgbench.run import prepare, run
-from systems.muller_brown import MullerBrown
+from cgbench.running.run import prepare, run
+from cgbench.scoring.divergences import forward_kld
+from cgbench_systems.muller_brown import MullerBrown
 
 
 def test_metropolis_converges_within_the_basin_that_it_starts_in(tmp_path) -> None:

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.problem import Problem
+from cgbench.counting.ledger import Ledger
 from cgbench.errors import UserError
-from cgbench.ledger import Ledger
-from cgbench.method import Problem
-from cgbench.pmf import CollectiveVariables
-from cgbench.run import prepare, run
-from methods.metadynamics import MetadynamicsConfig
-from methods.metadynamics.production import Production, Visits
-from methods.metadynamics.sampler import BatchedSampler
-from systems.muller_brown import MullerBrown, exact_probability
+from cgbench.running.run import prepare, run
+from cgbench_methods.metadynamics import MetadynamicsConfig
+from cgbench_methods.metadynamics.production import Production, Visits
+from cgbench_methods.metadynamics.sampler import BatchedSampler
+from cgbench_systems.muller_brown import MullerBrown, exact_probability
 
 exact = functools.cache(lambda: exact_probability(MullerBrown().cvs))
 TORUS = CollectiveVariables(("phi", "psi"), (-math.pi, -math.pi), (math.pi, math.pi), (True, True))

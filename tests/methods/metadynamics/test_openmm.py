@@ -7,12 +7,12 @@ import pytest
 import torch
 from scipy import stats
 
-from cgbench.ledger import Ledger
-from cgbench.method import Problem
-from methods.metadynamics import MetadynamicsConfig
-from methods.metadynamics.openmm_sampler import OpenMMSampler
-from methods.metadynamics.sampler import BatchedSampler
-from systems.aldp import AlanineDipeptide
+from cgbench.contracts.problem import Problem
+from cgbench.counting.ledger import Ledger
+from cgbench_methods.metadynamics import MetadynamicsConfig
+from cgbench_methods.metadynamics.openmm_sampler import OpenMMSampler
+from cgbench_methods.metadynamics.sampler import BatchedSampler
+from cgbench_systems.aldp import AlanineDipeptide
 
 
 def problem() -> Problem:

@@ -10,13 +10,13 @@ import pytest
 import torch
 from scipy import stats
 
-from cgbench.divergences import forward_kld
-from cgbench.pmf import CollectiveVariables
-from cgbench.run import prepare
-from methods.dynamics.restraints import HarmonicRestraints
-from methods.umbrella.estimate import combine
-from methods.umbrella.mbar import Frames, Windows, disconnected, statistical_inefficiency
-from methods.umbrella.windows import Lattice, allocate
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.running.run import prepare
+from cgbench.scoring.divergences import forward_kld
+from cgbench_methods.lib.sampling.restraints import HarmonicRestraints
+from cgbench_methods.umbrella.estimate import combine
+from cgbench_methods.umbrella.mbar import Frames, Windows, disconnected, statistical_inefficiency
+from cgbench_methods.umbrella.windows import Lattice, allocate
 
 LINE = CollectiveVariables(("s",), (-3.0,), (3.0,), (False,), (60,))
 TORUS = CollectiveVariables(("phi", "psi"), (-math.pi, -math.pi), (math.pi, math.pi), (True, True))

@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from scipy.interpolate import CubicSpline
 
+from cgbench.contracts.method import Method, MethodConfig
+from cgbench.contracts.pmf import PMF
 from cgbench.errors import UserError
-from cgbench.method import Method, MethodConfig
-from cgbench.pmf import PMF
 
 
 class MeanForceConfig(MethodConfig):

@@ -11,11 +11,11 @@ import openmm
 import pytest
 import torch
 
+from cgbench.contracts.pmf import basin_mask
 from cgbench.errors import UserError
-from cgbench.pmf import basin_mask
-from cgbench.reference import load_reference
-from systems.aldp import REFERENCE_FOLDER, AlanineDipeptide
-from systems.aldp.topology import initial_positions, make_system, make_topology, minimise
+from cgbench.scoring.reference_files import load_reference
+from cgbench_systems.aldp import REFERENCE_FOLDER, AlanineDipeptide
+from cgbench_systems.aldp.topology import initial_positions, make_system, make_topology, minimise
 
 
 def test_initial_configuration_is_a_minimum(aldp) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from cgbench.pmf import basin_mask
-from cgbench.referee import Referee
-from systems.aldp import AlanineDipeptide
+from cgbench.contracts.pmf import basin_mask
+from cgbench.scoring.referee import Referee
+from cgbench_systems.aldp import AlanineDipeptide
 
 
 @pytest.fixture(scope="module")

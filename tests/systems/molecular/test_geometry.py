@@ -6,8 +6,8 @@ import mdtraj
 import numpy as np
 import torch
 
-from systems.aldp.topology import make_topology
-from systems.molecular.geometry import dihedral, triple_product
+from cgbench_systems.aldp.topology import make_topology
+from cgbench_systems.molecular.geometry import dihedral, triple_product
 
 
 def test_dihedrals_have_mdtrajs_signs(varied_configurations: torch.Tensor) -> None:

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from systems.aldp.coordinates import default_coordinates, literature_coordinates
-from systems.aldp.topology import initial_positions
-from systems.molecular.internal_coordinates import Scales, ZMatrixCoordinates
+from cgbench_systems.aldp.coordinates import default_coordinates, literature_coordinates
+from cgbench_systems.aldp.topology import initial_positions
+from cgbench_systems.molecular.internal_coordinates import Scales, ZMatrixCoordinates
 
 SETS = {"default": default_coordinates, "literature": literature_coordinates}
 

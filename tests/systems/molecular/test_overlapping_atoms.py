@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cgbench.incidents import Incidents
-from cgbench.ledger import Ledger
-from cgbench.method import Problem
-from systems.aldp import AlanineDipeptide
+from cgbench.contracts.problem import Problem
+from cgbench.counting.anomalies import Anomalies
+from cgbench.counting.ledger import Ledger
+from cgbench_systems.aldp import AlanineDipeptide
 
 WAYS = ("two bonded atoms", "two distant atoms", "nearly the same", "all at the origin", "on a line", "NaN", "infinite")
 
@@ -32,8 +32,8 @@ def test_they_have_no_finite_energy_or_an_enormous_one(engine: str, dtype: torch
     if engine not in AlanineDipeptide.engines:
         engine = "torch"
         monkeypatch.setenv("CGBENCH_NATIVE", "0")
-    incidents = Incidents()
-    problem = Problem(AlanineDipeptide(engine=engine), Ledger(None), incidents)
+    anomalies = Anomalies()
+    problem = Problem(AlanineDipeptide(engine=engine), Ledger(None), anomalies)
     x = configurations(problem.initial_configuration().to(dtype))
     energy, gradient = problem.reduced_energy_and_gradient(x)
     assert not energy.isnan().any() and gradient.isfinite().all()
@@ -44,14 +44,14 @@ def test_they_have_no_finite_energy_or_an_enormous_one(engine: str, dtype: torch
         if way not in ("nearly the same", "on a line"):
             assert energy[number].isposinf(), way
             assert not gradient[number].any(), way
-    count, occasions = incidents.counts()["nonfinite_energy"]
+    count, occasions = anomalies.counts()["nonfinite_energy"]
     assert count == int(energy.isinf().sum()) >= 5 and occasions == len(x) + 1
 
 
 def test_a_compiled_force_field_pads_with_nothing_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that is filled up for the compiled kernel: the first configuration is repeated, broken or not."""
-    from systems.aldp.topology import make_system
-    from systems.molecular.forcefield import TorchForceField
+    from cgbench_systems.aldp.topology import make_system
+    from cgbench_systems.molecular.forcefield import TorchForceField
 
     monkeypatch.setenv("CGBENCH_NATIVE", "0")
     field = TorchForceField.from_openmm(make_system(), 300.0)
@@ -63,10 +63,10 @@ def test_a_compiled_force_field_pads_with_nothing_broken(monkeypatch: pytest.Mon
 
 
 def test_a_walker_whose_atoms_collide_is_put_back() -> None:
-    from methods.dynamics.walkers import end_block, make_walkers
+    from cgbench_methods.lib.sampling.walkers import end_block, make_walkers
 
-    incidents = Incidents()
-    problem = Problem(AlanineDipeptide(), Ledger(None), incidents)
+    anomalies = Anomalies()
+    problem = Problem(AlanineDipeptide(), Ledger(None), anomalies)
     start = problem.initial_configuration().repeat(3, 1, 1)
     options = {"time_step": 0.001, "friction": 1.0, "step_size": 0.1}
     dynamics = make_walkers(problem, start, torch.Generator().manual_seed(0), **options)
@@ -80,4 +80,4 @@ def test_a_walker_whose_atoms_collide_is_put_back() -> None:
     assert torch.equal(dynamics.positions[1], kept[1])
     dynamics.step(20)
     assert not end_block(problem, dynamics).any()
-    assert incidents.counts()["lost_walker"] == (1, 9)
+    assert anomalies.counts()["diverged_walker"] == (1, 9)

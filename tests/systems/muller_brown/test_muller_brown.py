@@ -8,7 +8,7 @@ import torch
 from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
 
-from systems.muller_brown import BARRIERS, BETA, MullerBrown, potential, potential_grid
+from cgbench_systems.muller_brown import BARRIERS, BETA, MullerBrown, potential, potential_grid
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from cgbench.contracts.pmf import PMF, basin_mask
+from cgbench.contracts.reference import Reference
 from cgbench.errors import UserError
-from cgbench.pmf import PMF, basin_mask
-from cgbench.system import Reference
-from systems.aldp import AlanineDipeptide
-from systems.molecular.reference.biased import BiasedRoute
-from systems.molecular.reference.build import MolecularReferenceBuilder, compare_estimate
-from systems.molecular.reference.route import Route
-from systems.molecular.reference.umbrella import UmbrellaRoute
-from systems.molecular.reference.unbiased import UnbiasedRoute, relaxation_time
+from cgbench_systems.aldp import AlanineDipeptide
+from cgbench_systems.molecular.reference.biased import BiasedRoute
+from cgbench_systems.molecular.reference.build import MolecularReferenceBuilder, compare_estimate
+from cgbench_systems.molecular.reference.route import Route
+from cgbench_systems.molecular.reference.umbrella import UmbrellaRoute
+from cgbench_systems.molecular.reference.unbiased import UnbiasedRoute, relaxation_time
 
 
 class SmallBiased(BiasedRoute):
@@ -60,7 +60,7 @@ def test_unbiased_goes_on_from_biased_and_bit_identically(
     with pytest.raises(UserError, match="starts from route biased"):
         SmallUnbiased(aldp, tmp_path).run(1)
     SmallBiased(aldp, tmp_path).run(1, progress=lambda text: None)
-    monkeypatch.setattr("systems.molecular.reference.unbiased.BiasedRoute", SmallBiased)
+    monkeypatch.setattr("cgbench_systems.molecular.reference.unbiased.BiasedRoute", SmallBiased)
     whole = SmallUnbiased(aldp, tmp_path)
     whole.run(2, progress=lambda text: None)
     whole.checkpoint.unlink()

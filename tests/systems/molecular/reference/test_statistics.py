@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cgbench.divergences import forward_kld
-from systems.molecular.reference.statistics import bootstrap, grouped, halves, noise_floor, share
+from cgbench.scoring.divergences import forward_kld
+from cgbench_systems.molecular.reference.statistics import bootstrap, grouped, halves, noise_floor, share
 
 BINS = 40
 

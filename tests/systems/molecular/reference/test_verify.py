@@ -10,12 +10,13 @@ import pytest
 import torch
 from openmm import app
 
-from cgbench.system import Check, Reference
-from systems.aldp import AlanineDipeptide
-from systems.aldp.coordinates import default_coordinates
-from systems.aldp.topology import initial_positions, make_topology
-from systems.molecular.reference.dynamics_check import compare_dynamics
-from systems.molecular.reference.verify import Sampling, flattening_bias, verify
+from cgbench.contracts.reference import Reference
+from cgbench.contracts.system import Check
+from cgbench_systems.aldp import AlanineDipeptide
+from cgbench_systems.aldp.coordinates import default_coordinates
+from cgbench_systems.aldp.topology import initial_positions, make_topology
+from cgbench_systems.molecular.reference.dynamics_check import compare_dynamics
+from cgbench_systems.molecular.reference.verify import Sampling, flattening_bias, verify
 
 SMALL = Sampling(walkers=256, equilibration=800, steps=1600, compile=False)
 

@@ -1,0 +1,130 @@
+"""``cgbench doctor``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = ["command"]
+
+ROOM = 1.0  # GiB; a run leaves a few MB, its checkpoints some hundred
+
+
+@click.command("doctor", help="Can this installation run what is registered, and are runs left in disorder?")
+@click.option("--out", default="runs", show_default=True, help="Folder of runs to look at.")
+def command(out: str) -> int:
+    """Check versions, threads, devices, disk, SLURM, locks and energies; exit code 1 if something is wrong."""
+    from cgbench import native
+    from cgbench.campaigns.slurm.executor import check_slurm
+    from cgbench.running import provenance
+    from cgbench.running.registry import plugins
+
+    facts = provenance.collect("cpu", provenance.physical_cores())
+    versions = ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
+    print(f"cgbench {facts['cgbench']}, Python {facts['python']}, {versions}")
+    print(f"{facts['platform']}, {facts['cpu']}, {facts['cores']} cores")
+    import torch
+
+    devices = ["cpu"] + [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+    print(f"torch devices: {', '.join(devices)}")
+    print(f"C++ compiler: {_compiler(native.compiler(), native.switched_off())}")
+    failures = sum(_report("versions", not wrong, wrong or "all as required") for wrong in [_versions()])
+    failures += _report("threads", *_threads(facts["cores"]))
+    failures += _report("disk", *_disk(Path(out)))
+    failures += _report("SLURM", *check_slurm())
+    failures += _check_locks(Path(out))
+    systems, methods = plugins("system"), plugins("method")
+    for plugin in (*systems, *methods):
+        if plugin.broken is not None:
+            failures += _report(plugin.name, False, plugin.broken)
+    built: dict[str, Any] = {}
+    for plugin in systems:
+        if plugin.broken is None:
+            failures += _check_system(plugin.name, plugin.cls, built)
+    for plugin in methods:
+        if plugin.broken is None:
+            able = [name for name, system in built.items() if plugin.cls.requires <= system.traits]
+            failures += _report(plugin.name, bool(able), f"can run on {', '.join(able) or 'no system'}")
+    return 1 if failures else 0
+
+
+def _compiler(found: tuple[str, str] | None, switched_off: bool) -> str:
+    if found is None:
+        return "none; energies and flows are computed in torch, which is slower"
+    path, version = found
+    use = "but CGBENCH_NATIVE=0 switches the kernels off" if switched_off else "makes the kernels of energies and flows"
+    return f"{path} ({version}), {use}"
+
+
+def _versions() -> str:
+    """Requirements of cgbench that the installed packages do not meet, or an empty text."""
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+
+    wrong = []
+    for text in metadata.requires("cgbench") or []:
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            found = "not installed"
+        if not requirement.specifier.contains(found.partition("+")[0] if found[0].isdigit() else "0", prereleases=True):
+            wrong.append(f"{requirement.name} {found}, needs {requirement.specifier}")
+    return "; ".join(wrong)
+
+
+def _threads(cores: int) -> tuple[bool, str]:
+    import torch
+
+    fixed = [f"{name}={os.environ[name]}" for name in ("OMP_NUM_THREADS", "OPENMM_CPU_THREADS") if name in os.environ]
+    said = f"torch uses {torch.get_num_threads()} on {cores} cores{', ' * bool(fixed)}{', '.join(fixed)}"
+    return torch.get_num_threads() <= cores, said
+
+
+def _disk(out: Path) -> tuple[bool, str]:
+    """Room in the folder that runs are made in, or in the one that it would be made in."""
+    place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(place).free / 2**30
+    if not os.access(place, os.W_OK):
+        return False, f"{place} cannot be written to; give another --out"
+    return free > ROOM, f"{free:.1f} GiB free in {place}, at least {ROOM:.0f} should be"
+
+
+def _check_locks(out: Path) -> int:
+    """Name the processes that are running in folders, and those that died in one."""
+    from cgbench.storage.lock import FolderLock
+
+    locks = [FolderLock(path) for path in sorted(out.rglob("checkpoint/lock"))]
+    held = [lock for lock in locks if lock.holder() is not None]
+    stale = [(lock.path.parent.parent, dead) for lock in locks if (dead := lock.stale()) is not None]
+    said = f"{len(held)} running, {len(stale)} of dead processes in {out}"
+    _report("locks", True, said + "; their runs go on when they are asked for again" * bool(stale))
+    for folder, dead in stale:
+        print(f"       {folder}: {dead}, has ended")
+    return 0
+
+
+def _check_system(name: str, cls: type, built: dict[str, Any]) -> int:
+    from cgbench.scoring.referee import Referee
+
+    try:
+        system = cls()
+        built[name] = system
+        failures = sum(_report(f"{name}: {c.name}", c.passed, c.detail) for c in system.self_check())
+    except Exception as error:  # a plugin may fail in any way
+        return _report(name, False, f"{type(error).__name__}: {error}".splitlines()[0])
+    referee = Referee(system)
+    floor = "" if referee.reference is None else f"noise floor {referee.reference.noise_floor:.1e}"
+    return failures + _report(f"{name}: reference", referee.problem is None, referee.problem or floor)
+
+
+def _report(what: str, passed: bool, detail: str) -> int:
+    print(f"{'ok    ' if passed else 'FAILED'} {what}: {detail}")
+    return 0 if passed else 1

@@ -1,0 +1,145 @@
+"""``cgbench run``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from typing import Any
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command("run", help="Run a method on a system, or go on with a run that was interrupted.")
+@click.option("--system", required=True, help="Registered system, or path/to/file.py:Class.")
+@click.option("--method", required=True, help="Registered method, or path/to/file.py:Class.")
+@click.option("--preset", default="default", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--budget", type=int, help="Largest number of energy evaluations.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the preset.")
+@click.option("--engine", help="Engine of the system.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--threads", type=int, help="CPU threads; all cores by default.")
+@click.option("--out", default="runs", show_default=True, help="Folder that run folders are made in.")
+@click.option("--restart", is_flag=True, help="Start over.")
+def command(**options: Any) -> int:
+    """Run, with progress, and print a summary; exit code 1 if the run failed."""
+    from cgbench.running.run import finished_record, prepare
+    from cgbench.running.signals import Interrupts
+
+    signal.signal(signal.SIGTERM, _interrupt)  # until there is something to save
+    job = prepare(options.pop("system"), options.pop("method"), **options)
+    existing = finished_record(job)
+    if existing is not None:
+        print("This run is complete; --restart would start over.")
+        print(_summary(existing, job.folder.path))
+        return 0
+    job.resume()
+    for message in job.messages:
+        print(message)
+    with _Progress(job) as progress, Interrupts(progress.announce) as interrupts:
+        job.stop = interrupts.requested
+        record = job.execute()
+    print(_summary(record, job.folder.path))
+    if record.status == "failed":
+        print(f"cgbench: the run failed: {record.reason} (see {job.folder.path / 'run.log'})", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+class _Progress:
+    """A live line on a terminal, one line per estimate elsewhere; neither shows the truth."""
+
+    def __init__(self, job: Any) -> None:
+        self.job = job
+        self.live: Any = None
+        self.started = time.monotonic()
+        self.before = job.ledger.total
+
+    def __enter__(self) -> _Progress:
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console()
+        if console.is_terminal:
+            self.live = Live(get_renderable=self._line, console=console, refresh_per_second=2, transient=True)
+            self.live.start()
+        else:
+            self.job.on_estimate = self._print
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def _words(self) -> str:
+        elapsed = time.monotonic() - self.started
+        total = self.job.ledger.total
+        rate = (total - self.before) / max(elapsed, 1e-9)
+        words = f"{elapsed:6.0f} s  {total:,} evaluations ({rate:,.0f}/s)  {self.job.method.status}"
+        done = self.job.method.progress
+        if done is not None and 0.02 < done <= 1.0:
+            words += f"  about {elapsed * (1 - done) / done:.0f} s left"
+        return words
+
+    def _line(self) -> Any:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        line = Table.grid(padding=(0, 1))
+        done = self.job.method.progress
+        bar = ProgressBar(total=1.0, completed=done or 0.0, width=20, pulse=done is None)
+        line.add_row(f"{self.job.method.name} on {self.job.system.name}", bar, self._words())
+        return line
+
+    def _print(self, job: Any) -> None:
+        try:
+            print(self._words(), flush=True)
+        except OSError:  # nobody listens any more, or the disk that output goes to is full: no reason to stop
+            pass
+
+    def announce(self, line: str) -> None:
+        """Say something beside the progress."""
+        try:
+            if self.live is not None:
+                self.live.console.print(line)
+            else:
+                print(f"cgbench: {line}", file=sys.stderr, flush=True)
+        except OSError:
+            pass
+
+
+def _summary(record: Any, folder: Any) -> str:
+    """What a person wants to know at the end."""
+    from cgbench.results.numbers import show_kld
+
+    lines = [f"{record.method} on {record.system}, preset {record.preset}, seed {record.seed}: {record.status}"]
+    if record.reason:
+        lines.append(f"  note          {record.reason}")
+    kld = record.metrics.get("forward_kld")
+    if kld is not None:
+        floor = (record.reference or {}).get("noise_floor", 0.0)
+        known = f"(the reference's own noise: {floor:.1e})" if floor else "(exact reference)"
+        lines.append(f"  forward KLD   {show_kld(kld, floor)} {known}")
+    basins = [(k.partition("/")[2], v) for k, v in record.metrics.items() if k.startswith("delta_f_error/")]
+    for name, error in basins:
+        if error is not None:
+            lines.append(f"  basin {name:<12} free energy off by {error:+.3f} kT")
+    total = record.evaluations.total
+    phases = ", ".join(f"{name} {count:,}" for name, count in record.evaluations.by_phase.items())
+    seconds = record.wall_seconds
+    lines.append(f"  evaluations   {total:,} ({phases})")
+    lines.append(f"  time          {seconds:.1f} s, {total / max(seconds, 1e-9):,.0f} evaluations/s")
+    for kind, anomaly in record.anomalies.items():
+        lines.append(f"  anomalies     {kind}: {anomaly.count:,} of {anomaly.occasions:,}")
+    for warning in record.diagnostics.get("warnings", []):
+        lines.append(f"  warning       {warning}")
+    lines.append(f"  files         {folder}")
+    lines.append(f"  picture       {folder / 'pmf.png'}")
+    return "\n".join(lines)

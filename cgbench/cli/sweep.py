@@ -1,0 +1,161 @@
+"""``cgbench sweep``."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = ["command"]
+
+
+SLURM_OPTIONS = ("partition", "time", "gpus", "memory", "account", "slurm")
+
+
+@click.command("sweep", help="Make all runs that FILE names; those that are finished are kept, others go on.")
+@click.argument("file")
+@click.option("--workers", type=int, help="Runs at a time; by default 1, with SLURM as many as it grants.")
+@click.option("--threads", type=int, help="CPU threads of each run; by default all cores shared out, with SLURM 1.")
+@click.option("--out", default="runs", show_default=True, help="Folder that run folders are made in.")
+@click.option("--retry-failed", is_flag=True, help="Try failed runs again.")
+@click.option("--status", is_flag=True, help="Show how far each run is, and start nothing.")
+@click.option("--executor", type=click.Choice(["local", "slurm"]), default="local", show_default=True)
+@click.option("--partition", help="SLURM's partition.")
+@click.option("--time", help="SLURM's time limit, minutes or HH:MM:SS or D-HH:MM:SS; runs go on in another job.")
+@click.option("--gpus", type=int, help="GPUs of each run, with SLURM.")
+@click.option("--memory", help="Memory of each run, with SLURM, such as 8G.")
+@click.option("--account", help="SLURM's account.")
+@click.option("--slurm", multiple=True, metavar="KEY=VALUE", help="Any other option of sbatch.")
+def command(file: str, out: str, status: bool, retry_failed: bool, **options: Any) -> int:
+    """Make the runs; exit code 1 if any has not finished in the end."""
+    from cgbench.campaigns.sweep import read_sweep, task
+    from cgbench.errors import UserError
+
+    for name in ("workers", "threads"):
+        if options[name] is not None and options[name] < 1:
+            raise UserError(f"--{name} must be at least 1, not {options[name]}")
+    for name in SLURM_OPTIONS:
+        if options["executor"] == "local" and options[name] not in (None, ()):
+            raise UserError(f"--{name} is for SLURM alone; give --executor slurm, or leave it out")
+    jobs, place = read_sweep(Path(file)), Path(out)
+    if place.exists() and not place.is_dir():
+        raise UserError(f"cannot write to {out}: it is a file; choose another folder with --out")
+    if status:
+        found = _states(jobs, place)
+        print(_table(jobs, found), end="")
+        print(f"\n{_counts(found)}")
+        return 0
+    executor, threads = _executor(place, options)
+    wanted = {"waiting", "interrupted"} | ({"failed"} if retry_failed else set())
+    on_slurm = options["executor"] == "slurm"  # what it has already is waited for
+    pairs = zip(jobs, _states(jobs, place, must_know=on_slurm), strict=True)
+    chosen = [job for job, state in pairs if state.state in wanted or (on_slurm and state.slurm_job)]
+    if len(chosen) < len(jobs):
+        print(f"{len(chosen)} of {len(jobs)} runs to make", flush=True)
+    tasks = {task(job, place, threads): job for job in chosen}
+    report = _Report(tasks, place, getattr(executor, "notes", {}))
+    try:
+        executor.execute(list(tasks), report.start, report.end)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; choose another folder with --out") from error
+    except KeyboardInterrupt:
+        unfinished = getattr(executor, "unfinished", [])
+        if not unfinished:
+            raise
+        words = f"scancel {' '.join(unfinished)} ends them, the same command waits for them again"
+        print(f"cgbench: no longer waiting; the jobs go on in SLURM: {words}", file=sys.stderr)
+        return 130
+    found = _states(jobs, place)
+    for job, state in zip(jobs, found, strict=True):
+        if state.state != "finished":
+            note = state.note or report.reasons.get(job.name, "")
+            print(f"cgbench: {job.name}: {state.state}{': ' * bool(note)}{note}", file=sys.stderr)
+    print(_counts(found))
+    return int(any(state.state != "finished" for state in found))
+
+
+def _executor(out: Path, options: dict[str, Any]) -> tuple[Any, int]:
+    """Return the executor that is asked for, and the threads of a run."""
+    from cgbench.running.provenance import physical_cores
+
+    workers, threads = options["workers"], options["threads"]
+    if options["executor"] == "local":
+        from cgbench.campaigns.local import LocalExecutor
+
+        threads = threads or max(1, physical_cores() // (workers or 1))
+        return LocalExecutor(workers or 1, threads), threads
+    from cgbench.campaigns.slurm.executor import SlurmExecutor
+    from cgbench.campaigns.slurm.resources import Resources
+
+    given = {name: options[name] for name in SLURM_OPTIONS if name != "slurm"}
+    resources = Resources(**given, more=Resources.parse(options["slurm"]))
+    return SlurmExecutor(out, workers, threads or 1, resources), threads or 1
+
+
+def _states(jobs: Any, out: Path, must_know: bool = False) -> Any:
+    """How far each run is, as far as that can be known, or else an error."""
+    from cgbench.campaigns.slurm.queue import Queue, QueueError
+    from cgbench.campaigns.sweep import progress
+
+    queue = {}
+    try:
+        queue = Queue(out).look()
+    except QueueError as error:
+        if must_know:
+            raise
+        print(f"cgbench: {error}", file=sys.stderr)
+    return [progress(job, out, queue) for job in jobs]
+
+
+class _Report:
+    """A line for each run that starts and each that ends."""
+
+    def __init__(self, tasks: dict[Any, Any], out: Path, notes: dict[str, str]) -> None:
+        self.tasks, self.out, self.notes = tasks, out, notes
+        self.ended = 0
+        self.started: set[Any] = set()
+        self.reasons: dict[str, str] = {}
+
+    def start(self, task: Any) -> None:
+        word = "goes on" if task in self.started else "started"  # after SLURM has requeued it
+        self.started.add(task)
+        print(f"{'':<9} {word:<12} {task.name}", flush=True)
+
+    def end(self, task: Any, code: int) -> None:
+        from cgbench.campaigns.sweep import progress
+
+        self.ended += 1
+        job = self.tasks[task]
+        state = progress(job, self.out)
+        if code and state.state != "finished":
+            words = f"signal {-code}" if code < 0 else f"exit code {code}; {_last_line(task.log)}"
+            self.reasons[job.name] = self.notes.get(task.name, words)
+        note = state.note or self.reasons.get(job.name, "")
+        words = f"{task.name}: {state.evaluations:,} evaluations" + (f"; {note}" if note else "")
+        print(f"{self.ended:>4}/{len(self.tasks):<4} {state.state:<12} {words}", flush=True)
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
+    return next((line.removeprefix("cgbench: ") for line in reversed(lines) if line.strip()), "no output")
+
+
+def _counts(found: Any) -> str:
+    counts = Counter(state.state for state in found)
+    words = [f"{counts[name]} {name}" for name in ("finished", "running", "queued", "interrupted", "failed", "waiting")]
+    return ", ".join(word for word in words if not word.startswith("0 "))
+
+
+def _table(jobs: Any, found: Any) -> str:
+    from cgbench.results.tables import markdown
+
+    header = ["system", "method", "preset", "state", "seed", "evaluations"]
+    rows = [
+        [job.plan.system.name, job.plan.method_class.name, job.plan.preset, state.state, str(job.seed)]
+        + [f"{state.evaluations:,}" + (f"  {state.note}" if state.note else "")]
+        for job, state in zip(jobs, found, strict=True)
+    ]
+    return markdown(header, rows, 4)

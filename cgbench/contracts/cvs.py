@@ -1,0 +1,114 @@
+"""Collective variables: names, domain and grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["CollectiveVariables"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CollectiveVariables:
+    """Names, domain and grid of the collective variables (CVs).
+
+    Attributes
+    ----------
+    names
+        One name per CV, e.g. ``("phi", "psi")``.
+    lower, upper
+        Bounds of the domain; for a periodic CV exactly one period.
+    periodic
+        Whether the domain closes on itself.
+    bins
+        Number of bins of the PMF grid along each CV.
+    unit
+        Unit of the bounds: "rad" for angles.
+    """
+
+    names: tuple[str, ...]
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+    periodic: tuple[bool, ...]
+    bins: tuple[int, ...] = field(default=())
+    unit: str = "rad"
+
+    def __post_init__(self) -> None:
+        if not self.bins:
+            object.__setattr__(self, "bins", (100,) * len(self.names))
+        lengths = {len(self.names), len(self.lower), len(self.upper), len(self.periodic), len(self.bins)}
+        if lengths != {len(self.names)}:
+            raise ValueError("names, lower, upper, periodic and bins must have one entry per CV")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def edges(self, axis: int) -> Array:
+        """Bin edges along one CV, shape ``[bins + 1]``."""
+        return np.linspace(self.lower[axis], self.upper[axis], self.bins[axis] + 1)
+
+    def centers(self, axis: int, subdivisions: int = 1) -> Array:
+        """Bin centres along one CV, or those of each bin cut into `subdivisions` equal parts."""
+        count = self.bins[axis] * subdivisions
+        width = (self.upper[axis] - self.lower[axis]) / count
+        return np.asarray(self.lower[axis] + width * (np.arange(count) + 0.5))
+
+    def grid(self, subdivisions: int = 1) -> Array:
+        """All grid points, shape ``[points, cvs]``, first CV slowest."""
+        axes = [self.centers(axis, subdivisions) for axis in range(len(self))]
+        return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(self))
+
+    def wrap(self, s: ArrayLike) -> Array:
+        """Map periodic CVs into their domain, ``[lower, upper)``; others unchanged. Infinite angles become NaN.
+
+        Parameters
+        ----------
+        s
+            Values, shape ``[..., cvs]``.
+        """
+        values = np.array(s, dtype=np.float64)
+        for axis, periodic in enumerate(self.periodic):
+            if periodic:
+                low, high = self.lower[axis], self.upper[axis]
+                with np.errstate(invalid="ignore"):  # of infinite angles
+                    column = low + np.mod(values[..., axis] - low, high - low)
+                values[..., axis] = np.where(column >= high, low, column)
+        return values
+
+    def bin_index(self, s: ArrayLike) -> NDArray[np.int64]:
+        """Flat index of the bin of each sample ``[samples]``; -1 outside a non-periodic domain, and for NaN.
+
+        Parameters
+        ----------
+        s
+            Samples, shape ``[samples, cvs]``.
+        """
+        values = self.wrap(s)
+        flat = np.zeros(values.shape[:-1], dtype=np.int64)
+        inside = np.ones(flat.shape, dtype=bool)
+        for axis, bins in enumerate(self.bins):
+            low, high = self.lower[axis], self.upper[axis]
+            column = values[..., axis]
+            within = (column >= low) & (column <= high)
+            inside &= within
+            cell = np.floor((np.where(within, column, low) - low) * (bins / (high - low))).astype(np.int64)
+            flat = flat * bins + np.minimum(cell, bins - 1)
+        return np.where(inside, flat, -1)
+
+    def histogram(self, s: ArrayLike, weights: ArrayLike | None = None) -> Array:
+        """Histogram of samples on the grid; samples outside a non-periodic domain, and NaN, are left out.
+
+        Parameters
+        ----------
+        s
+            Samples, shape ``[samples, cvs]``.
+        weights
+            One weight per sample, or None for counts.
+        """
+        edges = [self.edges(axis) for axis in range(len(self))]
+        counts, _ = np.histogramdd(self.wrap(s), bins=edges, weights=None if weights is None else np.asarray(weights))
+        return np.asarray(counts, dtype=np.float64)

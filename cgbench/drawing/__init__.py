@@ -1,0 +1,1 @@
+"""Pictures of PMFs and what all pictures share. Imports contracts and storage."""

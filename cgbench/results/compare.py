@@ -1,0 +1,222 @@
+"""Two sets of results: what got better or worse, as far as the seeds can tell.
+
+Seeds are the samples. Scores and costs scatter by factors, so that logarithms are compared, by Welch's test; where
+some seeds missed a target, ranks are (a miss is the largest cost), or, from tables that have no single values, the
+numbers of seeds that reached it. Holm's correction covers all tests of a comparison.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from cgbench.errors import UserError
+from cgbench.results.runs import KEY, TARGETS, Key, evaluations_to, find_runs, grouped
+
+__all__ = ["Results", "Sample", "compare", "holm", "read_results"]
+
+FEWEST = 3  # seeds on either side
+QUANTITIES = ("forward_kld", *TARGETS)
+LN_COLUMNS = {"forward_kld": "ln_kld"} | {target: f"ln_{target}" for target in TARGETS}
+LARGEST_EXACT = 200_000  # arrangements of seeds that are enumerated
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is known of one quantity over the seeds of one row.
+
+    Attributes
+    ----------
+    seeds, reached
+        Seeds, and how many have a finite value.
+    mean, error
+        Mean of the logarithms of the finite values, and its standard error.
+    values
+        The value of each seed, infinite for a miss; None where only a table is known.
+    """
+
+    seeds: int
+    reached: int
+    mean: float
+    error: float
+    values: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Sample:
+        """Summarise values; nan, a run without a score, is a miss."""
+        everything = np.nan_to_num(np.array(values, dtype=float), nan=np.inf, posinf=np.inf)
+        logs = np.log(everything[np.isfinite(everything)])
+        spread = float(logs.std(ddof=1)) if len(logs) > 1 and np.ptp(logs) > 0 else 0.0
+        error = spread / math.sqrt(len(logs)) if len(logs) > 1 else math.nan
+        mean = float(logs.mean()) if len(logs) else math.nan
+        return cls(len(everything), len(logs), mean, error, everything)
+
+
+Results = dict[Key, dict[str, Sample]]
+
+
+def read_results(path: Path) -> Results:
+    """Read a leaderboard's CSV file, or a folder of runs (which tells more: the value of each seed).
+
+    Raises
+    ------
+    UserError
+        If it is neither, or lacks a column.
+    """
+    if path.is_dir():
+        found = {}
+        for key, members in grouped(find_runs([path])).items():
+            found[key] = {"forward_kld": Sample.of([max(m.final_kld, m.noise_floor) for m in members])}
+            for name, target in TARGETS.items():
+                found[key][name] = Sample.of([evaluations_to(m, target) for m in members])
+        return found
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(KEY, str))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise UserError(f"{path} is neither a folder of runs nor a leaderboard: {reason}") from error
+    needed = [*KEY, "n_seeds", *(f"{name}_seeds" for name in TARGETS)]
+    needed += [f"{name}_{what}" for name in LN_COLUMNS.values() for what in ("mean", "se")]
+    missing = [name for name in needed if name not in table.columns]
+    if missing:
+        raise UserError(f"{path} has no column {missing[0]!r}: write it anew with cgbench leaderboard")
+    if table.duplicated(list(KEY)).any():
+        raise UserError(f"{path} has two rows for the same system, version, method and preset")
+    return {tuple(str(row[name]) for name in KEY): _of_row(row) for row in table.to_dict("records")}  # type: ignore[misc]
+
+
+def _of_row(row: Mapping[Any, Any]) -> dict[str, Sample]:
+    seeds = int(row["n_seeds"])
+    found = {}
+    for name, column in LN_COLUMNS.items():
+        mean, error = float(row[f"{column}_mean"]), float(row[f"{column}_se"])
+        reached = int(row[f"{name}_seeds"]) if name in TARGETS else seeds * math.isfinite(mean)
+        found[name] = Sample(seeds, reached, mean, error)
+    return found
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """A test, its p-value, and the ratio of both sides (b over a) with its 95 % interval; or why there is none."""
+
+    test: str
+    p: float = math.nan
+    ratio: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    worse: bool = False
+
+
+def _outcome(a: Sample, b: Sample, alpha: float) -> _Outcome:
+    if a.reached == b.reached == 0:
+        return _Outcome("no value on either side")
+    if min(a.seeds, b.seeds) < FEWEST:
+        return _Outcome("not enough seeds")
+    if a.reached == a.seeds and b.reached == b.seeds:
+        return _by_logarithms(a, b, alpha)
+    smallest = 2 / math.comb(a.seeds + b.seeds, a.seeds)
+    if smallest > alpha:
+        return _Outcome("not enough seeds")
+    if a.values is not None and b.values is not None:
+        p, worse = _rank_sum(a.values, b.values)
+        return _Outcome("rank sum", p, worse=worse)
+    counts = [[a.reached, a.seeds - a.reached], [b.reached, b.seeds - b.reached]]
+    share = b.reached / b.seeds - a.reached / a.seeds
+    return _Outcome("Fisher", float(stats.fisher_exact(counts).pvalue), worse=share < 0)
+
+
+def _by_logarithms(a: Sample, b: Sample, alpha: float) -> _Outcome:
+    """Welch's test; where no side has any spread, the chance that ranks separate completely."""
+    difference, error = b.mean - a.mean, math.hypot(a.error, b.error)
+    ratio, worse = math.exp(difference), difference > 0
+    if error == 0:
+        separated = abs(difference) > 1e-4  # tables have six digits
+        p = 2 / math.comb(a.seeds + b.seeds, a.seeds) if separated else 1.0
+        if separated and p > alpha:
+            return _Outcome("not enough seeds", ratio=ratio)
+        return _Outcome("no spread", p, ratio, ratio, ratio, worse)
+    freedom = error**4 / (a.error**4 / (a.seeds - 1) + b.error**4 / (b.seeds - 1))
+    p = float(2 * stats.t.sf(abs(difference) / error, freedom))
+    half = float(stats.t.ppf(0.975, freedom)) * error
+    with np.errstate(over="ignore"):
+        low, high = np.exp([difference - half, difference + half])
+    return _Outcome("Welch", p, ratio, float(low), float(high), worse)
+
+
+def _rank_sum(a: np.ndarray, b: np.ndarray) -> tuple[float, bool]:
+    """Two-sided p-value of the sum of ranks, exact with ties where it can be enumerated; whether b ranks higher."""
+    ranks = stats.rankdata(np.concatenate([a, b]))
+    excess = ranks[: len(a)].sum() - ranks.mean() * len(a)
+    if math.comb(len(ranks), len(a)) > LARGEST_EXACT:
+        order = ranks[: len(a)], ranks[len(a) :]
+        return float(stats.mannwhitneyu(*order, method="asymptotic").pvalue), bool(excess < 0)
+    sums = np.array([sum(chosen) for chosen in combinations(ranks.tolist(), len(a))])
+    p = float(np.mean(np.abs(sums - ranks.mean() * len(a)) >= abs(excess) - 1e-9))
+    return p, bool(excess < 0)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values (Holm, Scand. J. Stat. 6, 65, 1979); nan stays nan and is not counted."""
+    values = np.array(p, dtype=float)
+    order = [k for k in np.argsort(values, kind="stable") if math.isfinite(values[k])]
+    largest = 0.0
+    for place, k in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - place) * values[k]))
+        values[k] = largest
+    return [float(value) for value in values]
+
+
+def compare(a: Results, b: Results, alpha: float = 0.05, tolerance: float = 0.05) -> pd.DataFrame:
+    """Compare what both have: forward KLD, and evaluations to each target.
+
+    Parameters
+    ----------
+    alpha
+        Chance to call any difference where there is none, over the whole comparison.
+    tolerance
+        Changes by a smaller part are no change, however certain.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per quantity; ``a`` and ``b`` are geometric means over the seeds that have a value, ``ratio`` is b
+        over a with its 95 % interval, ``p_holm`` the adjusted p-value, and ``verdict`` one of better, worse,
+        no difference, not enough seeds, no value on either side.
+    """
+    rows: list[dict[str, Any]] = []
+    outcomes = []
+    for key in sorted(set(a) & set(b)):
+        for quantity in QUANTITIES:
+            first, second = a[key][quantity], b[key][quantity]
+            outcome = _outcome(first, second, alpha)
+            row: dict[str, Any] = dict(zip(KEY, key, strict=True))
+            row |= {"quantity": quantity} | _side("a", first) | _side("b", second)
+            row |= {"ratio": outcome.ratio, "ratio_lo": outcome.low, "ratio_hi": outcome.high}
+            row |= {"test": outcome.test if math.isfinite(outcome.p) else "", "p": outcome.p}
+            rows.append(row)
+            outcomes.append(outcome)
+    for row, outcome, adjusted in zip(rows, outcomes, holm([o.p for o in outcomes]), strict=True):
+        row |= {"p_holm": adjusted, "verdict": _verdict(outcome, adjusted, alpha, tolerance)}
+    return pd.DataFrame(rows)
+
+
+def _side(name: str, sample: Sample) -> dict[str, Any]:
+    mean = math.exp(sample.mean) if sample.reached else math.inf
+    return {name: mean, f"seeds_{name}": sample.seeds, f"reached_{name}": sample.reached}
+
+
+def _verdict(outcome: _Outcome, p: float, alpha: float, tolerance: float) -> str:
+    if math.isnan(outcome.p):
+        return outcome.test
+    small = math.isfinite(outcome.ratio) and 1 / (1 + tolerance) <= outcome.ratio <= 1 + tolerance
+    if p > alpha or small:
+        return "no difference"
+    return "worse" if outcome.worse else "better"

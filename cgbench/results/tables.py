@@ -1,0 +1,110 @@
+"""Tables for people: rows chosen and sorted, numbers rounded, Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from cgbench.errors import UserError, choices
+from cgbench.results.numbers import rounded
+
+__all__ = ["choose", "leaderboard_markdown", "markdown", "sort_by"]
+
+EXTRAPOLATED = "\\* the curve of plain dynamics had to be extended by its power law"
+AT_LEAST = "≤, ≥: the score is below the noise floor of the reference, which stands in for it"
+
+
+def choose(table: pd.DataFrame, wanted: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Keep the rows whose columns have one of the wanted values; an empty list keeps all.
+
+    Raises
+    ------
+    UserError
+        If no row has a wanted value.
+    """
+    for column, values in wanted.items():
+        present = set(table[column])
+        for value in values:
+            if value not in present:
+                raise UserError(f"no runs of {column} {value!r} (--{column}): choose from {choices(present)}")
+    for column, values in wanted.items():
+        if values:
+            table = table[table[column].isin(values)]
+    return table
+
+
+def sort_by(table: pd.DataFrame, column: str, descending: bool = False) -> pd.DataFrame:
+    """Sort by a column; missing values come last, equal ones keep their order.
+
+    Raises
+    ------
+    UserError
+        If there is no such column.
+    """
+    if column not in table.columns:
+        raise UserError(f"no column {column!r} (--sort): choose from {choices(table.columns)}")
+    return table.sort_values(column, ascending=not descending, kind="stable", na_position="last")
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
+    """A Markdown table whose first `left` columns are words and whose others are numbers, padded to be read as text."""
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    widths = [max(3, *(len(row[k]) for row in escaped)) for k in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [c.ljust(w) if k < left else c.rjust(w) for k, (c, w) in enumerate(zip(cells, widths, strict=True))]
+        return "| " + " | ".join(padded) + " |\n"
+
+    rule = ["-" * w if k < left else "-" * (w - 1) + ":" for k, w in enumerate(widths)]
+    return line(escaped[0]) + line(rule) + "".join(line(row) for row in escaped[1:])
+
+
+def leaderboard_markdown(table: pd.DataFrame) -> str:
+    """The leaderboard as a reader wants it: a choice of columns, rounded, bounds and misses in words."""
+    versions = table.groupby("system")["version"].nunique()
+    header = ["system", "method", "preset", "seeds", "evaluations", "forward KLD", "evaluations to 1e-2", "to 1e-3"]
+    header += ["speedup over MD (95 %)", "basin error / kT", "time / s"]
+    rows, notes = [], set()
+    for row in table.to_dict("records"):
+        bound = row["forward_kld"] < row["noise_floor"]
+        several = versions[row["system"]] > 1
+        speedup = _speedup(row["speedup_vs_md"], row["speedup_lo"], row["speedup_hi"], bound, row["extrapolated"])
+        notes |= ({AT_LEAST} if bound else set()) | ({EXTRAPOLATED} if speedup.endswith("\\*") else set())
+        rows.append(
+            [
+                f"{row['system']} (version {row['version']})" if several else str(row["system"]),
+                str(row["method"]),
+                str(row["preset"]),
+                str(row["n_seeds"]),
+                _count(row["evaluations"]),
+                _kld(row["forward_kld"], row["forward_kld_se"], row["noise_floor"]),
+                *(_target(row[f"evaluations_to_kld_{target}"]) for target in ("1e-2", "1e-3")),
+                speedup,
+                "–" if math.isnan(row["basin_df_error_kT"]) else f"{row['basin_df_error_kT']:.3f}",
+                rounded(row["wall_s"]),
+            ]
+        )
+    return markdown(header, rows, 3) + "".join(f"\n{note}\n" for note in sorted(notes))
+
+
+def _kld(value: float, error: float, floor: float) -> str:
+    if value < floor:
+        return f"≤ {rounded(floor, 2)}"
+    return rounded(value, 2) + (f" ± {rounded(error, 1)}" if math.isfinite(error) else "")
+
+
+def _count(evaluations: float) -> str:
+    return f"{evaluations:.0f}" if evaluations < 1000 else rounded(evaluations)
+
+
+def _target(evaluations: float) -> str:
+    return "not reached" if evaluations == math.inf else _count(evaluations)
+
+
+def _speedup(value: float, low: float, high: float, bound: bool, extrapolated: object) -> str:
+    if not math.isfinite(value):
+        return "–"
+    mark = " \\*" if extrapolated is True else ""
+    return f"{'≥ ' * bound}{rounded(value, 2)} ({rounded(low, 2)} to {rounded(high, 2)}){mark}"

@@ -1,0 +1,139 @@
+"""Configurations of methods: presets in YAML, overrides, and errors in one line."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from cgbench.contracts.method import Method, MethodConfig
+from cgbench.errors import UserError, choices
+from cgbench.storage.yaml_text import read_yaml
+
+__all__ = ["config_hash", "explain", "make_config", "preset_names"]
+
+DEEPEST = 20  # keys within keys
+
+
+def _folder(method: type[Method], system: str) -> Path:
+    """``presets/<method>/<system>``, or ``presets/<system>`` where a package holds one method."""
+    root = method.presets_folder()
+    own = root / method.name
+    return (own if own.is_dir() else root) / system
+
+
+def preset_names(method: type[Method], system: str) -> list[str]:
+    """Presets of a method for a system; a method without preset files has "default" alone."""
+    return sorted(path.stem for path in _folder(method, system).glob("*.yaml")) or ["default"]
+
+
+def config_hash(config: MethodConfig) -> str:
+    """Hash of a configuration in full, 64 hexadecimal digits."""
+    text = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def make_config(method: type[Method], system: str, preset: str, overrides: Sequence[str] = ()) -> MethodConfig:
+    """Read a preset and apply overrides of the form ``key=value`` (dotted keys, YAML values).
+
+    Raises
+    ------
+    UserError
+        For an unknown preset or key, a value of the wrong type, or YAML that cannot be read.
+    """
+    known = preset_names(method, system)
+    if preset not in known:
+        raise UserError(f"unknown preset {preset!r} of {method.name} on {system}: choose from {choices(known)}")
+    path = _folder(method, system) / f"{preset}.yaml"
+    settings: Any = {}
+    if path.exists():
+        try:
+            settings = read_yaml(path.read_text(encoding="utf-8")) or {}
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UserError(f"preset {path} cannot be read: {reason}") from error
+        if not isinstance(settings, dict):
+            raise UserError(f"preset {path} must be a mapping of keys to values, not {type(settings).__name__}")
+    for override in overrides:
+        _apply(settings, override)
+    try:
+        return method.Config.model_validate(settings)
+    except ValidationError as error:
+        origin = "--set" if overrides else str(path)
+        raise UserError(f"configuration of {method.name} ({origin}): {explain(error, method.Config)}") from error
+
+
+def _apply(settings: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UserError(f"--set {_shown(override)}: write key=value, with dots for nested keys")
+    if len(parts) > DEEPEST:
+        raise UserError(f"--set {_shown(key)}: no configuration has keys {len(parts)} deep")
+    try:
+        value = read_yaml(text)
+    except ValueError as error:
+        raise UserError(f"--set {_shown(key)}: {_shown(text)} is no YAML value: {error}") from error
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+        try:
+            number = float(value)
+        except ValueError:
+            pass
+        else:
+            value = number if math.isfinite(number) else value
+    place = settings
+    for depth, part in enumerate(parts[:-1]):
+        inner = place.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise UserError(
+                f"--set {_shown(key)}: {_shown('.'.join(parts[: depth + 1]))} is a value, it has no keys below it"
+            )
+        place = inner
+    place[parts[-1]] = value
+
+
+def _shown(value: Any) -> str:
+    """A value as it would be written, in one short line."""
+    text = repr(value)
+    return text if len(text) < 60 else text[:57] + "..."
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """Say the first mistake in one line, with the admissible keys where a key is unknown."""
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    name = ".".join(location)
+    more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        keys = _keys_at(model, location[:-1])
+        close = difflib.get_close_matches(location[-1], keys, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return f"unknown key {name!r}: {hint}choose from {choices(keys)}{more}"
+    return f"key {name!r}: {first['msg']}, not {_shown(first['input'])}{more}"
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [model for part in get_args(annotation) for model in _models(part)]
+
+
+def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
+    """Admissible keys at a place; a tag of a discriminated union in the location selects its member."""
+    candidates = [model]
+    for part in location:
+        inner = [m for c in candidates if part in c.model_fields for m in _models(c.model_fields[part].annotation)]
+        if inner:
+            candidates = inner
+        else:
+            tagged = [
+                c for c in candidates if any(part in get_args(field.annotation) for field in c.model_fields.values())
+            ]
+            candidates = tagged or candidates
+    return sorted({key for candidate in candidates for key in candidate.model_fields})

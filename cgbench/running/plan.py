@@ -1,0 +1,105 @@
+"""What a run would be, before anything is started: everything that can be wrong with a request is found here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cgbench.contracts.method import Method, MethodConfig
+from cgbench.contracts.system import System
+from cgbench.errors import UserError, choices
+from cgbench.running.configuration import config_hash, make_config
+from cgbench.running.record import Record
+from cgbench.running.registry import load
+
+__all__ = ["Plan", "make_plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run: the system, the method with its configuration, and under which names it is filed.
+
+    Attributes
+    ----------
+    preset
+        Name of the preset; with overrides that change it, the hash of the configuration is part of the name.
+    """
+
+    system: System
+    method_class: type[Method]
+    config: MethodConfig
+    preset: str
+    seed: int
+    budget: int | None
+
+    def identity(self) -> dict[str, Any]:
+        """What must agree for a run to go on."""
+        return {
+            "system": self.system.name,
+            "system_version": self.system.version,
+            "method": self.method_class.name,
+            "preset": self.preset,
+            "seed": self.seed,
+            "config_hash": config_hash(self.config),
+            "engine": self.system.engine,
+        }
+
+    def folder(self, out: str | Path) -> Path:
+        """Folder of the run below `out`."""
+        return Path(out) / self.system.name / self.method_class.name / self.preset / f"seed-{self.seed}"
+
+    def settled(self, record: Record, folder: Path) -> bool:
+        """Whether a run with this record needs no more work.
+
+        Raises
+        ------
+        UserError
+            If the record is that of another run.
+        """
+        for name, value in self.identity().items():
+            found = getattr(record, name)
+            if found != value:
+                raise UserError(
+                    f"{folder} holds a run with {name} {found!r}, not {value!r}; choose another --out, or --restart"
+                )
+        enough = self.budget is not None and self.budget <= (record.budget or 0)
+        return record.status == "finished" or (record.status == "budget" and enough)
+
+
+def make_plan(
+    system: str,
+    method: str,
+    *,
+    preset: str = "default",
+    seed: int = 0,
+    budget: int | None = None,
+    overrides: Sequence[str] = (),
+    engine: str | None = None,
+    device: str = "cpu",
+) -> Plan:
+    """Look everything up and check it; parameters as for `cgbench.running.run.run`.
+
+    Raises
+    ------
+    UserError
+        For anything in the request that cannot be.
+    """
+    method_class = load("method", method)
+    system_class = load("system", system)
+    for name, value, least in (("budget", budget, 1), ("seed", seed, 0)):
+        if value is not None and value < least:
+            raise UserError(f"--{name} must be at least {least}, not {value}")
+    built = system_class(engine=engine, device=device)
+    missing = method_class.requires - built.traits
+    if missing:
+        raise UserError(
+            f"method {method_class.name} needs a system with {choices(missing)}; "
+            f"{built.name} has {choices(built.traits)}"
+        )
+    config = make_config(method_class, built.name, preset, overrides)
+    label = preset
+    if overrides and config != make_config(method_class, built.name, preset):
+        label = f"{preset}-{config_hash(config)[:8]}"
+    return Plan(built, method_class, config, label, seed, budget)

@@ -1,0 +1,143 @@
+"""The record of a run: everything about it but its arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+__all__ = ["Evaluations", "AnomalyCount", "Record", "Status", "parse_record", "record_bytes", "to_json"]
+
+Status = Literal["running", "finished", "budget", "failed"]
+
+
+class Evaluations(BaseModel):
+    """Energy evaluations: all, by phase, and as the method's publication counts them."""
+
+    total: int
+    by_phase: dict[str, int]
+    publication_convention: int
+
+
+class AnomalyCount(BaseModel):
+    """How often numbers of one kind went wrong, and out of how many."""
+
+    count: int
+    occasions: int
+
+
+class Record(BaseModel):
+    """Everything about a run but its arrays; the content of ``record.json``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: Literal[2] = 2
+    system: str
+    system_version: str
+    method: str
+    preset: str
+    seed: int
+    config: dict[str, Any]
+    config_hash: str
+    engine: str
+    device: str
+    threads: int
+    budget: int | None
+    status: Status
+    reason: str | None = None
+    evaluations: Evaluations
+    metrics: dict[str, float | None]
+    anomalies: dict[str, AnomalyCount] = {}
+    density: dict[str, Any] | None = None
+    diagnostics: dict[str, Any] = {}
+    seconds: dict[str, dict[str, float]] = {}
+    reference: dict[str, Any] | None = None
+    provenance: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_records(cls, data: Any) -> Any:
+        """Bring a record of schema version 1 to the present one."""
+        return _upgraded(data) if isinstance(data, dict) and data.get("schema_version") == 1 else data
+
+    @property
+    def wall_seconds(self) -> float:
+        """Wall seconds of the method, scoring left out."""
+        return sum(spent.get("wall", 0.0) for spent in self.seconds.values())
+
+
+# kinds of anomalies, as records of schema version 1 call them
+OLDER_KINDS = {
+    "lost_walker": "diverged_walker",
+    "unusable_label": "unusable_sample",
+    "no_spread": "collapsed_ensemble",
+}
+
+
+def _upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record of schema version 1 as one of version 2."""
+    found = {**data, "schema_version": 2}
+    older = found.pop("incidents", {})
+    count = found.pop("nonfinite_energies", None)  # the first records had this count alone
+    if count and isinstance(found.get("evaluations"), dict):
+        older = {"nonfinite_energy": {"count": count, "occasions": found["evaluations"].get("total")}}
+    if isinstance(older, dict):
+        older = {OLDER_KINDS.get(kind, kind): counts for kind, counts in older.items()}
+    return found | {"anomalies": older}
+
+
+def to_json(value: Any) -> str:
+    """Valid JSON: numbers that are not finite become the strings "inf", "-inf" and "nan"."""
+    return json.dumps(_clean(value), indent=2, allow_nan=False) + "\n"
+
+
+def _clean(item: Any) -> Any:
+    if isinstance(item, float) and not math.isfinite(item):
+        return str(item)
+    if isinstance(item, Mapping):
+        return {str(key): _clean(inner) for key, inner in item.items()}
+    if isinstance(item, (list, tuple)):
+        return [_clean(inner) for inner in item]
+    return item
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of the values, however they are laid out in the file."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def record_bytes(record: Record) -> bytes:
+    """Return the content of ``record.json``, with a checksum of its values."""
+    content = json.loads(to_json(record.model_dump()))
+    return to_json(content | {"checksum": _checksum(content)}).encode()
+
+
+def parse_record(content: bytes) -> Record:
+    """Read what `record_bytes` returned; records without a checksum are read, too.
+
+    Raises
+    ------
+    ValueError
+        In one line, if it is no record, or not what was written.
+    """
+    try:
+        data = json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"no JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"must be an object, not {type(data).__name__}")
+    checksum = data.pop("checksum", None)
+    if checksum is not None and checksum != _checksum(data):
+        raise ValueError("the checksum does not fit: it was changed or damaged after it was written")
+    try:
+        return Record.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(" ".join(f"{where}: {first['msg']}".split())) from None

@@ -1,0 +1,1 @@
+"""Files that survive interruptions: atomic writes, folder locks, YAML as plain data. Imports only errors."""

@@ -1,0 +1,82 @@
+"""Which values of the collective variables to sample: regular grids, low places of the PMF, places around points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench_methods.cgflow.common.exploration import broaden
+
+__all__ = ["draw_around", "draw_where_low", "regular_grid"]
+
+
+def regular_grid(cvs: CollectiveVariables, points: int, offsets: Sequence[float]) -> torch.Tensor:
+    """Nodes of a regular grid over the domain, ``[nodes, cvs]``.
+
+    Parameters
+    ----------
+    points
+        Nodes along each CV.
+    offsets
+        From the lower bound of each CV to its first node, in spacings.
+    """
+    axes = [
+        low + (high - low) * (torch.arange(points, dtype=torch.float64) + offset) / points
+        for low, high, offset in zip(cvs.lower, cvs.upper, offsets, strict=True)
+    ]
+    return torch.cartesian_prod(*axes).reshape(-1, len(cvs))
+
+
+def draw_around(
+    cvs: CollectiveVariables, points: torch.Tensor, radius: float, count: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Draw `count` values of s from the balls of `radius` around points, about as many from each; ``[count, cvs]``."""
+    each = -(-count // len(points))
+    around = broaden(cvs, points, radius, each, generator)
+    return around[torch.randperm(len(around), generator=generator)[:count]]
+
+
+def draw_where_low(
+    cvs: CollectiveVariables,
+    free_energy: torch.Tensor,
+    count: int,
+    generator: torch.Generator,
+    *,
+    softness: float,
+    ceiling: float,
+    uniform_share: float,
+) -> torch.Tensor:
+    """Draw values of s from ``exp(-A / softness)``, a share of them uniformly, and none from high places.
+
+    Parameters
+    ----------
+    free_energy
+        A in kT at the centres of the PMF's bins ``[cells]``, up to a constant.
+    count
+        How many.
+    softness
+        In kT.
+    ceiling
+        In kT; cells this far above the lowest are left out.
+    uniform_share
+        Part of the density that is the same in all other cells.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[count, cvs]``, uniform within each cell.
+    """
+    above = free_energy - free_energy.min()
+    density = torch.exp(-above / softness) * (above < ceiling)
+    density = density / density.sum()
+    flat = (above < ceiling).double()
+    density = (1 - uniform_share) * density + uniform_share * flat / flat.sum()
+    cells = torch.multinomial(density, count, replacement=True, generator=generator)
+    width = torch.tensor(
+        [(high - low) / bins for low, high, bins in zip(cvs.lower, cvs.upper, cvs.bins, strict=True)],
+        dtype=torch.float64,
+    )
+    jitter = torch.rand(count, len(cvs), generator=generator, dtype=torch.float64) - 0.5
+    return torch.from_numpy(cvs.grid())[cells] + jitter * width

@@ -1,0 +1,185 @@
+"""Monte Carlo on the model PMF up to where it is uncertain, and the choice of new points there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cgbench.contracts.cvs import CollectiveVariables
+
+__all__ = ["Walk", "broaden", "difference", "farthest_points", "inside_domain", "walk", "wrap"]
+
+MeanAndStd = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+def wrap(cvs: CollectiveVariables, s: torch.Tensor) -> torch.Tensor:
+    """Map periodic CVs into ``[lower, upper)``."""
+    columns = []
+    for axis, periodic in enumerate(cvs.periodic):
+        low, high = cvs.lower[axis], cvs.upper[axis]
+        column = s[:, axis]
+        columns.append(low + torch.remainder(column - low, high - low) if periodic else column)
+    return torch.stack(columns, dim=1)
+
+
+def difference(cvs: CollectiveVariables, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Shortest vectors ``a - b`` on the domain; broadcasts, last axis the CVs."""
+    delta = a - b
+    for axis, periodic in enumerate(cvs.periodic):
+        if periodic:
+            period = cvs.upper[axis] - cvs.lower[axis]
+            column = delta[..., axis]
+            delta = delta.clone()
+            delta[..., axis] = column - period * torch.round(column / period)
+    return delta
+
+
+def inside_domain(cvs: CollectiveVariables, s: torch.Tensor) -> torch.Tensor:
+    """Whether points lie within the non-periodic bounds, boolean ``[batch]``."""
+    inside = torch.ones(len(s), dtype=torch.bool, device=s.device)
+    for axis, periodic in enumerate(cvs.periodic):
+        if not periodic:
+            inside &= (s[:, axis] >= cvs.lower[axis]) & (s[:, axis] <= cvs.upper[axis])
+    return inside
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Outcome of a walk.
+
+    Attributes
+    ----------
+    positions
+        Last positions of all walkers ``[walkers, cvs]``.
+    stopped
+        Which walkers stand where the model is uncertain, boolean ``[walkers]``.
+    steps
+        Steps made.
+    """
+
+    positions: torch.Tensor
+    stopped: torch.Tensor
+    steps: int
+
+
+@torch.no_grad()
+def walk(
+    cvs: CollectiveVariables,
+    mean_and_std: MeanAndStd,
+    start: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    step: float,
+    threshold: float,
+    max_steps: int,
+    min_steps: int = 0,
+    wanted: int | None = None,
+    temperature_factor: float = 1.0,
+) -> Walk:
+    """Metropolis Monte Carlo of many walkers on the model's mean until its spread passes a threshold.
+
+    Parameters
+    ----------
+    mean_and_std
+        The model: PMF and its spread in kT at points ``[batch, cvs]``.
+    start
+        Starting points ``[walkers, cvs]``.
+    step
+        Standard deviation of the Gaussian proposal along each CV.
+    threshold
+        Spread in kT at which a walker stops.
+    max_steps, min_steps
+        Steps after which the walk is given up; steps before which no walker stops.
+    wanted
+        End as soon as so many walkers have stopped (checked every 16 steps); all of them by default.
+    temperature_factor
+        Walk at this multiple of the temperature, to cross barriers sooner.
+    """
+    s = start.clone()
+    energy, spread = mean_and_std(s)
+    stopped = torch.zeros(len(s), dtype=torch.bool, device=s.device)
+    options: dict[str, Any] = {"generator": generator, "dtype": s.dtype, "device": s.device}
+    wanted = len(s) if wanted is None else min(wanted, len(s))
+    for number in range(max_steps):
+        proposal = wrap(cvs, s + step * torch.randn(s.shape, **options))
+        uniform = torch.rand(len(s), **options)
+        new_energy, new_spread = mean_and_std(proposal)
+        accepted = uniform.log() < (energy - new_energy) / temperature_factor
+        accepted &= inside_domain(cvs, proposal) & ~stopped
+        s = torch.where(accepted[:, None], proposal, s)
+        energy = torch.where(accepted, new_energy, energy)
+        spread = torch.where(accepted, new_spread, spread)
+        if number + 1 >= min_steps:
+            stopped |= spread > threshold
+            if number % 16 == 15 and int(stopped.sum()) >= wanted:
+                return Walk(s, stopped, number + 1)
+    return Walk(s, stopped, max_steps)
+
+
+def farthest_points(
+    cvs: CollectiveVariables,
+    candidates: torch.Tensor,
+    count: int,
+    known: torch.Tensor | None = None,
+    min_distance: float = 0.0,
+) -> torch.Tensor:
+    """Choose the most spread out of the candidates, one by one farthest from those chosen.
+
+    Parameters
+    ----------
+    known
+        Points to keep away from as well; without them the first candidate is taken first.
+    min_distance
+        Stop when no candidate is as far as this from all the others.
+
+    Returns
+    -------
+    torch.Tensor
+        Indices into `candidates`.
+    """
+    if len(candidates) == 0:
+        return torch.zeros(0, dtype=torch.long)
+    chosen: list[int] = []
+    if known is not None and len(known):
+        pairs = difference(cvs, candidates[:, None], known[None]).norm(dim=2)
+        nearest = pairs.min(dim=1).values
+    else:
+        nearest = candidates.new_full((len(candidates),), torch.inf)
+    while len(chosen) < min(count, len(candidates)):
+        index = int(nearest.argmax())
+        if float(nearest[index]) <= min_distance:
+            break
+        chosen.append(index)
+        new = difference(cvs, candidates, candidates[index]).norm(dim=1)
+        nearest = torch.minimum(nearest, new)
+    return torch.tensor(chosen, dtype=torch.long)
+
+
+def broaden(
+    cvs: CollectiveVariables,
+    points: torch.Tensor,
+    radius: float,
+    count: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Replace each point by `count` points uniform in the ball of `radius` around it (kept in the domain).
+
+    In one dimension the ball is an interval, in two a disc.
+    """
+    dimensions = points.shape[1]
+    options: dict[str, Any] = {"generator": generator, "dtype": points.dtype, "device": points.device}
+    direction = torch.randn(len(points), count, dimensions, **options)
+    direction = direction / direction.norm(dim=2, keepdim=True)
+    uniform = torch.rand(len(points), count, 1, **options)
+    distance = radius * uniform ** (1.0 / dimensions)
+    spread = (points[:, None] + distance * direction).reshape(-1, dimensions)
+    spread = wrap(cvs, spread)
+    for axis, periodic in enumerate(cvs.periodic):
+        if not periodic:  # reflect at the bounds
+            low, high = cvs.lower[axis], cvs.upper[axis]
+            folded = torch.remainder(spread[:, axis] - low, 2 * (high - low))
+            spread[:, axis] = low + torch.minimum(folded, 2 * (high - low) - folded)
+    return spread

@@ -1,0 +1,49 @@
+"""The starting trajectory of the published recipe, in the basin of the initial configuration."""
+
+from __future__ import annotations
+
+import torch
+
+from cgbench.contracts.problem import Problem
+from cgbench_methods.cgflow.published.config import SeedingConfig
+from cgbench_methods.lib.sampling.langevin import Langevin
+from cgbench_methods.lib.sampling.metropolis import Metropolis
+from cgbench_methods.lib.sampling.walkers import end_block
+
+__all__ = ["starting_trajectory"]
+
+
+def starting_trajectory(problem: Problem, config: SeedingConfig, generator: torch.Generator) -> torch.Tensor:
+    """Frames ``[frames, ...]`` of Langevin dynamics, or of Metropolis sampling for systems without masses.
+
+    Raises
+    ------
+    ValueError
+        If no frame has a finite energy.
+    """
+    dynamics = _walker(problem, config, generator)
+    frames = []
+    for _ in range(config.steps // config.stride):
+        dynamics.step(config.stride)
+        lost = end_block(problem, dynamics)
+        frames.append(dynamics.positions[~lost])
+    if not any(map(len, frames)):
+        raise ValueError("the starting trajectory has no frame of finite energy (diverged_walker)")
+    return torch.cat(frames)
+
+
+def _walker(problem: Problem, config: SeedingConfig, generator: torch.Generator) -> Langevin | Metropolis:
+    """One walker at the initial configuration, in float64."""
+    start = problem.initial_configuration()[None].double()
+    if problem.masses is None:
+        energy = lambda x: problem.reduced_energy_and_gradient(x)[0]  # noqa: E731
+        return Metropolis(energy, start, config.step_size, generator)
+    return Langevin(
+        problem.reduced_energy_and_gradient,
+        problem.masses,
+        problem.temperature,
+        time_step=config.time_step,
+        friction=config.friction,
+        positions=start,
+        generator=generator,
+    )

@@ -1,0 +1,202 @@
+"""A PMF from weighted samples of a flow that changes while they are drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.pmf import PMF
+from cgbench_methods.flow_ais_bootstrap.config import EstimateConfig
+from cgbench_methods.lib.estimators.smoothing import WIDTHS, smooth, smoothed_pmf
+
+__all__ = ["WeightedHistogram", "effective_sample_size"]
+
+Array = NDArray[np.float64]
+SHARES = (1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3, 0.6, 0.9, 0.99)  # of the flow's own marginal in the estimate
+LARGEST = 300.0  # logarithm of a weight; the square of its exponential is still far from what a float64 holds
+RESCALE = 1e80
+MEMORY = 0.9  # of the running effective sample size, per set of samples
+
+
+def effective_sample_size(log_weights: torch.Tensor) -> float:
+    """Kish's effective sample size over the number of samples, in [0, 1]; weights that are not finite count as zero."""
+    finite = log_weights.isfinite()
+    if not bool(finite.any()):
+        return 0.0
+    log_weights = log_weights.double().masked_fill(~finite, -torch.inf)
+    both = 2.0 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2.0 * log_weights, 0)
+    return float(both.exp()) / len(log_weights)
+
+
+class WeightedHistogram:
+    """Adds up histograms of importance-weighted samples, set by set.
+
+    Every set of N samples of some flow q estimates the same unnormalised probabilities,
+    ``(1/N) sum of p/q over the samples in the bin``, without bias. Sets are averaged by their expected precision, N
+    times the effective sample size of *earlier* sets: were it their own, sets that happened upon a rare heavy
+    sample would be held back, and what they found would be underestimated.
+
+    The estimate is a mixture of the weighted histogram, smoothed, and of the flow's own marginal; kernel width and
+    share of the flow are those that make each half of the weighted samples likeliest under the other half. While
+    few weights dominate, that is the flow; later, hardly anything of it is left.
+
+    Parameters
+    ----------
+    cvs
+        Grid of the PMF.
+    config
+        Truncation, smoothing and regularisation.
+    """
+
+    def __init__(self, cvs: CollectiveVariables, config: EstimateConfig) -> None:
+        self.cvs, self.config = cvs, config
+        self.halves = np.zeros((2, *cvs.bins))
+        self.flow = np.zeros((2, *cvs.bins))  # samples themselves, of the flow as it is now
+        self.flow_sums = [0.0, 0.0, 0.0]  # of these: how many, their weights, the squares
+        self.offset: float | None = None
+        self.sets, self.precision, self.squares = 0, 0.0, 0.0
+        self.expected = 0.0  # effective sample size, share
+        self.mean = 0.0  # running mean weight, for truncation
+        self.truncated = 0
+        self.heaviest = 0.0  # contribution of one sample
+
+    def add(self, s: torch.Tensor, log_weights: torch.Tensor, drawn: int) -> float:
+        """Add one set.
+
+        Parameters
+        ----------
+        s
+            Collective variables ``[samples, cvs]``.
+        log_weights
+            ``ln(p/q)`` ``[samples]``.
+        drawn
+            Samples drawn, with those outside the state space (of weight zero) that are not among `s`.
+
+        Returns
+        -------
+        share
+            Effective sample size of the set over `drawn`.
+        """
+        usable = log_weights.isfinite()
+        values = s.double().cpu().numpy()
+        for half in range(2):
+            self.flow[half] += self.cvs.histogram(values[half::2])
+        self.flow_sums[0] += drawn
+        share = effective_sample_size(log_weights[usable]) * float(usable.sum()) / drawn
+        if share == 0.0:
+            return share
+        log_w = log_weights[usable].double().cpu().numpy()
+        if self.offset is None:
+            self.offset = float(log_w.max())
+        w = np.exp(np.minimum(log_w - self.offset, LARGEST))
+        self.flow_sums[1] += float(w.sum())
+        self.flow_sums[2] += float((w**2).sum())
+        if self.config.truncation is not None and self.sets:
+            limit = self.config.truncation * self.mean
+            self.truncated += int((w > limit).sum())
+            w = np.minimum(w, limit)
+        weight = drawn * max(self.expected if self.sets else share, 1e-9)
+        self.halves[self.sets % 2] += weight / drawn * self.cvs.histogram(values[usable.cpu().numpy()], w)
+        self.precision += weight
+        self.squares += (weight / drawn) ** 2 * float((w**2).sum())
+        self.heaviest = max(self.heaviest, weight / drawn * float(w.max()))
+        mean = float(w.sum()) / drawn
+        memory = MEMORY if self.sets else 0.0
+        self.expected = memory * self.expected + (1.0 - memory) * share
+        self.mean = memory * self.mean + (1.0 - memory) * mean
+        self.sets += 1
+        if self.mean > RESCALE:
+            self._rescale()
+        return share
+
+    def _rescale(self) -> None:
+        """Take the mean weight as the new unit, before squares of weights are more than a float holds."""
+        assert self.offset is not None
+        unit, self.offset = self.mean, self.offset + float(np.log(self.mean))
+        self.halves /= unit
+        self.squares /= unit**2
+        self.heaviest /= unit
+        self.flow_sums = [self.flow_sums[0], self.flow_sums[1] / unit, self.flow_sums[2] / unit**2]
+        self.mean = 1.0
+
+    @property
+    def largest_share(self) -> float:
+        """Share of the heaviest sample, truncated as it is, in all weights."""
+        total = float(self.halves.sum())
+        return self.heaviest / total if total > 0 else 0.0
+
+    @property
+    def flow_effective_sample_size(self) -> float:
+        """Kish's effective sample size over the number drawn since the last `forget_flow`, in [0, 1]."""
+        drawn, first, second = self.flow_sums
+        return first**2 / (second * drawn) if second > 0 else 0.0
+
+    @property
+    def effective_samples(self) -> float:
+        """Kish's effective sample size of all that has been added."""
+        return float(self.halves.sum() ** 2 / self.squares) if self.squares > 0 else 0.0
+
+    @property
+    def log_normalisation(self) -> float:
+        """Estimate of ``ln Z``, the integral of p; NaN before any sample."""
+        if self.offset is None:
+            return float("nan")
+        total = float(self.halves.sum())
+        return self.offset + float(np.log(total / self.precision)) if total > 0 else -np.inf
+
+    def pmf(self) -> PMF:
+        """The estimate, positive on the whole grid."""
+        total = self.halves.sum()
+        if not self.config.smoothing:
+            counts = self.halves.sum(0) * (self.effective_samples / total if total > 0 else 0.0)
+            return PMF.from_counts(self.cvs, counts, self.config.pseudocount)
+        flow = self.flow_pmf().probability
+        if min(half.sum() for half in self.halves) == 0:
+            return PMF(self.cvs, flow)
+        width, share = self._likeliest(flow)
+        return PMF(self.cvs, (1.0 - share) * smooth(self.cvs, self.halves.sum(0) / total, width) + share * flow)
+
+    def _likeliest(self, flow: Array) -> tuple[float, float]:
+        """Kernel width in bins and share of the flow, by the likelihood of each half under the other."""
+        best, chosen = -np.inf, (WIDTHS[-1], SHARES[-1])
+        normalised = [half / half.sum() for half in self.halves]
+        for width in WIDTHS:
+            smoothed = [smooth(self.cvs, half, width) for half in normalised]
+            for share in SHARES:
+                mixed = [np.log((1.0 - share) * known + share * flow) for known in smoothed]
+                score = float((normalised[1] * mixed[0] + normalised[0] * mixed[1]).sum())
+                if score > best:
+                    best, chosen = score, (width, share)
+        return chosen
+
+    def flow_pmf(self) -> PMF:
+        """Smoothed histogram of the samples themselves since the last `forget_flow`, without weights."""
+        return smoothed_pmf(self.cvs, (self.flow[0], self.flow[1]), self.config.pseudocount)
+
+    def forget_flow(self) -> None:
+        """Start the histogram without weights anew."""
+        self.flow = np.zeros((2, *self.cvs.bins))
+        self.flow_sums = [0.0, 0.0, 0.0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All sums."""
+        return {
+            "halves": torch.from_numpy(self.halves.copy()),
+            "flow": torch.from_numpy(self.flow.copy()),
+            "flow_sums": list(self.flow_sums),
+            "offset": self.offset,
+            "heaviest": self.heaviest,
+            "numbers": [self.sets, self.precision, self.squares, self.expected, self.mean, self.truncated],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` returned."""
+        self.halves, self.flow = state["halves"].numpy().copy(), state["flow"].numpy().copy()
+        self.flow_sums = list(state["flow_sums"])
+        self.offset = state["offset"]
+        self.heaviest = float(state.get("heaviest", 0.0))
+        self.sets, self.precision, self.squares, self.expected, self.mean, self.truncated = state["numbers"]

@@ -1,0 +1,232 @@
+"""Maximum-likelihood Fourier fit of a reweighted histogram, with its order chosen on held-out data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench_methods.lib.estimators.series import ProductSeries
+
+__all__ = ["FourierFit", "choose_order", "fit", "fit_likeliest"]
+
+Array = NDArray[np.float64]
+LARGEST = 600.0  # kT; its Boltzmann factor is still a normal float64
+STIFFNESS = 1.0  # of the penalty on the squared Laplacian; matters only where nothing was sampled
+
+
+@dataclass(frozen=True)
+class FourierFit:
+    """``ln p`` of every bin as a truncated series.
+
+    Attributes
+    ----------
+    cvs
+        Domain and grid.
+    order
+        Largest number of waves across the domain.
+    coefficients
+        Of the functions of each CV (`_basis`).
+    """
+
+    cvs: CollectiveVariables
+    order: int
+    coefficients: Array
+
+    def probability(self, subdivisions: int = 1) -> Array:
+        """Probabilities at the centres of bins, or of bins cut in equal parts along each CV, normalised."""
+        bases = [_basis(self.cvs, axis, self.order, subdivisions)[0] for axis in range(len(self.cvs))]
+        values = _on_grid(self.coefficients, bases)
+        p = np.exp(np.maximum(values - values.max(), -LARGEST))
+        return np.asarray(p / p.sum())
+
+
+def _basis(cvs: CollectiveVariables, axis: int, order: int, subdivisions: int = 1) -> tuple[Array, Array]:
+    """Functions ``[bins, functions]`` of one CV at bin centres, and the number of waves of each.
+
+    Those of `SeriesAxis`, and along a CV that is not periodic a straight line and a parabola in the place of the two
+    fastest cosines, since ``ln p`` need not be flat at the ends.
+    """
+    functions = ProductSeries(cvs, order).axes[axis]
+    centres = cvs.centers(axis, subdivisions)
+    values = functions.values(torch.from_numpy(centres)).numpy()
+    waves = functions.frequencies.numpy() * functions.length / (2 * np.pi)
+    if not cvs.periodic[axis] and order > 1:
+        along = 2 * (centres - functions.lower) / functions.length - 1
+        values[:, -2], values[:, -1] = np.sqrt(3) * along, 0.5 * np.sqrt(5) * (3 * along**2 - 1)
+        waves[-2:] = 0.25, 0.5
+    return values, waves
+
+
+def _on_grid(coefficients: Array, bases: Sequence[Array]) -> Array:
+    values = coefficients
+    for basis in bases:
+        values = np.tensordot(values, basis, axes=(0, 1))
+    return values
+
+
+def _gram(weights: Array, bases: Sequence[Array]) -> Array:
+    """Sum over the grid of weight times the outer product of all basis functions, one CV after the other."""
+    result, sizes = weights, [basis.shape[1] for basis in bases]
+    for basis in bases:
+        pairs = (basis[:, :, None] * basis[:, None]).reshape(len(basis), -1)
+        result = np.tensordot(result, pairs, axes=(0, 0))
+    result = result.reshape([size for size in sizes for _ in range(2)])
+    count, total = len(sizes), int(np.prod(sizes))
+    order = [*range(0, 2 * count, 2), *range(1, 2 * count, 2)]
+    return np.asarray(result.transpose(order).reshape(total, total))
+
+
+def fit(
+    cvs: CollectiveVariables, histogram: Array, exposure: Array, order: int, start: FourierFit | None = None
+) -> FourierFit:
+    """Fit ``ln p`` by Poisson likelihood, where bin b was visited ``Poisson(c p_b exposure_b)`` times.
+
+    Newton's method with a line search; the log-likelihood is concave, so that the fit is unique.
+
+    Parameters
+    ----------
+    cvs
+        Domain and grid.
+    histogram
+        Reweighted histogram, shape ``cvs.bins``: visits divided by the exposure, not normalised.
+    exposure
+        How often a bin is visited relative to equilibrium: ``exp(-bias)`` at the bin centres, or the sum
+        of that over several biased simulations with their free energies and lengths.
+    order
+        Largest number of waves across the domain.
+    start
+        A fit to start from.
+
+    Raises
+    ------
+    ValueError
+        If the histogram is empty, or it or the exposure is not finite.
+    """
+    if not (np.isfinite(histogram).all() and np.isfinite(exposure).all()):
+        raise ValueError("histogram and exposure must be finite")
+    if histogram.sum() <= 0:
+        raise ValueError("nothing was sampled within the domain of the collective variables")
+    visits = histogram * exposure
+    together = [_basis(cvs, axis, order) for axis in range(len(cvs))]
+    bases, shape = [basis for basis, _ in together], [basis.shape[1] for basis, _ in together]
+    waves = sum(np.meshgrid(*[wave**2 for _, wave in together], indexing="ij"), np.zeros(shape))
+    penalty = STIFFNESS * waves.ravel() ** 2
+    if start is None:
+        c = _projected(cvs, histogram, bases)
+    else:
+        values = np.log(np.maximum(start.probability(), 1e-300)) + np.log(histogram.sum())
+        c = start.coefficients.copy() if start.order == order else _least_squares(values, bases)
+        c.flat[0] += np.log(histogram.sum() / np.exp(_on_grid(c, bases)).sum())
+
+    def objective(c: Array) -> tuple[float, Array]:
+        values = _on_grid(c, bases)
+        mean = np.exp(np.minimum(values, 600.0)) * exposure
+        return float((mean - visits * values).sum() + 0.5 * (penalty * c.ravel() ** 2).sum()), mean
+
+    value, mean = objective(c)
+    transposed = [basis.T for basis in bases]
+    for _ in range(60):
+        gradient = _on_grid(mean - visits, transposed).ravel() + penalty * c.ravel()
+        hessian = _gram(mean, bases)
+        hessian[np.diag_indices(len(hessian))] += penalty + 1e-9 * (1.0 + mean.sum())
+        move = cho_solve(cho_factor(hessian, overwrite_a=True, check_finite=False), gradient, check_finite=False)
+        decrement = float(gradient @ move)
+        length = 1.0
+        while True:
+            trial, trial_mean = objective(c - length * move.reshape(c.shape))
+            if trial <= value - 1e-4 * length * decrement or length < 1e-6:
+                break
+            length *= 0.5
+        c, value, mean = c - length * move.reshape(c.shape), trial, trial_mean
+        if decrement < 1e-2:
+            break
+    return FourierFit(cvs, order, c)
+
+
+def _projected(cvs: CollectiveVariables, histogram: Array, bases: Sequence[Array]) -> Array:
+    floor = np.log(histogram.sum()) - 16.0
+    with np.errstate(divide="ignore"):
+        return _least_squares(np.maximum(np.log(histogram), floor), bases)
+
+
+def _least_squares(values: Array, bases: Sequence[Array]) -> Array:
+    for basis in bases:
+        values = np.tensordot(values, np.linalg.pinv(basis), axes=(0, 1))
+    return np.asarray(values)
+
+
+def choose_order(
+    cvs: CollectiveVariables,
+    halves: tuple[Array, Array],
+    exposure: Array,
+    orders: Iterable[int] = (8, 10, 12, 14, 16, 18),
+) -> tuple[int, dict[int, float]]:
+    """Choose the order by the likelihood of each half under the fit to the other.
+
+    Parameters
+    ----------
+    cvs
+        Domain and grid.
+    halves
+        Two independent reweighted histograms: of other walkers, or of alternating long stretches of time.
+    exposure
+        As for `fit`.
+    orders
+        Candidates, in rising order.
+
+    Returns
+    -------
+    order, scores
+        The best order, and for each order ``KLD(half 1 | fit 2) + KLD(half 2 | fit 1)``; smaller is better.
+    """
+    scores = {order: score for order, score, _ in _held_out(cvs, halves, exposure, orders)}
+    return min(scores, key=lambda order: scores[order]), scores
+
+
+def fit_likeliest(
+    cvs: CollectiveVariables, halves: tuple[Array, Array], exposure: Array, orders: Sequence[int] = (3, 4, 6, 8, 10, 12)
+) -> tuple[FourierFit, dict[int, float]]:
+    """Fit both halves together, at the order that `choose_order` finds; candidates end where the score rises.
+
+    Parameters are those of `choose_order`. With an empty half there is nothing to learn from, and the order is the
+    lowest.
+
+    Returns
+    -------
+    fit, scores
+        The fit, and the score of every order that was tried.
+    """
+    if min(half.sum() for half in halves) <= 0:
+        return fit(cvs, halves[0] + halves[1], exposure, orders[0]), {}
+    scores: dict[int, float] = {}
+    best: FourierFit | None = None
+    for order, score, half in _held_out(cvs, halves, exposure, orders):
+        if score > min(scores.values(), default=np.inf):
+            scores[order] = score
+            break
+        scores[order], best = score, half
+    assert best is not None
+    return fit(cvs, halves[0] + halves[1], exposure, best.order, best), scores
+
+
+def _held_out(
+    cvs: CollectiveVariables, halves: tuple[Array, Array], exposure: Array, orders: Iterable[int]
+) -> Iterator[tuple[int, float, FourierFit]]:
+    """Each order, its score on held-out halves, and the fit to the first half."""
+    first: FourierFit | None = None
+    second: FourierFit | None = None
+    for order in orders:
+        first = fit(cvs, halves[0], exposure, order, first)
+        second = fit(cvs, halves[1], exposure, order, second or first)
+        yield order, _kld(halves[0], second.probability()) + _kld(halves[1], first.probability()), first
+
+
+def _kld(p: Array, q: Array) -> float:
+    p, where = p / p.sum(), p > 0
+    return float((p[where] * np.log(p[where] / q[where])).sum())

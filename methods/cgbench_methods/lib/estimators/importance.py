@@ -1,0 +1,58 @@
+"""Importance weights: effective sample size, tail index, largest share, and free energies from them."""
+
+from __future__ import annotations
+
+import torch
+from scipy.stats import genpareto
+
+__all__ = ["LARGEST_SHARE", "effective_sample_size", "largest_share", "free_energies", "pareto_tail_index"]
+
+LARGEST_SHARE = 0.5  # of the sum of a set of importance weights; beyond, one weight dominates
+
+
+def free_energies(log_weights: torch.Tensor, clip_largest: int = 0) -> torch.Tensor:
+    """PMF labels ``-ln mean w`` per point from several samples each, up to a constant.
+
+    Parameters
+    ----------
+    log_weights
+        ``[points, samples]``.
+    clip_largest
+        The largest weights of each point are set to the one that ranks here (0: none are).
+    """
+    if clip_largest:
+        ceiling = log_weights.topk(clip_largest, dim=1).values[:, -1:]
+        log_weights = torch.minimum(log_weights, ceiling)
+    return -(torch.logsumexp(log_weights, dim=1) - torch.log(torch.tensor(float(log_weights.shape[1]))))
+
+
+def effective_sample_size(log_weights: torch.Tensor) -> torch.Tensor:
+    """Kish's effective sample size as a fraction of the samples, along the last axis."""
+    usable = log_weights.masked_fill(~log_weights.isfinite(), -torch.inf)
+    ratio = 2 * torch.logsumexp(usable, -1) - torch.logsumexp(2 * usable, -1)
+    return torch.nan_to_num(torch.exp(ratio), nan=0.0) / log_weights.shape[-1]  # 0 where no weight is left
+
+
+def pareto_tail_index(log_weights: torch.Tensor) -> float:
+    """Shape k of a generalised Pareto distribution fitted to the largest weights.
+
+    The mean of the weights is unreliable above 0.7 (Vehtari et al., J. Mach. Learn. Res. 25, 72, 2024). The tail
+    has ``min(n / 5, 3 sqrt(n))`` weights, fitted by maximum likelihood.
+    """
+    usable = log_weights[log_weights.isfinite()]
+    count = int(min(len(usable) / 5, 3 * len(usable) ** 0.5))
+    if count < 5:
+        return float("nan")
+    largest = usable.topk(count + 1).values
+    weights = (largest - largest[0]).exp()
+    excess = (weights[:-1] - weights[-1]).clamp(min=1e-300)
+    shape, _, _ = genpareto.fit(excess.numpy() / float(excess.mean()), floc=0.0)
+    return float(shape)
+
+
+def largest_share(log_weights: torch.Tensor) -> float:
+    """Share of the largest weight in the sum of all; 0 without any weight. Weights that are not finite do not count."""
+    usable = log_weights[log_weights.isfinite()]
+    if not len(usable):
+        return 0.0
+    return float((usable.max() - torch.logsumexp(usable.double(), 0)).exp())

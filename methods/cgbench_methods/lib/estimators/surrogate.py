@@ -1,0 +1,261 @@
+"""A Bayesian model of the PMF: a Gaussian process in a Fourier basis, for labels of two kinds."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench_methods.lib.estimators.basis import FourierBasis
+
+__all__ = ["FourierSurrogate", "grid_cell"]
+
+
+def grid_cell(cvs: CollectiveVariables, s: torch.Tensor) -> torch.Tensor:
+    """Flat index of the PMF's bin that holds each point, ``[batch, cvs] -> [batch]``; clamped to the domain."""
+    flat = torch.zeros(len(s), dtype=torch.long)
+    for axis, bins in enumerate(cvs.bins):
+        fraction = (s[:, axis] - cvs.lower[axis]) / (cvs.upper[axis] - cvs.lower[axis])
+        flat = flat * bins + (fraction * bins).floor().clamp(0, bins - 1).long()
+    return flat
+
+
+class FourierSurrogate:
+    """PMF ``A(s)`` as a Fourier series whose coefficients have a Gaussian prior.
+
+    The prior is that of a Gaussian process with squared-exponential covariance of standard deviation
+    `amplitude` and length scale `length_scale`, restricted to the basis (reduced-rank approximation:
+    Solin & Särkkä, Stat. Comput. 30, 419, 2020), around a prior mean of the same form. The posterior gives
+    the PMF with its uncertainty; the constant is free.
+
+    Parameters
+    ----------
+    cvs
+        The collective variables.
+    order
+        Largest wave number along each CV.
+    length_scale
+        In radians (or the CV's unit).
+    amplitude
+        In kT.
+    prior_mean
+        Coefficients of the prior mean in this basis; zero by default.
+    """
+
+    def __init__(
+        self,
+        cvs: CollectiveVariables,
+        order: int,
+        length_scale: float,
+        amplitude: float,
+        prior_mean: torch.Tensor | None = None,
+    ) -> None:
+        self.cvs = cvs
+        self.basis = FourierBasis(cvs, order, product=True)
+        self.prior_mean = torch.zeros(len(self.basis), dtype=torch.float64) if prior_mean is None else prior_mean
+        self.coefficients = self.prior_mean.clone()
+        self.set_prior(length_scale, amplitude)
+        self._inverse_factor = torch.diag(self._precision.rsqrt())
+        self._on_grid: tuple[torch.Tensor, torch.Tensor] | None = None
+        empty = torch.zeros(len(self.basis), len(self.basis), dtype=torch.float64)
+        self._likelihood = (empty, empty[0])  # information and gradient at the fitted coefficients
+
+    def set_prior(self, length_scale: float, amplitude: float) -> None:
+        """Change the prior; takes effect at the next fit."""
+        self.length_scale, self.amplitude = length_scale, amplitude
+        self._precision = self._prior_precision(length_scale, amplitude)
+
+    def _prior_precision(self, length_scale: float, amplitude: float) -> torch.Tensor:
+        spectrum = torch.exp(-0.5 * length_scale**2 * self.basis.squared_frequency)
+        spectrum = amplitude**2 * spectrum / spectrum.sum()
+        spectrum[0] = 1e4  # the constant of a PMF means nothing
+        return 1.0 / spectrum.clamp(min=1e-10)
+
+    def choose_prior(self, length_scales: Iterable[float], amplitudes: Iterable[float]) -> None:
+        """Set the prior of largest evidence, with the likelihood of the last `fit_weights` as a Gaussian.
+
+        Its gradient and information at the fitted coefficients say what the evidence would be with any
+        other prior, without another look at the labels.
+        """
+        information, gradient = self._likelihood
+        deviation = self.coefficients - self.prior_mean
+        best = (-math.inf, self.length_scale, self.amplitude)
+        for length_scale, amplitude in itertools.product(length_scales, amplitudes):
+            prior = self._prior_precision(length_scale, amplitude)
+            factor = torch.linalg.cholesky(information + prior.diag())
+            slope = gradient + prior * deviation
+            gain = 0.5 * torch.linalg.solve_triangular(factor, slope[:, None], upper=False).square().sum()
+            energy = 0.5 * (prior * deviation**2).sum() - gain
+            evidence = float(0.5 * prior.log().sum() - factor.diagonal().log().sum() - energy)
+            best = max(best, (evidence, length_scale, amplitude))
+        self.set_prior(*best[1:])
+
+    def adopt_posterior(self, other: FourierSurrogate) -> None:
+        """Take another model's posterior mean as prior mean, and its posterior until the next fit."""
+        self.prior_mean = other.coefficients.clone()
+        self.coefficients = other.coefficients.clone()
+        self._inverse_factor = other._inverse_factor.clone()
+        self._on_grid = None
+
+    def mean(self, s: torch.Tensor) -> torch.Tensor:
+        """Posterior mean of A in kT, ``[batch, cvs] -> [batch]``."""
+        return self.mean_and_slopes(s)[:, 0]
+
+    def mean_and_slopes(self, s: torch.Tensor) -> torch.Tensor:
+        """Posterior mean of A and of its gradient, ``[batch, cvs] -> [batch, 1 + cvs]``."""
+        return torch.cat([self.basis.series(part, self.coefficients) for part in s.split(20_000)])
+
+    def mean_and_std(self, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Posterior mean and standard deviation of A, each ``[batch]``."""
+        features = self.basis(s)
+        return features @ self.coefficients, torch.linalg.vector_norm(features @ self._inverse_factor, dim=1)
+
+    def whitened_features(self, s: torch.Tensor, derivative: int | None = None) -> torch.Tensor:
+        """Modes (or their derivatives) times a factor of the posterior covariance, ``[batch, modes]``."""
+        return self.basis(s, derivative) @ self._inverse_factor
+
+    def on_grid(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Posterior mean and standard deviation at the centres of the PMF's bins, each ``[cells]``."""
+        if self._on_grid is None:
+            parts = [self.mean_and_std(part) for part in torch.from_numpy(self.cvs.grid()).split(4096)]
+            self._on_grid = torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+        return self._on_grid
+
+    def table(self) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+        """Return `mean_and_std` to the resolution of the PMF's bins, for walks of many steps."""
+        mean, std = self.on_grid()
+        cvs = self.cvs
+
+        def look_up(s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            cell = grid_cell(cvs, s)
+            return mean[cell], std[cell]
+
+        return look_up
+
+    def _set_posterior(self, coefficients: torch.Tensor, precision: torch.Tensor) -> None:
+        self.coefficients = coefficients
+        self._on_grid = None
+        factor = torch.linalg.cholesky(precision)
+        identity = torch.eye(len(precision), dtype=torch.float64)
+        self._log_det_precision = 2.0 * factor.diagonal().log().sum()
+        self._inverse_factor = torch.linalg.solve_triangular(factor, identity, upper=False).T
+
+    def _prior_energy(self) -> torch.Tensor:
+        deviation = self.coefficients - self.prior_mean
+        return 0.5 * (self._precision * deviation**2).sum() - 0.5 * self._precision.log().sum()
+
+    def fit_values(self, s: torch.Tensor, values: torch.Tensor, noise: torch.Tensor) -> float:
+        """Fit to values of A with Gaussian noise; return the log evidence.
+
+        Parameters
+        ----------
+        s, values, noise
+            Points ``[n, cvs]``, values in kT ``[n]`` and their standard deviations ``[n]``.
+        """
+        features = self.basis(s)
+        scaled = features / noise[:, None] ** 2
+        precision = features.T @ scaled + torch.diag(self._precision)
+        residual = values - features @ self.prior_mean
+        shift = torch.linalg.solve(precision, scaled.T @ residual)
+        self._set_posterior(self.prior_mean + shift, precision)
+        misfit = 0.5 * (((values - features @ self.coefficients) / noise) ** 2).sum() + noise.log().sum()
+        return float(-misfit - self._prior_energy() - 0.5 * self._log_det_precision)
+
+    def fit_weights(
+        self,
+        s: torch.Tensor,
+        log_weights: torch.Tensor,
+        inverse_variance: torch.Tensor,
+        slopes: torch.Tensor | None = None,
+        slope_precision: torch.Tensor | None = None,
+        iterations: int = 50,
+    ) -> None:
+        """Fit to importance weights ``w`` with conditional mean ``exp(-A(s))``, and to slopes of A.
+
+        Minimises the sum of ``v (w exp(A) - A)``, the deviance of an exponential variable: unlike the
+        logarithm of an average it is unbiased for the mean weight, however few samples a point has.
+        Slopes add half their squared residuals times their precision. Newton's method with step halving;
+        the objective is convex.
+
+        Parameters
+        ----------
+        s, log_weights
+            Points ``[n, cvs]`` and logarithms of the weights ``[n]`` (minus infinity for weight zero).
+        inverse_variance
+            ``v``: inverse relative variance of each weight ``[n]``.
+        slopes, slope_precision
+            Estimates of the gradient of A ``[n, cvs]`` and their inverse variances ``[n, cvs]``.
+        """
+        features = self.basis(s)
+        modes = len(self.coefficients)
+        fixed = torch.zeros(modes, modes, dtype=torch.float64)  # the slopes' information and pull
+        pull = torch.zeros(modes, dtype=torch.float64)
+        if slopes is not None and slope_precision is not None:
+            for axis in range(slopes.shape[1]):
+                derivative = self.basis(s, axis)
+                weighted = derivative * slope_precision[:, axis, None]
+                fixed += weighted.T @ derivative
+                pull += weighted.T @ slopes[:, axis]
+        shifted = self.coefficients.clone()
+        usable = log_weights.isfinite()
+        excess = (log_weights + features @ shifted)[usable]
+        # start at the right constant: the optimum of the constant alone
+        shifted[0] -= torch.logsumexp(excess + inverse_variance[usable].log(), 0) - inverse_variance.sum().log()
+        step_size = 1.0
+
+        def ratios(c: torch.Tensor) -> torch.Tensor:
+            return torch.exp((log_weights + features @ c).clamp(max=50.0))
+
+        def objective(c: torch.Tensor, ratio: torch.Tensor) -> float:
+            deviation = c - self.prior_mean
+            fit = (inverse_variance * (ratio - features @ c)).sum() + 0.5 * c @ (fixed @ c) - pull @ c
+            return float(fit + 0.5 * (self._precision * deviation**2).sum())
+
+        def likelihood_gradient(c: torch.Tensor, ratio: torch.Tensor) -> torch.Tensor:
+            return features.T @ (inverse_variance * (ratio - 1.0)) + fixed @ c - pull
+
+        ratio = ratios(shifted)
+        current = objective(shifted, ratio)
+        for _ in range(iterations):
+            gradient = likelihood_gradient(shifted, ratio) + self._precision * (shifted - self.prior_mean)
+            curvature = inverse_variance * (0.5 * ratio + 0.5)  # between observed and expected information
+            hessian = (features * curvature[:, None]).T @ features + fixed + torch.diag(self._precision)
+            step = torch.linalg.solve(hessian, gradient)
+            step_size = min(1.0, 2.0 * step_size)
+            while step_size > 1e-4:
+                trial = shifted - step_size * step
+                trial_ratio = ratios(trial)
+                value = objective(trial, trial_ratio)
+                if value <= current:
+                    break
+                step_size *= 0.5
+            else:
+                break
+            gain, current = current - value, value
+            shifted, ratio = trial, trial_ratio
+            if gain < 1e-3:  # of a nat: far below what the noise moves
+                break
+        information = (features * inverse_variance[:, None]).T @ features + fixed
+        self._likelihood = (information, likelihood_gradient(shifted, ratio))
+        self._set_posterior(shifted, information + torch.diag(self._precision))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a fit has changed."""
+        return {
+            "prior_mean": self.prior_mean,
+            "coefficients": self.coefficients,
+            "inverse_factor": self._inverse_factor,
+            "length_scale": self.length_scale,
+            "amplitude": self.amplitude,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` returned."""
+        self.set_prior(float(state["length_scale"]), float(state["amplitude"]))
+        self.prior_mean, self.coefficients = state["prior_mean"], state["coefficients"]
+        self._inverse_factor = state["inverse_factor"]
+        self._on_grid = None

@@ -1,0 +1,48 @@
+"""What training does about numbers that are not finite: such a step is left out, and counted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from cgbench.contracts.problem import Problem
+
+__all__ = ["sound_step"]
+
+
+def sound_step(
+    problem: Problem, optimiser: torch.optim.Optimizer, *, clip_norm: float | None = None, sound: bool = True
+) -> bool:
+    """Make an optimiser's step if loss and gradients are finite; else leave it out and count a ``skipped_step``.
+
+    One step with a gradient that is not a number would be in Adam's moments, and so in all weights, for ever.
+
+    Parameters
+    ----------
+    problem
+        Told of every step.
+    optimiser
+        Whose parameters hold the gradients.
+    clip_norm
+        Cut the gradient at this norm.
+    sound
+        Whether the loss is finite.
+
+    Returns
+    -------
+    bool
+        Whether the step was made.
+    """
+    parameters = [p for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
+    if sound:
+        if clip_norm is not None:
+            norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+        else:
+            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        sound = bool(norm.isfinite())
+    if sound:
+        optimiser.step()
+    problem.report_anomaly("skipped_step", int(not sound), 1)
+    return sound

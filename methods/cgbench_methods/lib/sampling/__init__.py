@@ -1,0 +1,1 @@
+"""Samplers: Langevin and Metropolis integrators, walkers, bias potentials, restraints, exchange."""

@@ -1,0 +1,171 @@
+"""The same on OpenMM: its own ``app.Metadynamics`` drives a simulation whose steps the harness counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openmm
+import torch
+from numpy.typing import NDArray
+from openmm import app, unit
+
+if TYPE_CHECKING:
+    from cgbench.contracts.problem import Problem
+    from cgbench_methods.metadynamics.config import MetadynamicsConfig
+
+__all__ = ["OpenMMSampler"]
+
+Array = NDArray[np.float64]
+FINENESS = 2  # points of the tabulated bias per bin: every second one is a bin centre
+TEMPERATURE = unit.kelvin
+ENERGY = unit.kilojoules_per_mole
+
+
+class OpenMMSampler:
+    """Walkers one after the other in one OpenMM simulation, with the bias tabulated by ``app.Metadynamics``.
+
+    Every stretch between two estimates is a new simulation with a seed of its own, which goes on from exact
+    positions and velocities. So it depends on nothing but `state_dict` and the stream, and no checkpoint of OpenMM's
+    has to hold the state of its random generators.
+
+    Parameters
+    ----------
+    problem
+        The system.
+    config
+        Settings; ``bias_order`` and ``step_size`` have no meaning here.
+    generator
+        Source of all seeds.
+    """
+
+    def __init__(self, problem: Problem, config: MetadynamicsConfig, generator: torch.Generator) -> None:
+        self.problem, self.config, self.generator = problem, config, generator
+        self.kt = (unit.MOLAR_GAS_CONSTANT_R * problem.temperature * TEMPERATURE).value_in_unit(ENERGY)
+        start = problem.initial_configuration().cpu().double().numpy()
+        self.positions = np.repeat(start[None], config.walkers, axis=0)
+        self.velocities: Array | None = None
+        self.bias = np.zeros(tuple(FINENESS * bins + 1 for bins in reversed(problem.cvs.bins)))  # kJ/mol, last CV first
+        self.simulation: app.Simulation | None = None
+        self.metadynamics: app.Metadynamics
+        self._inside = -1
+
+    # ---- the simulation ---------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Make a new simulation that goes on from the walkers and the bias."""
+        if self.simulation is not None:
+            self._fetch()
+        config = self.config
+        integrator = openmm.LangevinMiddleIntegrator(self.problem.temperature, config.friction, config.time_step)
+        integrator.setRandomNumberSeed(self._seed())
+        self.simulation = self.problem.openmm_simulation(integrator, self._add_bias)
+        context = self.simulation.context
+        if self.velocities is None:
+            self.velocities = np.zeros_like(self.positions)
+            for walker, positions in enumerate(self.positions):
+                context.setPositions(positions)
+                context.setVelocitiesToTemperature(self.problem.temperature, self._seed())
+                self.velocities[walker] = context.getState(velocities=True).getVelocities(asNumpy=True)._value
+        self._inside = -1
+        self._restore_bias(self.bias)
+
+    def _seed(self) -> int:
+        return int(torch.randint(1, 2**31 - 1, (1,), generator=self.generator))
+
+    def _add_bias(self, system: openmm.System, forces: Sequence[openmm.Force]) -> None:
+        cvs, config = self.problem.cvs, self.config
+        domains = zip(forces, cvs.lower, cvs.upper, config.widths(cvs), cvs.periodic, cvs.bins, strict=True)
+        variables = [
+            app.BiasVariable(force, lower, upper, width, periodic, FINENESS * bins + 1)
+            for force, lower, upper, width, periodic, bins in domains
+        ]
+        height = config.height / config.walkers * self.kt * ENERGY
+        with _global_numpy_generator_kept():  # OpenMM draws a number for the files that are not written here
+            self.metadynamics = app.Metadynamics(
+                system, variables, self.problem.temperature * TEMPERATURE, config.bias_factor, height, config.pace
+            )
+        self._group = system.getForce(system.getNumForces() - 1).getForceGroup()
+
+    def _restore_bias(self, bias: Array) -> None:
+        """Put a bias in; ``app.Metadynamics`` could only read it from files."""
+        assert self.simulation is not None
+        for grid in (self.metadynamics._selfBias, self.metadynamics._totalBias):
+            grid[:] = bias
+        self.metadynamics._addGaussian(self.problem.cvs.lower, 0.0 * ENERGY, self.simulation.context)
+
+    def _fetch(self) -> None:
+        """Take the walker inside the simulation, and the bias, out of it."""
+        assert self.simulation is not None and self.velocities is not None
+        self.bias = self.metadynamics._totalBias.copy()
+        if self._inside >= 0:
+            state = self.simulation.context.getState(positions=True, velocities=True)
+            self.positions[self._inside] = state.getPositions(asNumpy=True)._value
+            self.velocities[self._inside] = state.getVelocities(asNumpy=True)._value
+
+    def _enter(self, walker: int) -> app.Simulation:
+        """Put a walker into the simulation in place of the one that is there."""
+        if self.simulation is None:
+            self.begin()
+        assert self.simulation is not None and self.velocities is not None
+        if walker != self._inside:
+            self._fetch()
+            self.simulation.context.setPositions(self.positions[walker])
+            self.simulation.context.setVelocities(self.velocities[walker])
+            self._inside = walker
+        return self.simulation
+
+    # ---- sampling ---------------------------------------------------------------------------------
+
+    def deposit(self) -> None:
+        """Advance each walker by the pace; ``app.Metadynamics`` leaves its hill."""
+        for walker in range(self.config.walkers):
+            self.metadynamics.step(self._enter(walker), self.config.pace)
+
+    def advance(self, steps: int) -> None:
+        """Advance each walker under the bias as it is."""
+        for walker in range(self.config.walkers):
+            self._enter(walker).step(steps)
+
+    def sample(self) -> tuple[Array, Array]:
+        """Collective variables ``[walkers, cvs]`` and bias ``[walkers]`` in kT."""
+        s, bias = [], []
+        for walker in range(self.config.walkers):
+            simulation = self._enter(walker)
+            s.append(self.metadynamics.getCollectiveVariables(simulation))
+            energy = simulation.context.getState(energy=True, groups={self._group}).getPotentialEnergy()
+            bias.append(energy.value_in_unit(ENERGY) / self.kt)
+        return np.array(s), np.array(bias)
+
+    def bias_on_grid(self) -> Array:
+        """Bias in kT at the bin centres."""
+        grid = self.bias if self.simulation is None else self.metadynamics._totalBias
+        return np.asarray(grid[(slice(1, None, FINENESS),) * grid.ndim].T / self.kt)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Walkers and bias."""
+        if self.simulation is not None:
+            self._fetch()
+        return {
+            "positions": torch.from_numpy(self.positions),
+            "velocities": None if self.velocities is None else torch.from_numpy(self.velocities),
+            "bias": torch.from_numpy(self.bias),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` returned."""
+        self.simulation = None
+        self.positions = state["positions"].numpy().copy()
+        self.velocities = None if state["velocities"] is None else state["velocities"].numpy().copy()
+        self.bias = state["bias"].numpy().copy()
+
+
+@contextmanager
+def _global_numpy_generator_kept() -> Iterator[None]:
+    before = np.random.get_state()
+    try:
+        yield
+    finally:
+        np.random.set_state(before)

@@ -1,1 +1,0 @@
-"""What simulation methods share: integrators for batches of walkers, and biases on collective variables."""

@@ -1,1 +1,0 @@
-"""What flow methods share: spline couplings on tori behind nflows' interfaces, conditional flows."""

@@ -1,0 +1,179 @@
+"""The published records, as figures and tables ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from numpy.typing import NDArray
+
+from cgbench import load_system
+from cgbench.contracts.reference import Reference
+from cgbench.contracts.system import System
+from cgbench.errors import UserError
+from cgbench.results.leaderboard import leaderboard
+from cgbench.results.md_baseline import MDCurve, md_curves
+from cgbench.results.runs import FoundRun, find_runs, grouped
+from cgbench.running.registry import load
+from cgbench.scoring.referee import Referee
+from cgbench.storage.files import read_npz
+
+__all__ = ["MissingData", "Records", "arrays_of", "commands"]
+
+Array = NDArray[Any]
+Group = tuple[str, str]
+
+
+class MissingData(Exception):
+    """The records lack what a figure draws; the message says what would make it."""
+
+
+def arrays_of(run: FoundRun) -> Mapping[str, Array]:
+    """Named arrays of a run's ``pmf.npz``.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or damaged.
+    """
+    assert run.path is not None
+    try:
+        return read_npz(run.path / "pmf.npz")
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+class Records:
+    """Runs that ended, below ``<folder>/<system>/<method>/<preset>/seed-<n>``, of the systems' present versions.
+
+    What lies elsewhere below the folder (the runs of an ablation, say), belongs to another version of a system, or to
+    a system that is not installed, is left out; `skipped` says so.
+
+    Parameters
+    ----------
+    folder
+        Folder of runs.
+
+    Raises
+    ------
+    UserError
+        If the folder is missing, a record cannot be read, or two runs contradict each other.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.skipped: list[str] = []
+        placed = [run for run in find_runs([folder]) if self._in_place(run)]
+        versions = {name: self._version(name) for name in sorted({run.record.system for run in placed})}
+        self.runs = [run for run in placed if versions[run.record.system] == run.record.system_version]
+        for run in placed:
+            known = versions[run.record.system]
+            if known not in (None, run.record.system_version):
+                where = f"{run.record.system}, not its present version {known}"
+                self.skipped.append(f"{run.path}: of version {run.record.system_version} of {where}")
+        self._groups = {(key[0], key[2], key[3]): members for key, members in grouped(self.runs).items()}
+        self._systems: dict[str, System] = {}
+        self._references: dict[str, Reference] = {}
+
+    def _in_place(self, run: FoundRun) -> bool:
+        assert run.path is not None
+        r = run.record
+        return run.path.relative_to(self.folder).parts == (r.system, r.method, r.preset, f"seed-{r.seed}")
+
+    def _version(self, system: str) -> str | None:
+        try:
+            return str(load("system", system).version)
+        except UserError as error:
+            self.skipped.append(f"runs of {system}: {error}")
+            return None
+
+    @property
+    def systems(self) -> list[str]:
+        """Names of the systems that there are runs of."""
+        return sorted({system for system, _, _ in self._groups})
+
+    def groups(self, system: str, methods: Iterable[str] | None = None) -> dict[Group, list[FoundRun]]:
+        """Runs of a system by method and preset, seeds in order; of these methods, or of all."""
+        wanted = None if methods is None else set(methods)
+        return {
+            (method, preset): members
+            for (name, method, preset), members in self._groups.items()
+            if name == system and (wanted is None or method in wanted)
+        }
+
+    def system(self, name: str) -> System:
+        """Build a system, once."""
+        if name not in self._systems:
+            self._systems[name] = load_system(name)
+        return self._systems[name]
+
+    def reference(self, system: str) -> Reference:
+        """Return the reference of a system, from the referee.
+
+        Raises
+        ------
+        UserError
+            If the system has none that can be read.
+        """
+        if system not in self._references:
+            referee = Referee(self.system(system))
+            if referee.reference is None:
+                raise UserError(f"reference of {system}: {referee.problem}")
+            self._references[system] = referee.reference
+        return self._references[system]
+
+    def md_curves(self, system: str) -> dict[str, MDCurve]:
+        """Curves of plain dynamics by estimator."""
+        return md_curves([run for members in self.groups(system, ["md"]).values() for run in members])
+
+    @cached_property
+    def leaderboard(self) -> pd.DataFrame:
+        """The ranking of these runs."""
+        return leaderboard(self.runs)
+
+    def first_with(self, system: str, method: str, array: str, presets: Iterable[str] = ()) -> FoundRun:
+        """Return the run of lowest seed whose arrays have this name; presets in this order, then all others.
+
+        Raises
+        ------
+        MissingData
+            If there is none.
+        """
+        groups = self.groups(system, [method])
+        order = list(presets)
+        ranked = sorted(groups, key=lambda key: (order.index(key[1]) if key[1] in order else len(order), key[1]))
+        for key in ranked:
+            for run in groups[key]:
+                if array in arrays_of(run):
+                    return run
+        preset = order[0] if order else "default"
+        again = " --restart" if (method, preset) in groups else ""  # made before runs kept it
+        raise MissingData(
+            f"no run of {method} on {system} keeps {array!r}; `cgbench run --system {system} --method {method} "
+            f"--preset {preset} --out {self.folder}{again}` makes one"
+        )
+
+
+def commands(runs: Iterable[FoundRun]) -> str:
+    """Say in Markdown which seeds and evaluations the runs have, with the commands that made them."""
+    groups: dict[tuple[str, str, str], list[FoundRun]] = {}
+    for run in runs:
+        r = run.record
+        options = f" --engine {r.engine}" if r.engine != "torch" else ""
+        options += f" --device {r.device}" if r.device != "cpu" else ""
+        options += f" --budget {r.budget}" if r.budget is not None else ""
+        groups.setdefault((r.system, r.method, r.preset + options), []).append(run)
+    lines = []
+    for (system, method, preset), members in sorted(groups.items()):
+        seeds = sorted({m.record.seed for m in members})
+        contiguous = seeds == list(range(seeds[0], seeds[-1] + 1))
+        shown = f"{seeds[0]} to {seeds[-1]}" if contiguous and len(seeds) > 1 else ", ".join(map(str, seeds))
+        seed = "N" if len(seeds) > 1 else str(seeds[0])
+        totals = [m.record.evaluations.total for m in members]
+        spread = f"{min(totals):,}" if min(totals) == max(totals) else f"{min(totals):,} to {max(totals):,}"
+        command = f"cgbench run --system {system} --method {method} --preset {preset} --seed {seed}"
+        lines.append(f"- `{command}`: seed{'s N =' if len(seeds) > 1 else ''} {shown}; {spread} energy evaluations")
+    return "\n".join(lines)

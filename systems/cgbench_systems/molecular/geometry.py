@@ -1,0 +1,35 @@
+"""Distances, angles and dihedrals of batches of configurations, and chirality."""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["dihedral", "triple_product"]
+
+
+def dihedral(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+    """Dihedral angles of the points `a`, `b`, `c`, `d` ``[..., 3]`` in [-pi, pi), IUPAC sign.
+
+    Positive when, looking from `b` to `c`, the bond `c`-`d` is turned clockwise from `b`-`a`.
+    """
+    axis = c - b
+    first, last = b - a, d - c
+    normal_1 = torch.linalg.cross(first, axis)
+    normal_2 = torch.linalg.cross(axis, last)
+    sine = (first * normal_2).sum(-1) * axis.norm(dim=-1)
+    cosine = (normal_1 * normal_2).sum(-1)
+    angle = torch.atan2(sine, cosine)
+    return torch.where(angle >= torch.pi, angle - 2 * torch.pi, angle)
+
+
+def triple_product(x: torch.Tensor, centre: int, neighbours: tuple[int, int, int]) -> torch.Tensor:
+    """Signed volume spanned by three neighbours of an atom, ``[batch]``; its sign is the chirality.
+
+    Parameters
+    ----------
+    x
+        Configurations ``[batch, atoms, 3]``.
+    """
+    a, b, c = (x[:, n] - x[:, centre] for n in neighbours)
+    volume: torch.Tensor = (a * torch.linalg.cross(b, c)).sum(-1)
+    return volume

@@ -1,0 +1,55 @@
+"""OpenMM itself as an engine: slower than the batched force field, and the authority on the energy."""
+
+from __future__ import annotations
+
+import numpy as np
+import openmm
+import torch
+from openmm import unit
+
+from cgbench.errors import UserError
+from cgbench_systems.molecular.forcefield import GAS_CONSTANT
+
+__all__ = ["OpenMMEngine"]
+
+
+class OpenMMEngine:
+    """Energies and gradients from an OpenMM context, one configuration after the other.
+
+    Parameters
+    ----------
+    system
+        The molecule.
+    temperature
+        In kelvin.
+    platform
+        Name of an OpenMM platform.
+    """
+
+    def __init__(self, system: openmm.System, temperature: float, platform: str = "CPU") -> None:
+        self.beta = 1.0 / (GAS_CONSTANT * temperature)
+        names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
+        if platform not in names:
+            raise UserError(f"OpenMM has no platform {platform!r} here: choose from {', '.join(names)}")
+        integrator = openmm.VerletIntegrator(0.001)
+        properties = {"Threads": str(torch.get_num_threads())} if platform == "CPU" else {}
+        chosen = openmm.Platform.getPlatformByName(platform)
+        self.context = openmm.Context(system, integrator, chosen, properties)
+
+    def energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Reduced energies ``[batch]`` and gradients ``[batch, atoms, 3]`` in 1/nm, in the dtype of `x`."""
+        positions = x.detach().cpu().double().numpy()
+        energies = np.full(len(positions), np.inf)
+        gradients = np.zeros_like(positions)
+        for index, configuration in enumerate(positions):
+            if not np.all(np.isfinite(configuration)):
+                continue
+            self.context.setPositions(configuration)
+            state = self.context.getState(getEnergy=True, getForces=True)
+            energies[index] = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+            forces = state.getForces(asNumpy=True)
+            gradients[index] = -forces.value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
+        return (
+            torch.as_tensor(self.beta * energies).to(x),
+            torch.as_tensor(self.beta * gradients).to(x),
+        )

@@ -1,0 +1,115 @@
+"""OpenMM confirms the batched engine's dynamics: the same distributions from the same start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import openmm
+import torch
+
+from cgbench.contracts.system import Check, System
+from cgbench_methods.lib.sampling.langevin import BOLTZMANN, Langevin
+from cgbench_systems.molecular.reference.route import FRICTION, TIME_STEP, Array
+
+__all__ = ["compare_dynamics", "observables", "openmm_reduced_energies"]
+
+
+def openmm_reduced_energies(system: System, openmm_system: openmm.System, x: torch.Tensor) -> Array:
+    """Reduced energies ``[batch]`` by OpenMM's Reference platform, in double precision."""
+    integrator = openmm.VerletIntegrator(TIME_STEP)
+    context = openmm.Context(openmm_system, integrator, openmm.Platform.getPlatformByName("Reference"))
+    energies = []
+    for positions in x.cpu().numpy():
+        context.setPositions(positions)
+        energies.append(context.getState(getEnergy=True).getPotentialEnergy()._value)
+    return np.array(energies) / (BOLTZMANN * system.temperature)
+
+
+def observables(system: System, x: torch.Tensor, reduced_energy: torch.Tensor, velocities: torch.Tensor) -> Array:
+    """What is compared, ``[batch, observables]``: energies, angles, and squares for their spread.
+
+    Reduced potential and kinetic energy, cosine and sine of each CV, mean and variance of the fine-grained
+    coordinates in four groups of 15.
+    """
+    assert system.masses is not None
+    kt = BOLTZMANN * system.temperature
+    kinetic = 0.5 * (system.masses.to(velocities)[:, None] * velocities**2).sum(dim=(1, 2)) / kt
+    s, y, _ = system.coordinates.to_internal(x.double())
+    columns = [reduced_energy, kinetic, *s.cos().T, *s.sin().T]
+    columns += [part.square().mean(dim=1) for part in y.split(15, dim=1)]
+    return torch.stack([column.double() for column in columns], dim=1).cpu().numpy()
+
+
+def _openmm_endpoints(
+    system: System, openmm_system: openmm.System, trajectories: int, steps: int, seed: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    integrator = openmm.LangevinMiddleIntegrator(system.temperature, FRICTION, TIME_STEP)
+    integrator.setRandomNumberSeed(seed)
+    integrator.setConstraintTolerance(1e-8)
+    context = openmm.Context(openmm_system, integrator, openmm.Platform.getPlatformByName("CPU"), {"Threads": "1"})
+    start = system.initial_configuration().cpu().numpy()
+    kt = BOLTZMANN * system.temperature
+    found: list[list[Any]] = [[], [], []]
+    for trajectory in range(trajectories):
+        context.setPositions(start)
+        context.setVelocitiesToTemperature(system.temperature, seed + 1 + trajectory)
+        integrator.step(steps)
+        state = context.getState(getPositions=True, getVelocities=True, getEnergy=True)
+        found[0].append(state.getPositions(asNumpy=True)._value.copy())
+        found[1].append(state.getPotentialEnergy()._value / kt)
+        found[2].append(state.getVelocities(asNumpy=True)._value.copy())
+    return tuple(torch.from_numpy(np.array(part)) for part in found)  # type: ignore[return-value]
+
+
+def _batched_endpoints(
+    system: System, trajectories: int, steps: int, seed: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    assert system.masses is not None
+    start = system.initial_configuration()[None].repeat(trajectories, 1, 1).float()
+    dynamics = Langevin(
+        system.reduced_energy_and_gradient,
+        system.masses.to(system.device),
+        system.temperature,
+        time_step=TIME_STEP,
+        friction=FRICTION,
+        positions=start,
+        generator=torch.Generator(device=system.device).manual_seed(seed),
+    )
+    dynamics.step(steps)
+    energy, _ = system.reduced_energy_and_gradient(dynamics.positions)
+    return dynamics.positions, energy, dynamics.velocities
+
+
+def compare_dynamics(
+    system: System,
+    openmm_system: openmm.System,
+    *,
+    trajectories: int = 400,
+    batched: int = 20_000,
+    steps: tuple[int, ...] = (100, 500),
+    seed: int = 0,
+    log: Callable[[str], None] = lambda text: None,
+) -> list[Check]:
+    """Compare short trajectories of both engines from one minimum, after each number of steps.
+
+    The ensemble that many trajectories have reached after a fraction of a picosecond depends on forces,
+    masses, friction, time step and temperature alike. Every observable must agree within four standard errors.
+    """
+    checks = []
+    for count in steps:
+        slow = observables(system, *_openmm_endpoints(system, openmm_system, trajectories, count, seed))
+        fast = observables(system, *_batched_endpoints(system, batched, count, seed))
+        error = np.sqrt(slow.var(0, ddof=1) / len(slow) + fast.var(0, ddof=1) / len(fast))
+        z = (fast.mean(0) - slow.mean(0)) / error
+        energies = f"mean potential energy {fast[:, 0].mean():.3f} and {slow[:, 0].mean():.3f} +- {error[0]:.3f} kT"
+        checks.append(
+            Check(
+                f"OpenMM dynamics, {count} steps",
+                bool(np.abs(z).max() < 4.0),
+                f"{trajectories} trajectories, {z.size} observables, largest |z| {np.abs(z).max():.2f}; {energies}",
+            )
+        )
+        log(f"openmm: {checks[-1].detail}")
+    return checks

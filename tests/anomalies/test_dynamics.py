@@ -1,0 +1,308 @@
+"""Walkers that get lost: put back, counted, and in no histogram, bias or MBAR."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.pmf import PMF
+from cgbench.contracts.problem import Problem
+from cgbench.counting.anomalies import Anomalies
+from cgbench.counting.ledger import Ledger
+from cgbench.running.run import prepare
+from cgbench_methods.lib.estimators.fourier_fit import FourierFit, fit
+from cgbench_methods.lib.sampling.langevin import Langevin
+from cgbench_methods.lib.sampling.metropolis import Metropolis
+from cgbench_methods.lib.sampling.restraints import HarmonicRestraints
+from cgbench_methods.lib.sampling.walkers import BLOCK, advance
+from cgbench_methods.metadynamics.production import Production
+from cgbench_methods.umbrella.estimate import combine
+from cgbench_methods.umbrella.mbar import Frames, Windows, statistical_inefficiency
+from cgbench_systems.muller_brown import MullerBrown
+
+LINE = CollectiveVariables(("s",), (-3.0,), (3.0,), (False,), (60,))
+RING = CollectiveVariables(("phi",), (-math.pi,), (math.pi,), (True,), (40,))
+
+
+def wells(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return 0.5 * x.square().flatten(1).sum(1), x.clone()
+
+
+def langevin(energy=wells, walkers: int = 4) -> Langevin:
+    start = 0.1 * torch.ones(walkers, 2, 3, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(5)
+    return Langevin(
+        energy, torch.ones(2).double(), 300.0, time_step=0.01, friction=1.0, positions=start, generator=generator
+    )
+
+
+def problem() -> Problem:
+    return Problem(MullerBrown(), Ledger(None), Anomalies())
+
+
+# ---- dynamics -------------------------------------------------------------------------------------
+
+
+def test_a_walker_thrown_to_nan_comes_back() -> None:
+    dynamics, twin = langevin(), langevin()
+    for one in (dynamics, twin):
+        one.step(10)
+        assert not one.put_back_lost().any()
+    kept, velocities = dynamics.positions.clone(), dynamics.velocities.clone()
+    dynamics.step(5)
+    dynamics.positions[2, 1, 0] = torch.nan
+    dynamics.step(5)
+    twin.step(10)
+    assert dynamics.put_back_lost().tolist() == [False, False, True, False]
+    assert torch.equal(dynamics.positions[2], kept[2])
+    assert torch.equal(dynamics.velocities[2], -velocities[2])
+    others = [0, 1, 3]
+    assert torch.equal(dynamics.positions[others], twin.positions[others])
+    assert torch.equal(dynamics.velocities[others], twin.velocities[others])
+    dynamics.step(10)
+    assert dynamics.positions.isfinite().all() and not dynamics.put_back_lost().any()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_walker_without_energy_in_the_middle_of_a_block_is_lost(value: float) -> None:
+    calls = []
+
+    def hole(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        energy, gradient = wells(x)
+        calls.append(len(x))
+        if len(calls) == 3:
+            energy[0] = value
+        return energy, gradient
+
+    dynamics = langevin(hole)
+    start = dynamics.positions.clone()
+    dynamics.step(8)
+    assert dynamics.positions.isfinite().all()
+    assert dynamics.put_back_lost().tolist() == [True, False, False, False]
+    assert torch.equal(dynamics.positions[0], start[0])
+
+
+def test_a_restored_walker_comes_back_to_where_it_was_restored() -> None:
+    dynamics = langevin()
+    dynamics.step(10)
+    state = {name: value.clone() for name, value in dynamics.state_dict().items()}
+    other = langevin()
+    other.load_state_dict(state)
+    other.positions = other.positions * torch.nan
+    assert other.put_back_lost().all()
+    assert torch.equal(other.positions, state["positions"])
+
+
+def test_blocks_are_counted_and_make_no_other_trajectory() -> None:
+    given, dynamics, twin = problem(), langevin(), langevin()
+    lost = advance(given, dynamics, 2 * BLOCK + 7)
+    twin.step(2 * BLOCK + 7)
+    assert torch.equal(dynamics.positions, twin.positions) and not lost.any()
+    assert given._anomalies.state_dict()["diverged_walker"] == [0, 3 * 4]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("in_bias", [False, True])
+def test_metropolis_rejects_what_has_no_energy(value: float, in_bias: bool) -> None:
+    def hole(x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x[:, 0] > 0.5, value, 0.0)
+
+    def flat(x: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(x), dtype=x.dtype)
+
+    energy, bias = (flat, hole) if in_bias else (hole, None)
+    start = torch.zeros(200, 1, dtype=torch.float64)
+    sampler = Metropolis(energy, start, 0.5, torch.Generator().manual_seed(2), bias)
+    for _ in range(50):
+        sampler.step()
+        assert (sampler.positions <= 0.5).all() and sampler.energies.isfinite().all()
+    assert not sampler.put_back_lost().any() and sampler.positions.std() > 0.5
+
+
+def test_a_metropolis_walker_that_starts_without_energy_is_lost_until_it_finds_one() -> None:
+    def half(x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x[:, 0] > 0.5, torch.inf, 0.0)
+
+    sampler = Metropolis(half, torch.tensor([[0.0], [0.9]]).double(), 0.3, torch.Generator().manual_seed(2))
+    assert not sampler.put_back_lost().any()  # nothing is known yet
+    sampler.step()
+    assert sampler.put_back_lost()[1] == bool(sampler.positions[1] > 0.5)
+    sampler.step(200)
+    assert not sampler.put_back_lost().any()
+
+
+# ---- what is counted ------------------------------------------------------------------------------
+
+
+def test_bins_of_what_is_no_number() -> None:
+    for cvs in (LINE, RING):
+        s = np.array([[0.1], [np.nan], [np.inf], [-np.inf]])
+        assert cvs.bin_index(s).tolist()[1:] == [-1, -1, -1] and cvs.bin_index(s)[0] >= 0
+        assert cvs.histogram(s).sum() == 1
+
+
+def test_md_counts_nothing_of_a_block_in_which_a_walker_is_lost(tmp_path: Path) -> None:
+    job = prepare("aldp", "md", preset="smoke", overrides=("walkers=3", "equilibration_steps=0"), out=tmp_path)
+    method = job.method
+    step, calls = method.dynamics.step, []
+
+    def throwing(steps: int = 1) -> None:
+        step(steps)
+        calls.append(steps)
+        if len(calls) == 4:
+            method.dynamics.positions[1, 3] = torch.nan  # an atom that no collective variable looks at
+
+    method.dynamics.step = throwing
+    method._block(10)
+    assert method.counts.sum((0, 2)).tolist() == [10, 0, 10]
+    method._block(10)
+    assert method.counts.sum((0, 2)).tolist() == [20, 10, 20]
+    assert job.anomalies.counts()["diverged_walker"] == (1, 6)
+
+
+def test_no_hill_and_no_sample_of_a_lost_walker(tmp_path: Path) -> None:
+    job = prepare("aldp", "metadynamics", preset="smoke", overrides=("walkers=3",), out=tmp_path)
+    sampler = job.method.sampler
+    step = sampler.dynamics.step
+
+    def throwing(steps: int = 1) -> None:
+        step(steps)
+        sampler.dynamics.positions[1:] = torch.nan
+
+    sampler.dynamics.step = throwing
+    sampler.deposit()
+    one_hill = sampler.bias_on_grid()
+    assert np.isfinite(one_hill).all()
+    height, widths = job.config.height / 3, job.config.widths(job.problem.cvs)
+    volume = height * (2 * math.pi) * widths[0] * widths[1] / (2 * math.pi) ** 2
+    assert one_hill.mean() == pytest.approx(volume, rel=1e-6)
+    s, bias = sampler.sample()
+    assert np.isfinite(s[0]).all() and np.isnan(s[1:]).all()
+    production = Production(job.problem.cvs, one_hill, 3, 2)
+    production.note(s, bias)
+    assert production.moments[0] == 1 and np.isfinite(production.histograms).all()
+
+
+def test_umbrella_frames_of_lost_walkers_are_marked(tmp_path: Path) -> None:
+    job = prepare("muller_brown", "umbrella", preset="smoke", out=tmp_path)
+    method = job.method
+    method._open()
+    lost = method.dynamics.put_back_lost
+    method.dynamics.put_back_lost = lambda: lost() | (torch.arange(len(method.window)) == 1)
+    frames = method._sample(10)
+    assert frames.s[:, 1].isnan().all() and frames.usable.sum() == frames.usable.numel() - len(frames.s)
+    assert method.dynamics.positions.isfinite().all()
+
+
+def harmonic(frames: int = 400) -> tuple[HarmonicRestraints, Frames]:
+    centres, random = np.linspace(-2.0, 2.0, 5), np.random.default_rng(0)
+    s = random.normal(8.0 * centres / 9.0, 1 / 3.0, size=(frames, 5))
+    restraints = HarmonicRestraints(LINE, torch.from_numpy(centres)[:, None], (8.0,))
+    return restraints, Frames(torch.from_numpy(s)[:, :, None], torch.arange(5), torch.zeros(5, dtype=torch.long))
+
+
+def test_mbar_leaves_marked_entries_out() -> None:
+    restraints, frames = harmonic()
+    marked = frames.s.clone()
+    marked[100:, 3] = torch.nan
+    given = Frames(marked, frames.window, frames.replicate)
+    rest = torch.tensor([True, True, True, False, True])
+    apart = [frames.part(slice(None), rest), Frames(frames.s[:100, 3:4], torch.tensor([3]), torch.tensor([0]))]
+    one = Windows(restraints, [given], np.zeros(5), frames=10**6)
+    two = Windows(restraints, apart, np.zeros(5), frames=10**6)
+    np.testing.assert_allclose(one.free_energy, two.free_energy, atol=1e-6)
+    np.testing.assert_allclose(one.histogram(LINE, [given]), two.histogram(LINE, apart), rtol=1e-6)
+    assert statistical_inefficiency(LINE, given, restraints.centres) >= 1.0
+    options = {"cutoff": 5.0, "mbar_frames": 10**6, "min_overlap": 0.01, "stretches_for_errors": 4}
+    combined = combine(LINE, restraints, [given], np.zeros(5), **options)
+    assert combined.facts["frames"] == 4 * 400 + 100 and np.isfinite(combined.pmf.free_energy_std).all()
+
+
+def test_an_empty_window_is_reported_and_all_empty_ones_refused() -> None:
+    restraints, frames = harmonic()
+    marked = frames.s.clone()
+    marked[:, 2] = torch.nan
+    options = {"cutoff": 5.0, "mbar_frames": 10**6, "min_overlap": 0.01}
+    combined = combine(LINE, restraints, [Frames(marked, frames.window, frames.replicate)], np.zeros(5), **options)
+    assert combined.facts["empty_windows"] == 1 and np.isfinite(combined.windows.free_energy).all()
+    assert (combined.pmf.probability > 0).all()
+    nothing = Frames(torch.full_like(marked, torch.nan), frames.window, frames.replicate)
+    with pytest.raises(ValueError, match="diverged_walker"):
+        combine(LINE, restraints, [nothing], np.zeros(5), **options)
+    outside = Frames(torch.full_like(marked, 5.0), frames.window, frames.replicate)
+    with pytest.raises(ValueError, match="within the domain"):
+        combine(LINE, restraints, [outside], np.zeros(5), **options)
+
+
+def test_mbar_that_did_not_converge_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pymbar
+
+    from cgbench_methods.umbrella import mbar
+
+    restraints, frames = harmonic()
+    options = {"cutoff": 5.0, "mbar_frames": 10**6, "min_overlap": 0.01}
+    assert combine(LINE, restraints, [frames], np.zeros(5), **options).facts["mbar_residual"] < 1e-4
+
+    def unfinished(energies, counts, start):
+        solver = ({"method": "adaptive", "options": {"maximum_iterations": 1}},)
+        found = pymbar.MBAR(energies, counts, solver_protocol=solver, initial_f_k=start)
+        found.f_k = found.f_k + np.array([0.0, 0.5, -0.5, 1.0, 0.0])
+        found.Log_W_nk = pymbar.mbar_solvers.mbar_log_W_nk(found.u_kn, found.N_k, found.f_k)
+        return found
+
+    monkeypatch.setattr(mbar, "_solve", unfinished)
+    assert combine(LINE, restraints, [frames], np.zeros(5), **options).facts["mbar_residual"] > 0.1
+    monkeypatch.setattr(mbar, "_solve", lambda *rest: type("Lost", (), {"f_k": np.full(5, np.nan)})())
+    with pytest.raises(ValueError, match="no finite free energies"):
+        combine(LINE, restraints, [frames], np.zeros(5), **options)
+
+
+# ---- estimates ------------------------------------------------------------------------------------
+
+
+def test_the_fit_refuses_what_is_not_finite_and_is_positive_everywhere() -> None:
+    histogram = np.ones(60)
+    for broken in (np.nan, np.inf):
+        spoilt = histogram.copy()
+        spoilt[3] = broken
+        with pytest.raises(ValueError, match="must be finite"):
+            fit(LINE, spoilt, np.ones(60), 3)
+        with pytest.raises(ValueError, match="must be finite"):
+            fit(LINE, histogram, spoilt, 3)
+    with pytest.raises(ValueError, match="nothing was sampled"):
+        fit(LINE, 0 * histogram, np.ones(60), 3)
+    steep = FourierFit(LINE, 2, np.array([0.0, 5000.0, 0.0, 0.0, 0.0]))
+    assert (steep.probability() > 0).all()
+    assert (PMF(LINE, steep.probability()).probability > 0).all()
+
+
+def test_production_under_a_towering_bias_and_with_a_single_group() -> None:
+    bias = np.linspace(0.0, 2000.0, 60)
+    production = Production(LINE, bias, 4, 4)
+    assert np.isfinite(production.exposure).all()
+    production = Production(LINE, np.zeros(60), 4, 4)
+    s = np.full((4, 1), np.nan)
+    for value in np.linspace(-2.0, 2.0, 50):
+        s[0] = value
+        production.note(s, np.zeros(4))
+    pmf = production.estimate((2, 3))
+    assert np.isfinite(pmf.probability).all() and pmf.free_energy_std is None
+
+
+def test_incidents_are_judged_by_themselves_now_and_then() -> None:
+    from cgbench.counting.anomalies import TooManyAnomalies
+
+    given = problem()
+    with pytest.raises(TooManyAnomalies, match="skipped_step"):
+        for _ in range(200):
+            given.report_anomaly("skipped_step", 1, 1)
+
+
+def test_a_pmf_says_how_much_of_it_is_broken() -> None:
+    with pytest.raises(ValueError, match="59 of 60 are not finite"):
+        PMF(LINE, np.r_[1.0, np.full(59, np.nan)])

@@ -1,0 +1,310 @@
+"""Records to a ranking."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cgbench.cli.main import main
+from cgbench.errors import UserError
+from cgbench.results.leaderboard import leaderboard
+from cgbench.results.numbers import show_kld
+from cgbench.results.runs import FoundRun, evaluations_to, find_runs
+from cgbench.results.tables import leaderboard_markdown, markdown, rounded
+from cgbench.running.record import Evaluations, Record
+from cgbench.running.run_folder import RunFolder
+
+
+def made_up(method: str, seed: int, curve: list[tuple[float, float]], floor: float = 1e-4) -> FoundRun:
+    evaluations, kld = (np.array(column, dtype=float) for column in zip(*curve, strict=True))
+    record = Record(
+        system="aldp",
+        system_version="1",
+        method=method,
+        preset="default",
+        seed=seed,
+        config={},
+        config_hash="0",
+        engine="torch",
+        device="cpu",
+        threads=1,
+        budget=None,
+        status="finished",
+        evaluations=Evaluations(total=int(evaluations[-1]), by_phase={}, publication_convention=int(evaluations[-1])),
+        metrics={"forward_kld": float(kld[-1]), "delta_f_error/a": -0.2, "delta_f_error/b": 0.1},
+        reference={"noise_floor": floor},
+        provenance={"cpu": "abacus"},
+    )
+    return FoundRun(record, evaluations, kld)
+
+
+def power_law(seed: int, factor: float = 1.0) -> FoundRun:
+    """MD whose forward KLD is ``1e4 / n``, times a factor."""
+    return made_up("md", seed, [(n, factor * 1e4 / n) for n in (1e4, 1e5, 1e6, 1e7)])
+
+
+def test_speedup_is_that_of_the_power_law() -> None:
+    runs = [power_law(s, f) for s, f in enumerate((0.9, 1.0, 1.1))]
+    runs += [made_up("fast", s, [(1e3, 1.0), (5e3, 1e-2), (1e4, 2e-3)]) for s in range(3)]
+    row = leaderboard(runs).set_index("method").loc["fast"]
+    assert row["speedup_vs_md"] == pytest.approx(1e4 / 2e-3 / 1e4, rel=0.1)
+    assert row["speedup_lo"] <= row["speedup_vs_md"] <= row["speedup_hi"]
+    assert not row["extrapolated"]
+    assert row["evaluations_to_kld_1e-2"] == 5e3 and row["evaluations_to_kld_1e-3"] == math.inf
+    assert row["n_seeds"] == 3 and row["basin_df_error_kT"] == pytest.approx(0.2) and row["hardware"] == "abacus"
+
+
+def test_beyond_the_md_curve_it_says_extrapolated() -> None:
+    runs = [power_law(0), power_law(1), made_up("fast", 0, [(1e3, 5e-4)])]
+    assert leaderboard(runs).set_index("method").loc["fast", "extrapolated"]
+
+
+def test_below_the_noise_floor_is_a_bound() -> None:
+    runs = [power_law(0), made_up("lucky", 0, [(1e3, 1e-6)], floor=1e-3)]
+    row = leaderboard(runs).set_index("method").loc["lucky"]
+    assert row["shown_kld"] == "<= 1.0e-03"
+    assert row["speedup_vs_md"] == pytest.approx(1e4 / 1e-3 / 1e3, rel=0.1)  # not 1e4 / 1e-6 / 1e3
+    assert show_kld(1e-6, 1e-3) == "<= 1.0e-03" and show_kld(2e-3, 1e-3) == "2.00e-03"
+
+
+def test_a_target_must_be_held() -> None:
+    """A curve that dips below the target and rises again has not reached it."""
+    dips = made_up("x", 0, [(1, 1.0), (2, 5e-3), (3, 5e-2), (4, 5e-3), (5, 4e-3)])
+    assert evaluations_to(dips, 1e-2) == 4
+    assert evaluations_to(dips, 1e-3) == math.inf
+    assert evaluations_to(made_up("x", 0, [(7, 1e-4)]), 1e-2) == 7
+
+
+def test_best_first_and_versions_apart() -> None:
+    runs = [made_up("b", 0, [(1, 2e-2)]), made_up("a", 0, [(1, 1e-2)])]
+    table = leaderboard(runs)
+    assert table["method"].tolist() == ["a", "b"]
+    newer = FoundRun(
+        runs[0].record.model_copy(update={"system_version": "2"}), runs[0].evaluations, runs[0].forward_kld
+    )
+    assert leaderboard([*runs, newer])["version"].tolist() == ["1", "1", "2"]
+
+
+def test_empty_leaderboard_has_its_columns(tmp_path) -> None:
+    table = leaderboard(find_runs([tmp_path]))
+    assert len(table) == 0 and "speedup_vs_md" in table.columns
+
+
+def test_from_runs_to_csv(tmp_path: Path, capsys) -> None:
+    for seed in (0, 1):
+        assert (
+            main(
+                ["run", "--method", "md", "--system", "muller_brown", "--preset", "smoke", "--seed", str(seed)]
+                + ["--threads", "1", "--out", str(tmp_path / "runs")]
+            )
+            == 0
+        )
+    capsys.readouterr()
+    assert main(["leaderboard", "--runs", str(tmp_path / "runs")]) == 0
+    printed = capsys.readouterr().out
+    table = pd.read_csv(io.StringIO(printed))
+    assert table.loc[0, "n_seeds"] == 2 and table.loc[0, "evaluations"] == 3552
+    assert main(["leaderboard", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "board.csv")]) == 0
+    assert (tmp_path / "board.csv").read_text() == printed
+    assert main(["leaderboard", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "no" / "board.csv")]) == 2
+
+
+def test_unfinished_runs_are_left_out_and_broken_ones_named(tmp_path: Path, capsys) -> None:
+    main(
+        ["run", "--method", "md", "--system", "muller_brown", "--preset", "smoke", "--threads", "1"]
+        + ["--out", str(tmp_path)]
+    )
+    (path,) = tmp_path.rglob("record.json")
+    folder = RunFolder(path.parent)
+    record = folder.read_record()
+    folder.write_record(record.model_copy(update={"status": "running"}))
+    assert find_runs([tmp_path]) == []
+    folder.write_record(record)
+    (folder.path / "curve.csv").write_text("nonsense\n1\n")
+    with pytest.raises(UserError, match="curve .* cannot be read"):
+        find_runs([tmp_path])
+
+
+def written(folder: Path, run: FoundRun) -> Path:
+    """Put a made-up run where `cgbench run` would have left it."""
+    r = run.record
+    out = RunFolder(folder / r.system / r.method / r.preset / f"seed-{r.seed}")
+    out.path.mkdir(parents=True)
+    out.write_record(r)
+    rows = [{"evaluations": n, "forward_kld": d} for n, d in zip(run.evaluations, run.forward_kld, strict=True)]
+    out.write_table("curve.csv", ["evaluations", "forward_kld"], rows)
+    return out.path
+
+
+def varied(seed: int, factor: float, **changes: object) -> FoundRun:
+    run = made_up("fast", seed, [(1e3, 0.5 * factor), (1e4, 2e-3 * factor)])
+    return FoundRun(run.record.model_copy(update=changes), run.evaluations, run.forward_kld)
+
+
+def test_the_interval_covers_the_spread_of_seeds() -> None:
+    """Seeds that score differently make the speedup uncertain even where MD's curve is exact."""
+    md = [power_law(s) for s in range(4)]
+    alike = leaderboard([*md, *(varied(s, 1.0) for s in range(5))]).set_index("method").loc["fast"]
+    apart = leaderboard([*md, *(varied(s, 2.0 ** (s - 2)) for s in range(5))]).set_index("method").loc["fast"]
+    assert alike["speedup_hi"] == pytest.approx(alike["speedup_lo"], rel=1e-6)
+    assert apart["speedup_vs_md"] == pytest.approx(alike["speedup_vs_md"])
+    # medians of five factors 1/4 ... 4 drawn with replacement are 1/4 or 4 with 5.8 % on each side
+    assert apart["speedup_lo"] == pytest.approx(alike["speedup_lo"] / 4, rel=0.05)
+    assert apart["speedup_hi"] == pytest.approx(alike["speedup_hi"] * 4, rel=0.05)
+
+
+def test_logarithms_and_seeds_that_reached_a_target() -> None:
+    row = leaderboard(
+        [
+            varied(
+                s,
+                f,
+            )
+            for s, f in enumerate((0.2, 1.0, 5.0))
+        ]
+    ).iloc[0]
+    logs = np.log(2e-3 * np.array([0.2, 1.0, 5.0]))
+    assert row["ln_kld_mean"] == pytest.approx(logs.mean())
+    assert row["ln_kld_se"] == pytest.approx(logs.std(ddof=1) / math.sqrt(3))
+    assert row["evaluations_to_kld_1e-2_seeds"] == 3 and row["evaluations_to_kld_1e-3_seeds"] == 1
+    assert row["ln_evaluations_to_kld_1e-2_mean"] == pytest.approx(math.log(1e4))
+    assert row["ln_evaluations_to_kld_1e-2_se"] == 0 and math.isnan(row["ln_evaluations_to_kld_1e-3_se"])
+    assert row["basin_df_errors_kT"] == "a -0.200; b +0.100"
+
+
+def test_configurations_and_engines_are_not_averaged() -> None:
+    runs = [varied(0, 1.0), varied(1, 1.0, config_hash="abcdef123"), varied(2, 1.0, config_hash="abcdef123")]
+    table = leaderboard(runs)
+    assert dict(zip(table["preset"], table["n_seeds"], strict=True)) == {"default-0": 1, "default-abcdef12": 2}
+    table = leaderboard([varied(0, 1.0), varied(1, 1.0, engine="openmm")])
+    assert sorted(table["preset"]) == ["default-openmm", "default-torch"]
+
+
+def test_a_run_found_twice_counts_once_and_two_different_ones_are_an_error(tmp_path: Path) -> None:
+    written(tmp_path / "a", varied(0, 1.0))
+    written(tmp_path / "b", varied(0, 1.0))
+    found = find_runs([tmp_path / "a", tmp_path / "a", tmp_path])
+    assert len(found) == 2  # two copies, each read once
+    assert leaderboard(found)["n_seeds"].tolist() == [1]
+    written(tmp_path / "c", varied(0, 2.0))
+    with pytest.raises(
+        UserError, match="two different runs of fast on aldp, preset default, seed 0: .*/a/.* and .*/c/"
+    ):
+        leaderboard(find_runs([tmp_path]))
+
+
+def board(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, str, str]:
+    code = main(["leaderboard", "--runs", str(folder), *more])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    """MD, and methods a to c in two presets, of which c has the best score and the highest cost."""
+    for seed in range(4):
+        written(tmp_path, power_law(seed))
+    for speed, method in enumerate("abc", 1):
+        for preset in ("default", "long"):
+            for seed in range(2):
+                run = made_up(method, seed, [(10.0 ** (2 + speed), 10.0 ** -(speed + 1))])
+                run.record.preset = preset
+                written(tmp_path, run)
+    return tmp_path
+
+
+def test_filters_choose_rows_and_change_none(several: Path, capsys) -> None:
+    whole = board(several, capsys)[1].splitlines()
+    _, out, _ = board(several, capsys, "--method", "a", "--method", "c", "--preset", "long")
+    kept = out.splitlines()
+    assert kept[0] == whole[0] and set(kept) < set(whole)
+    assert [line.split(",")[2:4] for line in kept[1:]] == [["c", "long"], ["a", "long"]]
+    for option, value in (("--method", "d"), ("--system", "x"), ("--preset", "y")):
+        code, out, err = board(several, capsys, option, value)
+        assert code == 2 and out == "" and f"{value!r} ({option}): choose from" in err and err.count("\n") == 1
+
+
+def test_sorting(several: Path, capsys) -> None:
+    def order(*more: str) -> list[str]:
+        text = board(several, capsys, "--preset", "long", *more)[1]
+        return pd.read_csv(io.StringIO(text))["method"].tolist()
+
+    assert order() == ["c", "b", "a"]
+    assert order("--sort", "evaluations") == ["a", "b", "c"]
+    assert order("--sort", "evaluations", "--descending") == ["c", "b", "a"]
+    assert order("--sort", "evaluations_to_kld_1e-3")[-1] == "a"  # never reached it
+    code, _, err = board(several, capsys, "--sort", "speed")
+    assert code == 2 and "no column 'speed' (--sort): choose from basin_df_error_kT" in err
+    code, _, err = board(several, capsys, "--descending")
+    assert code == 2 and "--descending needs --sort" in err
+
+
+def test_the_table_is_the_same_whatever_the_order_of_the_folders(several: Path, capsys) -> None:
+    parts = sorted(path for path in (several / "aldp").iterdir())
+    outputs = []
+    for order in (parts, parts[::-1]):
+        assert main(["leaderboard", *(word for part in order for word in ("--runs", str(part)))]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] == board(several, capsys)[1]
+
+
+def test_every_file_is_read_once(several: Path, monkeypatch) -> None:
+    """What ranking costs is reading: one pass over each file, whatever the number of rows."""
+    opened: list[str] = []
+    original = io.open
+
+    def counting(file: object, mode: str = "r", *rest: object, **options: object) -> object:
+        opened.append(str(file))
+        return original(file, mode, *rest, **options)
+
+    monkeypatch.setattr(io, "open", counting)
+    monkeypatch.setattr("builtins.open", counting)
+    leaderboard(find_runs([several]))
+    ours = sorted(name for name in opened if name.startswith(str(several)))
+    assert ours == sorted(str(path) for path in several.rglob("*") if path.suffix in (".json", ".csv"))
+
+
+def test_markdown(several: Path, capsys) -> None:
+    code, out, _ = board(several, capsys, "--format", "markdown", "--preset", "default")
+    assert code == 0
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("|")]
+    assert lines[0][:6] == ["system", "method", "preset", "seeds", "evaluations", "forward KLD"]
+    a = dict(zip(lines[0], lines[[line[1] for line in lines].index("a")], strict=True))
+    assert a["seeds"] == "2" and a["evaluations"] == "1,000" and a["forward KLD"] == "0.010 ± 0"
+    assert a["evaluations to 1e-2"] == "1,000" and a["to 1e-3"] == "not reached"
+    assert a["speedup over MD (95 %)"].startswith("1,000 (") and a["basin error / kT"] == "0.200"
+
+
+def test_markdown_shows_bounds_extensions_and_versions() -> None:
+    lucky, beyond = made_up("lucky", 0, [(1e3, 1e-6)], floor=1e-3), made_up("beyond", 0, [(1e3, 5e-4)])
+    newer = FoundRun(beyond.record.model_copy(update={"system_version": "2"}), beyond.evaluations, beyond.forward_kld)
+    text = leaderboard_markdown(leaderboard([power_law(0), power_law(1), lucky, beyond, newer]))
+    row = {line.split("|")[2].strip(): line for line in text.splitlines() if line.startswith("| aldp (version 1)")}
+    assert "≤ 1.0e-3" in row["lucky"] and "≥ 10,000" in row["lucky"] and "below the noise floor" in text
+    assert "\\*" in row["beyond"] and "had to be extended" in text
+    (other,) = [line for line in text.splitlines() if line.startswith("| aldp (version 2)")]
+    assert "–" in other  # no MD of that version to compare with
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(53476, "53,500"), (1.024e9, "1.02e9"), (999_999, "1.00e6"), (81, "81.0"), (0.0123456, "0.0123")]
+    + [(2.18e-4, "2.18e-4"), (0, "0"), (math.nan, "–"), (math.inf, "inf"), (9.999, "10.0")],
+)
+def test_rounding(value: float, shown: str) -> None:
+    assert rounded(value) == shown
+
+
+def test_bars_in_names_do_not_break_the_table() -> None:
+    assert "a\\|b" in markdown(["name"], [["a|b"]], 1)
+
+
+def test_readme_shows_the_ranking_of_the_published_runs(capsys) -> None:
+    root = Path(__file__).parents[3]
+    assert main(["leaderboard", "--format", "markdown", "--runs", str(root / "runs")]) == 0
+    assert capsys.readouterr().out in (root / "README.md").read_text(encoding="utf-8")

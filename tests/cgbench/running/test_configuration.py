@@ -1,0 +1,94 @@
+"""Presets and overrides, and the one line for each mistake."""
+
+from __future__ import annotations
+
+import pytest
+
+from cgbench.errors import UserError
+from cgbench.running.configuration import config_hash, make_config, preset_names
+from cgbench.running.registry import load, names
+from cgbench_methods.cgflow import ActiveLearning
+from cgbench_methods.md import MolecularDynamics
+
+# there is no publication of the method on this very potential whose settings could be kept to the letter
+WITHOUT_PAPER = {
+    ("metadynamics", "aldp"),
+    ("metadynamics", "muller_brown"),
+    ("umbrella", "aldp"),
+    ("umbrella", "muller_brown"),
+    ("flow_ais_bootstrap", "muller_brown"),
+}
+
+
+@pytest.mark.parametrize("method", names("method"))
+@pytest.mark.parametrize("system", names("system"))
+def test_all_presets_are_valid(method: str, system: str) -> None:
+    cls = load("method", method)
+    presets = preset_names(cls, system)
+    assert {"smoke", "default"} <= set(presets)
+    assert ("paper" in presets) != ((method, system) in WITHOUT_PAPER)
+    for preset in presets:
+        make_config(cls, system, preset)
+
+
+def test_overrides() -> None:
+    config = make_config(
+        ActiveLearning, "aldp", "default", ["recipe.training.learning_rate=1e-3", "recipe.atlas.batch=3"]
+    )
+    assert config.recipe.training.learning_rate == 1e-3 and config.recipe.atlas.batch == 3
+    assert config_hash(config) != config_hash(make_config(ActiveLearning, "aldp", "default"))
+
+
+MISTAKES = {
+    "typo": (["walker=3"], "unknown key 'walker': did you mean 'walkers'"),
+    "wrong type": (["walkers=many"], "key 'walkers'.*'many'"),
+    "out of range": (["walkers=0"], "key 'walkers'.*greater than or equal to 1"),
+    "no value": (["walkers"], "write key=value"),
+    "empty part": (["=3"], "write key=value"),
+    "below a value": (["walkers.x=3"], "is a value, it has no keys below it"),
+    "not YAML": (["walkers=[1"], "no YAML value"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_in_overrides(name: str) -> None:
+    overrides, message = MISTAKES[name]
+    with pytest.raises(UserError, match=message) as caught:
+        make_config(MolecularDynamics, "aldp", "default", overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_nested_typo_names_the_keys_of_its_place() -> None:
+    with pytest.raises(UserError, match="did you mean 'learning_rate'") as caught:
+        make_config(ActiveLearning, "aldp", "default", ["recipe.training.learnig_rate=1"])
+    assert "steps_per_round" in str(caught.value)
+
+
+def test_unknown_preset_lists_the_choices() -> None:
+    with pytest.raises(UserError, match="unknown preset 'fast' of md on aldp: choose from .*paper"):
+        make_config(MolecularDynamics, "aldp", "fast")
+
+
+@pytest.mark.parametrize(
+    "text, message", [("[1, 2]", "must be a mapping"), ("a: [", "cannot be read"), ("wlakers: 2", "unknown key")]
+)
+def test_bad_preset_files(tmp_path, text: str, message: str) -> None:
+    class Elsewhere(MolecularDynamics):
+        @classmethod
+        def presets_folder(cls):
+            return tmp_path
+
+    (tmp_path / "aldp").mkdir()
+    (tmp_path / "aldp" / "default.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        make_config(Elsewhere, "aldp", "default")
+
+
+def test_a_method_without_presets_has_its_defaults(tmp_path) -> None:
+    class Bare(MolecularDynamics):
+        @classmethod
+        def presets_folder(cls):
+            return tmp_path
+
+    assert preset_names(Bare, "aldp") == ["default"]
+    assert make_config(Bare, "aldp", "default") == MolecularDynamics.Config()

@@ -1,0 +1,163 @@
+"""Files of a run: atomic, checked, and readable by others."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import math
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from cgbench.errors import StorageError, UserError
+from cgbench.running.record import Evaluations, Record, parse_record, record_bytes, to_json
+from cgbench.running.run_folder import RunFolder
+from cgbench.storage import files
+from cgbench.storage.files import npz_bytes, write_atomically
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunFolder:
+    made = RunFolder(tmp_path / "system" / "method" / "default" / "seed-0")
+    made.create()
+    return made
+
+
+def test_a_kill_while_writing_leaves_the_old_file(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "record.json"
+    write_atomically(path, b"old")
+
+    def killed(*arguments) -> None:
+        raise KeyboardInterrupt
+
+    for step in ("fsync", "replace"):
+        monkeypatch.setattr(files.os, step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_atomically(path, b"new and longer")
+        assert path.read_bytes() == b"old"
+        monkeypatch.undo()
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_npz_depends_on_the_arrays_alone() -> None:
+    a = npz_bytes({"x": np.arange(3), "y": np.ones(2)})
+    b = npz_bytes({"y": np.ones(2), "x": np.arange(3)})
+    assert a == b
+
+
+def test_json_has_no_bare_infinities() -> None:
+    text = to_json({"a": math.inf, "b": [-math.inf, math.nan, 1.0], "c": {"d": (2, 3)}})
+    assert json.loads(text) == {"a": "inf", "b": ["-inf", "nan", 1.0], "c": {"d": [2, 3]}}
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(folder) -> None:
+    for number in range(3):
+        folder.save_checkpoint({"number": number, "x": torch.arange(1000)})
+
+    def load() -> tuple[list[int], list[str]]:
+        found = list(folder.load_checkpoints())
+        return [state["number"] for state, _ in found if state], [what for state, what in found if not state]
+
+    assert load() == ([2, 1], [])
+    latest = folder.path / "checkpoint" / "latest.pt"
+    content = bytearray(latest.read_bytes())
+    content[len(content) // 2] ^= 1
+    latest.write_bytes(content)
+    assert load() == ([1], ["checkpoint latest.pt is damaged (its checksum does not fit)"])
+    (folder.path / "checkpoint" / "previous.pt").write_bytes(b"short")
+    assert load()[0] == [] and len(load()[1]) == 2
+    folder.clear_checkpoints()
+    assert load() == ([], [])
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.system, ("touch evil",))
+
+
+def test_a_checkpoint_runs_no_code(folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TypeError, match=r"state\['x'\]\[0\] is of type Evil; a checkpoint may hold tensors"):
+        folder.save_checkpoint({"x": [Evil()]})
+    buffer = io.BytesIO()
+    torch.save({"x": Evil()}, buffer)
+    content = buffer.getvalue()
+    (folder.path / "checkpoint" / "latest.pt").write_bytes(hashlib.sha256(content).digest() + content)
+    assert list(folder.load_checkpoints()) == [(None, "checkpoint latest.pt cannot be read (UnpicklingError)")]
+    assert not (tmp_path / "evil").exists()
+
+
+RECORD = Record(
+    system="s",
+    system_version="1",
+    method="m",
+    preset="default",
+    seed=0,
+    config={"a": 1e-3, "b": [1, None]},
+    config_hash="00",
+    engine="torch",
+    device="cpu",
+    threads=1,
+    budget=None,
+    status="finished",
+    evaluations=Evaluations(total=3, by_phase={"train": 3}, publication_convention=3),
+    metrics={"forward_kld": 0.1 + 0.2, "reverse_kld": math.inf},
+)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 99}', "[" * 100_000, "\x00\xff"])
+def test_a_bad_record_is_named(folder, text: str) -> None:
+    assert folder.read_record() is None
+    (folder.path / "record.json").write_text(text)
+    with pytest.raises(UserError, match="is no valid record") as caught:
+        folder.read_record()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_record_comes_back_and_a_change_to_it_is_noticed() -> None:
+    content = record_bytes(RECORD)
+    assert parse_record(content) == RECORD
+    assert parse_record(json.dumps(json.loads(content)).encode()) == RECORD  # laid out differently
+    with pytest.raises(ValueError, match="the checksum does not fit"):
+        parse_record(content.replace(b'"total": 3', b'"total": 2'))
+
+
+def test_records_of_the_first_versions_are_read() -> None:
+    old = json.loads(record_bytes(RECORD))
+    for name in ("checksum", "anomalies"):
+        del old[name]
+    assert parse_record(json.dumps(old | {"nonfinite_energies": 0}).encode()) == RECORD
+    anomaly = parse_record(json.dumps(old | {"nonfinite_energies": 2}).encode()).anomalies["nonfinite_energy"]
+    assert (anomaly.count, anomaly.occasions) == (2, 3)
+
+
+def test_a_damaged_record_is_replaced_by_its_copy(folder, caplog) -> None:
+    folder.write_record(RECORD)
+    path = folder.path / "record.json"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert folder.read_record() == RECORD
+    assert "record.json is no valid record (no JSON" in caplog.text and "its copy is used" in caplog.text
+    (folder.path / "checkpoint" / "record.copy").write_bytes(b"")
+    with pytest.raises(UserError, match="start over with --restart"):
+        folder.read_record()
+
+
+def test_a_file_that_cannot_be_written_stays_as_it_was(folder, monkeypatch) -> None:
+    folder.write_record(RECORD)
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+
+    def full(*arguments) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    changed = RECORD.model_copy(update={"seed": 1})
+    with pytest.raises(StorageError, match=r"cannot write .*: No space left on device"):
+        folder.write_record(changed)
+    with pytest.raises(StorageError, match=r"latest.pt: No space left on device"):
+        folder.save_checkpoint({"x": 1})
+    assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before

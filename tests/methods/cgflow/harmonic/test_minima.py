@@ -1,0 +1,151 @@
+"""Target, relaxation, Hessians and the Gaussian that is fitted to them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from cgbench.contracts.problem import Problem
+from cgbench.counting.ledger import Ledger
+from cgbench_methods.cgflow.harmonic.affine import ConditionalAffine, fit_to_minima
+from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima, hessians, regularised, relax
+from cgbench_methods.cgflow.published.gaussian import ConditionalGaussian
+from cgbench_methods.lib.estimators.basis import FourierBasis
+from cgbench_methods.lib.flows.target import ConditionalTarget
+from cgbench_systems.muller_brown import MullerBrown
+
+
+@pytest.fixture
+def problem(aldp) -> Problem:
+    return Problem(aldp, Ledger())
+
+
+@pytest.fixture
+def target(problem) -> ConditionalTarget:
+    return ConditionalTarget(problem, problem.coordinates)
+
+
+@pytest.fixture
+def start(problem) -> tuple[torch.Tensor, torch.Tensor]:
+    s, y, _ = problem.coordinates.to_internal(problem.initial_configuration()[None])
+    return s, y
+
+
+def test_target_has_its_own_gradient(target, start, generator) -> None:
+    s, y = (t.repeat(5, 1) for t in start)
+    y = y + 0.3 * torch.randn(y.shape, generator=generator, dtype=torch.float64)
+    direction = torch.randn(y.shape, generator=generator, dtype=torch.float64)
+    _, gradient = target.energy_and_gradient(s, y)
+    up, down = (target.energy(s, y + sign * 1e-5 * direction) for sign in (1, -1))
+    torch.testing.assert_close((up - down) / 2e-5, (gradient * direction).sum(1), rtol=1e-5, atol=1e-4)
+
+
+def test_what_lies_outside_costs_nothing(target, problem, start) -> None:
+    """D configurations and negative distances never reach the potential."""
+    s, y = (t.repeat(4, 1) for t in start)
+    names = problem.coordinates.names
+    y = y.clone()
+    chiral = names.index("dihedral 10-8-6-14")
+    y[1, chiral] -= 2.0 / 0.1  # turns CB to the other side of CA
+    y[2, names.index("distance 8-6")] = problem.coordinates.lower[names.index("distance 8-6")] - 1.0
+    y.requires_grad_()
+    energy = target.energy(s, y)
+    assert energy.isfinite().tolist() == [True, False, False, True]
+    assert problem.evaluations == 2
+    (gradient,) = torch.autograd.grad(energy[energy.isfinite()].sum(), y)
+    assert float(gradient[1].abs().sum() + gradient[2].abs().sum()) == 0.0 and float(gradient[0].abs().sum()) > 0
+
+
+def test_relaxation_and_hessian(target, problem, start) -> None:
+    s, y = (t.repeat(3, 1) for t in start)
+    s = s + torch.tensor([[0.0, 0.0], [0.4, 0.0], [0.0, -0.5]], dtype=torch.float64)
+    unit = torch.eye(target.size, dtype=torch.float64).expand(3, -1, -1)
+    found = relax(target, s, y, unit, steps=200, tolerance=1e-6)
+    assert bool(found.converged.all())
+    assert float(found.gradient.abs().max()) < 0.1
+    before, _ = target.energy_and_gradient(s, y)
+    assert bool((found.energy <= before).all())
+    matrix = hessians(target, s, found)
+    direction = torch.zeros_like(found.y)
+    direction[:, 7] = 1.0
+    step = 1e-4
+    up, down = (target.energy_and_gradient(s, found.y + sign * step * direction)[1] for sign in (1, -1))
+    torch.testing.assert_close(matrix[:, 7], (up - down) / (2 * step), rtol=1e-2, atol=5e-2)
+
+
+def test_regularised_is_positive_definite(generator) -> None:
+    matrix = torch.randn(4, 6, 6, generator=generator, dtype=torch.float64)
+    values = torch.linalg.eigvalsh(regularised(matrix, 0.3))
+    assert float(values.min()) >= 0.3 - 1e-12
+    stiff = matrix @ matrix.mT + torch.eye(6, dtype=torch.float64)
+    torch.testing.assert_close(regularised(stiff, 0.3), stiff, rtol=0, atol=1e-9)
+
+
+def test_laplace_pmf_is_exact_for_a_gaussian() -> None:
+    """At the bottom of Müller-Brown's main basin the harmonic PMF follows the exact one to anharmonicity."""
+    system = MullerBrown()
+    problem = Problem(system, Ledger())
+    target = ConditionalTarget(problem, problem.coordinates)
+    bins = [11, 13, 16]
+    s = torch.from_numpy(system.cvs.centers(0)[bins])[:, None]
+    _, y, _ = problem.coordinates.to_internal(system.initial_configuration()[None])
+    unit = torch.eye(1, dtype=torch.float64).expand(3, -1, -1)
+    minima = HarmonicMinima.chart(target, s, y.repeat(3, 1), unit, steps=50, tolerance=1e-8, stiffness_floor=0.01)
+    probability = system.reference().pmf.probability
+    exact = torch.tensor([-math.log(probability[index]) for index in bins])
+    harmonic = minima.free_energy - minima.free_energy[1]
+    torch.testing.assert_close(harmonic, (exact - exact[1]).double(), rtol=0, atol=0.05)
+
+
+def test_affine_is_a_gaussian_with_the_atlass_mean_and_covariance(generator) -> None:
+    """At the atlas's own points, with as many features as points, the fit reproduces both."""
+    system = MullerBrown()
+    count, fine = 5, 4
+    s = torch.linspace(-2.3, 0.9, count, dtype=torch.float64)[:, None]
+    root = torch.randn(count, fine, fine, generator=generator, dtype=torch.float64)
+    hessian = root @ root.mT + torch.eye(fine, dtype=torch.float64)
+    mean = torch.randn(count, fine, generator=generator, dtype=torch.float64)
+    zero = torch.zeros(count, dtype=torch.float64)
+    minima = HarmonicMinima(s, mean, hessian, zero, zero)
+    basis = FourierBasis(system.cvs, 4)
+    periodic = torch.zeros(fine, dtype=torch.bool)
+    transform = fit_to_minima(minima, periodic, basis, stiffness_offset=0.0, smoothness=1e-12)
+    noise = torch.randn(count, fine, generator=generator, dtype=torch.float64)
+    y, log_det = transform.inverse(noise, basis(s))
+    back, log_det_back = transform(y, basis(s))
+    torch.testing.assert_close(back, noise, rtol=0, atol=1e-10)
+    torch.testing.assert_close(log_det_back, -log_det, rtol=0, atol=1e-10)
+    centre, _ = transform.inverse(torch.zeros_like(noise), basis(s))
+    torch.testing.assert_close(centre, mean, rtol=0, atol=1e-4)
+    deviation = y - centre
+    squared = (deviation[:, None] @ hessian @ deviation[:, :, None]).flatten()
+    torch.testing.assert_close(squared, (noise**2).sum(1), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(log_det, -0.5 * torch.logdet(hessian), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["affine", "network"])
+def test_log_dets_against_autograd(kind, generator) -> None:
+    fine, features = 5, 3
+    transform: torch.nn.Module
+    if kind == "affine":
+        periodic = torch.tensor([False, True, False, False, False])
+        factor = torch.linalg.cholesky(torch.eye(4, dtype=torch.float64) * 2 + 0.5)
+        transform = ConditionalAffine(periodic, features, factor)
+        with torch.no_grad():
+            for parameter in transform.parameters():
+                parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    else:
+        transform = ConditionalGaussian(fine, features, (8,), generator)
+    y = torch.randn(6, fine, generator=generator, dtype=torch.float64)
+    context = torch.randn(6, features, generator=generator, dtype=torch.float64)
+    for function in (transform.forward, transform.inverse):
+        _, log_det = function(y, context)
+        for row in range(6):
+            jacobian = torch.autograd.functional.jacobian(
+                lambda v, row=row, function=function: function(v[None], context[row : row + 1])[0][0], y[row]
+            )
+            assert float(log_det[row].detach()) == pytest.approx(
+                float(torch.linalg.slogdet(jacobian).logabsdet), abs=1e-8
+            )

@@ -1,0 +1,257 @@
+"""The model of the PMF: bases, fits to values and to weights, calibrated uncertainty."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench_methods.cgflow.harmonic.samples import WeightedSamples
+from cgbench_methods.lib.estimators.basis import FourierBasis
+from cgbench_methods.lib.estimators.importance import effective_sample_size, free_energies, pareto_tail_index
+from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
+
+TORUS = CollectiveVariables(("phi", "psi"), (-math.pi,) * 2, (math.pi,) * 2, (True, True), bins=(20, 20))
+LINE = CollectiveVariables(("s",), (-2.5,), (1.1,), (False,), unit="")
+
+
+def truth(s: torch.Tensor) -> torch.Tensor:
+    return 2.0 * torch.cos(s[:, 0]) - 1.5 * torch.sin(s[:, 0] - 2 * s[:, 1]) + torch.cos(s[:, 1])
+
+
+def uniform(count: int, generator: torch.Generator) -> torch.Tensor:
+    return math.pi * (2 * torch.rand(count, 2, generator=generator, dtype=torch.float64) - 1)
+
+
+@pytest.mark.parametrize("cvs", [TORUS, LINE])
+@pytest.mark.parametrize("product", [True, False])
+def test_modes_are_orthonormal_on_their_domain(cvs, product) -> None:
+    basis = FourierBasis(cvs, 3, product=product, margin=0.0)
+    points = torch.from_numpy(cvs.grid(4))
+    features = basis(points)
+    gram = features.T @ features / len(points)
+    torch.testing.assert_close(gram, torch.eye(len(basis), dtype=torch.float64), rtol=0, atol=1e-10)
+    assert float(basis.squared_frequency[0]) == 0.0
+    expected = {(TORUS, True): 49, (TORUS, False): 25, (LINE, True): 4, (LINE, False): 4}
+    assert len(basis) == expected[cvs, product]
+
+
+def test_modes_have_the_frequencies_that_they_say(generator) -> None:
+    """The Laplacian of a mode is minus its squared frequency times itself."""
+    basis = FourierBasis(TORUS, 3, product=True)
+    point = uniform(1, generator)[0]
+    hessian = torch.func.jacfwd(torch.func.jacrev(lambda s: basis(s[None])[0]))(point)
+    laplacian = hessian.diagonal(dim1=1, dim2=2).sum(1)
+    torch.testing.assert_close(laplacian, -basis.squared_frequency * basis(point[None])[0], rtol=0, atol=1e-9)
+
+
+def test_fit_to_values(generator) -> None:
+    model = FourierSurrogate(TORUS, 4, length_scale=1.0, amplitude=3.0)
+    s = uniform(400, generator)
+    noise = torch.full((400,), 0.1, dtype=torch.float64)
+    model.fit_values(s, truth(s) + 0.1 * torch.randn(400, generator=generator, dtype=torch.float64), noise)
+    test = uniform(500, generator)
+    mean, std = model.mean_and_std(test)
+    error = (mean - truth(test)) / std
+    assert float(error.square().mean()) == pytest.approx(1.0, abs=0.6)  # errors are as large as it says
+    assert float(std.max()) < 0.2
+
+
+def test_uncertainty_is_large_away_from_the_labels(generator) -> None:
+    model = FourierSurrogate(TORUS, 6, length_scale=0.7, amplitude=5.0)
+    s = 0.5 * uniform(200, generator)  # the middle quarter
+    model.fit_values(s, truth(s), torch.full((200,), 0.1, dtype=torch.float64))
+    _, near = model.mean_and_std(torch.zeros(1, 2, dtype=torch.float64))
+    _, far = model.mean_and_std(torch.full((1, 2), 3.1, dtype=torch.float64))
+    assert float(near) < 0.1 and float(far) > 2.0
+
+
+@pytest.mark.parametrize("spread", [0.3, 1.5])
+def test_fit_to_weights_is_unbiased(spread, generator) -> None:
+    """Log-normal weights of unit mean: fitting their mean, not the mean of their logarithm."""
+    count = 40_000
+    s = uniform(count, generator)
+    noise = spread * torch.randn(count, generator=generator, dtype=torch.float64) - 0.5 * spread**2
+    model = FourierSurrogate(TORUS, 4, length_scale=1.0, amplitude=3.0)
+    variance = math.expm1(spread**2)
+    model.fit_weights(s, -truth(s) + 7.0 + noise, torch.full((count,), 1 / variance, dtype=torch.float64))
+    nodes = torch.from_numpy(TORUS.grid())
+    mean, std = model.mean_and_std(nodes)
+    error = mean - truth(nodes)
+    error = error - error.mean()
+    assert float(error.square().mean().sqrt()) < 3 * float(std.mean())
+    assert float(error.square().mean().sqrt()) < 0.12
+
+
+def test_evidence_prefers_the_right_length_scale(generator) -> None:
+    s = uniform(300, generator)
+    values = truth(s) + 0.05 * torch.randn(300, generator=generator, dtype=torch.float64)
+    evidence = {}
+    for length_scale in (0.1, 0.8, 4.0):
+        model = FourierSurrogate(TORUS, 8, length_scale, amplitude=3.0)
+        evidence[length_scale] = model.fit_values(s, values, torch.full((300,), 0.05, dtype=torch.float64))
+    assert max(evidence, key=evidence.__getitem__) == 0.8
+
+
+def test_labels_of_good_and_bad_flows_are_weighted_by_their_variance(generator) -> None:
+    """A bad early group does not spoil the fit of a good late one."""
+    nodes = torch.from_numpy(TORUS.grid())
+    errors = {}
+    for bad in (False, True):
+        labels = WeightedSamples(TORUS)
+        generator.manual_seed(7)
+        if bad:
+            s = uniform(4000, generator)
+            noise = 2.0 * torch.randn(4000, generator=generator, dtype=torch.float64)
+            labels.add(s, -truth(s) + noise - 2.0)
+        s = uniform(4000, generator)
+        noise = 0.3 * torch.randn(4000, generator=generator, dtype=torch.float64)
+        labels.add(s, -truth(s) + noise - 0.045)
+        model = FourierSurrogate(TORUS, 4, length_scale=1.0, amplitude=3.0)
+        labels.fit(model, truncation=50.0, sweeps=4)
+        error = model.mean(nodes) - truth(nodes)
+        errors[bad] = float((error - error.mean()).square().mean().sqrt())
+        if bad:
+            assert labels.group_variance[0, 0] > 10 * labels.group_variance[1, 0]
+    assert errors[True] < 1.5 * errors[False] < 0.1
+
+
+def test_label_store_keeps_its_state(generator) -> None:
+    labels, other = WeightedSamples(TORUS), WeightedSamples(TORUS)
+    s = uniform(10, generator)
+    labels.add(s, -truth(s))
+    labels.add(s, -truth(s), new_group=False)
+    other.load_state_dict(labels.state_dict())
+    assert len(other) == 20 and other.group.tolist() == labels.group.tolist()
+    assert torch.equal(other.group_variance, labels.group_variance)
+    assert other.groups == 1
+
+
+def test_mean_weight_labels() -> None:
+    log_weights = torch.log(torch.tensor([[1.0, 2.0, 3.0, 10.0]], dtype=torch.float64))
+    assert float(free_energies(log_weights)) == pytest.approx(-math.log(4.0))
+    assert float(free_energies(log_weights, clip_largest=3)) == pytest.approx(-math.log(7.0 / 4))
+    assert float(effective_sample_size(log_weights[0])) == pytest.approx(16**2 / 114 / 4)
+    assert float(effective_sample_size(torch.zeros(5))) == pytest.approx(1.0)
+
+
+def test_adopting_a_posterior(generator) -> None:
+    first = FourierSurrogate(TORUS, 4, 1.0, 3.0)
+    s = uniform(100, generator)
+    first.fit_values(s, truth(s), torch.full((100,), 0.1, dtype=torch.float64))
+    second = FourierSurrogate(TORUS, 4, 1.0, 3.0)
+    second.adopt_posterior(first)
+    np.testing.assert_array_equal(second.mean(s).numpy(), first.mean(s).numpy())
+    third = FourierSurrogate(TORUS, 4, 0.5, 1.0)
+    third.load_state_dict(second.state_dict())
+    for a, b in zip(third.mean_and_std(s), second.mean_and_std(s), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("cvs", [TORUS, LINE])
+@pytest.mark.parametrize("product", [True, False])
+def test_series_and_derivatives(cvs, product, generator) -> None:
+    basis = FourierBasis(cvs, 4, product=product)
+    coefficients = torch.randn(len(basis), generator=generator, dtype=torch.float64)
+    s = torch.from_numpy(cvs.grid()).clone().requires_grad_()
+    values = basis(s) @ coefficients
+    (slopes,) = torch.autograd.grad(values.sum(), s)
+    found = basis.series(s.detach(), coefficients)
+    torch.testing.assert_close(found[:, 0], values.detach(), rtol=0, atol=1e-10)
+    torch.testing.assert_close(found[:, 1:], slopes, rtol=0, atol=1e-10)
+    for axis in range(len(cvs)):
+        torch.testing.assert_close(basis(s.detach(), axis) @ coefficients, slopes[:, axis], rtol=0, atol=1e-10)
+
+
+def slope_of_truth(s: torch.Tensor) -> torch.Tensor:
+    s = s.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(truth(s).sum(), s)
+    return slope
+
+
+def noisy_labels(
+    count: int, spread: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log-normal weights about the truth, and slopes that are right on average under the weights."""
+    s = uniform(count, generator)
+    noise = spread * torch.randn(count, generator=generator, dtype=torch.float64)
+    log_weights = -truth(s) + noise - 0.5 * spread**2
+    weighted = torch.randn(count, 2, generator=generator, dtype=torch.float64)
+    return s, log_weights, -slope_of_truth(s) + weighted / (noise - 0.5 * spread**2).exp()[:, None]
+
+
+def test_slopes_sharpen_the_fit(generator) -> None:
+    nodes = torch.from_numpy(TORUS.grid())
+    errors = {}
+    for known in (False, True):
+        labels = WeightedSamples(TORUS)
+        s, log_weights, slopes = noisy_labels(3000, 1.0, generator.manual_seed(3))
+        labels.add(s, log_weights, slopes if known else None)
+        model = FourierSurrogate(TORUS, 6, length_scale=0.7, amplitude=3.0)
+        labels.fit(model, truncation=1e3, sweeps=4)
+        mean, std = model.mean_and_std(nodes)
+        error = mean - truth(nodes)
+        error = error - error.mean()
+        errors[known] = float(error.square().mean().sqrt())
+        assert 0.5 < float((error / std).square().mean()) < 2.0  # and the errors that it claims are right
+    assert errors[True] < 0.6 * errors[False]
+
+
+def test_dispersion_is_one_unless_few_noisy_labels_decide(generator) -> None:
+    labels = WeightedSamples(TORUS)
+    labels.add(*noisy_labels(6000, 0.5, generator))
+    model = FourierSurrogate(TORUS, 6, length_scale=0.7, amplitude=3.0)
+    labels.fit(model, truncation=1e3, sweeps=4)
+    assert labels.dispersion < 1.15
+    s = torch.cat([0.5 * uniform(6000, generator), uniform(80, generator)])
+    spread = torch.where(torch.arange(len(s)) < 6000, 0.1, 1.5)
+    noise = spread * torch.randn(len(s), generator=generator, dtype=torch.float64) - 0.5 * spread**2
+    labels = WeightedSamples(TORUS)
+    labels.add(s, -truth(s) + noise)
+    labels.fit(model, truncation=1e3, sweeps=4)
+    assert labels.dispersion > 1.3
+
+
+def test_labels_count_by_the_noise_of_their_place(generator) -> None:
+    """Weights that scatter in one half of the domain do not spoil the other."""
+    labels = WeightedSamples(TORUS)
+    s = uniform(8000, generator)
+    spread = torch.where(s[:, 0] > 0, 1.5, 0.2)
+    noise = spread * torch.randn(8000, generator=generator, dtype=torch.float64) - 0.5 * spread**2
+    labels.add(s, -truth(s) + noise)
+    model = FourierSurrogate(TORUS, 6, length_scale=0.7, amplitude=3.0)
+    labels.fit(model, truncation=1e3, sweeps=4)
+    field = labels.field[:, 0].reshape(TORUS.bins)
+    assert float(field[12:18].mean()) > 20 * float(field[2:8].mean())
+    std = model.on_grid()[1].reshape(TORUS.bins)
+    assert float(std[12:18].mean()) > 2 * float(std[2:8].mean())
+
+
+def test_prior_is_chosen_by_evidence(generator) -> None:
+    s = uniform(20_000, generator)
+    noise = 0.3 * torch.randn(20_000, generator=generator, dtype=torch.float64) - 0.045
+    model = FourierSurrogate(TORUS, 8, length_scale=0.5, amplitude=1.0)
+    variance = torch.full((20_000,), 1 / math.expm1(0.09), dtype=torch.float64)
+    model.fit_weights(s, -truth(s) + noise, variance)
+    model.choose_prior((0.1, 0.8, 4.0), (0.01, 2.0, 500.0))
+    assert (model.length_scale, model.amplitude) == (0.8, 2.0)
+
+
+def test_table_is_the_model_at_the_resolution_of_the_bins(generator) -> None:
+    model = FourierSurrogate(TORUS, 4, length_scale=1.0, amplitude=3.0)
+    s = uniform(100, generator)
+    model.fit_values(s, truth(s), torch.full((100,), 0.1, dtype=torch.float64))
+    nodes = torch.from_numpy(TORUS.grid())
+    near = nodes + 0.4 * (2 * math.pi / 20) * (2 * torch.rand(nodes.shape, generator=generator) - 1)
+    for found, expected in zip(model.table()(near), model.mean_and_std(nodes), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("shape", [0.2, 0.9])
+def test_pareto_tail_index(shape, generator) -> None:
+    uniform_numbers = torch.rand(40_000, generator=generator, dtype=torch.float64)
+    log_weights = -shape * uniform_numbers.log()  # Pareto: the tail index is `shape`
+    assert pareto_tail_index(log_weights) == pytest.approx(shape, abs=0.15)

@@ -1,0 +1,61 @@
+"""Weights of configurations from dynamics against those of the flow's samples."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from cgbench.cli.main import guarded
+from cgbench.running.run import prepare
+from studies import weight_tails as tails
+
+
+def test_shares_of_known_weights(generator) -> None:
+    """Weights of an exponential distribution and of a Gaussian wider than its proposal, whose shares are integrals."""
+    n = 400_000
+    noise = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+    wide = 1.3  # target N(0, wide^2), proposal N(0, 1): ln w = z^2 (1 - 1 / wide^2) / 2 - ln wide
+    log_weight = lambda z: 0.5 * z**2 * (1 - wide**-2) - torch.tensor(wide).log()  # noqa: E731
+    height = torch.full((n,), 3.0)
+    (row,) = tails.table_of(height, log_weight(wide * noise[:, 0]), log_weight(noise[:, 1]))
+    assert (row["height_from"], row["height_to"], row["configurations"]) == (2.0, 4.0, n)
+    assert abs(row["mean_weight"] - 1.0) < 5 * row["mean_weight_se"]
+    z = (2 * torch.tensor(5 * wide, dtype=torch.float64).log() / (1 - wide**-2)).sqrt()
+    mass = float(torch.special.erfc(z / wide / 2**0.5))
+    assert abs(row["dynamics_above_5"] - mass) < 5 * (mass / n) ** 0.5
+    assert abs(row["flow_above_5"] - mass) < 0.2 * mass
+
+
+def test_a_flow_that_misses_mass_is_found_out(tmp_path) -> None:
+    """Narrowed to half its width, the Gaussian of a good flow on Müller-Brown leaves mass outside."""
+    job = prepare(
+        "muller_brown", "cgflow_al", preset="default", overrides=["recipe.labels.max_rounds=1"], out=tmp_path, threads=1
+    )
+    job.execute()
+    recipe = job.method.recipe
+    good = _above_five(recipe, job.streams)
+    with torch.no_grad():
+        for name, parameter in recipe.flow.named_parameters():
+            if name.endswith("log_diagonal"):
+                parameter[0] -= math.log(2.0)
+    bad = _above_five(recipe, job.streams)
+    assert len(good) >= 3 and len(bad) >= 3
+    assert max(good.values()) < 0.05
+    for share in bad.values():  # of a Gaussian: w = exp(3 z^2 / 2) / 2 is above 5 for |z| > 1.24, a share of 0.215
+        assert 0.1 < share < 0.4
+
+
+def _above_five(recipe, streams) -> dict[float, float]:
+    rows = tails.table_of(*tails.weights_under_dynamics(recipe, streams, walkers=64, steps=600, stride=20))
+    return {row["height_from"]: row["dynamics_above_5"] for row in rows}
+
+
+def test_mistakes_cost_one_line(tmp_path, capsys) -> None:
+    for arguments, message in (
+        (["--preset", "paper"], "tails: preset 'paper' of cgflow_al has no recipe of kind harmonic"),
+        (["--preset", "smoke", "--walkers", "2", "--steps", "10", "--stride", "5"], "tails: too few configurations"),
+        (["--walkers", "some"], "tails: Invalid value for '--walkers'"),
+    ):
+        assert guarded(tails.command, "tails", ["--system", "muller_brown", "--out", str(tmp_path), *arguments]) == 2
+        assert capsys.readouterr().err.startswith(message)
