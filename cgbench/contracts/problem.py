@@ -139,7 +139,7 @@ class Problem:
         Raises
         ------
         BudgetExhausted
-            Before anything is evaluated, if the budget would be passed.
+            If the evaluations would exceed the budget; nothing is evaluated then.
         TooManyAnomalies
             If most energies so far were non-finite.
         """

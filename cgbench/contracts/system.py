@@ -159,7 +159,7 @@ class System(ABC):
 
     def openmm_model(self) -> OpenMMModel:
         """Return a new model of the molecule for OpenMM simulations. Only for systems with the trait "openmm"."""
-        raise TypeError(f"system {self.name} has no OpenMM model (no trait 'openmm')")
+        raise TypeError(f"system {self.name} has no OpenMM model: it does not implement openmm_model")
 
     def compile(self) -> None:  # noqa: B027 - optional hook
         """Prepare for a long run, with torch.compile where that pays off. The function computed stays the same."""
