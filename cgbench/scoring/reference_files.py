@@ -38,7 +38,8 @@ def load_reference(folder: Path, cvs: CollectiveVariables) -> Reference:
         sha256 = hashlib.sha256(content).hexdigest()
         if facts["sha256"] != sha256:
             raise UserError(
-                f"reference {arrays_file} has sha256 {sha256[:12]}..., but {facts_file.name} states {facts['sha256'][:12]}..."
+                f"reference {arrays_file} has sha256 {sha256[:12]}..., "
+                f"but {facts_file.name} states {facts['sha256'][:12]}..."
             )
         with np.load(arrays_file, allow_pickle=False) as arrays:
             pmf = PMF(cvs, arrays["probability"])
