@@ -87,7 +87,7 @@ def prepare(
     threads = threads or provenance.physical_cores()
     torch.set_num_threads(threads)
     job = Run(plan, threads, RunFolder(plan.folder(out)), on_estimate)
-    job.messages += job.folder.create()  # last, so that a method that rejects its system leaves no folder
+    job.messages += job.folder.create()  # last: a method that rejects its system leaves no folder
     if restart:
         job.folder.clear_checkpoints()
         (job.folder.path / "record.json").unlink(missing_ok=True)

@@ -104,7 +104,7 @@ class RunState:
         )
 
     def _diagnostics(self) -> dict[str, Any]:
-        """Return the method's diagnostics; if they fail, a warning instead, so that the run continues."""
+        """Return the method's diagnostics; if they fail, return a warning instead. The run continues."""
         try:
             found = self.method.diagnostics()
             to_json(found)

@@ -138,9 +138,7 @@ class SlurmExecutor:
                 job_name=name,
                 nodes=1,
                 cpus_per_task=self.threads,
-                srun_args=[
-                    f"--cpus-per-task={self.threads}"
-                ],  # since SLURM 22.05, srun does not inherit this from sbatch
+                srun_args=[f"--cpus-per-task={self.threads}"],  # srun >= 22.05 does not inherit it from sbatch
                 array_parallelism=self.workers or len(tasks),
                 signal_delay_s=WARNING,
                 wckey=None,

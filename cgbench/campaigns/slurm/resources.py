@@ -12,6 +12,7 @@ from cgbench.errors import UserError
 __all__ = ["Resources"]
 
 TIME = r"\d+|(\d+:)?\d+:\d\d|\d+-\d+(:\d\d){0,2}"
+# options that cgbench sets itself
 OURS = ("array", "job-name", "signal", "output", "error", "open-mode", "requeue", "no-requeue", "wrap")
 
 
