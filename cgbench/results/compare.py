@@ -19,7 +19,8 @@ import pandas as pd
 from scipy import stats
 
 from cgbench.errors import UserError
-from cgbench.results.runs import KEY, TARGETS, Key, evaluations_to, find_runs, grouped
+from cgbench.results.runs import KEY, TARGETS, Key, find_runs, grouped
+from cgbench.results.statistics import standard_error
 
 __all__ = ["Results", "Sample", "compare", "holm", "read_results"]
 
@@ -54,10 +55,8 @@ class Sample:
         """Summarise values; nan, a run without a score, is a miss."""
         everything = np.nan_to_num(np.array(values, dtype=float), nan=np.inf, posinf=np.inf)
         logs = np.log(everything[np.isfinite(everything)])
-        spread = float(logs.std(ddof=1)) if len(logs) > 1 and np.ptp(logs) > 0 else 0.0
-        error = spread / math.sqrt(len(logs)) if len(logs) > 1 else math.nan
         mean = float(logs.mean()) if len(logs) else math.nan
-        return cls(len(everything), len(logs), mean, error, everything)
+        return cls(len(everything), len(logs), mean, standard_error(logs), everything)
 
 
 Results = dict[Key, dict[str, Sample]]
@@ -76,7 +75,7 @@ def read_results(path: Path) -> Results:
         for key, members in grouped(find_runs([path])).items():
             found[key] = {"forward_kld": Sample.of([max(m.final_kld, m.noise_floor) for m in members])}
             for name, target in TARGETS.items():
-                found[key][name] = Sample.of([evaluations_to(m, target) for m in members])
+                found[key][name] = Sample.of([m.evaluations_to(target) for m in members])
         return found
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(KEY, str))
