@@ -33,10 +33,8 @@ def check_coordinates(system: System, x: torch.Tensor) -> str:
             compared &= _jacobian(system, coordinates, x[:JACOBIANS])
         except Failure as failure:
             raise Failure(f"{where}: {failure}") from failure
-    agreement = f"to {max(worst, 1e-15):.0e}"
-    return (
-        f"round trip and Jacobian agree {agreement}" if compared else f"round trip {agreement} (Jacobian not compared)"
-    )
+    verified = "and Jacobian agree" if compared else "agrees (Jacobian not compared)"
+    return f"round trip {verified} to {max(worst, 1e-15):.0e}"
 
 
 def _difference(cvs: CollectiveVariables, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

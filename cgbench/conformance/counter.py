@@ -22,7 +22,7 @@ EVALUATES = (*REQUESTS, *(f"get{name[0].upper()}{name[1:]}" for name in REQUESTS
 
 @contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Replace an attribute of a class or module for the duration of the context; inherited attributes stay inherited."""
+    """Replace an attribute of a class or module temporarily; inherited attributes stay inherited."""
     missing = object()
     own = vars(owner).get(name, missing)
     setattr(owner, name, value)

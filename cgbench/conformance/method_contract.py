@@ -77,7 +77,7 @@ def _check_auxiliary(one: MethodOutput, pair: Pair, where: str) -> None:
         _check_pmf(other.pmf, pair, f"auxiliary_estimates() {where}")
         if not 0 < other.share <= 1:
             raise Failure(
-                f"auxiliary estimate {other.name!r} {where} has share {other.share}; a share must be above 0 and at most 1"
+                f"auxiliary estimate {other.name!r} {where} has share {other.share}; it must be above 0 and at most 1"
             )
 
 

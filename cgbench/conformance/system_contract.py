@@ -44,7 +44,7 @@ def system_contract(pair: Pair) -> str:
 def _check_attributes(system: System) -> None:
     if not isinstance(system.version, str) or not system.version:
         raise Failure(
-            f"version is {system.version!r}; it must be a string, changed whenever the density or the reference changes"
+            f"version is {system.version!r}; it must be a string, changed whenever density or reference change"
         )
     if not isinstance(system.cvs, CollectiveVariables) or not len(system.cvs):
         raise Failure(

@@ -44,12 +44,12 @@ def scientific(value: float, digits: int = 3) -> str:
 
 
 def with_error(value: float, error: float) -> str:
-    """Format a number and its standard error, as in ``0.010 ± 0.002``; only the number if the error is not finite."""
+    """Format a number and its standard error, as in ``0.010 ± 0.002``; only the number without a finite error."""
     return rounded(value, 2) + (f" ± {rounded(error, 1)}" if math.isfinite(error) else "")
 
 
 def with_common_exponent(value: float, error: float) -> str:
-    """Format a number and its standard error, as in ``(1.92 ± 0.21)e-4``; only the number if the error is not finite."""
+    """Format a number and its standard error, as in ``(1.92 ± 0.21)e-4``; only the number without a finite error."""
     if not (math.isfinite(value) and math.isfinite(error)) or value == 0:
         return scientific(value)
     exponent = math.floor(math.log10(abs(value)))
