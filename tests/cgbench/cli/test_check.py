@@ -58,7 +58,10 @@ def test_a_broken_promise_is_a_line_and_exit_code_1(tmp_path, capsys) -> None:
     assert main(["check", *arguments, "--check", "counting", "--check", "pmf"]) == 1
     told = capsys.readouterr()
     assert "ok     pmf: 3 estimates" in told.out
-    assert "FAILED counting: at estimate 1 the ledger has 0 evaluations, but 200 were made: 200 went around" in told.out
+    assert (
+        "FAILED counting: at estimate 1 the ledger has 0 evaluations, but 200 were made: 200 bypassed self.problem"
+        in told.out
+    )
     assert told.out.splitlines()[-1].endswith("1 of 2 checks failed") and not told.err
 
 
@@ -79,7 +82,7 @@ def test_a_method_that_cannot_be_made_is_a_line(logs: tuple[str, ...], tmp_path,
     assert main(["check", "--method", method, "--system", "muller_brown", *SMALL, *logs]) == 1
     told = capsys.readouterr()
     assert (
-        "FAILED start: the pair cannot be made: AttributeError: 'Problem' object has no attribute 'steps'" in told.out
+        "FAILED start: the run cannot be set up: AttributeError: 'Problem' object has no attribute 'steps'" in told.out
     )
     assert ("problem.steps\n" in told.out) == bool(logs) and not told.err
 

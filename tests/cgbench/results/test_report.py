@@ -212,11 +212,11 @@ def test_the_verb_says_what_it_wrote(tmp_path, write_run, capsys) -> None:
     ("arguments", "message"),
     [
         (["--runs", "nowhere"], "no folder of runs 'nowhere' (--runs)"),
-        (["--runs", "empty"], "no ended run below 'empty' (--runs): nothing to report"),
+        (["--runs", "empty"], "no finished run below 'empty' (--runs): nothing to report"),
         (["--out", "page.pdf"], "cannot write page.pdf: the suffix must be .html"),
         (["--out", "no/page.html"], "cannot write no/page.html: No such file or directory"),
         (["--runs", "damaged"], "pmf.npz cannot be read"),
-        (["--runs", "uneven"], "does not fit its bin centres"),
+        (["--runs", "uneven"], "does not match its bin centres"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, message, tmp_path, monkeypatch, capsys, write_run) -> None:
