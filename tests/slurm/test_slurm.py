@@ -164,7 +164,8 @@ def test_killed_and_interrupted_a_sweep_submits_nothing_twice(tmp_path: Path, pr
     out, err = processes[1].communicate(timeout=30)
     assert processes[1].returncode == 130 and err.count("\n") == 1
     number = submitted[0].partition("_")[0]
-    assert f"the jobs continue in SLURM: run the same command again to wait for them, or scancel {number} to stop them" in err
+    advice = f"run the same command again to wait for them, or scancel {number} to stop them"
+    assert f"the jobs continue in SLURM: {advice}" in err
 
     slurm("scontrol", "release", number)
     assert main(words(path)) == 0

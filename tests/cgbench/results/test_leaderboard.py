@@ -310,9 +310,30 @@ def test_bars_in_names_do_not_break_the_table() -> None:
     assert "a\\|b" in markdown(["name"], [["a|b"]], 1)
 
 
-def test_the_documentation_shows_the_ranking_of_the_published_runs(capsys) -> None:
+def test_the_readme_agrees_with_the_published_runs(capsys) -> None:
+    """Every number in a row of README's tables begins a cell of the same row of the leaderboard."""
     root = Path(__file__).parents[3]
     assert main(["leaderboard", "--format", "markdown", "--runs", str(root / "runs")]) == 0
-    table = capsys.readouterr().out
-    pages = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
-    assert any(table in page.read_text(encoding="utf-8") for page in pages)
+
+    def rows(text: str) -> list[list[str]]:
+        return [[cell.strip(" *\\") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"]
+
+    ranking = {tuple(row[:3]): row[3:] for row in rows(capsys.readouterr().out)[2:]}
+    shown = [row for row in rows((root / "README.md").read_text(encoding="utf-8")) if tuple(row[:3]) in ranking]
+    assert len(shown) >= 5
+    for row in shown:
+        for cell in row[3:]:
+            known = any(other.startswith(cell) for other in ranking[tuple(row[:3])])
+            assert known or not any(letter.isdigit() for letter in cell), f"{row[:3]}: {cell}"
+
+
+def test_runs_that_are_not_ranked_are_counted(several: Path, capsys) -> None:
+    _, ranking, err = board(several, capsys)
+    assert err == ""
+    for seed, status in ((7, "running"), (8, "running"), (9, "failed")):
+        written(several, varied(seed, 1.0, method="a", status=status))
+    assert board(several, capsys) == (0, ranking, "cgbench: 3 runs are not ranked (2 unfinished, 1 failed)\n")
+    assert board(several, capsys, "--method", "b")[2] == ""
+    (several / "aldp" / "a" / "default" / "seed-9" / "curve.csv").unlink()
+    folder = several / "aldp" / "a" / "default" / "seed-9"
+    assert board(folder, capsys)[2] == "cgbench: 1 run is not ranked (1 failed)\n"

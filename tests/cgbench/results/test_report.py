@@ -126,6 +126,17 @@ def test_beyond_the_stored_range_is_infinite() -> None:
     assert (shown[0] == pytest.approx(STORED_TO)) and np.isinf(shown[1:3]).all() and (shown[3:] == 0).all()
 
 
+def test_groups_are_the_rows_of_the_leaderboard(tmp_path, write_run, embedded) -> None:
+    """Different configurations of a preset are not averaged, and a copy of a run counts once."""
+    for seed, kind in ((0, "a"), (1, "a"), (2, "b")):
+        write_run(tmp_path, "maze", "md", rough(6, 5), seed=seed, config_hash=kind * 64)
+    write_run(tmp_path, "maze", "md", rough(6, 5), folder="copy", config_hash="a" * 64)
+    content = embedded(report([tmp_path])[0])
+    presets = content["columns"].index("preset")
+    assert [group["preset"] for group in content["groups"]] == [row[presets] for row in content["leaderboard"]]
+    assert [len(group["runs"]) for group in content["groups"]] == [2, 1]
+
+
 # ---- medians over seeds -----------------------------------------------------------------------------------
 
 
@@ -201,7 +212,7 @@ def test_the_page_depends_on_the_records_alone(tmp_path, write_run) -> None:
     assert str(tmp_path).encode() not in pages[0]
 
 
-def test_the_verb_says_what_it_wrote(tmp_path, write_run, capsys) -> None:
+def test_the_command_says_what_it_wrote(tmp_path, write_run, capsys) -> None:
     write_run(tmp_path / "runs", "maze", "md", rough(60, 50))
     out = tmp_path / "page.html"
     assert main(["report", "--runs", str(tmp_path / "runs"), "--out", str(out)]) == 0

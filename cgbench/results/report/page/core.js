@@ -81,10 +81,12 @@ function kldWords(kld, floor) {
 // ---- colours ------------------------------------------------------------------------------------------
 
 const METHODS = [...new Set(data.groups.map((group) => group.method))].sort();
-const OTHERS = METHODS.filter((name) => name !== "md");
+const COLOURS = { md: 0, cgflow_al: 1, cgflow_grid: 2, umbrella: 3, metadynamics: 4, flow_ais_bootstrap: 5 };
+const SPARE = [6, 7, 8, 9, 10];
+const OTHERS = METHODS.filter((name) => !(name in COLOURS));
 
-/** Returns the class of a method's colour: the text colour for plain MD, Okabe and Ito's palette for the others. */
-const colourClass = (method) => (method === "md" ? "m0" : `m${1 + (OTHERS.indexOf(method) % 7)}`);
+/** Returns the class of a method's colour: fixed for our methods, the text colour for plain MD, spare ones for others. */
+const colourClass = (method) => `m${COLOURS[method] ?? SPARE[OTHERS.indexOf(method) % SPARE.length]}`;
 
 const PRESETS = [...new Set(data.groups.map((group) => group.preset))].sort((a, b) =>
   (b === "default") - (a === "default") || a.localeCompare(b, "en"));
