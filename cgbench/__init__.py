@@ -9,7 +9,7 @@ Every energy evaluation of a run is counted, and every PMF is scored against the
 >>> pmf = cgbench.PMF.load("my-runs/muller_brown/cgflow_al/smoke/seed-0/pmf.npz")
 >>> pmf.free_energy
 
-The functions import what they need when they are called, so that importing this package is fast.
+Importing this package is fast: heavy imports happen only when a function is called.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """The command line, one module per command.
 
 `main` has the command group and turns user errors into one line and exit code 2. Heavy imports happen only when a
-command runs, so that help is immediate. Imports every room of the harness.
+command runs, which keeps help fast. Imports every room of the harness.
 """

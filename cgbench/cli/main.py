@@ -33,7 +33,7 @@ EPILOG = (
 
 
 class _Commands(click.Group):
-    """Imports a command only when it is called, so that help is immediate."""
+    """Imports a command only when it is called, which keeps help fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)

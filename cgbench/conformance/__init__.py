@@ -2,7 +2,7 @@
 
 `checks` lists the checks by name; `method_contract`, `system_contract`, `coordinates_contract`, `run_contract` and
 `isolation` implement them. `pair` makes the runs that they examine, `counter` counts evaluations independently of the
-gate, and `side_effects` detects what a run changes outside its folder. Imports the making of one run and what is below.
+gate, and `side_effects` detects what a run changes outside its folder. Imports `running` and the rooms below it.
 """
 
 from cgbench.conformance.checks import CHECKS, Outcome, run_checks

@@ -36,7 +36,7 @@ class Outcome:
     Attributes
     ----------
     detail
-        One line: what was verified, or what is wrong and what would be right.
+        One line: what was verified, or what is wrong and what is required.
     log
         Details of a failure, such as a traceback.
     """

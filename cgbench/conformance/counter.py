@@ -53,7 +53,7 @@ class EnergyCounter:
         self._inside = False
 
     def counted(self, original: Callable[..., Any], cost: Callable[..., int]) -> Callable[..., Any]:
-        """Wrap a function so that each call adds its cost; nested calls of counted functions are not counted again."""
+        """Wrap a function to add the cost of each call; nested calls of counted functions are not counted again."""
 
         @functools.wraps(original)
         def counting(*args: Any, **options: Any) -> Any:

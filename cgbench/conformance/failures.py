@@ -6,7 +6,7 @@ __all__ = ["Failure", "RunFailed"]
 
 
 class Failure(Exception):
-    """A requirement that is not met: what was found, and what would be right.
+    """A requirement that is not met; the message says what was found, and what is required.
 
     Parameters
     ----------

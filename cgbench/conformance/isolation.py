@@ -60,7 +60,9 @@ def _swapped(system: System) -> Reference:
     true = Referee(system).reference
     if true is None:
         size = int(np.prod(system.cvs.bins))
-        return Reference(PMF(system.cvs, np.arange(1.0, size + 1).reshape(system.cvs.bins)), None, 0.0, "made up", "-")
+        return Reference(
+            PMF(system.cvs, np.arange(1.0, size + 1).reshape(system.cvs.bins)), None, 0.0, "arbitrary", "-"
+        )
     probability = np.flip(true.pmf.probability) + 1e-6
     return dataclasses.replace(true, pmf=PMF(system.cvs, probability), standard_error=None, noise_floor=0.0)
 

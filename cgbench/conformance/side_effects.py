@@ -19,7 +19,7 @@ from cgbench.native import CACHE
 
 __all__ = ["THREADS", "SideEffects", "watch_side_effects"]
 
-THREADS = 1  # of every run under check; set by the harness, so that it does not count as a change by the method
+THREADS = 1  # of every run under check; set by the harness before a run is watched
 HOMES = ("HOME", "USERPROFILE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "APPDATA")
 TEMPORARY = ("TMPDIR", "TEMP", "TMP")
 COMPILER_VARIABLES = ("TORCHINDUCTOR_", "TRITON_")  # torch.compile sets these to the folders of its compiled code
@@ -99,8 +99,8 @@ STATE = (
 def watch_side_effects(root: Path, number: int, own: Path) -> Iterator[SideEffects]:
     """Run the body in a new environment, and record what it changes outside its folder.
 
-    Working, home and temporary folders are new and empty, and the global random generators are seeded with `number`,
-    so that a dependence on any of these changes the result. Everything is restored at the end.
+    Working, home and temporary folders are new and empty, and the global random generators are seeded with `number`: a
+    dependence on any of these changes the result. Everything is restored at the end.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def watch_side_effects(root: Path, number: int, own: Path) -> Iterator[SideEffec
         os.chdir(work)
         torch.set_num_threads(THREADS)
         torch.manual_seed(number)
-        np.random.seed(number)  # noqa: NPY002 - the global state is what is watched
+        np.random.seed(number)  # noqa: NPY002 - the global state is watched
         random.seed(number)
         before = {state.name: state.comparable(state.read()) for state in STATE}
         with _recorded(writes):

@@ -161,9 +161,11 @@ class PMF:
             centers = [np.asarray(arrays[f"centers_{axis}"], dtype=np.float64) for axis in range(probability.ndim)]
         except KeyError as error:
             raise UserError(f"PMF {path} is damaged: it has no array {error}") from error
-        except ValueError as error:
-            raise UserError(f"PMF {error}") from error
-        if any(c.shape != (n,) or n < 2 for c, n in zip(centers, probability.shape, strict=True)) or not centers:
+        except (TypeError, ValueError) as error:
+            raise UserError(f"PMF {error}" if str(path) in str(error) else f"PMF {path}: {error}") from error
+        pairs = zip(centers, probability.shape, strict=True)
+        matches = [c.shape == (n,) and n > 1 and bool(np.isfinite(c).all()) for c, n in pairs]
+        if not (matches and all(matches)):
             raise UserError(f"PMF {path} is damaged: probability {probability.shape} does not match its bin centres")
         grid = _grid(centers) if cvs is None else cvs
         if grid.bins != probability.shape or not all(np.allclose(c, grid.centers(k)) for k, c in enumerate(centers)):

@@ -1,4 +1,4 @@
-"""Made-up runs on disk and the page made of them, for the tests of the report."""
+"""Synthetic runs on disk, and the elements of an HTML page."""
 
 from __future__ import annotations
 

@@ -149,6 +149,8 @@ def test_a_file_that_is_no_pmf_is_a_user_error(tmp_path: Path) -> None:
         "has no array 'probability'": {name: array for name, array in whole.items() if name != "probability"},
         "has no array 'centers_0'": {name: array for name, array in whole.items() if name != "centers_0"},
         "does not match its bin centres": whole | {"centers_0": np.arange(7.0)},
+        "pmf.npz: could not convert string": whole | {"probability": np.array(["a", "b"])},
+        r"probability \(8,\) does not match its bin centres": whole | {"centers_0": np.full(8, np.inf)},
         "must be finite": whole | {"probability": np.full(8, np.nan)},
         "sum to": whole | {"probability": np.ones(8)},
         "free_energy_std has shape": whole | {"free_energy_std": np.ones(7)},

@@ -1,4 +1,4 @@
-"""Records to a ranking."""
+"""The leaderboard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records to a page: what is embedded, and what a record or a user may do wrong."""
+"""The HTML report: the embedded data, hostile records, and invalid requests."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_no_median_without_two_seeds_in_common() -> None:
     assert median_curve([one]) is median_curve([one, later]) is median_curve([one, unscored]) is None
 
 
-# ---- mistakes, and records that mean harm ---------------------------------------------------------------
+# ---- invalid requests and hostile records ---------------------------------------------------------------
 
 
 def test_a_record_cannot_bring_markup_or_scripts(tmp_path, write_run, elements, embedded) -> None:

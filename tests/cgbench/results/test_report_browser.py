@@ -1,4 +1,4 @@
-"""The page as its readers meet it: in a real Chromium without a screen."""
+"""The HTML report in a headless Chromium."""
 
 from __future__ import annotations
 
