@@ -1,23 +1,57 @@
-"""cgbench: a benchmark of methods that compute the potential of mean force of a molecule."""
+"""cgbench: a benchmark of methods that compute potentials of mean force (PMFs).
+
+Every energy evaluation of a run is counted, and every PMF is scored against the reference of its system.
+
+>>> import cgbench
+>>> record = cgbench.run("muller_brown", "cgflow_al", preset="smoke", out="my-runs")
+>>> record.evaluations.total, record.metrics["forward_kld"]
+>>> table = cgbench.read_runs("my-runs")
+>>> pmf = cgbench.PMF.load("my-runs/muller_brown/cgflow_al/smoke/seed-0/pmf.npz")
+>>> pmf.free_energy
+
+Importing this package is fast: heavy imports happen only when a function is called.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["__version__", "load_method", "load_system"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+    from cgbench.contracts.method import Method
+    from cgbench.contracts.pmf import PMF
+    from cgbench.contracts.system import System
+    from cgbench.running.record import Record
+
+__all__ = ["PMF", "__version__", "load_method", "load_system", "read_runs", "run"]
 
 __version__ = "0.1.0"
 
 
-def load_system(name: str, *, engine: str | None = None, device: str = "cpu") -> Any:
-    """Build the registered system `name` (or ``path/to/file.py:Class``).
+def __getattr__(name: str) -> Any:
+    """Import `PMF` on first use."""
+    if name == "PMF":
+        from cgbench.contracts.pmf import PMF
+
+        return PMF
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def load_system(name: str, *, engine: str | None = None, device: str = "cpu") -> System:
+    """Build a system.
 
     Parameters
     ----------
+    name
+        Registered name, or ``path/to/file.py:Class``.
     engine
-        One of the system's engines; its first by default.
+        One of the system's engines; by default its first.
     device
-        A torch device.
+        Torch device.
 
     Returns
     -------
@@ -26,21 +60,136 @@ def load_system(name: str, *, engine: str | None = None, device: str = "cpu") ->
     Raises
     ------
     cgbench.errors.UserError
-        If there is no such system, or it cannot be loaded.
+        If there is no such system or engine, or if the system cannot be imported.
     """
     from cgbench.running.registry import load
 
-    return load("system", name)(engine=engine, device=device)
+    system: System = load("system", name)(engine=engine, device=device)
+    return system
 
 
-def load_method(name: str) -> Any:
-    """Return the class of the registered method `name` (or ``path/to/file.py:Class``).
+def load_method(name: str) -> type[Method]:
+    """Return the class of a method.
+
+    Parameters
+    ----------
+    name
+        Registered name, or ``path/to/file.py:Class``.
 
     Raises
     ------
     cgbench.errors.UserError
-        If there is no such method, or it cannot be loaded.
+        If there is no such method, or if it cannot be imported.
     """
     from cgbench.running.registry import load
 
-    return load("method", name)
+    method: type[Method] = load("method", name)
+    return method
+
+
+def run(
+    system: str,
+    method: str,
+    *,
+    preset: str = "default",
+    seed: int = 0,
+    budget: int | None = None,
+    overrides: Sequence[str] = (),
+    out: str | Path = "runs",
+    engine: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    restart: bool = False,
+) -> Record:
+    """Run a method on a system, or resume an interrupted run; return the record of a run that is already complete.
+
+    Parameters
+    ----------
+    system, method
+        Registered names, or ``path/to/file.py:Class``.
+    preset
+        Preset of the method for the system.
+    seed
+        Random seed.
+    budget
+        Largest number of energy evaluations; None for no limit.
+    overrides
+        Changed settings, each ``"key=value"`` with dots for nested keys.
+    out
+        Parent folder of all runs. The files are written to ``<out>/<system>/<method>/<preset>/seed-<seed>``.
+    engine
+        One of the system's engines; by default its first.
+    device
+        Torch device.
+    threads
+        CPU threads; by default all cores.
+    restart
+        Start from the beginning, even if there is a checkpoint or a result.
+
+    Returns
+    -------
+    cgbench.running.record.Record
+        Status, evaluations, scores, configuration and provenance. A run that fails has the status "failed".
+
+    Raises
+    ------
+    cgbench.errors.UserError
+        If the request is invalid.
+    """
+    from cgbench.running.run import run as run_or_resume
+
+    return run_or_resume(
+        system,
+        method,
+        preset=preset,
+        seed=seed,
+        budget=budget,
+        overrides=overrides,
+        out=out,
+        engine=engine,
+        device=device,
+        threads=threads,
+        restart=restart,
+    )
+
+
+def read_runs(*folders: str | Path, unfinished: bool = False) -> pd.DataFrame:
+    """Return a table of the runs below the folders, one row per run.
+
+    Parameters
+    ----------
+    folders
+        Folders of runs, searched at any depth; by default "runs".
+    unfinished
+        Also return runs without a final PMF: those that are running, were interrupted or failed.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Sorted by system, version, method, preset and seed, with the columns of `cgbench.results.dataframe.COLUMNS`:
+
+        - ``system``, ``system_version``, ``method``, ``preset`` (string), ``seed`` (int): what was run
+        - ``status`` (string): "finished", "budget" (stopped by the budget), "running" (or interrupted) or "failed"
+        - ``evaluations``, ``evaluations_paper_convention`` (int): all energy evaluations, and those that the
+          publication of the method counts
+        - ``forward_kld``, ``reverse_kld``, ``jensen_shannon``, ``total_variation`` (float): scores of the final PMF,
+          nan without a reference
+        - ``evaluations_to_kld_1e-2``, ``evaluations_to_kld_1e-3`` (float): evaluations from which on the forward KLD
+          stays at or below the target, inf for a miss
+        - ``noise_floor`` (float): forward KLD caused by the noise of the reference, nan without a reference
+        - ``wall_s``, ``cpu_s`` (float): seconds of the method, without scoring
+        - ``threads`` (int), ``hardware`` (string): CPU threads, and the accelerator or else the CPU
+        - ``commit`` (string): git commit, with "-dirty" for uncommitted changes; missing outside a checkout
+        - ``path`` (string): folder of the run
+
+        Further metrics follow in alphabetical order (float, nan for runs without them), such as
+        ``delta_f_error/<basin>`` in kT, ``coverage_68`` and ``coverage_95``.
+
+    Raises
+    ------
+    cgbench.errors.UserError
+        If a folder is missing, or a record or curve cannot be read.
+    """
+    from cgbench.results.dataframe import read_runs as read
+
+    return read(*folders, unfinished=unfinished)

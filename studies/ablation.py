@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
+from cgbench.results.runs import evaluations_to_target
 from cgbench.storage.files import csv_bytes, write_atomically
 
 __all__ = ["SETTINGS", "command"]
@@ -65,13 +67,11 @@ def _measure(method: str, system: str, overrides: tuple[str, ...], seed: int, ou
         job.resume()
         record = job.execute()
     with (job.folder.path / "curve.csv").open(encoding="utf-8") as file:
-        curve = [(int(row["evaluations"]), float(row["forward_kld"])) for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    evaluations, kld = (np.array([float(row[name]) for row in rows]) for name in ("evaluations", "forward_kld"))
     found = {"evaluations": float(record.evaluations.total), "coverage_95": record.metrics.get("coverage_95")}
     for target in TARGETS:
-        # from there on the curve stays below
-        above = [n for n, (_, kld) in enumerate(curve) if kld > target]
-        first = above[-1] + 1 if above else 0
-        found[f"evaluations_to_{target:.0e}"] = float(curve[first][0]) if first < len(curve) else float("inf")
+        found[f"evaluations_to_{target:.0e}"] = evaluations_to_target(evaluations, kld, target)
     found["forward_kld"] = float(record.metrics["forward_kld"])
     found["cpu_seconds"] = sum(phase["cpu"] for phase in record.seconds.values())
     return found

@@ -16,17 +16,21 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("check", help="Does a method on a system keep every promise of the harness? For those who write one.")
-@click.option("--method", required=True, help="Registered method, or path/to/file.py:Class.")
-@click.option("--system", required=True, help="Registered system, or path/to/file.py:Class.")
-@click.option("--preset", help='By default "smoke" where there is one, else "default".')
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the preset; small runs will do.")
-@click.option("--engine", help="Engine of the system.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--check", "names", multiple=True, metavar="NAME", help="Only this check; may be repeated.")
-@click.option("--traceback", "logs", is_flag=True, help="Show where exceptions came from.")
+@click.command("check")
+@click.option("--method", required=True, metavar="NAME", help="Registered method, or path/to/file.py:Class.")
+@click.option("--system", required=True, metavar="NAME", help="Registered system, or path/to/file.py:Class.")
+@click.option("--preset", metavar="NAME", help='Preset of the method.  [default: "smoke" if it exists, else "default"]')
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting. Repeatable.")
+@click.option("--engine", metavar="NAME", help="Engine of the system.  [default: its first]")
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Random seed.")
+@click.option("--check", "names", multiple=True, metavar="NAME", help="Run only this check. Repeatable.")
+@click.option("--traceback", "logs", is_flag=True, help="Show the traceback of each failure.")
 def command(system: str, method: str, names: tuple[str, ...], logs: bool, **options: Any) -> int:
-    """Run the pair in a temporary folder and print a line for every check; exit code 1 if one fails."""
+    """Check that a method and a system meet the contracts of the harness.
+
+    For developers of methods and systems. Makes about fifteen runs in a temporary folder and prints one line per check;
+    small runs are sufficient. The exit code is 1 if a check fails.
+    """
     from cgbench.conformance import Outcome, Pair, run_checks
     from cgbench.errors import UserError
 
@@ -34,14 +38,14 @@ def command(system: str, method: str, names: tuple[str, ...], logs: bool, **opti
         try:
             pair = Pair(system, method, Path(folder), **options)
             outcomes = run_checks(pair, names)
-            pair.prepare("start").folder.release()  # a method may refuse a system or a setting when it is made
+            pair.prepare("start").folder.release()  # the constructor may reject a system or a setting
         except UserError:
             raise
         except Exception as error:  # a plugin may fail in any way
             words = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            _print(Outcome("start", False, f"the pair cannot be made: {words}", traceback.format_exc()), logs)
+            _print(Outcome("start", False, f"the run cannot be set up: {words}", traceback.format_exc()), logs)
             return 1
-        print(f"{pair}: some fifteen runs for all checks", flush=True)
+        print(f"{pair}: about fifteen runs for all checks", flush=True)
         passed = []
         for outcome in outcomes:
             _print(outcome, logs)

@@ -10,22 +10,41 @@ import click
 __all__ = ["command"]
 
 
-@click.command("compare", help="Say what got better or worse from A to B: leaderboards (CSV), or folders of runs.")
+@click.command("compare")
 @click.argument("a")
 @click.argument("b")
-@click.option("--alpha", type=float, default=0.05, show_default=True, help="Chance of a false alarm, over all tests.")
-@click.option("--tolerance", type=float, default=0.05, show_default=True, help="Smaller relative changes are none.")
-@click.option("--fail-on-regression", is_flag=True, help="Exit code 1 if anything got worse.")
-@click.option("--format", "form", type=click.Choice(["markdown", "csv"]), default="markdown", show_default=True)
+@click.option(
+    "--alpha", type=float, default=0.05, show_default=True, metavar="P", help="False-alarm rate of all tests."
+)
+@click.option(
+    "--tolerance",
+    type=float,
+    default=0.05,
+    show_default=True,
+    metavar="X",
+    help="Ignore relative changes below this.",
+)
+@click.option("--fail-on-regression", is_flag=True, help="Exit with code 1 if anything got worse.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["markdown", "csv"]),
+    default="markdown",
+    show_default=True,
+    help="Output format.",
+)
 def command(a: str, b: str, alpha: float, tolerance: float, fail_on_regression: bool, form: str) -> int:
-    """Compare two sets of results, seeds as samples."""
+    """Test what got better or worse from A to B.
+
+    A and B are folders of runs, or leaderboards in CSV. The seeds are the samples: at least three on each side.
+    """
     from cgbench.errors import UserError
     from cgbench.results.compare import compare, read_results
 
     if not 0 < alpha < 1:
         raise UserError(f"--alpha must be between 0 and 1, not {alpha}")
     if not 0 <= tolerance < 1:
-        raise UserError(f"--tolerance must be from 0 to below 1, not {tolerance}")
+        raise UserError(f"--tolerance must be at least 0 and below 1, not {tolerance}")
     first, second = read_results(Path(a)), read_results(Path(b))
     if not set(first) & set(second):
         raise UserError(f"{a} and {b} have no system (in the same version), method and preset in common")
@@ -42,8 +61,11 @@ def command(a: str, b: str, alpha: float, tolerance: float, fail_on_regression: 
 
 
 def _markdown(table: Any) -> str:
-    from cgbench.results.numbers import rounded
+    from cgbench.results.numbers import rounded, show_range
     from cgbench.results.tables import markdown
+
+    def two_digits(value: float) -> str:
+        return rounded(value, 2)
 
     def side(row: Any, name: str) -> str:
         reached, seeds = row[f"reached_{name}"], row[f"seeds_{name}"]
@@ -54,11 +76,11 @@ def _markdown(table: Any) -> str:
     header += ["test", "p (Holm)"]
     rows = []
     for row in table.to_dict("records"):
-        known, tested = row["ratio_lo"] == row["ratio_lo"], row["p"] == row["p"]
-        interval = f"{rounded(row['ratio'], 2)} ({rounded(row['ratio_lo'], 2)} to {rounded(row['ratio_hi'], 2)})"
+        known = row["ratio_lo"] == row["ratio_lo"]  # nan without an interval
+        interval = f"{two_digits(row['ratio'])} ({show_range(row['ratio_lo'], row['ratio_hi'], two_digits)})"
         words = [row[name] for name in ("system", "method", "preset", "quantity", "verdict")]
         numbers = [side(row, "a"), side(row, "b"), interval if known else "–", row["test"] or "–"]
-        rows.append([*words, *numbers, f"{row['p_holm']:.2g}" if tested else "–"])
+        rows.append([*words, *numbers, two_digits(row["p_holm"])])
     return markdown(header, rows, 5)
 
 
@@ -67,4 +89,4 @@ def _summary(table: Any, alpha: float) -> str:
     words = ["better", "worse", "no difference", "not enough seeds", "no value on either side"]
     tests = int(table["p"].notna().sum())
     found = ", ".join(f"{counts[word]} {word}" for word in words if word in counts)
-    return f"{found}; {tests} tests, false alarm below {alpha:g} in all (Holm); samples are seeds"
+    return f"{found}; {tests} tests with a total false-alarm rate below {alpha:g} (Holm); the samples are seeds"

@@ -11,13 +11,17 @@ import click
 
 __all__ = ["command"]
 
-ROOM = 1.0  # GiB; a run leaves a few MB, its checkpoints some hundred
+NEEDED = 1.0  # GiB; a run takes a few MB, and its checkpoints some hundred
 
 
-@click.command("doctor", help="Can this installation run what is registered, and are runs left in disorder?")
-@click.option("--out", default="runs", show_default=True, help="Folder of runs to look at.")
+@click.command("doctor")
+@click.option("--out", default="runs", show_default=True, metavar="FOLDER", help="Folder of runs to check.")
 def command(out: str) -> int:
-    """Check versions, threads, devices, disk, SLURM, locks and energies; exit code 1 if something is wrong."""
+    """Check the installation and a folder of runs.
+
+    Checks versions, threads, devices, disk, SLURM, locks of runs, and the energies and references of all systems. The
+    exit code is 1 if something is wrong.
+    """
     from cgbench import native
     from cgbench.campaigns.slurm.executor import check_slurm
     from cgbench.running import provenance
@@ -36,7 +40,7 @@ def command(out: str) -> int:
     failures += _report("threads", *_threads(facts["cores"]))
     failures += _report("disk", *_disk(Path(out)))
     failures += _report("SLURM", *check_slurm())
-    failures += _check_locks(Path(out))
+    _report("locks", *_locks(Path(out)))
     systems, methods = plugins("system"), plugins("method")
     for plugin in (*systems, *methods):
         if plugin.broken is not None:
@@ -54,14 +58,14 @@ def command(out: str) -> int:
 
 def _compiler(found: tuple[str, str] | None, switched_off: bool) -> str:
     if found is None:
-        return "none; energies and flows are computed in torch, which is slower"
+        return "none; energies and flows are computed by torch, which is slower"
     path, version = found
-    use = "but CGBENCH_NATIVE=0 switches the kernels off" if switched_off else "makes the kernels of energies and flows"
+    use = "not used because CGBENCH_NATIVE=0" if switched_off else "compiles the kernels of energies and flows"
     return f"{path} ({version}), {use}"
 
 
 def _versions() -> str:
-    """Requirements of cgbench that the installed packages do not meet, or an empty text."""
+    """Return the requirements of cgbench that the installed packages do not meet, or an empty string."""
     from importlib import metadata
 
     from packaging.requirements import Requirement
@@ -86,31 +90,29 @@ def _threads(cores: int) -> tuple[bool, str]:
     from cgbench.campaigns.local import THREAD_VARIABLES
 
     fixed = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
-    said = f"torch uses {torch.get_num_threads()} on {cores} cores{', ' * bool(fixed)}{', '.join(fixed)}"
-    return torch.get_num_threads() <= cores, said
+    detail = f"torch uses {torch.get_num_threads()} on {cores} cores{', ' * bool(fixed)}{', '.join(fixed)}"
+    return torch.get_num_threads() <= cores, detail
 
 
 def _disk(out: Path) -> tuple[bool, str]:
-    """Room in the folder that runs are made in, or in the one that it would be made in."""
+    """Check the free space in the folder of runs, or in the nearest parent that exists."""
     place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     free = shutil.disk_usage(place).free / 2**30
     if not os.access(place, os.W_OK):
-        return False, f"{place} cannot be written to; give another --out"
-    return free > ROOM, f"{free:.1f} GiB free in {place}, at least {ROOM:.0f} should be"
+        return False, f"{place} is not writable; choose another folder with --out"
+    return free > NEEDED, f"{free:.1f} GiB free in {place}, {NEEDED:.0f} GiB needed"
 
 
-def _check_locks(out: Path) -> int:
-    """Name the processes that are running in folders, and those that died in one."""
+def _locks(out: Path) -> tuple[bool, str]:
+    """List the runs that hold a lock now, and those whose process died while holding one."""
     from cgbench.storage.lock import FolderLock
 
     locks = [FolderLock(path) for path in sorted(out.rglob("checkpoint/lock"))]
     held = [lock for lock in locks if lock.holder() is not None]
     stale = [(lock.path.parent.parent, dead) for lock in locks if (dead := lock.stale()) is not None]
-    said = f"{len(held)} running, {len(stale)} of dead processes in {out}"
-    _report("locks", True, said + "; their runs go on when they are asked for again" * bool(stale))
-    for folder, dead in stale:
-        print(f"       {folder}: {dead}, has ended")
-    return 0
+    detail = f"{len(held)} running, {len(stale)} left by dead processes in {out}"
+    detail += "; run their commands again to resume" * bool(stale)
+    return True, "".join([detail, *(f"\n       {folder}: {dead}, has ended" for folder, dead in stale)])
 
 
 def _check_system(name: str, cls: type, built: dict[str, Any]) -> int:

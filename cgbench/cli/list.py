@@ -11,9 +11,12 @@ def _first_line(cls: type) -> str:
     return (cls.__doc__ or "").strip().partition("\n")[0]
 
 
-@click.command("list", help="List systems, methods and presets.")
+@click.command("list")
 def command() -> int:
-    """Print everything registered; what cannot be imported is shown with the reason."""
+    """List systems, methods and presets.
+
+    A system or method that cannot be imported is listed as BROKEN, with the reason.
+    """
     from cgbench.running.configuration import preset_names
     from cgbench.running.registry import plugins
 

@@ -1,4 +1,4 @@
-"""The command group, and the one place where a user's mistake becomes one line and exit code 2."""
+"""The command group, and the one place that turns a user error into one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -12,48 +12,55 @@ import click
 from cgbench import __version__
 from cgbench.errors import UserError, choices
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "guarded", "main"]
 
-VERBS = {
-    "check": "Does a method on a system keep every promise? For those who write one.",
-    "compare": "Say what got better or worse between two sets of results.",
-    "doctor": "Can this installation run what is registered?",
-    "leaderboard": "Rank the records of runs, in a table.",
+COMMANDS = {
+    "check": "Check that a method and a system meet the contracts.",
+    "compare": "Test what got better or worse between two sets of results.",
+    "doctor": "Check the installation and a folder of runs.",
+    "leaderboard": "Rank methods in a table.",
     "list": "List systems, methods and presets.",
-    "paper": "Regenerate the figures and tables of the paper from the records of runs.",
-    "reference": "Build, show and verify the ground truth of a system.",
-    "report": "Write one HTML page that shows the records of runs.",
-    "run": "Run a method on a system, or go on with a run.",
-    "sweep": "Make all runs that a file names.",
+    "paper": "Regenerate the figures and tables of the paper.",
+    "reference": "Build, show and verify reference PMFs.",
+    "report": "Write an HTML report of runs.",
+    "run": "Run a method on a system, or resume a run.",
+    "sweep": "Run everything in a sweep file.",
 }
+EPILOG = (
+    "'cgbench COMMAND --help' describes a command. "
+    "Exit codes: 0 success, 1 failed run or check, 2 invalid request, 130 interrupted."
+)
 
 
-class _Verbs(click.Group):
-    """Imports a verb only when it is called, so that help is immediate."""
+class _Commands(click.Group):
+    """Imports a command only when it is called, which keeps help fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(VERBS)
+        return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
+        if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"cgbench.cli.{cmd_name}")
         command: click.Command = module.command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Verbs"):
-            formatter.write_dl(sorted(VERBS.items()))
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="cgbench")
 def cgbench() -> None:
-    """Benchmark methods that compute the potential of mean force of a molecule."""
+    """Benchmark methods that compute potentials of mean force (PMFs).
+
+    Every energy evaluation is counted, and every PMF is scored against a reference PMF.
+    """
 
 
 def _usage(error: click.UsageError) -> str:
-    """One line for a mistake in the command line itself, with what would be right."""
+    """Describe an invalid command line in one line, with the valid choices."""
     if isinstance(error, click.NoSuchOption):
         known: Sequence[str] = []
         if error.ctx is not None:
@@ -62,13 +69,13 @@ def _usage(error: click.UsageError) -> str:
     message = " ".join(error.format_message().split())
     if error.ctx is not None and isinstance(error.ctx.command, click.Group):
         if isinstance(error, click.exceptions.NoArgsIsHelpError):
-            message = f"{error.ctx.command_path}: a verb is missing"
+            message = "missing command"
         return f"{message.rstrip('.')}: choose from {choices(error.ctx.command.list_commands(error.ctx))}"
     return message
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 1 for a failed run or check, 2 for a mistake."""
+    """Run the command line and return its exit code: 0, 1 for a failed run or check, 2 for an invalid request."""
     return guarded(cgbench, "cgbench", arguments)
 
 
@@ -77,18 +84,18 @@ def guarded(
     name: str,
     arguments: Sequence[str] | None = None,
     *,
-    after_interrupt: str = "the same command goes on from the last checkpoint",
+    after_interrupt: str = "run the same command again to resume from the last checkpoint",
 ) -> int:
-    """Run a command; a mistake costs one line, and exit code 2.
+    """Run a command and return its exit code; print a user error as one line.
 
     Parameters
     ----------
     command, name
-        The command, and what it is called in messages.
+        The command, and its name in messages.
     arguments
-        Those of the process by default.
+        Command-line arguments; those of the process by default.
     after_interrupt
-        What an interrupted user is told.
+        What to tell the user after an interrupt.
     """
     try:
         code = command.main(args=arguments, prog_name=name, standalone_mode=False)
@@ -104,7 +111,7 @@ def guarded(
     except (KeyboardInterrupt, click.Abort):
         print(f"{name}: interrupted; {after_interrupt}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return int(code or 0)

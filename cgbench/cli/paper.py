@@ -9,12 +9,17 @@ import click
 __all__ = ["command"]
 
 
-@click.command("paper", help="Regenerate the paper's figures and tables from the records of runs.")
+@click.command("paper")
 @click.argument("names", nargs=-1)
-@click.option("--runs", default="runs", show_default=True, help="Folder of published runs.")
-@click.option("--out", default="paper", show_default=True, help="Folder; figures/ and tables/ are made in it.")
+@click.option("--runs", default="runs", show_default=True, metavar="FOLDER", help="Folder of the published runs.")
+@click.option(
+    "--out", default="paper", show_default=True, metavar="FOLDER", help="Write to FOLDER/figures and FOLDER/tables."
+)
 def command(names: tuple[str, ...], runs: str, out: str) -> int:
-    """Regenerate all, or only what is named."""
+    """Regenerate the figures and tables of the paper from the records of runs.
+
+    NAMES are figures and tables, such as fig4_convergence; all by default.
+    """
     from cgbench_paper.regenerate import regenerate
 
     regenerate(Path(runs), Path(out), names, say=click.echo)

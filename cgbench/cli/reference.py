@@ -1,4 +1,4 @@
-"""``cgbench reference``: build, show and verify ground truths, and the curve of plain dynamics."""
+"""``cgbench reference``: build, show and verify reference PMFs, and the convergence curve of plain MD."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import click
 __all__ = ["command"]
 
 
-@click.group("reference", help="Build, show and verify the ground truth of a system.")
+@click.group("reference")
 def command() -> None:
-    """Group of the verbs on references."""
+    """Build, show and verify reference PMFs."""
 
 
 def _reference(system: Any) -> Any:
-    """The reference, by way of the referee, who alone may ask for it."""
+    """Return the reference from the referee, which alone may read it."""
     from cgbench.errors import UserError
     from cgbench.scoring.referee import Referee
 
@@ -39,15 +39,18 @@ def _system(name: str, device: str = "cpu", threads: int | None = None) -> Any:
 
 @command.command("build")
 @click.argument("system")
-@click.option("--out", required=True, help="Folder of the checkpoints; the same command goes on from them.")
-@click.option("--route", "chosen", multiple=True, help="Route to take; all by default. May be repeated.")
-@click.option("--blocks", type=int, help="Blocks of sampling of each chosen route.")
+@click.option("--out", required=True, metavar="FOLDER", help="Folder of the checkpoints.")
+@click.option("--route", "chosen", multiple=True, metavar="NAME", help="Route to sample. Repeatable.  [default: all]")
+@click.option("--blocks", type=int, metavar="N", help="Blocks of sampling per route.  [default: that of the route]")
 @click.option("--certify", is_flag=True, help="Write the certified files from the first route.")
-@click.option("--compare", is_flag=True, help="Compare the other chosen routes with the certified files.")
-@click.option("--device", default="cpu", show_default=True)
-@click.option("--threads", type=int, help="CPU threads; all cores by default.")
+@click.option("--compare", is_flag=True, help="Compare the chosen routes with the certified files.")
+@click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="Torch device, such as cuda:0.")
+@click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: all cores]")
 def build(system: str, out: str, chosen: tuple[str, ...], blocks: int | None, **options: Any) -> int:
-    """Make the reference of SYSTEM by independent routes, resumable."""
+    """Build the reference PMF of SYSTEM by independent routes.
+
+    Run the same command again to resume an interrupted build.
+    """
     from cgbench.errors import UserError, choices
 
     built = _system(system, options["device"], options["threads"])
@@ -71,26 +74,30 @@ def build(system: str, out: str, chosen: tuple[str, ...], blocks: int | None, **
 
 @command.command("samples")
 @click.argument("system")
-@click.option("--threads", type=int, help="CPU threads; all cores by default.")
+@click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: all cores]")
 def samples(system: str, threads: int | None) -> int:
-    """Write new equilibrium configurations of SYSTEM, on which full densities are scored, beside its reference."""
+    """Write equilibrium configurations of SYSTEM.
+
+    The densities of generative methods are scored on these configurations; they are stored with the reference.
+    """
     from cgbench.errors import UserError
 
     built = _system(system, "cpu", threads)
     builder = built.reference_builder(Path())
     if builder is None:
-        raise UserError(f"{built.name} draws its samples exactly, whenever they are needed: there is nothing to write")
+        raise UserError(f"{built.name} draws exact samples on demand: there is nothing to write")
     builder.samples()
     return 0
 
 
 @command.command("show")
 @click.argument("system")
-@click.option("--out", help="Draw the reference to this file (png or pdf).")
+@click.option("--out", metavar="FILE", help="Also draw the reference to FILE (.png, .pdf or .svg).")
 def show(system: str, out: str | None) -> int:
-    """Print what is known of the reference of SYSTEM, and draw it."""
+    """Print the facts about the reference PMF of SYSTEM."""
     from cgbench.drawing.pmf import draw_reference
     from cgbench.errors import UserError
+    from cgbench.results.numbers import rounded
 
     if out is not None and Path(out).suffix not in (".png", ".pdf", ".svg"):
         raise UserError(f"--out {out}: the suffix must be .png, .pdf or .svg")
@@ -98,7 +105,7 @@ def show(system: str, out: str | None) -> int:
     reference = _reference(built)
     print(f"{built.name}, version {built.version}: {reference.source}")
     print(f"  sha256        {reference.sha256}")
-    print(f"  noise floor   {reference.noise_floor:.1e} (forward KLD)")
+    print(f"  noise floor   {rounded(reference.noise_floor, 2)} (forward KLD)")
     details = reference.details
     for name, basin in details.get("basins", {}).items():
         print(
@@ -112,7 +119,7 @@ def show(system: str, out: str | None) -> int:
         print(f"  relaxation of {name:<10} {value:.1f} ps")
     for key, value in details.get("discretisation", {}).items():
         if not isinstance(value, dict):
-            print(f"  {key}: {value:.2e}" if isinstance(value, float) else f"  {key}: {value}")
+            print(f"  {key}: {rounded(value) if isinstance(value, float) else value}")
     for check in details.get("checks", []):
         print(f"  {'passed' if check['passed'] else 'FAILED'}  {check['name']}: {check['detail']}")
     if out is not None:
@@ -123,13 +130,17 @@ def show(system: str, out: str | None) -> int:
 
 @command.command("verify")
 @click.argument("system")
-@click.option("--device", default="cpu", show_default=True)
-@click.option("--threads", type=int, help="CPU threads; all cores by default.")
+@click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="Torch device, such as cuda:0.")
+@click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: all cores]")
 def verify(system: str, device: str, threads: int | None) -> int:
-    """Check the hash of the reference of SYSTEM, and sample anew for at most five minutes."""
+    """Verify the reference PMF of SYSTEM in at most five minutes.
+
+    Checks the hash of the certified files, and compares the reference with new samples. The exit code is 1 if a check
+    fails.
+    """
     built = _system(system, device, threads)
     reference = _reference(built)
-    print(f"{built.name}: sha256 {reference.sha256[:16]}... is that of the certificate")
+    print(f"{built.name}: sha256 {reference.sha256[:16]}... agrees with the certificate")
     failed = 0
     for check in built.verify_reference(reference):
         print(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.detail}")
@@ -140,12 +151,16 @@ def verify(system: str, device: str, threads: int | None) -> int:
 
 @command.command("curve")
 @click.argument("system")
-@click.option("--runs", default="runs", show_default=True, help="Folder of runs; those of method md are used.")
-@click.option("--out", help="Folder for md_curve.csv, md_curve.json and md_curve.png.")
+@click.option("--runs", default="runs", show_default=True, metavar="FOLDER", help="Folder of runs of method md.")
+@click.option("--out", metavar="FOLDER", help="Also write md_curve.csv, md_curve.json and md_curve.png to FOLDER.")
 def curve(system: str, runs: str, out: str | None) -> int:
-    """Fit and draw what plain dynamics is worth on SYSTEM: forward KLD against evaluations."""
+    """Fit the convergence curve of plain MD on SYSTEM.
+
+    The curve is the forward KLD against evaluations. Speedups over MD are read off it.
+    """
     from cgbench.errors import UserError
     from cgbench.results.md_baseline import md_curves
+    from cgbench.results.numbers import rounded, show_evaluations, show_range
     from cgbench.results.runs import find_runs
     from cgbench.running.registry import load
 
@@ -161,10 +176,11 @@ def curve(system: str, runs: str, out: str | None) -> int:
     for name, found in curves.items():
         a, b = found.power_law
         last = found.table.iloc[-1]
+        costs = [show_evaluations(found.evaluations_to(target)[0]) for target in (1e-2, 1e-3)]
         print(
-            f"{name:<10} KLD = {a:.3g} N^{b:.3f}; at {last['evaluations']:.2e} evaluations {last['forward_kld']:.2e} "
-            f"({last['lower']:.2e} to {last['upper']:.2e}); to 1e-2 {found.evaluations_to(1e-2)[0]:.2e}, "
-            f"to 1e-3 {found.evaluations_to(1e-3)[0]:.2e} evaluations"
+            f"{name:<10} KLD = {rounded(a)} N^{b:.3f}; KLD {rounded(last['forward_kld'])} "
+            f"({show_range(last['lower'], last['upper'])}) after {show_evaluations(last['evaluations'])} evaluations; "
+            f"evaluations to KLD 1e-2: {costs[0]}, to 1e-3: {costs[1]}"
         )
     if out is not None:
         _write_curve(Path(out), cls.name, curves)

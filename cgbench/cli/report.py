@@ -9,11 +9,22 @@ import click
 __all__ = ["command"]
 
 
-@click.command("report", help="Write one HTML page that shows the records of runs: ranking, curves, maps, provenance.")
-@click.option("--runs", "folders", multiple=True, default=("runs",), show_default=True, help="Folder of runs.")
-@click.option("--out", default="report.html", show_default=True, help="HTML file; it needs nothing else.")
+@click.command("report")
+@click.option(
+    "--runs",
+    "folders",
+    multiple=True,
+    default=("runs",),
+    show_default=True,
+    metavar="FOLDER",
+    help="Folder of runs. Repeatable.",
+)
+@click.option("--out", default="report.html", show_default=True, metavar="FILE", help="HTML file to write.")
 def command(folders: tuple[str, ...], out: str) -> int:
-    """Write the page."""
+    """Write an HTML report of runs: leaderboard, convergence curves, PMFs, provenance.
+
+    The report is one file that needs no server and no network.
+    """
     from cgbench.errors import UserError
     from cgbench.results.report import report
     from cgbench.storage.files import write_atomically

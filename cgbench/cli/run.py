@@ -12,24 +12,28 @@ import click
 __all__ = ["command"]
 
 
-@click.command("run", help="Run a method on a system, or go on with a run that was interrupted.")
-@click.option("--system", required=True, help="Registered system, or path/to/file.py:Class.")
-@click.option("--method", required=True, help="Registered method, or path/to/file.py:Class.")
-@click.option("--preset", default="default", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--budget", type=int, help="Largest number of energy evaluations.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the preset.")
-@click.option("--engine", help="Engine of the system.")
-@click.option("--device", default="cpu", show_default=True)
-@click.option("--threads", type=int, help="CPU threads; all cores by default.")
-@click.option("--out", default="runs", show_default=True, help="Folder that run folders are made in.")
-@click.option("--restart", is_flag=True, help="Start over.")
+@click.command("run")
+@click.option("--system", required=True, metavar="NAME", help="Registered system, or path/to/file.py:Class.")
+@click.option("--method", required=True, metavar="NAME", help="Registered method, or path/to/file.py:Class.")
+@click.option("--preset", default="default", show_default=True, metavar="NAME", help="Preset of the method.")
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Random seed.")
+@click.option("--budget", type=int, metavar="N", help="Stop before exceeding N energy evaluations.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting. Repeatable.")
+@click.option("--engine", metavar="NAME", help="Engine of the system.  [default: its first]")
+@click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="Torch device, such as cuda:0.")
+@click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: all cores]")
+@click.option("--out", default="runs", show_default=True, metavar="FOLDER", help="Parent folder of all runs.")
+@click.option("--restart", is_flag=True, help="Start from the beginning, even if there is a checkpoint or a result.")
 def command(**options: Any) -> int:
-    """Run, with progress, and print a summary; exit code 1 if the run failed."""
+    """Run a method on a system, or resume an interrupted run.
+
+    Files are written to OUT/SYSTEM/METHOD/PRESET/seed-N. 'cgbench list' shows systems, methods and presets. The exit
+    code is 1 if the run failed.
+    """
     from cgbench.running.run import prepare
     from cgbench.running.signals import handlers, raise_interrupt
 
-    with handlers(raise_interrupt, (signal.SIGTERM,)):  # until there is something to save
+    with handlers(raise_interrupt, (signal.SIGTERM,)):  # nothing to save yet
         return _run(prepare(options.pop("system"), options.pop("method"), **options))
 
 
@@ -39,7 +43,7 @@ def _run(job: Any) -> int:
 
     existing = finished_record(job)
     if existing is not None:
-        print("This run is complete; --restart would start over.")
+        print("This run is complete; use --restart to run it again.")
         print(_summary(existing, job.folder.path))
         return 0
     job.resume()
@@ -56,7 +60,7 @@ def _run(job: Any) -> int:
 
 
 class _Progress:
-    """A live line on a terminal, one line per estimate elsewhere; neither shows the truth."""
+    """Shows progress: a live line in a terminal, one line per estimate elsewhere. It never shows a score."""
 
     def __init__(self, job: Any) -> None:
         self.job = job
@@ -116,11 +120,11 @@ class _Progress:
     def _print(self, job: Any) -> None:
         try:
             print(self._words(), flush=True)
-        except OSError:  # nobody listens any more, or the disk that output goes to is full: no reason to stop
+        except OSError:  # closed pipe or full disk: no reason to stop the run
             pass
 
     def announce(self, line: str) -> None:
-        """Say something beside the progress."""
+        """Print a line above the progress."""
         try:
             if self.live is not None:
                 self.live.console.print(line)
@@ -131,8 +135,8 @@ class _Progress:
 
 
 def _summary(record: Any, folder: Any) -> str:
-    """What a person wants to know at the end."""
-    from cgbench.results.numbers import show_kld
+    """Summarise a run for its user."""
+    from cgbench.results.numbers import at_most, rounded
 
     lines = [f"{record.method} on {record.system}, preset {record.preset}, seed {record.seed}: {record.status}"]
     if record.reason:
@@ -140,12 +144,12 @@ def _summary(record: Any, folder: Any) -> str:
     kld = record.metrics.get("forward_kld")
     if kld is not None:
         floor = (record.reference or {}).get("noise_floor", 0.0)
-        known = f"(the reference's own noise: {floor:.1e})" if floor else "(exact reference)"
-        lines.append(f"  forward KLD   {show_kld(kld, floor)} {known}")
+        known = f"(noise floor of the reference: {rounded(floor, 2)})" if floor else "(exact reference)"
+        lines.append(f"  forward KLD   {at_most(floor) if kld < floor else rounded(kld)} {known}")
     basins = [(k.partition("/")[2], v) for k, v in record.metrics.items() if k.startswith("delta_f_error/")]
     for name, error in basins:
         if error is not None:
-            lines.append(f"  basin {name:<12} free energy off by {error:+.3f} kT")
+            lines.append(f"  basin {name:<12} free energy error {error:+.3f} kT")
     total = record.evaluations.total
     phases = ", ".join(f"{name} {count:,}" for name, count in record.evaluations.by_phase.items())
     seconds = record.wall_seconds

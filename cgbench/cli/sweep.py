@@ -11,26 +11,36 @@ import click
 
 __all__ = ["command"]
 
-
 SLURM_OPTIONS = ("partition", "time", "gpus", "memory", "account", "slurm")
 
 
-@click.command("sweep", help="Make all runs that FILE names; those that are finished are kept, others go on.")
+@click.command("sweep")
 @click.argument("file")
-@click.option("--workers", type=int, help="Runs at a time; by default 1, with SLURM as many as it grants.")
-@click.option("--threads", type=int, help="CPU threads of each run; by default all cores shared out, with SLURM 1.")
-@click.option("--out", default="runs", show_default=True, help="Folder that run folders are made in.")
-@click.option("--retry-failed", is_flag=True, help="Try failed runs again.")
-@click.option("--status", is_flag=True, help="Show how far each run is, and start nothing.")
-@click.option("--executor", type=click.Choice(["local", "slurm"]), default="local", show_default=True)
-@click.option("--partition", help="SLURM's partition.")
-@click.option("--time", help="SLURM's time limit, minutes or HH:MM:SS or D-HH:MM:SS; runs go on in another job.")
-@click.option("--gpus", type=int, help="GPUs of each run, with SLURM.")
-@click.option("--memory", help="Memory of each run, with SLURM, such as 8G.")
-@click.option("--account", help="SLURM's account.")
-@click.option("--slurm", multiple=True, metavar="KEY=VALUE", help="Any other option of sbatch.")
+@click.option("--workers", type=int, metavar="N", help="Runs at a time.  [default: 1; with SLURM, no limit]")
+@click.option(
+    "--threads", type=int, metavar="N", help="CPU threads per run.  [default: cores / workers; with SLURM, 1]"
+)
+@click.option("--out", default="runs", show_default=True, metavar="FOLDER", help="Parent folder of all runs.")
+@click.option("--retry-failed", is_flag=True, help="Also run failed runs again.")
+@click.option("--status", is_flag=True, help="Show the state of each run; start nothing.")
+@click.option(
+    "--executor", type=click.Choice(["local", "slurm"]), default="local", show_default=True, help="Where to run."
+)
+@click.option("--partition", metavar="NAME", help="SLURM: partition.")
+@click.option(
+    "--time",
+    metavar="TIME",
+    help="SLURM: time limit per job, in minutes, HH:MM:SS or D-HH:MM:SS; a run that needs more resumes in a new job.",
+)
+@click.option("--gpus", type=int, metavar="N", help="SLURM: GPUs per run.")
+@click.option("--memory", metavar="SIZE", help="SLURM: memory per run, such as 8G.")
+@click.option("--account", metavar="NAME", help="SLURM: account.")
+@click.option("--slurm", multiple=True, metavar="KEY=VALUE", help="SLURM: any other option of sbatch. Repeatable.")
 def command(file: str, out: str, status: bool, retry_failed: bool, **options: Any) -> int:
-    """Make the runs; exit code 1 if any has not finished in the end."""
+    """Run everything in FILE, a sweep file in YAML.
+
+    Finished runs are skipped and interrupted runs are resumed. The exit code is 1 if a run has not finished.
+    """
     from cgbench.campaigns.sweep import read_sweep, task
     from cgbench.errors import UserError
 
@@ -39,10 +49,10 @@ def command(file: str, out: str, status: bool, retry_failed: bool, **options: An
             raise UserError(f"--{name} must be at least 1, not {options[name]}")
     for name in SLURM_OPTIONS:
         if options["executor"] == "local" and options[name] not in (None, ()):
-            raise UserError(f"--{name} is for SLURM alone; give --executor slurm, or leave it out")
+            raise UserError(f"--{name} is only for SLURM: add --executor slurm, or omit it")
     jobs, place = read_sweep(Path(file)), Path(out)
     if place.exists() and not place.is_dir():
-        raise UserError(f"cannot write to {out}: it is a file; choose another folder with --out")
+        raise UserError(f"cannot write to {out}: it is a file, not a folder; choose another folder with --out")
     if status:
         found = _states(jobs, place)
         print(_table(jobs, found), end="")
@@ -50,11 +60,11 @@ def command(file: str, out: str, status: bool, retry_failed: bool, **options: An
         return 0
     executor, threads = _executor(place, options)
     wanted = {"waiting", "interrupted"} | ({"failed"} if retry_failed else set())
-    on_slurm = options["executor"] == "slurm"  # what it has already is waited for
+    on_slurm = options["executor"] == "slurm"  # runs that are already in its queue are waited for
     pairs = zip(jobs, _states(jobs, place, must_know=on_slurm), strict=True)
     chosen = [job for job, state in pairs if state.state in wanted or (on_slurm and state.slurm_job)]
     if len(chosen) < len(jobs):
-        print(f"{len(chosen)} of {len(jobs)} runs to make", flush=True)
+        print(f"{len(chosen)} of {len(jobs)} runs remaining", flush=True)
     tasks = {task(job, place, threads): job for job in chosen}
     report = _Report(tasks, place, getattr(executor, "notes", {}))
     try:
@@ -65,8 +75,8 @@ def command(file: str, out: str, status: bool, retry_failed: bool, **options: An
         unfinished = getattr(executor, "unfinished", [])
         if not unfinished:
             raise
-        words = f"scancel {' '.join(unfinished)} ends them, the same command waits for them again"
-        print(f"cgbench: no longer waiting; the jobs go on in SLURM: {words}", file=sys.stderr)
+        words = f"run the same command again to wait for them, or scancel {' '.join(unfinished)} to stop them"
+        print(f"cgbench: stopped waiting; the jobs continue in SLURM: {words}", file=sys.stderr)
         return 130
     found = _states(jobs, place)
     for job, state in zip(jobs, found, strict=True):
@@ -78,7 +88,7 @@ def command(file: str, out: str, status: bool, retry_failed: bool, **options: An
 
 
 def _executor(out: Path, options: dict[str, Any]) -> tuple[Any, int]:
-    """Return the executor that is asked for, and the threads of a run."""
+    """Return the requested executor, and the threads per run."""
     from cgbench.running.provenance import physical_cores
 
     workers, threads = options["workers"], options["threads"]
@@ -96,7 +106,7 @@ def _executor(out: Path, options: dict[str, Any]) -> tuple[Any, int]:
 
 
 def _states(jobs: Any, out: Path, must_know: bool = False) -> Any:
-    """How far each run is, as far as that can be known, or else an error."""
+    """Return the state of each run; if SLURM does not answer, an error or a warning, depending on `must_know`."""
     from cgbench.campaigns.slurm.queue import Queue, QueueError
     from cgbench.campaigns.sweep import progress
 
@@ -111,7 +121,7 @@ def _states(jobs: Any, out: Path, must_know: bool = False) -> Any:
 
 
 class _Report:
-    """A line for each run that starts and each that ends."""
+    """Prints a line for each run that starts and for each that ends."""
 
     def __init__(self, tasks: dict[Any, Any], out: Path, notes: dict[str, str]) -> None:
         self.tasks, self.out, self.notes = tasks, out, notes
@@ -120,7 +130,7 @@ class _Report:
         self.reasons: dict[str, str] = {}
 
     def start(self, task: Any) -> None:
-        word = "goes on" if task in self.started else "started"  # after SLURM has requeued it
+        word = "resumed" if task in self.started else "started"  # resumed after SLURM has requeued it
         self.started.add(task)
         print(f"{'':<9} {word:<12} {task.name}", flush=True)
 

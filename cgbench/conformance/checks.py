@@ -1,4 +1,4 @@
-"""The checks by name, and how they are run: what fails is a line, whatever it was."""
+"""The checks by name, and how they are run: every failure, of any kind, becomes one line."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from cgbench.conformance import isolation, promises
+from cgbench.conformance import isolation, run_contract
+from cgbench.conformance.failures import Failure, RunFailed
 from cgbench.conformance.method_contract import method_contract, positive_pmf
 from cgbench.conformance.pair import Pair
 from cgbench.conformance.system_contract import system_contract
-from cgbench.conformance.trace import Failure, RunFailed
 from cgbench.errors import UserError, choices
 
 __all__ = ["CHECKS", "Outcome", "run_checks"]
@@ -19,10 +19,10 @@ CHECKS: dict[str, Callable[[Pair], str]] = {
     "system": system_contract,
     "method": method_contract,
     "pmf": positive_pmf,
-    "counting": promises.counting,
-    "determinism": promises.determinism,
-    "resume": promises.resume,
-    "budget": promises.budget,
+    "counting": run_contract.counting,
+    "determinism": run_contract.determinism,
+    "resume": run_contract.resume,
+    "budget": run_contract.budget,
     "blindness": isolation.blindness,
     "global-state": isolation.global_state,
     "files": isolation.files,
@@ -31,14 +31,14 @@ CHECKS: dict[str, Callable[[Pair], str]] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a check ended.
+    """The outcome of one check.
 
     Attributes
     ----------
     detail
-        One line: what was seen, or what was found and what would be right.
+        One line: what was verified, or what is wrong and what is required.
     log
-        More about a failure: a traceback.
+        Details of a failure, such as a traceback.
     """
 
     name: str
@@ -48,12 +48,12 @@ class Outcome:
 
 
 def run_checks(pair: Pair, names: Sequence[str] = ()) -> Iterator[Outcome]:
-    """Put a pair through checks, all by default, in their order, and yield how each ended.
+    """Run the named checks on a pair (all by default) in their fixed order, and yield each outcome.
 
     Raises
     ------
     UserError
-        For the name of a check that does not exist.
+        If there is no check of that name.
     """
     for name in names:
         if name not in CHECKS:
@@ -62,15 +62,14 @@ def run_checks(pair: Pair, names: Sequence[str] = ()) -> Iterator[Outcome]:
 
 
 def _outcomes(pair: Pair, names: Sequence[str]) -> Iterator[Outcome]:
-    told: set[str] = set()
+    reported: set[str] = set()
     for name in names:
         try:
             yield Outcome(name, True, CHECKS[name](pair))
-        except RunFailed as failed:  # the same run for many checks; its reason is told once
-            again = str(failed) in told
-            told.add(str(failed))
-            detail = "there is no whole run to look at, as above" if again else str(failed)
-            yield Outcome(name, False, detail, failed.log)
+        except RunFailed as failed:  # several checks share one run; its reason is given once
+            again = str(failed) in reported
+            reported.add(str(failed))
+            yield Outcome(name, False, "no complete run to examine, see above" if again else str(failed), failed.log)
         except Failure as failure:
             yield Outcome(name, False, str(failure), failure.log or _cause(failure))
         except Exception as error:  # a plugin may fail in any way

@@ -1,4 +1,4 @@
-"""Whether a system's coordinates are a bijection, and their Jacobian that of the map."""
+"""Checks of a system's coordinates: they are a bijection, with the right Jacobian."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from cgbench.conformance.trace import Failure
+from cgbench.conformance.failures import Failure
 from cgbench.contracts.coordinates import Coordinates
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.system import System
@@ -18,12 +18,12 @@ JACOBIANS = 3  # configurations whose Jacobian is computed by automatic differen
 
 
 def check_coordinates(system: System, x: torch.Tensor) -> str:
-    """Check all coordinate sets of a system on configurations ``x``; say what was found.
+    """Check all coordinate sets of a system on configurations ``x``, and describe the result.
 
     Raises
     ------
     Failure
-        With the first promise that is not kept.
+        For the first requirement that is not met.
     """
     worst, compared = 0.0, True
     for name, coordinates in system.coordinate_sets.items():
@@ -33,12 +33,12 @@ def check_coordinates(system: System, x: torch.Tensor) -> str:
             compared &= _jacobian(system, coordinates, x[:JACOBIANS])
         except Failure as failure:
             raise Failure(f"{where}: {failure}") from failure
-    jacobian = "and their Jacobian agree" if compared else "agree (the Jacobian was not compared)"
-    return f"there and back {jacobian} to {max(worst, 1e-15):.0e}"
+    verified = "and Jacobian agree" if compared else "agrees (Jacobian not compared)"
+    return f"round trip {verified} to {max(worst, 1e-15):.0e}"
 
 
 def _difference(cvs: CollectiveVariables, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """``a - b``, the short way round where a CV is periodic."""
+    """Return ``a - b``, reduced to the nearest image where a CV is periodic."""
     difference = a - b
     for axis, periodic in enumerate(cvs.periodic):
         if periodic:
@@ -58,9 +58,9 @@ def _round_trip(system: System, coordinates: Coordinates, x: torch.Tensor) -> fl
         if list(getattr(coordinates, name).shape) != [fine]:
             raise Failure(f"{name} has shape {list(getattr(coordinates, name).shape)}, not [{fine}] as names")
     if not coordinates.in_domain(y).all():
-        raise Failure("y of configurations near the initial one lies outside lower and upper")
+        raise Failure("y of configurations near the initial one is outside the bounds lower and upper")
     if not coordinates.in_state_space(system.initial_configuration()[None]).all():
-        raise Failure("in_state_space refuses the initial configuration")
+        raise Failure("in_state_space rejects the initial configuration")
     back, log_det_back = coordinates.to_cartesian(s, y)
     s_back, y_back, _ = coordinates.to_internal(back)
     turn = y_back - y
@@ -71,25 +71,25 @@ def _round_trip(system: System, coordinates: Coordinates, x: torch.Tensor) -> fl
     scale = 1.0 + float(energy.abs().max())
     found = {
         "s differs from collective_variables": _difference(system.cvs, s, system.collective_variables(x)),
-        "s does not come back": _difference(system.cvs, s_back, s),
-        "y does not come back": turn,
-        "the energy of what comes back is another": (energy_back - energy) / scale,
-        "log_abs_det_jacobian there and back do not cancel": log_det + log_det_back,
+        "the round trip changes s": _difference(system.cvs, s_back, s),
+        "the round trip changes y": turn,
+        "the round trip changes the energy": (energy_back - energy) / scale,
+        "log_abs_det_jacobian of the map and of its inverse do not cancel": log_det + log_det_back,
     }
     worst = 0.0
     for words, difference in found.items():
         size = float(difference.abs().max())
         if not size <= TOLERANCE * (10 if "energy" in words else 1):
-            raise Failure(f"{words}, by {size:.1e}; {TOLERANCE:.0e} would be rounding")
+            raise Failure(f"{words}, by {size:.1e}; rounding explains at most {TOLERANCE:.0e}")
         worst = max(worst, size)
     return worst
 
 
 def _jacobian(system: System, coordinates: Coordinates, x: torch.Tensor) -> bool:
-    """Compare the logarithm of the determinant with automatic differentiation, up to one constant.
+    """Compare the log-determinant with automatic differentiation, up to a constant; return whether that was possible.
 
-    A determinant that is wrong both ways survives the round trip. Rigid motion is put back where it was integrated
-    out: at the identity, translations and infinitesimal rotations complete the Jacobian to a square matrix.
+    The round trip cannot detect a determinant that is wrong in both directions. If rigid motion is integrated out,
+    translations and infinitesimal rotations at the identity complete the Jacobian to a square matrix.
     """
     s, y, _ = coordinates.to_internal(x)
     s, y = s.detach(), y.detach()
@@ -112,13 +112,13 @@ def _jacobian(system: System, coordinates: Coordinates, x: torch.Tensor) -> bool
     if not size <= TOLERANCE:
         raise Failure(
             f"log_abs_det_jacobian differs from automatic differentiation of to_cartesian by {size:.1e} from one "
-            f"configuration to another; {TOLERANCE:.0e} would be rounding"
+            f"configuration to another; rounding explains at most {TOLERANCE:.0e}"
         )
     return True
 
 
 def _rigid_motions(x: torch.Tensor) -> torch.Tensor:
-    """Velocities ``[3 atoms, 6]`` of translations along, and rotations about, the three axes."""
+    """Return velocities ``[3 atoms, 6]`` of translations along, and rotations about, the three axes."""
     columns = []
     for axis in torch.eye(3, dtype=x.dtype, device=x.device):
         columns += [axis.expand_as(x).reshape(-1), torch.linalg.cross(axis.expand_as(x), x).reshape(-1)]

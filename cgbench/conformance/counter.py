@@ -1,4 +1,7 @@
-"""Counting evaluations beneath the gate: in the system's energy functions, and in OpenMM itself."""
+"""An independent counter of evaluations, in the system's energy functions and in OpenMM itself.
+
+It must share no code with the energy gate and the ledger, which it checks.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ from cgbench.contracts.system import System
 __all__ = ["EnergyCounter", "counting", "replaced"]
 
 ENERGY_FUNCTIONS = ("reduced_energy_and_gradient", "reduced_energy")
-ASKED = ("energy", "forces", "parameterDerivatives")  # of a context of OpenMM, at the price of an evaluation
-EVALUATES = (*ASKED, *(f"get{name[0].upper()}{name[1:]}" for name in ASKED))  # the second is the older spelling
+REQUESTS = ("energy", "forces", "parameterDerivatives")  # options of OpenMM's getState that need an evaluation
+EVALUATES = (*REQUESTS, *(f"get{name[0].upper()}{name[1:]}" for name in REQUESTS))  # and their older spelling
 
 
 @contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Replace an attribute of a class for a while; afterwards the class is as it was, inherited attributes too."""
+    """Replace an attribute of a class or module temporarily; inherited attributes stay inherited."""
     missing = object()
     own = vars(owner).get(name, missing)
     setattr(owner, name, value)
@@ -38,9 +41,9 @@ class EnergyCounter:
     Attributes
     ----------
     count
-        Configurations so far; one step of OpenMM is one.
+        Configurations so far; one step of OpenMM counts as one.
     minimised
-        Whether OpenMM minimised an energy: nobody knows how many evaluations that takes.
+        Whether OpenMM minimised an energy, which takes an unknown number of evaluations.
     """
 
     def __init__(self) -> None:
@@ -50,7 +53,7 @@ class EnergyCounter:
         self._inside = False
 
     def counted(self, original: Callable[..., Any], cost: Callable[..., int]) -> Callable[..., Any]:
-        """Wrap a function; what it calls in turn belongs to it and is not counted again."""
+        """Wrap a function to add the cost of each call; nested calls of counted functions are not counted again."""
 
         @functools.wraps(original)
         def counting(*args: Any, **options: Any) -> Any:
@@ -66,22 +69,22 @@ class EnergyCounter:
         return counting
 
     def state_cost(self, get_state: Callable[..., Any]) -> Callable[..., int]:
-        """Cost of asking a context: energies and forces of the molecule are one, those of a bias alone are free."""
+        """Return the cost of `getState`: one for energy or forces of the molecule, none for those of a bias alone."""
         signature = inspect.signature(get_state)
 
         def cost(*args: Any, **options: Any) -> int:
-            asked = signature.bind(*args, **options).arguments
-            asked |= asked.get("kwargs", {})
-            groups = asked.get("groups", -1)
+            requested = signature.bind(*args, **options).arguments
+            requested |= requested.get("kwargs", {})
+            groups = requested.get("groups", -1)
             if isinstance(groups, int):
                 groups = {group for group in range(32) if groups >> group & 1}
             own = not self._own_groups or bool(self._own_groups & set(groups))
-            return int(own and any(asked.get(name) for name in EVALUATES))
+            return int(own and any(requested.get(name) for name in EVALUATES))
 
         return cost
 
     def noting_groups(self, openmm_model: Callable[..., Any]) -> Callable[..., Any]:
-        """Remember the force groups of the molecule, before a method adds forces of its own."""
+        """Wrap `openmm_model` to store the force groups of the molecule, before a method adds forces."""
 
         @functools.wraps(openmm_model)
         def noting(*args: Any, **options: Any) -> Any:
@@ -92,7 +95,7 @@ class EnergyCounter:
         return noting
 
     def minimise(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """Note that an energy was minimised."""
+        """Wrap a minimiser to record that an energy was minimised."""
 
         @functools.wraps(original)
         def noting(*args: Any, **options: Any) -> Any:
@@ -104,16 +107,17 @@ class EnergyCounter:
 
 @contextmanager
 def counting(cls: type[System], openmm_too: bool) -> Iterator[EnergyCounter]:
-    """Count what is evaluated in the energy functions of all instances of a system's class, and in OpenMM.
+    """Count evaluations in the energy functions of all instances of a system's class, and in OpenMM.
 
-    The class is changed for a while, not an instance: a method may evaluate as soon as it is made.
+    The class is changed for the duration of the context, not an instance: a method may evaluate energies in its
+    constructor.
 
     Parameters
     ----------
     cls
         The system.
     openmm_too
-        Count OpenMM's steps and states, too; for systems with the trait "openmm".
+        Also count OpenMM's steps and states; for systems with the trait "openmm".
     """
     counter = EnergyCounter()
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Whether a method keeps its contract: its class, its presets, and what it returns at every estimate."""
+"""Checks of a method: its class, its presets, and what it returns at every estimate."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from cgbench.conformance.failures import Failure
+from cgbench.conformance.observed_run import MethodOutput
 from cgbench.conformance.pair import Pair
-from cgbench.conformance.trace import Failure, Yielded
 from cgbench.contracts.method import AuxiliaryEstimate, MethodConfig
 from cgbench.contracts.pmf import PMF
 from cgbench.errors import UserError
@@ -26,14 +27,14 @@ STORABLE = "checkpoints hold tensors, numbers, strings, None, and lists, tuples 
 
 
 def method_contract(pair: Pair) -> str:
-    """Class, presets, and everything that the method returns while it runs."""
+    """Check the class, the presets, and everything that the method returns while it runs."""
     _check_class(pair)
-    yielded, error = pair.yielded
+    outputs, error = pair.outputs
     if error is not None:
-        raise Failure(f"estimates() fails after {len(yielded)} estimates: {pair.explain(error)}") from error
-    if not yielded:
+        raise Failure(f"estimates() fails after {len(outputs)} estimates: {pair.explain(error)}") from error
+    if not outputs:
         raise Failure("estimates() ends without an estimate; it must yield a PMF wherever the method could stop")
-    for number, one in enumerate(yielded, 1):
+    for number, one in enumerate(outputs, 1):
         where = f"at estimate {number}"
         _check_pmf(one.estimate, pair, f"estimates() {where}")
         _check_auxiliary(one, pair, where)
@@ -41,7 +42,7 @@ def method_contract(pair: Pair) -> str:
         _check_state(one.state, where)
         _check_diagnostics(one.diagnostics, where)
     presets = preset_names(pair.method_class, pair.plan.system.name)
-    return f"{len(yielded)} estimates on the grid, states that can be stored, presets {', '.join(presets)}"
+    return f"{len(outputs)} estimates on the grid, states that can be stored, presets {', '.join(presets)}"
 
 
 def _check_class(pair: Pair) -> None:
@@ -49,7 +50,7 @@ def _check_class(pair: Pair) -> None:
     if inspect.isabstract(cls):
         raise Failure(f"{cls.__name__} lacks {', '.join(sorted(cls.__abstractmethods__))}")
     if not isinstance(cls.name, str) or not NAME.fullmatch(cls.name):
-        raise Failure(f"the name {cls.name!r} cannot name a folder; take letters, digits and _.- alone")
+        raise Failure(f"the name {cls.name!r} cannot name a folder; use only letters, digits, and _.-")
     if not (isinstance(cls.Config, type) and issubclass(cls.Config, MethodConfig)):
         raise Failure(f"Config is {cls.Config!r}; derive it from cgbench.contracts.method.MethodConfig")
     for preset in preset_names(cls, system):
@@ -66,7 +67,7 @@ def _check_pmf(pmf: Any, pair: Pair, where: str) -> None:
         raise Failure(f"{where} yields a PMF over {pmf.cvs}; it must be over self.problem.cvs, {pair.plan.system.cvs}")
 
 
-def _check_auxiliary(one: Yielded, pair: Pair, where: str) -> None:
+def _check_auxiliary(one: MethodOutput, pair: Pair, where: str) -> None:
     for other in one.auxiliary:
         if not isinstance(other, AuxiliaryEstimate):
             raise Failure(
@@ -75,10 +76,12 @@ def _check_auxiliary(one: Yielded, pair: Pair, where: str) -> None:
             )
         _check_pmf(other.pmf, pair, f"auxiliary_estimates() {where}")
         if not 0 < other.share <= 1:
-            raise Failure(f"auxiliary estimate {other.name!r} {where} has share {other.share}; a share is in (0, 1]")
+            raise Failure(
+                f"auxiliary estimate {other.name!r} {where} has share {other.share}; it must be above 0 and at most 1"
+            )
 
 
-def _check_arrays(one: Yielded, where: str) -> None:
+def _check_arrays(one: MethodOutput, where: str) -> None:
     if not isinstance(one.extra, Mapping):
         raise Failure(f"extra_arrays() {where} is a {type(one.extra).__name__}, not a dict")
     taken = set(one.extra) & set(one.estimate.arrays())
@@ -101,13 +104,15 @@ def _check_state(state: Any, where: str) -> None:
         torch.save(state, buffer)
         buffer.seek(0)
         torch.load(buffer, weights_only=True)
-    except Exception as error:  # whatever torch thinks of it
+    except Exception as error:  # torch may fail in any way
         reason = str(error).strip().splitlines()[0]
-        raise Failure(f"state_dict() {where} cannot be stored and loaded without code: {reason}; {STORABLE}") from error
+        raise Failure(
+            f"state_dict() {where} cannot be stored and loaded without running code: {reason}; {STORABLE}"
+        ) from error
 
 
 def _leaves(value: Any, place: str) -> list[tuple[str, Any]]:
-    """Everything in a state that is no container, with its place."""
+    """Return everything in a state that is not a container, with its place."""
     if isinstance(value, dict):
         keys = [(f"a key of {place}", key) for key in value]
         return keys + [leaf for key, inner in value.items() for leaf in _leaves(inner, f"{place}[{key!r}]")]
@@ -118,22 +123,22 @@ def _leaves(value: Any, place: str) -> list[tuple[str, Any]]:
 
 def _check_diagnostics(diagnostics: Any, where: str) -> None:
     if not isinstance(diagnostics, dict) or not all(isinstance(name, str) for name in diagnostics):
-        raise Failure(f"diagnostics() {where} is no dict with names as keys: {diagnostics!r:.60}")
+        raise Failure(f"diagnostics() {where} is not a dict with strings as keys: {diagnostics!r:.60}")
     for name, value in diagnostics.items():
         try:
             to_json(value)
         except (TypeError, ValueError) as error:
             raise Failure(
-                f"diagnostics()[{name!r}] {where} is not JSON-able: {error}; use float(), int() or .tolist()"
+                f"diagnostics()[{name!r}] {where} cannot be written as JSON: {error}; use float(), int() or .tolist()"
             ) from error
 
 
 def positive_pmf(pair: Pair) -> str:
-    """Every estimate, and its error where it claims one, is finite, positive and normalised."""
-    yielded, error = pair.yielded
-    estimates = [one.estimate for one in yielded if isinstance(one.estimate, PMF)]
+    """Check that every estimate is finite, positive and normalised, and that its errors are finite, if it has any."""
+    outputs, error = pair.outputs
+    estimates = [one.estimate for one in outputs if isinstance(one.estimate, PMF)]
     if not estimates:
-        raise Failure(f"there is no PMF to look at{f': {pair.explain(error)}' if error else ''}")
+        raise Failure(f"there is no PMF to check{f': {pair.explain(error)}' if error else ''}")
     lowest = np.inf
     for number, pmf in enumerate(estimates, 1):
         p, std = pmf.probability, pmf.free_energy_std
@@ -147,6 +152,6 @@ def positive_pmf(pair: Pair) -> str:
         if abs(p.sum() - 1.0) > 1e-9:
             raise Failure(f"the probabilities of estimate {number} sum to {p.sum()!r}, not to 1")
         if std is not None and not (np.all(np.isfinite(std)) and np.all(std >= 0)):
-            raise Failure(f"free_energy_std of estimate {number} must be finite and not negative everywhere")
+            raise Failure(f"free_energy_std of estimate {number} must be finite and non-negative everywhere")
         lowest = min(lowest, float(p.min()))
     return f"{len(estimates)} estimates, lowest probability of a bin {lowest:.1e}"

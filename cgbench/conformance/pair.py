@@ -1,4 +1,4 @@
-"""A pair of a method and a system under check: it makes runs of the pair and keeps what they left."""
+"""A pair of a method and a system under check: makes runs of the pair and observes them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from typing import Any
 
 import cgbench.drawing.pmf
 from cgbench.conformance.counter import EnergyCounter, counting, replaced
-from cgbench.conformance.surroundings import THREADS, Surroundings, surroundings
-from cgbench.conformance.trace import Moment, RunFailed, Trace, Yielded
+from cgbench.conformance.failures import RunFailed
+from cgbench.conformance.observed_run import MethodOutput, ObservedEstimate, ObservedRun
+from cgbench.conformance.side_effects import THREADS, SideEffects, watch_side_effects
 from cgbench.running.configuration import preset_names
 from cgbench.running.plan import Plan, make_plan
 from cgbench.running.registry import load
@@ -25,7 +26,7 @@ __all__ = ["Pair"]
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing in the harness catches it."""
+    """Simulates a kill: nothing in the harness catches it."""
 
 
 class Pair:
@@ -36,21 +37,21 @@ class Pair:
     system, method
         Registered names, or ``path/to/file.py:Class``.
     root
-        A folder for all files.
+        Folder for all files.
     preset
-        None: "smoke" where the method has one for the system, else "default".
+        By default "smoke" if the method has it for the system, else "default".
     seed, engine, overrides
         As for `cgbench.running.run.run`.
 
     Attributes
     ----------
-    around
+    side_effects
         What each run so far changed outside its folder.
 
     Raises
     ------
     UserError
-        For anything in the request that cannot be.
+        For an invalid request.
     """
 
     def __init__(
@@ -71,9 +72,9 @@ class Pair:
             preset = "smoke" if "smoke" in preset_names(self.method_class, self.system_class.name) else "default"
         self._options: dict[str, Any] = {"preset": preset, "engine": engine, "overrides": tuple(overrides)}
         self.plan: Plan = make_plan(self._system, self._method, seed=seed, **self._options)
-        self.around: list[Surroundings] = []
+        self.side_effects: list[SideEffects] = []
         self._numbers = itertools.count(1)
-        self._whole: Trace | RunFailed | None = None
+        self._whole: ObservedRun | RunFailed | None = None
 
     def __str__(self) -> str:
         return f"{self.plan.method_class.name} on {self.plan.system.name}, preset {self.plan.preset}"
@@ -81,13 +82,13 @@ class Pair:
     # ---- runs -------------------------------------------------------------------------------------
 
     def prepare(self, folder: str, **changes: Any) -> Run:
-        """Build a run of the pair in a folder of its own, on one thread."""
+        """Build a run of the pair in a folder below `root`, on one thread."""
         options: dict[str, Any] = (
             {"seed": self.seed, "out": self.root / folder, "threads": THREADS} | self._options | changes
         )
         return prepare(self._system, self._method, **options)
 
-    def trace(
+    def observe(
         self,
         folder: str,
         *,
@@ -96,80 +97,81 @@ class Pair:
         attributes: Mapping[str, Any] | None = None,
         picture: bool = False,
         **changes: Any,
-    ) -> Trace:
-        """Run the pair to its end in strange surroundings, counted beneath the gate.
+    ) -> ObservedRun:
+        """Run the pair to its end in an unfamiliar environment, with evaluations counted independently.
 
         Parameters
         ----------
         folder
             Name of a folder; runs of the same seed in the same folder can be resumed.
         resume
-            Go on from a checkpoint, if there is one.
+            Resume from a checkpoint, if there is one.
         kill_after
-            Kill the run after so many estimates.
+            Kill the run after this many estimates.
         attributes
-            Attributes of the system's class that are others for this run.
+            Attributes of the system's class to replace for this run.
         picture
-            Draw ``pmf.png``, too: it takes longer than many a small run.
+            Also draw ``pmf.png``, which takes longer than many a small run.
         changes
             Other options of the run.
         """
         own = dataclasses.replace(self.plan, seed=changes.get("seed", self.seed)).folder(self.root / folder)
         with ExitStack() as stack:
-            counter, around = stack.enter_context(self._watched(own, attributes or {}))
-            trace = Trace(own, counter, around)
+            counter, side_effects = stack.enter_context(self._watched(own, attributes or {}))
+            observed = ObservedRun(own, counter, side_effects)
 
             def take(run: Run) -> None:
                 assert run.pmf is not None
-                trace.moments.append(Moment(run.ledger.total, counter.count, run.pmf.probability.copy()))
-                if len(trace.moments) == kill_after:
+                estimate = ObservedEstimate(run.ledger.total, counter.count, run.pmf.probability.copy())
+                observed.estimates.append(estimate)
+                if len(observed.estimates) == kill_after:
                     raise Killed
 
             if not picture:
                 stack.enter_context(replaced(cgbench.drawing.pmf, "draw_pmf", lambda *args, **options: None))
             job = self.prepare(folder, on_estimate=take, **changes)
             if resume and job.resume():
-                trace.started_at = job.ledger.total
+                observed.resumed_at = job.ledger.total
             try:
-                trace.record = job.execute()
+                observed.record = job.execute()
             except Killed:
                 pass
             finally:
                 job.folder.release()
-        if trace.record is not None:  # who is killed cannot tidy up
-            self.around.append(around)
-        return trace
+        if observed.record is not None:  # a killed run cannot clean up
+            self.side_effects.append(side_effects)
+        return observed
 
     @contextmanager
-    def _watched(self, own: Path, attributes: Mapping[str, Any]) -> Iterator[tuple[EnergyCounter, Surroundings]]:
+    def _watched(self, own: Path, attributes: Mapping[str, Any]) -> Iterator[tuple[EnergyCounter, SideEffects]]:
         with ExitStack() as stack:
             for name, value in attributes.items():
                 stack.enter_context(replaced(self.system_class, name, value))
             counter = stack.enter_context(counting(self.system_class, "openmm" in self.plan.system.traits))
-            around = stack.enter_context(surroundings(self.root, next(self._numbers), own))
-            yield counter, around
+            side_effects = stack.enter_context(watch_side_effects(self.root, next(self._numbers), own))
+            yield counter, side_effects
 
-    def finished(self, folder: str, **options: Any) -> Trace:
-        """Run the pair as `trace` does.
+    def finished(self, folder: str, **options: Any) -> ObservedRun:
+        """Run the pair as `observe` does, and require that the run finishes.
 
         Raises
         ------
         RunFailed
-            If the run does not finish by itself.
+            If the run does not finish.
         """
         try:
-            trace = self.trace(folder, **options)
+            observed = self.observe(folder, **options)
         except Exception as error:  # a plugin may fail in any way
             raise RunFailed(f"the run fails: {self.explain(error)}", traceback.format_exc()) from error
-        if trace.ended.status != "finished":
-            log = trace.folder / "run.log"
+        if observed.ended.status != "finished":
+            log = observed.folder / "run.log"
             text = log.read_text(encoding="utf-8") if log.exists() else ""
-            raise RunFailed(f"the run ends as {trace.ended.status!r}: {trace.ended.reason}", text)
-        return trace
+            raise RunFailed(f"the run ends as {observed.ended.status!r}: {observed.ended.reason}", text)
+        return observed
 
     @property
-    def whole(self) -> Trace:
-        """A whole run, made once; others are compared with it."""
+    def whole(self) -> ObservedRun:
+        """An uninterrupted run, made once; other runs are compared with it."""
         if self._whole is None:
             try:
                 self._whole = self.finished("whole", picture=True)
@@ -180,9 +182,9 @@ class Pair:
         return self._whole
 
     @cached_property
-    def yielded(self) -> tuple[list[Yielded], Exception | None]:
-        """All that the method returns when nobody but the pair drives it, and the exception that ended it, if any."""
-        found: list[Yielded] = []
+    def outputs(self) -> tuple[list[MethodOutput], Exception | None]:
+        """Everything the method returns when only the pair drives it, and the exception that ended it, if any."""
+        found: list[MethodOutput] = []
         own = self.plan.folder(self.root / "alone")
         with self._watched(own, {}):
             job = self.prepare("alone")
@@ -190,7 +192,7 @@ class Pair:
             try:
                 for estimate in method.estimates():
                     auxiliary, state, extra = method.auxiliary_estimates(), method.state_dict(), method.extra_arrays()
-                    found.append(Yielded(estimate, state, method.diagnostics(), auxiliary, extra))
+                    found.append(MethodOutput(estimate, state, method.diagnostics(), auxiliary, extra))
             except Exception as error:  # a plugin may fail in any way
                 return found, error
             finally:
@@ -200,19 +202,19 @@ class Pair:
     # ---- faults -----------------------------------------------------------------------------------
 
     def explain(self, error: BaseException) -> str:
-        """Say an exception in one line, with its place in the plugin's code."""
+        """Describe an exception in one line, with its place in the plugin's code."""
         words = " ".join(str(error).split())
-        told = f"{type(error).__name__}: {words}" if words else type(error).__name__
+        described = f"{type(error).__name__}: {words}" if words else type(error).__name__
         homes = {Path(inspect.getfile(cls)).resolve().parent for cls in (self.method_class, self.system_class)}
         places = [
             f"{Path(frame.filename).name}, line {frame.lineno}"
             for frame in traceback.extract_tb(error.__traceback__)
             if any(Path(frame.filename).resolve().is_relative_to(home) for home in homes)
         ]
-        return f"{told} ({places[-1]})" if places else told
+        return f"{described} ({places[-1]})" if places else described
 
 
 def _absolute(name: str) -> str:
-    """A class in a file is found from any working directory."""
+    """Make the path of ``path/to/file.py:Class`` absolute: the working directory changes during a run."""
     path, colon, cls = name.rpartition(":")
     return f"{Path(path).resolve()}:{cls}" if colon and path.endswith(".py") else name

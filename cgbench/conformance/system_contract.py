@@ -1,4 +1,4 @@
-"""Whether a system keeps its contract: its facts, and its energy on disturbed initial configurations."""
+"""Checks of a system: its attributes, and its energy on perturbed initial configurations."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from cgbench.conformance.coordinates_contract import check_coordinates
+from cgbench.conformance.failures import Failure
 from cgbench.conformance.pair import Pair
-from cgbench.conformance.trace import Failure
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.system import System
 from cgbench.scoring.referee import Referee
@@ -17,23 +17,23 @@ from cgbench.scoring.referee import Referee
 __all__ = ["system_contract"]
 
 CONFIGURATIONS = 6
-STRAIN = 5.0  # kT for every coordinate: how far up the configurations may lie
-ROUNDING = 1e-9  # relative, between a batch and its rows
-AGREEMENT = 1e-4  # of gradient and finite differences, relative, where the energy has no noise
-NOISE = 0.02  # largest disagreement of two step sizes of finite differences, relative
+STRAIN = 5.0  # kT per coordinate: largest energy of the perturbed configurations
+ROUNDING = 1e-9  # relative; between a batch and its rows
+AGREEMENT = 1e-4  # relative; of gradient and finite differences for an energy without noise
+NOISE = 0.02  # relative; largest disagreement of finite differences with two step sizes
 
 
 def system_contract(pair: Pair) -> str:
-    """Facts, energy and gradient, collective variables, coordinates and reference."""
+    """Check attributes, energy and gradient, collective variables, coordinates and reference."""
     system = pair.plan.system
-    _check_facts(system)
-    x = _disturbed(system)
+    _check_attributes(system)
+    x = _perturbed(system)
     _check_energy(system, x)
     error = _check_gradient(system, x)
     _check_cvs(system, x)
     details = [f"gradient agrees with finite differences to {error:.0e}"]
     if "coordinates" in system.traits:
-        details.append(f"coordinates {check_coordinates(system, x)}")
+        details.append(f"coordinates: {check_coordinates(system, x)}")
     _check_physics(system, x)
     referee = Referee(system)
     if referee.problem is not None:
@@ -41,9 +41,11 @@ def system_contract(pair: Pair) -> str:
     return ", ".join(details)
 
 
-def _check_facts(system: System) -> None:
+def _check_attributes(system: System) -> None:
     if not isinstance(system.version, str) or not system.version:
-        raise Failure(f"version is {system.version!r}; it must be text, raised by any change to density or reference")
+        raise Failure(
+            f"version is {system.version!r}; it must be a string, changed whenever density or reference change"
+        )
     if not isinstance(system.cvs, CollectiveVariables) or not len(system.cvs):
         raise Failure(
             f"cvs is {system.cvs!r}; it must be a cgbench.contracts.cvs.CollectiveVariables with at least one CV"
@@ -66,8 +68,8 @@ def _shape(value: Any) -> str:
     return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
 
 
-def _disturbed(system: System) -> torch.Tensor:
-    """Configurations around the initial one, as far from it as the energy allows."""
+def _perturbed(system: System) -> torch.Tensor:
+    """Return configurations around the initial one, as far from it as the energy allows."""
     start = system.initial_configuration()
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(CONFIGURATIONS, *start.shape, generator=generator, dtype=torch.float64).to(start.device)
@@ -83,7 +85,7 @@ def _disturbed(system: System) -> torch.Tensor:
 
 
 def _energy(system: System, x: torch.Tensor) -> torch.Tensor:
-    """Energies, once their shape and that of the gradient is known to be right."""
+    """Return energies, after checking their shape and that of the gradient."""
     before = x.clone()
     answer = system.reduced_energy_and_gradient(x)
     if not isinstance(answer, tuple) or len(answer) != 2:
@@ -107,16 +109,16 @@ def _check_energy(system: System, x: torch.Tensor) -> None:
     again = _energy(system, x)
     if not torch.equal(again, energy):
         raise Failure(
-            f"the same configurations have other energies the second time, by {float((again - energy).abs().max()):.1e}"
-            f" kT: energies must depend on nothing but x"
+            f"a second evaluation of the same configurations differs by {float((again - energy).abs().max()):.1e} kT; "
+            f"energies must depend on x alone"
         )
     worst = float((single - energy).abs().max())
     if not worst <= ROUNDING * scale:
-        raise Failure(f"energies of a batch differ from those of its rows by {worst:.1e} kT, which is no rounding")
+        raise Failure(f"energies of a batch differ from those of its rows by {worst:.1e} kT, more than rounding")
     leaf = x.clone().requires_grad_()
     differentiable = system.reduced_energy(leaf)
     if not differentiable.requires_grad:
-        raise Failure("reduced_energy(x) is not differentiable; leave it to cgbench.contracts.system.System")
+        raise Failure("reduced_energy(x) is not differentiable; inherit it from cgbench.contracts.system.System")
     (gradient,) = torch.autograd.grad(differentiable.sum(), leaf)
     expected = system.reduced_energy_and_gradient(x)[1]
     worst = max(
@@ -128,10 +130,10 @@ def _check_energy(system: System, x: torch.Tensor) -> None:
 
 
 def _check_gradient(system: System, x: torch.Tensor) -> float:
-    """Compare the gradient along random directions with differences of the energy; return the relative error.
+    """Compare the gradient along random directions with finite differences of the energy; return the relative error.
 
-    Central differences of fourth order with two steps: how they disagree is the noise of the energy (single
-    precision, say), which widens the tolerance up to a limit.
+    Central differences of fourth order with two step sizes are used. Their disagreement measures the noise of the
+    energy, for example from single precision, and widens the tolerance up to a limit.
     """
     generator = torch.Generator().manual_seed(1)
     start = system.initial_configuration()
@@ -148,13 +150,15 @@ def _check_gradient(system: System, x: torch.Tensor) -> float:
     typical = max(_rms(exact), _rms(narrow))
     noise = _rms(wide - narrow) / typical
     if not noise < NOISE:
-        raise Failure(f"finite differences of the energy disagree among themselves by {noise:.0%}: it is not smooth")
+        raise Failure(
+            f"finite differences of the energy disagree among themselves by {noise:.0%}; the energy must be smooth"
+        )
     error = _rms(narrow - exact) / typical
     allowed = AGREEMENT + 3 * noise
     if not error <= allowed:
         raise Failure(
             f"the gradient differs from finite differences of the energy by {error:.1e}, relative, on configurations "
-            f"{width:.1g} around the initial one; {allowed:.0e} would be rounding"
+            f"{width:.1g} around the initial one; rounding explains at most {allowed:.0e}"
         )
     return error
 
@@ -178,14 +182,16 @@ def _check_cvs(system: System, x: torch.Tensor) -> None:
     start = system.collective_variables(system.initial_configuration()[None])
     for axis, name in enumerate(cvs.names):
         low, high = cvs.lower[axis], cvs.upper[axis]
-        column = torch.cat([start, s] if cvs.periodic[axis] else [start])[:, axis]  # a walker may leave an open domain
+        column = torch.cat([start, s] if cvs.periodic[axis] else [start])[
+            :, axis
+        ]  # a walker may leave a non-periodic domain
         outside = column[(column < low) | (column > high)]
         if len(outside):
             raise Failure(f"{name} is {float(outside[0]):.6g}, outside its domain from {low:.6g} to {high:.6g}")
 
 
 def _check_physics(system: System, x: torch.Tensor) -> None:
-    """What the traits "molecular" and "openmm" promise."""
+    """Check what the traits "molecular" and "openmm" require."""
     if "molecular" in system.traits:
         masses = system.masses
         if masses is None or list(masses.shape) != [x.shape[1]] or not (masses > 0).all():
@@ -194,7 +200,7 @@ def _check_physics(system: System, x: torch.Tensor) -> None:
         model = system.openmm_model()
         if len(model.collective_variables) != len(system.cvs):
             raise Failure(
-                f'trait "openmm": {len(model.collective_variables)} forces for {len(system.cvs)} CVs; it takes one each'
+                f'trait "openmm": {len(model.collective_variables)} forces for {len(system.cvs)} CVs; give one per CV'
             )
         if model.system.getNumParticles() != x.shape[1]:
             raise Failure(f'trait "openmm": {model.system.getNumParticles()} particles, but {x.shape[1]} atoms')

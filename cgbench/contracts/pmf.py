@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.errors import UserError
+from cgbench.storage.files import read_npz
 
 __all__ = ["PMF", "basin_mask"]
 
@@ -131,6 +134,57 @@ class PMF:
         if self.free_energy_std is not None:
             named["free_energy_std"] = self.free_energy_std
         return named
+
+    @classmethod
+    def load(cls, path: str | Path, cvs: CollectiveVariables | None = None) -> PMF:
+        """Load the ``pmf.npz`` of a run.
+
+        Parameters
+        ----------
+        path
+            The file.
+        cvs
+            The collective variables, such as ``cgbench.load_system("aldp").cvs``. The file holds their bin centres, but
+            not their names, units and periodicity: by default they are called "CV 1", "CV 2" and so on, without unit,
+            and count as not periodic.
+
+        Raises
+        ------
+        UserError
+            If the file is missing or damaged, or is on another grid than `cvs`.
+        """
+        try:
+            arrays = read_npz(Path(path))
+            probability = np.asarray(arrays["probability"], dtype=np.float64)
+            centers = [np.asarray(arrays[f"centers_{axis}"], dtype=np.float64) for axis in range(probability.ndim)]
+        except KeyError as error:
+            raise UserError(f"PMF {path} is damaged: it has no array {error}") from error
+        except (TypeError, ValueError) as error:
+            raise UserError(f"PMF {error}" if str(path) in str(error) else f"PMF {path}: {error}") from error
+        pairs = zip(centers, probability.shape, strict=True)
+        matches = [c.shape == (n,) and n > 1 and bool(np.isfinite(c).all()) for c, n in pairs]
+        if not (matches and all(matches)):
+            raise UserError(f"PMF {path} is damaged: probability {probability.shape} does not match its bin centres")
+        grid = _grid(centers) if cvs is None else cvs
+        if grid.bins != probability.shape or not all(np.allclose(c, grid.centers(k)) for k, c in enumerate(centers)):
+            raise UserError(f"PMF {path} is not on the grid of {', '.join(grid.names)}: give the CVs of its system")
+        try:
+            return cls.restored(grid, probability, arrays.get("free_energy_std"))
+        except ValueError as error:
+            raise UserError(f"PMF {path} is damaged: {error}") from error
+
+
+def _grid(centers: Sequence[Array]) -> CollectiveVariables:
+    """Return the grid with these equidistant bin centres."""
+    halves = [(c[1] - c[0]) / 2 for c in centers]
+    return CollectiveVariables(
+        names=tuple(f"CV {axis}" for axis in range(1, len(centers) + 1)),
+        lower=tuple(float(c[0] - half) for c, half in zip(centers, halves, strict=True)),
+        upper=tuple(float(c[-1] + half) for c, half in zip(centers, halves, strict=True)),
+        periodic=(False,) * len(centers),
+        bins=tuple(len(c) for c in centers),
+        unit="",
+    )
 
 
 def basin_mask(cvs: CollectiveVariables, contains: Callable[[Sequence[Array]], ArrayLike]) -> NDArray[np.bool_]:

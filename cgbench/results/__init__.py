@@ -1,4 +1,6 @@
-"""What records tell: found runs, leaderboard, the MD baseline, comparison, tables, plots and the HTML report.
+"""Results computed from the files of runs; nothing is run here.
 
-Everything here is computed from the files of runs; nothing is run. Imports one run's record and the rooms below it.
+`runs` finds runs, and `dataframe` returns them as a pandas table. `leaderboard` ranks methods, `md_baseline` has the
+convergence of plain MD that speedups refer to, and `compare` tests two sets of results against each other. `numbers`,
+`tables` and `plots` present results; `report` is the HTML page. Imports `running` and the rooms below it.
 """

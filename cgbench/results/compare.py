@@ -1,8 +1,8 @@
-"""Two sets of results: what got better or worse, as far as the seeds can tell.
+"""Comparison of two sets of results with statistical tests; the seeds are the samples.
 
-Seeds are the samples. Scores and costs scatter by factors, so that logarithms are compared, by Welch's test; where
-some seeds missed a target, ranks are (a miss is the largest cost), or, from tables that have no single values, the
-numbers of seeds that reached it. Holm's correction covers all tests of a comparison.
+Scores and costs scatter by factors, so Welch's test compares their logarithms. If some seeds missed a target, a rank
+test is used instead, in which a miss is the largest cost. Leaderboards have no value of each seed, so for them Fisher's
+exact test compares the numbers of seeds that reached the target. Holm's correction covers all tests of a comparison.
 """
 
 from __future__ import annotations
@@ -19,28 +19,29 @@ import pandas as pd
 from scipy import stats
 
 from cgbench.errors import UserError
-from cgbench.results.runs import KEY, TARGETS, Key, evaluations_to, find_runs, grouped
+from cgbench.results.runs import KEY, TARGETS, Key, find_runs, grouped
+from cgbench.results.statistics import standard_error
 
 __all__ = ["Results", "Sample", "compare", "holm", "read_results"]
 
-FEWEST = 3  # seeds on either side
+FEWEST = 3  # seeds on each side
 QUANTITIES = ("forward_kld", *TARGETS)
 LN_COLUMNS = {"forward_kld": "ln_kld"} | {target: f"ln_{target}" for target in TARGETS}
-LARGEST_EXACT = 200_000  # arrangements of seeds that are enumerated
+LARGEST_EXACT = 200_000  # permutations of seeds that are enumerated
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What is known of one quantity over the seeds of one row.
+    """One quantity over the seeds of one row.
 
     Attributes
     ----------
     seeds, reached
-        Seeds, and how many have a finite value.
+        Number of seeds, and of seeds with a finite value.
     mean, error
         Mean of the logarithms of the finite values, and its standard error.
     values
-        The value of each seed, infinite for a miss; None where only a table is known.
+        The value of each seed, infinite for a miss; None if it comes from a leaderboard.
     """
 
     seeds: int
@@ -51,20 +52,18 @@ class Sample:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Sample:
-        """Summarise values; nan, a run without a score, is a miss."""
+        """Summarise values; nan (a run without a score) counts as a miss."""
         everything = np.nan_to_num(np.array(values, dtype=float), nan=np.inf, posinf=np.inf)
         logs = np.log(everything[np.isfinite(everything)])
-        spread = float(logs.std(ddof=1)) if len(logs) > 1 and np.ptp(logs) > 0 else 0.0
-        error = spread / math.sqrt(len(logs)) if len(logs) > 1 else math.nan
         mean = float(logs.mean()) if len(logs) else math.nan
-        return cls(len(everything), len(logs), mean, error, everything)
+        return cls(len(everything), len(logs), mean, standard_error(logs), everything)
 
 
 Results = dict[Key, dict[str, Sample]]
 
 
 def read_results(path: Path) -> Results:
-    """Read a leaderboard's CSV file, or a folder of runs (which tells more: the value of each seed).
+    """Read a leaderboard in CSV, or a folder of runs, which also gives the value of each seed.
 
     Raises
     ------
@@ -76,7 +75,7 @@ def read_results(path: Path) -> Results:
         for key, members in grouped(find_runs([path])).items():
             found[key] = {"forward_kld": Sample.of([max(m.final_kld, m.noise_floor) for m in members])}
             for name, target in TARGETS.items():
-                found[key][name] = Sample.of([evaluations_to(m, target) for m in members])
+                found[key][name] = Sample.of([m.evaluations_to(target) for m in members])
         return found
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(KEY, str))
@@ -87,7 +86,7 @@ def read_results(path: Path) -> Results:
     needed += [f"{name}_{what}" for name in LN_COLUMNS.values() for what in ("mean", "se")]
     missing = [name for name in needed if name not in table.columns]
     if missing:
-        raise UserError(f"{path} has no column {missing[0]!r}: write it anew with cgbench leaderboard")
+        raise UserError(f"{path} has no column {missing[0]!r}: write it again with cgbench leaderboard")
     if table.duplicated(list(KEY)).any():
         raise UserError(f"{path} has two rows for the same system, version, method and preset")
     return {tuple(str(row[name]) for name in KEY): _of_row(row) for row in table.to_dict("records")}  # type: ignore[misc]
@@ -105,7 +104,7 @@ def _of_row(row: Mapping[Any, Any]) -> dict[str, Sample]:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """A test, its p-value, and the ratio of both sides (b over a) with its 95 % interval; or why there is none."""
+    """A test, its p-value and the ratio b over a with its 95 % interval; or the reason why nothing was tested."""
 
     test: str
     p: float = math.nan
@@ -134,11 +133,11 @@ def _outcome(a: Sample, b: Sample, alpha: float) -> _Outcome:
 
 
 def _by_logarithms(a: Sample, b: Sample, alpha: float) -> _Outcome:
-    """Welch's test; where no side has any spread, the chance that ranks separate completely."""
+    """Apply Welch's test; if neither side has any spread, use the probability that the ranks separate completely."""
     difference, error = b.mean - a.mean, math.hypot(a.error, b.error)
     ratio, worse = math.exp(difference), difference > 0
     if error == 0:
-        separated = abs(difference) > 1e-4  # tables have six digits
+        separated = abs(difference) > 1e-4  # leaderboards have six digits
         p = 2 / math.comb(a.seeds + b.seeds, a.seeds) if separated else 1.0
         if separated and p > alpha:
             return _Outcome("not enough seeds", ratio=ratio)
@@ -152,7 +151,10 @@ def _by_logarithms(a: Sample, b: Sample, alpha: float) -> _Outcome:
 
 
 def _rank_sum(a: np.ndarray, b: np.ndarray) -> tuple[float, bool]:
-    """Two-sided p-value of the sum of ranks, exact with ties where it can be enumerated; whether b ranks higher."""
+    """Return the two-sided p-value of the rank sum, and whether b ranks higher.
+
+    The p-value is exact, also with ties, unless there are too many permutations to enumerate.
+    """
     ranks = stats.rankdata(np.concatenate([a, b]))
     excess = ranks[: len(a)].sum() - ranks.mean() * len(a)
     if math.comb(len(ranks), len(a)) > LARGEST_EXACT:
@@ -164,7 +166,7 @@ def _rank_sum(a: np.ndarray, b: np.ndarray) -> tuple[float, bool]:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values (Holm, Scand. J. Stat. 6, 65, 1979); nan stays nan and is not counted."""
+    """Return Holm's adjusted p-values (Holm, Scand. J. Stat. 6, 65, 1979); nan stays nan and is not counted."""
     values = np.array(p, dtype=float)
     order = [k for k in np.argsort(values, kind="stable") if math.isfinite(values[k])]
     largest = 0.0
@@ -175,19 +177,21 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def compare(a: Results, b: Results, alpha: float = 0.05, tolerance: float = 0.05) -> pd.DataFrame:
-    """Compare what both have: forward KLD, and evaluations to each target.
+    """Compare the rows that both sets have: forward KLD, and evaluations to each target.
 
     Parameters
     ----------
+    a, b
+        Results before and after.
     alpha
-        Chance to call any difference where there is none, over the whole comparison.
+        Probability of at least one false alarm in the whole comparison.
     tolerance
-        Changes by a smaller part are no change, however certain.
+        Relative changes below this are ignored, even if they are significant.
 
     Returns
     -------
     pandas.DataFrame
-        One row per quantity; ``a`` and ``b`` are geometric means over the seeds that have a value, ``ratio`` is b
+        One row per quantity. ``a`` and ``b`` are geometric means over the seeds that have a value, ``ratio`` is b
         over a with its 95 % interval, ``p_holm`` the adjusted p-value, and ``verdict`` one of better, worse,
         no difference, not enough seeds, no value on either side.
     """

@@ -1,4 +1,4 @@
-"""Records to a ranking."""
+"""The leaderboard: one row for each system, method and preset, with medians over seeds."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ import pandas as pd
 
 from cgbench.results.md_baseline import MDCurve, md_curves
 from cgbench.results.numbers import show_kld
-from cgbench.results.runs import KEY, TARGETS, FoundRun, evaluations_to, grouped
+from cgbench.results.runs import KEY, TARGETS, FoundRun, grouped
+from cgbench.results.statistics import standard_error
 from cgbench.running.record import Record
 
-__all__ = [
-    "leaderboard",
-]
+__all__ = ["leaderboard"]
+
+COLUMNS = (
+    [*KEY, "n_seeds", "evaluations", "evaluations_paper_convention"]
+    + ["forward_kld", "forward_kld_se", "noise_floor", "shown_kld", *TARGETS, "speedup_vs_md", "speedup_lo"]
+    + ["speedup_hi", "extrapolated", "speedup_vs_smoothed_md", "smoothed_lo", "smoothed_hi", "basin_df_error_kT"]
+    + ["wall_s", "hardware", "basin_df_errors_kT", "ln_kld_mean", "ln_kld_se"]
+    + [name for target in TARGETS for name in (f"{target}_seeds", f"ln_{target}_mean", f"ln_{target}_se")]
+)
 
 
 def leaderboard(runs: Sequence[FoundRun]) -> pd.DataFrame:
-    """One row per system, version, method and preset; medians over seeds, best forward KLD first.
+    """Return one row per system, version, method and preset: medians over seeds, best forward KLD first.
 
     Raises
     ------
@@ -38,15 +45,6 @@ def leaderboard(runs: Sequence[FoundRun]) -> pd.DataFrame:
     return table.sort_values(["system", "version", "forward_kld", "method", "preset"], kind="stable")
 
 
-COLUMNS = (
-    [*KEY, "n_seeds", "evaluations", "evaluations_paper_convention"]
-    + ["forward_kld", "forward_kld_se", "noise_floor", "shown_kld", *TARGETS, "speedup_vs_md", "speedup_lo"]
-    + ["speedup_hi", "extrapolated", "speedup_vs_smoothed_md", "smoothed_lo", "smoothed_hi", "basin_df_error_kT"]
-    + ["wall_s", "hardware", "basin_df_errors_kT", "ln_kld_mean", "ln_kld_se"]
-    + [name for target in TARGETS for name in (f"{target}_seeds", f"ln_{target}_mean", f"ln_{target}_se")]
-)
-
-
 def _row(members: Sequence[FoundRun], md: Mapping[str, MDCurve]) -> dict[str, Any]:
     records = [m.record for m in members]
     klds = np.array([m.final_kld for m in members])
@@ -56,23 +54,23 @@ def _row(members: Sequence[FoundRun], md: Mapping[str, MDCurve]) -> dict[str, An
         "evaluations": float(np.median([r.evaluations.total for r in records])),
         "evaluations_paper_convention": float(np.median([r.evaluations.publication_convention for r in records])),
         "forward_kld": kld,
-        "forward_kld_se": _standard_error(klds),
+        "forward_kld_se": standard_error(klds),
         "noise_floor": floor,
         "shown_kld": show_kld(kld, floor),
         "wall_s": float(np.median([r.wall_seconds for r in records])),
-        "hardware": "; ".join(sorted({_hardware(r) for r in records})),
+        "hardware": "; ".join(sorted({m.hardware for m in members})),
     }
     with np.errstate(divide="ignore"):
         logs = np.log(np.maximum(klds, floor))
-    row |= {"ln_kld_mean": float(logs.mean()), "ln_kld_se": _standard_error(logs)}
+    row |= {"ln_kld_mean": float(logs.mean()), "ln_kld_se": standard_error(logs)}
     for name, target in TARGETS.items():
-        needed = np.array([evaluations_to(m, target) for m in members])
+        needed = np.array([m.evaluations_to(target) for m in members])
         reached = np.log(needed[np.isfinite(needed)])
         row |= {
             name: float(np.median(needed)),
             f"{name}_seeds": len(reached),
             f"ln_{name}_mean": float(reached.mean()) if len(reached) else math.nan,
-            f"ln_{name}_se": _standard_error(reached),
+            f"ln_{name}_se": standard_error(reached),
         }
     row |= _basins(records)
     if math.isfinite(kld) and max(kld, floor) > 0:
@@ -80,19 +78,8 @@ def _row(members: Sequence[FoundRun], md: Mapping[str, MDCurve]) -> dict[str, An
     return row
 
 
-def _standard_error(values: np.ndarray) -> float:
-    """Standard error of the mean, nan for fewer than two; exactly 0 if all are equal."""
-    if len(values) < 2 or not np.isfinite(values).all():
-        return math.nan
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if np.ptp(values) > 0 else 0.0
-
-
-def _hardware(record: Record) -> str:
-    return str(record.provenance.get("accelerator") or record.provenance.get("cpu", ""))
-
-
 def _basins(records: Sequence[Record]) -> dict[str, Any]:
-    """The largest error of a basin's free energy (median over seeds), and that of each basin with its sign."""
+    """Return the largest error of a basin's free energy (median over seeds), and the signed error of each basin."""
     errors: dict[str, list[float]] = defaultdict(list)
     for record in records:
         for name, value in record.metrics.items():
@@ -111,10 +98,10 @@ def _basins(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _speedups(members: Sequence[FoundRun], md: Mapping[str, MDCurve]) -> Iterator[tuple[str, Any]]:
-    """Speedups over MD at equal forward KLD, with bootstrap intervals over seeds and MD simulations.
+    """Yield speedups over MD at equal forward KLD, with bootstrap intervals over seeds and MD simulations.
 
-    A draw takes seeds with replacement, each with its own score and cost, and a curve from resampled simulations. A
-    score below the noise floor counts as the noise floor.
+    Each bootstrap sample draws seeds with replacement, each with its score and cost, and a curve from resampled
+    simulations. A score below the noise floor counts as the noise floor.
     """
     totals = np.array([m.record.evaluations.total for m in members])
     klds = np.array([max(m.final_kld, m.noise_floor) for m in members])

@@ -1,4 +1,4 @@
-"""What plain dynamics is worth: its forward KLD against evaluations, with a band and a power law."""
+"""The MD baseline: forward KLD of plain MD against evaluations, with a band and a power law."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from numpy.typing import NDArray
 
 from cgbench.results.runs import FoundRun
 
-__all__ = ["ESTIMATORS", "MDCurve", "longest_walkers"]
+__all__ = ["ESTIMATORS", "MDCurve", "longest_walkers", "md_curves"]
 
 Array = NDArray[np.float64]
 RESAMPLES = 200
 ESTIMATORS = ("histogram", "smoothed")
-FIT_DECADES = 3.0  # of evaluations, from the end, that the power law is fitted to
+FIT_DECADES = 3.0  # last decades of evaluations, to which the power law is fitted
 
 
 def longest_walkers(side: pd.DataFrame, estimator: str) -> pd.DataFrame:
-    """Keep, for every number of evaluations, the simulation that has the longest walkers.
+    """Keep the simulations with the longest walkers at every number of evaluations.
 
     Parameters
     ----------
     side
-        Table of ``side_estimates.csv``, names like ``histogram/8`` for 8 walkers; several runs may be stacked, told
-        apart by a column "run".
+        Table of ``side_estimates.csv``, with names like ``histogram/8`` for 8 walkers. Several runs may be stacked; a
+        column "run" distinguishes them.
     estimator
         "histogram" or "smoothed".
 
     Returns
     -------
     pandas.DataFrame
-        Columns walkers, steps (of each walker), evaluations, replicate, forward_kld. One walker serves up to its
-        full length; eight walkers take over from there, and so on.
+        Columns run, walkers, steps (of each walker), evaluations, replicate, forward_kld. Simulations of one walker
+        are used up to their full length, then those of eight walkers, and so on.
     """
     kind, _, walkers = zip(*(name.partition("/") for name in side["name"]), strict=True)
     table = side.assign(walkers=[int(w) for w in walkers])[np.array(kind) == estimator]
@@ -54,15 +54,15 @@ def longest_walkers(side: pd.DataFrame, estimator: str) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class MDCurve:
-    """Forward KLD of an MD estimator over evaluations, from independent replicates.
+    """Forward KLD of an MD estimator against evaluations, from independent replicates.
 
     Attributes
     ----------
     evaluations, forward_kld
         One entry per scored estimate.
     replicate, stratum
-        Which independent simulation it is from (its estimates are correlated), and which simulations are of a
-        kind (one number of walkers).
+        The independent simulation that an estimate is from (estimates of one simulation are correlated), and the
+        group of simulations with the same number of walkers.
     """
 
     evaluations: Array
@@ -72,7 +72,7 @@ class MDCurve:
 
     @classmethod
     def from_table(cls, table: pd.DataFrame) -> MDCurve:
-        """Build from columns run, walkers, evaluations, replicate, forward_kld; what is not finite is left out."""
+        """Build from columns run, walkers, evaluations, replicate, forward_kld; non-finite KLDs are skipped."""
         kld = table["forward_kld"].astype(float)
         table = table[np.isfinite(kld) & (kld > 0)]
         identity = table.groupby(["run", "walkers", "replicate"]).ngroup()
@@ -85,14 +85,14 @@ class MDCurve:
 
     @cached_property
     def _spread(self) -> float:
-        """Typical relative standard deviation between replicates; nan if there are never four to compare."""
+        """Typical relative standard deviation between replicates; nan if no bin has four replicates."""
         _, _, spread, number = self._bins
         known = spread[number >= 4]
         return float(np.median(known)) if len(known) else math.nan
 
     @cached_property
     def _bins(self) -> tuple[Array, Array, Array, NDArray[np.integer]]:
-        """Evaluations, mean, relative spread between replicates and their number, in eighths of a decade."""
+        """Evaluations, mean, relative spread of replicates and their number, in bins of an eighth of a decade."""
         bins, where = np.unique(np.round(8 * np.log10(self.evaluations)).astype(int), return_inverse=True)
         replicates, who = np.unique(self.replicate, return_inverse=True)
         shape = len(bins), len(replicates)
@@ -112,8 +112,8 @@ class MDCurve:
     def table(self) -> pd.DataFrame:
         """Mean, 95 % interval of the mean and number of replicates in bins of an eighth of a decade.
 
-        The interval comes from the spread between replicates; where there are fewer than four, from the
-        relative spread that replicates have where there are more.
+        The interval comes from the spread between replicates. Bins with fewer than four replicates use the typical
+        relative spread of the other bins.
         """
         evaluations, mean, spread, number = self._bins
         half = 1.96 * np.where(number >= 4, spread, self._spread) / np.sqrt(number)
@@ -129,7 +129,7 @@ class MDCurve:
 
     @cached_property
     def power_law(self) -> tuple[float, float]:
-        """``(a, b)`` of ``KLD = a N^b`` through the last decades of the table; nan with fewer than two rows."""
+        """``(a, b)`` of ``KLD = a N^b``, fitted to the last decades of the table; nan with fewer than two rows."""
         evaluations, mean, _, number = self._bins
         last = evaluations >= evaluations.max(initial=0.0) * 10**-FIT_DECADES
         if last.sum() < 2:
@@ -139,7 +139,7 @@ class MDCurve:
         return float(np.exp(intercept)), float(slope)
 
     def evaluations_to(self, kld: float) -> tuple[float, bool]:
-        """Evaluations to a forward KLD, and whether the curve had to be extended by its power law for it."""
+        """Return the evaluations to a forward KLD, and whether they are extrapolated by the power law."""
         a, b = self.power_law
         if not (math.isfinite(a) and b < 0 and kld > 0):
             return math.nan, False
@@ -151,20 +151,20 @@ class MDCurve:
 
     @cached_property
     def _reached(self) -> tuple[float, float, Array, Array]:
-        """Largest and smallest forward KLD of the table, and its logarithms as far as it falls."""
+        """Largest and smallest forward KLD, and the logarithms of evaluations and of the lowest KLD so far, negated."""
         reached = np.minimum.accumulate(self._bins[1])
         return float(reached[0]), float(reached[-1]), np.log(self._bins[0]), -np.log(reached)
 
     @cached_property
     def draws(self) -> list[MDCurve]:
-        """Bootstrap sample of curves."""
+        """Bootstrap samples of the curve."""
         random = np.random.default_rng(0)
         return [self.resampled(random) for _ in range(RESAMPLES)]
 
     def resampled(self, random: np.random.Generator) -> MDCurve:
-        """A curve of simulations drawn with replacement among those of a kind.
+        """Return a bootstrap sample: simulations drawn with replacement within each stratum.
 
-        Where there are fewer than four of a kind, each is scaled by the typical spread instead.
+        In a stratum of fewer than four simulations, each is instead scaled by a random factor of the typical spread.
         """
         typical = self._spread if math.isfinite(self._spread) else 0.0
         taken: list[NDArray[np.integer]] = []
@@ -185,7 +185,7 @@ class MDCurve:
 
     @cached_property
     def _strata(self) -> list[list[NDArray[np.integer]]]:
-        """Rows of each simulation, in a list for each kind."""
+        """Rows of each simulation, in one list per stratum."""
         return [
             [np.flatnonzero(self.replicate == known) for known in np.unique(self.replicate[self.stratum == stratum])]
             for stratum in np.unique(self.stratum)
@@ -193,9 +193,9 @@ class MDCurve:
 
 
 def md_curves(runs: Sequence[FoundRun]) -> dict[str, MDCurve]:
-    """Curves of plain dynamics by estimator, from runs of method "md" on one version of one system.
+    """Return the curves of plain MD by estimator, from runs of method "md" on one version of one system.
 
-    Only the preset with the most evaluations counts. Runs without side estimates give one curve, "histogram".
+    Only the preset with the most evaluations is used. Runs without auxiliary estimates give one curve, "histogram".
     """
     totals: dict[str, int] = defaultdict(int)
     for run in runs:

@@ -1,4 +1,4 @@
-"""Pictures of results."""
+"""Plots of results."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ def draw_md_curve(path: Path, system: str, curves: Mapping[str, MDCurve]) -> Non
     axes.set_yscale("log")
     axes.set_xlabel("energy evaluations (MD steps)")
     axes.set_ylabel("forward KLD of the PMF")
-    axes.set_title(f"plain dynamics on {system}", fontsize=10)
+    axes.set_title(f"plain MD on {system}", fontsize=10)
     axes.legend(frameon=False, fontsize=8)
     save_figure(figure, path)

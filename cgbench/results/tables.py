@@ -1,4 +1,4 @@
-"""Tables for people: rows chosen and sorted, numbers rounded, Markdown."""
+"""Tables for people: choosing and sorting rows, and Markdown."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from cgbench.errors import UserError, choices
-from cgbench.results.numbers import rounded
+from cgbench.results.numbers import rounded, show_evaluations, show_range, show_score
 
 __all__ = ["choose", "leaderboard_markdown", "markdown", "sort_by"]
 
-EXTRAPOLATED = "\\* the curve of plain dynamics had to be extended by its power law"
-AT_LEAST = "≤, ≥: the score is below the noise floor of the reference, which stands in for it"
+EXTRAPOLATED = "\\* extrapolated: plain MD did not reach this KLD, so its curve is extended by a power law"
+AT_LEAST = "≤, ≥: the score is below the noise floor of the reference; the noise floor is used instead"
 
 
 def choose(table: pd.DataFrame, wanted: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """Keep the rows whose columns have one of the wanted values; an empty list keeps all.
+    """Keep the rows with one of the wanted values in each column; an empty list keeps all.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def choose(table: pd.DataFrame, wanted: Mapping[str, Sequence[str]]) -> pd.DataF
 
 
 def sort_by(table: pd.DataFrame, column: str, descending: bool = False) -> pd.DataFrame:
-    """Sort by a column; missing values come last, equal ones keep their order.
+    """Sort by a column; missing values come last, and equal values keep their order.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def sort_by(table: pd.DataFrame, column: str, descending: bool = False) -> pd.Da
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
-    """A Markdown table whose first `left` columns are words and whose others are numbers, padded to be read as text."""
+    """Return a Markdown table, padded for reading as plain text: `left` columns of words, then columns of numbers."""
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
     widths = [max(3, *(len(row[k]) for row in escaped)) for k in range(len(header))]
 
@@ -62,7 +62,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) ->
 
 
 def leaderboard_markdown(table: pd.DataFrame) -> str:
-    """The leaderboard as a reader wants it: a choice of columns, rounded, bounds and misses in words."""
+    """Return the main columns of the leaderboard in Markdown, with rounded numbers, bounds and misses."""
     versions = table.groupby("system")["version"].nunique()
     header = ["system", "method", "preset", "seeds", "evaluations", "forward KLD", "evaluations to 1e-2", "to 1e-3"]
     header += ["speedup over MD (95 %)", "basin error / kT", "time / s"]
@@ -78,9 +78,9 @@ def leaderboard_markdown(table: pd.DataFrame) -> str:
                 str(row["method"]),
                 str(row["preset"]),
                 str(row["n_seeds"]),
-                _count(row["evaluations"]),
-                _kld(row["forward_kld"], row["forward_kld_se"], row["noise_floor"]),
-                *(_target(row[f"evaluations_to_kld_{target}"]) for target in ("1e-2", "1e-3")),
+                show_evaluations(row["evaluations"]),
+                show_score(row["forward_kld"], row["forward_kld_se"], row["noise_floor"]),
+                *(show_evaluations(row[f"evaluations_to_kld_{target}"]) for target in ("1e-2", "1e-3")),
                 speedup,
                 "–" if math.isnan(row["basin_df_error_kT"]) else f"{row['basin_df_error_kT']:.3f}",
                 rounded(row["wall_s"]),
@@ -89,22 +89,12 @@ def leaderboard_markdown(table: pd.DataFrame) -> str:
     return markdown(header, rows, 3) + "".join(f"\n{note}\n" for note in sorted(notes))
 
 
-def _kld(value: float, error: float, floor: float) -> str:
-    if value < floor:
-        return f"≤ {rounded(floor, 2)}"
-    return rounded(value, 2) + (f" ± {rounded(error, 1)}" if math.isfinite(error) else "")
-
-
-def _count(evaluations: float) -> str:
-    return f"{evaluations:.0f}" if evaluations < 1000 else rounded(evaluations)
-
-
-def _target(evaluations: float) -> str:
-    return "not reached" if evaluations == math.inf else _count(evaluations)
-
-
 def _speedup(value: float, low: float, high: float, bound: bool, extrapolated: object) -> str:
     if not math.isfinite(value):
         return "–"
     mark = " \\*" if extrapolated is True else ""
-    return f"{'≥ ' * bound}{rounded(value, 2)} ({rounded(low, 2)} to {rounded(high, 2)}){mark}"
+    return f"{'≥ ' * bound}{_two_digits(value)} ({show_range(low, high, _two_digits)}){mark}"
+
+
+def _two_digits(value: float) -> str:
+    return rounded(value, 2)

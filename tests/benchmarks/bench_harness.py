@@ -1,8 +1,8 @@
-"""What the harness costs beside the method: scoring, records, checkpoints, and the counted gate.
+"""Measure the overhead of the harness: scoring, records, checkpoints and the energy gate.
 
-``python tests/benchmarks/bench_harness.py`` makes default runs in a temporary folder and prints the share of their
-time that goes to scoring, records and checkpoints; 2 % is the limit. Timed apart: the picture at the end, and the gate
-(counting, and looking for numbers that are not finite), which costs a few microseconds a call, the stopwatch included.
+``python tests/benchmarks/bench_harness.py`` makes default runs in a temporary folder and prints the share of their time
+spent on scoring, records and checkpoints; the limit is 2 %. Two parts are printed separately: the picture at the end,
+and the energy gate (counting and detection of non-finite numbers), which costs a few microseconds per call.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ PAIRS = ("cgflow_al/aldp", "cgflow_grid/aldp", "umbrella/muller_brown", "metadyn
 
 
 class Stopwatch:
-    """Adds up the time spent in functions, by name."""
+    """Accumulates the time spent in functions, by name."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
 
-    def watch(self, owner: Any, name: str, called: str) -> None:
-        """Time every call of ``owner.name``."""
+    def watch(self, owner: Any, name: str, part: str) -> None:
+        """Add the time of every call of ``owner.name`` to a part."""
         original: Callable[..., Any] = getattr(owner, name)
 
         def timed(*arguments: Any, **options: Any) -> Any:
@@ -34,13 +34,13 @@ class Stopwatch:
             try:
                 return original(*arguments, **options)
             finally:
-                self.seconds[called] += time.perf_counter() - begun
+                self.seconds[part] += time.perf_counter() - begun
 
         setattr(owner, name, timed)
 
 
 def measure(method: str, system: str, preset: str, seed: int) -> tuple[float, float, dict[str, float]]:
-    """Make a run; return its wall seconds, those of the harness, and these by part."""
+    """Make a run; return its wall seconds, those of the harness, and the latter by part."""
     from cgbench.running.run import prepare
 
     with tempfile.TemporaryDirectory() as out:
@@ -61,7 +61,7 @@ def measure(method: str, system: str, preset: str, seed: int) -> tuple[float, fl
     parts = dict(watch.seconds)
     energy = parts.pop("energy", 0.0)
     parts["gate"] = parts.get("gate", 0.0) - energy
-    outside = total - record.wall_seconds  # the method's clock stands still while the harness works
+    outside = total - record.wall_seconds  # the clock of the method stops while the harness works
     parts["rest"] = outside - sum(seconds for name, seconds in parts.items() if name != "gate")
     return total, outside - parts["picture"], parts
 
@@ -71,7 +71,7 @@ def measure(method: str, system: str, preset: str, seed: int) -> tuple[float, fl
 @click.option("--preset", default="default", show_default=True)
 @click.option("--seed", default=0, show_default=True)
 def command(pairs: tuple[str, ...], preset: str, seed: int) -> int:
-    """Print one line for each pair; exit code 1 if one is above the limit."""
+    """Print one line per pair; exit code 1 if one is above the limit."""
     above = False
     for pair in pairs:
         method, _, system = pair.partition("/")
@@ -80,9 +80,7 @@ def command(pairs: tuple[str, ...], preset: str, seed: int) -> int:
         above |= share > LIMIT
         apart = ", ".join(f"{name} {parts.pop(name):.3f} s" for name in ("picture", "gate"))
         words = ", ".join(f"{name} {seconds:.3f}" for name, seconds in sorted(parts.items(), key=lambda p: -p[1]))
-        print(
-            f"{method} on {system}, {preset}: {total:.1f} s, the harness {share:.2%} ({words} s); {apart}", flush=True
-        )
+        print(f"{method} on {system}, {preset}: {total:.1f} s, harness {share:.2%} ({words} s); {apart}", flush=True)
     print(f"{'above' if above else 'within'} {LIMIT:.0%}")
     return int(above)
 

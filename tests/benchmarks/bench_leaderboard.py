@@ -1,9 +1,9 @@
-"""A thousand made-up records to a leaderboard, against a bare reading of the same files.
+"""Time the leaderboard of a thousand synthetic runs, relative to parsing the same files.
 
     python tests/benchmarks/bench_leaderboard.py [--records 1000] [--rounds 3]
 
-The records are as large as published ones. Prints seconds and the ratio of both, lowest - median - highest over
-paired rounds.
+The records are as large as the published ones. Prints both times in seconds, and the lowest, median and highest ratio
+over paired rounds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SEEDS, METHODS, ROWS = 5, 20, 40
 
 
 def write_records(out: Path, records: int) -> None:
-    """Runs of `METHODS` methods, five seeds a preset, on two systems; method md has side estimates of 16 replicates."""
+    """Write runs of `METHODS` methods with five seeds per preset on two systems; md has auxiliary estimates."""
     random = np.random.default_rng(0)
     for number in range(records):
         place, seed = divmod(number, SEEDS)
@@ -64,16 +64,16 @@ def write_records(out: Path, records: int) -> None:
         ]
         folder.write_table("curve.csv", columns, [dict(zip(columns, row, strict=True)) for row in rows])
         if name == "md":
-            write_side_estimates(folder, random)
+            write_auxiliary_estimates(folder, random)
 
 
 def method_speed(method: int) -> float:
-    """How much faster than MD."""
+    """Return the speedup over MD."""
     return float(2**method) if method else 1.0
 
 
-def write_side_estimates(folder: RunFolder, random: np.random.Generator) -> None:
-    """As method md does: groups of 1, 8 and 64 walkers, two estimators."""
+def write_auxiliary_estimates(folder: RunFolder, random: np.random.Generator) -> None:
+    """Write estimates as method md does: groups of 1, 8 and 64 walkers, two estimators."""
     rows = [
         (f"{kind}/{walkers}", replicate, walkers * steps, 1e4 / (walkers * steps) * math.exp(0.3 * random.normal()))
         for kind in ("histogram", "smoothed")
@@ -86,7 +86,7 @@ def write_side_estimates(folder: RunFolder, random: np.random.Generator) -> None
 
 
 def bare_reading(folder: Path) -> None:
-    """Parse every file with the standard library, and do nothing with it."""
+    """Parse every file with the standard library."""
     for path in folder.rglob("*.json"):
         json.loads(path.read_bytes())
     for path in folder.rglob("*.csv"):

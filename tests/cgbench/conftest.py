@@ -1,4 +1,4 @@
-"""Made-up runs on disk and the page made of them, for the tests of the report."""
+"""Synthetic runs on disk, and the elements of an HTML page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cgbench.running.record import Evaluations, Record
+from cgbench.running.record import AnomalyCount, Evaluations, Record
 from cgbench.running.run_folder import RunFolder
 from cgbench.storage.files import write_npz
 
@@ -52,6 +52,7 @@ def _write_run(
                 total=total, by_phase={"seed_md": 40, "train": total - 40}, publication_convention=total - 40
             ),
             "metrics": {"forward_kld": curve[-1][1], "delta_f_error/left": -0.25, "reverse_kld": math.inf},
+            "anomalies": {"diverged_walker": AnomalyCount(count=3, occasions=40)},
             "diagnostics": {"warnings": ["weights have a heavy tail"]},
             "seconds": {"train": {"wall": 12.5, "cpu": 11.0}},
             "reference": {"source": "made up", "sha256": "00", "noise_floor": 1e-4},

@@ -39,7 +39,7 @@ BROKEN = {
     "code-in-state": (
         "method",
         {STATE: '{"a": Mine([1])}', "class PriorSampling(": "class Mine(list):\n    pass\n\n\nclass PriorSampling("},
-        "cannot be stored and loaded without code",
+        "cannot be stored and loaded without running code",
     ),
     "config": (
         "method",
@@ -65,9 +65,9 @@ BROKEN = {
     "diagnostics": (
         "method",
         method("def diagnostics(self): return {'ess': torch.ones(2)}"),
-        "diagnostics()['ess'] at estimate 1 is not JSON-able: Object of type Tensor",
+        "diagnostics()['ess'] at estimate 1 cannot be written as JSON: Object of type Tensor",
     ),
-    "diagnostics-list": ("method", method("def diagnostics(self): return [1]"), "no dict with names as keys"),
+    "diagnostics-list": ("method", method("def diagnostics(self): return [1]"), "is not a dict with strings as keys"),
     "extra-arrays": (
         "method",
         method("def extra_arrays(self): return {'probability': self.weights}"),
@@ -84,12 +84,12 @@ BROKEN = {
             "def auxiliary_estimates(self): from cgbench.contracts.method import AuxiliaryEstimate as S; "
             f"return [S('a', 0, 1.5, PMF({REST}))]"
         ),
-        "side estimate 'a' at estimate 1 has share 1.5",
+        "auxiliary estimate 'a' at estimate 1 has share 1.5",
     ),
     "side": (
         "method",
         method(f"def auxiliary_estimates(self): return [PMF({REST})]"),
-        "holds a PMF, not a cgbench.contracts.method.Side",
+        "holds a PMF, not a cgbench.contracts.method.AuxiliaryEstimate",
     ),
     "zero": (
         "pmf",
@@ -111,7 +111,7 @@ BROKEN = {
         {YIELD: f"yield PMF({REST}, np.full(100, np.nan))"},
         "free_energy_std of estimate 1 must be finite",
     ),
-    "no-pmf-to-look-at": ("pmf", {YIELD: "yield None"}, "there is no PMF to look at"),
+    "no-pmf-to-look-at": ("pmf", {YIELD: "yield None"}, "there is no PMF to check"),
 }
 
 
@@ -136,5 +136,5 @@ def test_a_run_that_fails_is_told_once(example_pair) -> None:
     outcomes = {outcome.name: outcome for outcome in run_checks(example_pair({YIELD: "raise ValueError('no')"}))}
     assert [name for name, outcome in outcomes.items() if outcome.passed] == ["system"]
     assert outcomes["counting"].detail == "the run ends as 'failed': ValueError: no"
-    assert outcomes["files"].detail == "there is no whole run to look at, as above"
+    assert outcomes["files"].detail == "no complete run to examine, see above"
     assert "Traceback" in outcomes["method"].log and "broken.py" in outcomes["counting"].log

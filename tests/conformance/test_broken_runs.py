@@ -29,7 +29,7 @@ BROKEN = {
     "around": (
         "counting",
         energy("energy = self.problem._system.reduced_energy(x)"),
-        "at estimate 1 the ledger has 0 evaluations, but 200 were made: 200 went around",
+        "at estimate 1 the ledger has 0 evaluations, but 200 were made: 200 bypassed self.problem",
     ),
     "before-it-starts": (
         "counting",
@@ -37,13 +37,13 @@ BROKEN = {
             START: f"{START}        x = problem.initial_configuration()[None]\n"
             "        self.start = problem._system.reduced_energy_and_gradient(x)\n"
         },
-        "1 went around",
+        "1 bypassed self.problem",
     ),
     "kept-function": (
         "counting",
         {START: f"{START}        self.own = problem._system.reduced_energy_and_gradient\n"}
         | energy("energy = self.own(x)[0]"),
-        "200 went around",
+        "200 bypassed self.problem",
     ),
     "after-the-last": (
         "counting",
@@ -61,9 +61,9 @@ BROKEN = {
     "clock": (
         "determinism",
         {"self.round += 1": "self.round += 1; import time; self.weights += time.time()"},
-        "a second run with the same seed has another curve from row 1",
+        "a second run with the same seed has a different curve from row 1",
     ),
-    "global-generator": ("determinism", {NOISE: "dtype"}, "a second run with the same seed has another curve"),
+    "global-generator": ("determinism", {NOISE: "dtype"}, "a second run with the same seed has a different curve"),
     "seedless": (
         "determinism",
         {NOISE: "generator=torch.Generator().manual_seed(self.round), dtype"},
@@ -86,7 +86,7 @@ BROKEN = {
             START: f"{START}        self.own = torch.Generator().manual_seed(streams.seed)\n",
             NOISE: "generator=self.own, dtype",
         },
-        "a run has another curve from row 2 on; is in state_dict() all",
+        "a run has a different curve from row 2 on; does state_dict() hold everything",
     ),
     "forgotten-round": (
         "resume",
@@ -110,7 +110,7 @@ BROKEN = {
     "swallowed": (
         "budget",
         energy("try:", f"    {ENERGY}", "except BaseException:", "    return"),
-        "BudgetExhausted must be let through",
+        "the method must not catch BudgetExhausted",
     ),
     "gone-on": (
         "budget",
@@ -125,13 +125,13 @@ BROKEN = {
     "other-result": (
         "budget",
         {"self.round += 1": "self.round += 1; self.weights += (self.problem.remaining or 0)"},
-        "the estimates are not those of the run without one",
+        "the estimates differ from those without a budget",
     ),
     # the truth
     "cheat": (
         "blindness",
         {YIELD: "yield self.problem._system.reference().pmf"},
-        "with another reference, the run ends with another pmf.npz; a method may not see the truth",
+        "with another reference, the run ends with a different pmf.npz; a method must not use the reference",
     ),
     "stops-at-truth": (
         "blindness",
@@ -151,7 +151,7 @@ BROKEN = {
         before_the_loop(
             "try:", "    self.problem._system.reference_samples()", "except PermissionError:", "    self.weights += 1.0"
         ),
-        "(PermissionError), the run ends with another pmf",
+        "(PermissionError), the run ends with a different pmf",
     ),
     # what is everybody's
     "torch-seed": ("global-state", before_the_loop("torch.manual_seed(0)"), "changes torch's global random generator;"),
@@ -171,7 +171,7 @@ BROKEN = {
     "cudnn": ("global-state", before_the_loop("torch.backends.cudnn.benchmark = True"), "torch's cudnn flags"),
     "precision": ("global-state", before_the_loop('torch.set_float32_matmul_precision("medium")'), "matmul precision"),
     "gradients": ("global-state", {START: f"{START}        torch.set_grad_enabled(False)\n"}, "torch's gradient mode"),
-    "errors": ("global-state", before_the_loop('np.seterr(all="raise")'), "numpy's treatment of floating-point errors"),
+    "errors": ("global-state", before_the_loop('np.seterr(all="raise")'), "numpy's handling of floating-point errors"),
     "environment": ("global-state", before_the_loop('import os; os.environ["X"] = "1"'), "changes the environment;"),
     "folder": ("global-state", before_the_loop('import os; os.chdir("..")'), "changes the working directory;"),
     # files
@@ -201,7 +201,7 @@ BROKEN = {
             "other.write_text('')",
             "other.unlink()",
         ),
-        "/other; it may only write",
+        "/other; its only output is",
     ),
 }
 

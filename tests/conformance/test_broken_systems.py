@@ -49,7 +49,7 @@ def check(
 
 
 BROKEN = {
-    "version": ({'version = "1"': "version = 1"}, "version is 1; it must be text"),
+    "version": ({'version = "1"': "version = 1"}, "version is 1; it must be a string"),
     "no-cvs": (
         {"self.coordinates = _Rotated()": "self.cvs = ('s',)"},
         "must be a cgbench.contracts.cvs.CollectiveVariables",
@@ -77,7 +77,7 @@ BROKEN = {
     "argument": ({"        x = x.detach()\n": "        x = x.detach().clamp_(max=1.4)\n"}, "changes its argument"),
     "history": (
         energy("self.calls = getattr(self, 'calls', 0) + 1", "energy = energy + 1e-6 * self.calls"),
-        "the same configurations have other energies the second time",
+        "a second evaluation of the same configurations differs by",
     ),
     "batch": (energy("energy = energy - 1e-4 * energy.mean()"), "energies of a batch differ from those of its rows"),
     "gradient": ({"2 * a * dx + b * dy,": "2.01 * a * dx + b * dy,"}, "the gradient differs from finite differences"),
@@ -102,8 +102,8 @@ BROKEN = {
         {TO_CARTESIAN: f"{TO_CARTESIAN} + 0.1 * s[:, 0]", TO_INTERNAL: f"{TO_INTERNAL} - 0.1 * s[:, 0]"},
         "coordinates 'default': log_abs_det_jacobian differs from automatic differentiation",
     ),
-    "jacobian-sign": ({TO_INTERNAL: TO_CARTESIAN}, "log_abs_det_jacobian there and back do not cancel"),
-    "no-bijection": ({Y: f"2.0 * {Y}"}, "y does not come back"),
+    "jacobian-sign": ({TO_INTERNAL: TO_CARTESIAN}, "log_abs_det_jacobian of the map and of its inverse do not cancel"),
+    "no-bijection": ({Y: f"2.0 * {Y}"}, "the round trip changes y"),
     "other-s": (
         {"s, y = x[:, :1] - x[:, 1:], ": "s, y = x[:, 1:] - x[:, :1], "},
         "s differs from collective_variables",
@@ -114,10 +114,10 @@ BROKEN = {
         {"self.periodic = torch.tensor([False])": "self.periodic = torch.tensor([False, True])"},
         "periodic has shape [2], not [1] as names",
     ),
-    "fine-domain": ({"torch.tensor([math.inf]": "torch.tensor([-1e3]"}, "lies outside lower and upper"),
+    "fine-domain": ({"torch.tensor([math.inf]": "torch.tensor([-1e3]"}, "is outside the bounds lower and upper"),
     "state-space": (
         {"return (s >= -2.5) & (s <= 1.1)": "return s > 0"},
-        "in_state_space refuses the initial configuration",
+        "in_state_space rejects the initial configuration",
     ),
     "masses": (
         {'frozenset({"gradient", "coordinates"})': 'frozenset({"molecular"})'},
@@ -196,7 +196,7 @@ class Steps(Method):
     ("line", "words"),
     [
         ("", None),
-        ("self.integrator.step(3)", "the ledger has 6 evaluations, but 9 were made: 3 went around"),
+        ("self.integrator.step(3)", "the ledger has 6 evaluations, but 9 were made: 3 bypassed self.problem"),
         ("openmm.Context.getState(simulation.context, forces=True)", "has 6 evaluations, but 7 were made"),
         ("openmm.LocalEnergyMinimizer.minimize(simulation.context, 10.0, 2)", "OpenMM minimised an energy"),
     ],

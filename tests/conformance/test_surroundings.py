@@ -7,21 +7,21 @@ from pathlib import Path
 import pytest
 
 from cgbench import native
-from cgbench.conformance import surroundings as module
-from cgbench.conformance.surroundings import surroundings
+from cgbench.conformance import side_effects
+from cgbench.conformance.side_effects import watch_side_effects
 
 
 @pytest.mark.skipif(native.compiler() is None, reason="no C++ compiler")
 def test_kernels_may_be_compiled_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "home" / ".cache" / "cgbench" / "native"
-    for holder in (native, module):
+    for holder in (native, side_effects):
         monkeypatch.setattr(holder, "CACHE", cache)
     source = tmp_path / "kernel.cpp"
     source.write_text('extern "C" int answer() { return 42; }\n')
     (tmp_path / "runs").mkdir()
-    with surroundings(tmp_path / "runs", 0, tmp_path / "runs" / "own") as found:
+    with watch_side_effects(tmp_path / "runs", 0, tmp_path / "runs" / "own") as found:
         assert native.library(source).answer() == 42
     assert list(cache.glob("*.so")) and not found.files and not found.state
-    with surroundings(tmp_path / "runs", 1, tmp_path / "runs" / "own") as found:
+    with watch_side_effects(tmp_path / "runs", 1, tmp_path / "runs" / "own") as found:
         (cache.parent / "notes").write_text("beside the kernels")
     assert found.files == [str(cache.parent / "notes")]

@@ -130,7 +130,7 @@ def test_requeued_or_out_of_time_a_run_goes_on(tmp_path: Path, processes) -> Non
     out, err = processes[0].communicate(timeout=60)
     assert processes[0].returncode == 0, out + err
     assert out.count("seed 0: ") == out.count("seed 1: ") == 1 and "2 finished" in out
-    assert out.count(" started ") == 2 and out.count(" goes on ") == 2
+    assert out.count(" started ") == 2 and out.count(" resumed ") == 2
     logs = [(folder / "checkpoint" / "output.log").read_text() for folder in folders]
     assert all(int(re.findall(r"going on after ([\d,]+)", log)[0].replace(",", "")) > 3000 for log in logs)
     assert all(log.count("SLURM job ") >= 2 for log in logs)
@@ -156,7 +156,7 @@ def test_killed_and_interrupted_a_sweep_submits_nothing_twice(tmp_path: Path, pr
     assert "2 queued" in table and f"SLURM job {submitted[1]}, JobHeldUser" in table
     assert main(["sweep", str(path), "--out", str(tmp_path / "out")]) == 1  # here they are left alone too
     captured = capsys.readouterr()
-    assert "0 of 2 runs to make" in captured.out and captured.err.count(": queued: SLURM job") == 2
+    assert "0 of 2 runs remaining" in captured.out and captured.err.count(": queued: SLURM job") == 2
 
     processes.append(start(path))
     assert "2 runs in SLURM's queue already" in processes[1].stdout.readline()
@@ -164,14 +164,15 @@ def test_killed_and_interrupted_a_sweep_submits_nothing_twice(tmp_path: Path, pr
     out, err = processes[1].communicate(timeout=30)
     assert processes[1].returncode == 130 and err.count("\n") == 1
     number = submitted[0].partition("_")[0]
-    assert f"the jobs go on in SLURM: scancel {number} ends them, the same command waits for them again" in err
+    advice = f"run the same command again to wait for them, or scancel {number} to stop them"
+    assert f"the jobs continue in SLURM: {advice}" in err
 
     slurm("scontrol", "release", number)
     assert main(words(path)) == 0
     assert "2 finished" in capsys.readouterr().out
     assert sorted(set(jobs()) - before) == submitted
     assert main(words(path)) == 0  # nothing is left to do
-    assert "0 of 2 runs to make" in capsys.readouterr().out
+    assert "0 of 2 runs remaining" in capsys.readouterr().out
 
 
 def test_a_cancelled_run_is_reported_and_goes_on_at_the_next_call(tmp_path: Path, processes, capsys) -> None:

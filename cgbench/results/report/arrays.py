@@ -1,4 +1,4 @@
-"""Free energies as short text: what the page embeds of a PMF."""
+"""Encoding of free energies and colour tables as short text, for the page."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from numpy.typing import NDArray
 
 __all__ = ["STORED_TO", "colour_table", "decode", "encode"]
 
-STORED_TO = 30.0  # kT; large grids keep no free energy beyond
-LARGE = 1000  # bins; above, two bytes a bin
-TOP = 65535  # of two bytes: "beyond"
+STORED_TO = 30.0  # kT; largest free energy stored for large grids
+LARGE = 1000  # bins; larger grids store two bytes per bin
+TOP = 65535  # stands for every free energy from STORED_TO
 
 
 def encode(free_energy: NDArray[np.float64]) -> dict[str, Any]:
-    """Encode a free energy in kT, not negative.
+    """Encode a free energy.
 
     Parameters
     ----------
     free_energy
-        One or two axes, infinite where the probability is zero.
+        In kT, non-negative, infinite where the probability is zero; one or two axes.
 
     Returns
     -------
     dict
-        ``shape``; ``type``, "uint16" in steps of ``step`` kT with 65535 for `STORED_TO` and beyond, or "float32"
-        for a grid of at most 1,000 bins; ``values``, the little-endian bytes in base64, last axis fastest.
+        ``shape``; ``type``, "float32" for a grid of at most 1,000 bins, else "uint16" in steps of ``step`` kT, with
+        65535 for `STORED_TO` and above; ``values``, the little-endian bytes in base64, last axis fastest.
     """
     coded: dict[str, Any] = {"shape": list(free_energy.shape)}
     if free_energy.size <= LARGE:
@@ -42,7 +42,7 @@ def encode(free_energy: NDArray[np.float64]) -> dict[str, Any]:
 
 
 def decode(coded: dict[str, Any]) -> NDArray[np.float64]:
-    """Undo `encode`; infinite beyond `STORED_TO`."""
+    """Decode what `encode` returned; values stored as 65535 are infinite."""
     content = base64.b64decode(coded["values"])
     if coded["type"] == "float32":
         return np.frombuffer(content, "<f4").astype(np.float64).reshape(coded["shape"])
@@ -51,7 +51,7 @@ def decode(coded: dict[str, Any]) -> NDArray[np.float64]:
 
 
 def colour_table(name: str) -> str:
-    """256 colours of a matplotlib colour map, six hexadecimal digits each."""
+    """Return 256 colours of a matplotlib colour map, six hexadecimal digits each."""
     import matplotlib
 
     table = matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3]

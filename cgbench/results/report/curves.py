@@ -1,4 +1,4 @@
-"""Convergence curves of several seeds to their median and its spread."""
+"""Medians of the convergence curves of several seeds, with bands."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cgbench.results.statistics import standard_error
+
 __all__ = ["median_curve"]
 
 Array = NDArray[np.float64]
@@ -15,20 +17,20 @@ MOST_POINTS = 120
 
 
 def median_curve(curves: Sequence[tuple[Array, Array]]) -> dict[str, list[float]] | None:
-    """Median over seeds of the forward KLD, where every seed has been measured.
+    """Return the median over seeds of the forward KLD, over the range of evaluations that all seeds cover.
 
-    Seeds are interpolated in the logarithms of evaluations and KLD to common numbers of evaluations.
+    Seeds are interpolated to common numbers of evaluations, in the logarithms of evaluations and KLD.
 
     Parameters
     ----------
     curves
-        Evaluations and forward KLD of each seed; what is not finite and positive is left out.
+        Evaluations and forward KLD of each seed; values that are not finite and positive are skipped.
 
     Returns
     -------
     dict or None
         Lists ``evaluations``, ``median``, ``lowest``, ``highest``, and ``se_low``, ``se_high``: the median times
-        ``exp(-+ standard error of ln KLD)``. None with fewer than two seeds that have a stretch in common.
+        ``exp(-+ standard error of ln KLD)``. None with fewer than two seeds, or without a common range.
     """
     logs = [known for curve in curves if len((known := _logarithms(*curve))[0])]
     if len(logs) < 2:
@@ -42,7 +44,7 @@ def median_curve(curves: Sequence[tuple[Array, Array]]) -> dict[str, list[float]
         points = points[np.unique(np.linspace(0, len(points) - 1, MOST_POINTS).round().astype(int))]
     values = np.array([np.interp(points, x, y) for x, y in logs])
     median = np.median(values, axis=0)
-    error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
+    error = np.array([standard_error(column) for column in values.T])
     columns: dict[str, Any] = {
         "evaluations": points,
         "median": median,

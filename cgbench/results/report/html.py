@@ -1,4 +1,4 @@
-"""The page around its content: one file, locked against scripts that are not ours."""
+"""The HTML page: content, style and scripts in one file that runs no other script."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028
 
 
 def render(content: Mapping[str, Any]) -> str:
-    """Put content, style and scripts into one HTML page.
+    """Combine content, style and scripts to one HTML page.
 
-    A record is not to be trusted: its text is escaped so that it cannot end the block of data, the scripts write
-    text and never markup, and the page's security policy names the hash of our script and allows no other.
+    Records are not trusted: their text is escaped and cannot end the data block, the scripts write text and never
+    markup, and the security policy of the page allows only the hash of our script.
     """
     script = "\n".join(_asset(name) for name in SCRIPTS)
     style = _asset("style.css")

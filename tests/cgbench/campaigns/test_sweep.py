@@ -206,7 +206,7 @@ def test_killed_and_interrupted_a_sweep_ends_as_single_runs_do(tmp_path: Path, c
     thread.start()
     assert main(arguments(path, out)) == 130
     thread.join()
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "run the same command again to resume" in capsys.readouterr().err
     assert not any(RunFolder(job.plan.folder(out)).held() for job in jobs)
     assert main(["sweep", str(path), "--out", str(out), "--status"]) == 0
     assert "interrupted" in capsys.readouterr().out
@@ -229,7 +229,7 @@ def test_killed_and_interrupted_a_sweep_ends_as_single_runs_do(tmp_path: Path, c
         assert record is not None and record.evaluations == single.evaluations and record.threads == 1
     stamps = [path.stat().st_mtime_ns for path in sorted(out.rglob("*"))]
     assert main(arguments(path, out)) == 0  # nothing is left to do
-    assert "0 of 3 runs to make" in capsys.readouterr().out
+    assert "0 of 3 runs remaining" in capsys.readouterr().out
     assert [path.stat().st_mtime_ns for path in sorted(out.rglob("*"))] == stamps
 
 
@@ -255,12 +255,12 @@ def test_states_failures_and_another_try(tmp_path: Path, capsys) -> None:
     # neither the failed run nor the one of another process is touched
     assert main(["sweep", str(path), "--out", str(out), "--threads", "1"]) == 1
     captured = capsys.readouterr()
-    assert "0 of 3 runs to make" in captured.out
+    assert "0 of 3 runs remaining" in captured.out
     assert "cgbench: md on muller_brown, smoke, seed 1: failed: OSError: no space left\n" in captured.err
     assert "cgbench: md on muller_brown, smoke, seed 2: running\n" in captured.err
     holder.execute()
     assert main(["sweep", str(path), "--out", str(out), "--threads", "1", "--retry-failed"]) == 0
-    assert "1 of 3 runs to make" in capsys.readouterr().out
+    assert "1 of 3 runs remaining" in capsys.readouterr().out
 
 
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, capsys) -> None:

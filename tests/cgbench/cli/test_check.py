@@ -1,4 +1,4 @@
-"""``cgbench check``: one line a check, its exit code, and what it says to mistakes."""
+"""``cgbench check``: one line per check, its exit code, and its answers to invalid requests."""
 
 from __future__ import annotations
 
@@ -52,17 +52,20 @@ def broken(tmp_path: Path, old: str, new: str) -> str:
     return f"{tmp_path / 'broken.py'}:PriorSampling"
 
 
-def test_a_broken_promise_is_a_line_and_exit_code_1(tmp_path, capsys) -> None:
+def test_a_failed_check_is_one_line_and_exit_code_1(tmp_path, capsys) -> None:
     method = broken(tmp_path, "self.problem.reduced_energy(x)", "self.problem._system.reduced_energy(x)")
     arguments = ["--method", method, "--system", "muller_brown", *SMALL]
     assert main(["check", *arguments, "--check", "counting", "--check", "pmf"]) == 1
     told = capsys.readouterr()
     assert "ok     pmf: 3 estimates" in told.out
-    assert "FAILED counting: at estimate 1 the ledger has 0 evaluations, but 200 were made: 200 went around" in told.out
+    assert (
+        "FAILED counting: at estimate 1 the ledger has 0 evaluations, but 200 were made: 200 bypassed self.problem"
+        in told.out
+    )
     assert told.out.splitlines()[-1].endswith("1 of 2 checks failed") and not told.err
 
 
-def test_an_exception_is_a_line_and_its_traceback_is_shown_when_asked_for(tmp_path, capsys) -> None:
+def test_an_exception_is_one_line_and_its_traceback_an_option(tmp_path, capsys) -> None:
     method = broken(tmp_path, "self.round += 1", "self.round += 1 / 0")
     arguments = ["check", "--method", method, "--system", "muller_brown", *SMALL, "--check", "method"]
     assert main(arguments) == 1
@@ -74,12 +77,12 @@ def test_an_exception_is_a_line_and_its_traceback_is_shown_when_asked_for(tmp_pa
 
 
 @pytest.mark.parametrize("logs", [(), ("--traceback",)])
-def test_a_method_that_cannot_be_made_is_a_line(logs: tuple[str, ...], tmp_path, capsys) -> None:
+def test_a_method_that_cannot_be_constructed_is_one_line(logs: tuple[str, ...], tmp_path, capsys) -> None:
     method = broken(tmp_path, "        self.round = 0\n", "        self.round = problem.steps\n")
     assert main(["check", "--method", method, "--system", "muller_brown", *SMALL, *logs]) == 1
     told = capsys.readouterr()
     assert (
-        "FAILED start: the pair cannot be made: AttributeError: 'Problem' object has no attribute 'steps'" in told.out
+        "FAILED start: the run cannot be set up: AttributeError: 'Problem' object has no attribute 'steps'" in told.out
     )
     assert ("problem.steps\n" in told.out) == bool(logs) and not told.err
 

@@ -1,4 +1,4 @@
-"""The doctor finds what is wrong with an installation, and with a folder of runs."""
+"""``cgbench doctor`` finds faults of an installation and of a folder of runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LINES = ("versions", "threads", "disk", "SLURM", "locks", "aldp: energy against 
 
 @pytest.fixture
 def no_cluster(monkeypatch) -> None:
-    """Whether there is a SLURM here is not the question."""
+    """Hide the SLURM of this machine, if there is one."""
     which = shutil.which
     monkeypatch.setattr(shutil, "which", lambda name, *rest, **more: None if name == "sinfo" else which(name))
 
@@ -33,15 +33,15 @@ def doctor(capsys, out: Path) -> tuple[int, str]:
     return code, capsys.readouterr().out
 
 
-def test_it_is_content(tmp_path: Path, capsys, no_cluster) -> None:
+def test_a_sound_installation_passes(tmp_path: Path, capsys, no_cluster) -> None:
     code, said = doctor(capsys, tmp_path / "runs to come")
     assert code == 0 and "FAILED" not in said
     for line in LINES:
         assert f"ok     {line}: " in said
-    assert "torch devices" in said and "0 running, 0 of dead processes" in said and "SLURM: none here" in said
+    assert "torch devices" in said and "0 running, 0 left by dead processes" in said and "SLURM: none here" in said
 
 
-def test_it_names_locks(tmp_path: Path, capsys, no_cluster) -> None:
+def test_locks_are_listed(tmp_path: Path, capsys, no_cluster) -> None:
     paths = [tmp_path / name / "checkpoint" / "lock" for name in ("mine", "dead")]
     for path in paths:
         path.parent.mkdir(parents=True)
@@ -52,11 +52,11 @@ def test_it_names_locks(tmp_path: Path, capsys, no_cluster) -> None:
     killed = subprocess.run([sys.executable, "-c", script, str(paths[1])], check=False)
     assert killed.returncode == -9
     code, said = doctor(capsys, tmp_path)
-    assert code == 0 and "1 running, 1 of dead processes" in said
+    assert code == 0 and "1 running, 1 left by dead processes" in said
     assert f"{tmp_path / 'dead'}: process" in said and f"{tmp_path / 'mine'}: process" not in said
 
 
-def test_it_notices_what_is_wrong(tmp_path: Path, capsys, monkeypatch, no_cluster) -> None:
+def test_faults_are_found(tmp_path: Path, capsys, monkeypatch, no_cluster) -> None:
     version = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "1.0.0" if name == "torch" else version(name))
     usage = namedtuple("usage", "total used free")
@@ -69,7 +69,7 @@ def test_it_notices_what_is_wrong(tmp_path: Path, capsys, monkeypatch, no_cluste
     assert "FAILED threads: torch uses 4096 on" in said
 
 
-def test_it_notices_a_slurm_that_does_not_answer(tmp_path: Path, capsys, monkeypatch) -> None:
+def test_a_slurm_that_does_not_answer_is_found(tmp_path: Path, capsys, monkeypatch) -> None:
     sinfo = tmp_path / "sinfo"
     sinfo.write_text("#!/bin/sh\necho 'slurm_load_partitions: Unable to contact slurm controller' >&2; exit 1\n")
     sinfo.chmod(0o755)
@@ -78,17 +78,17 @@ def test_it_notices_a_slurm_that_does_not_answer(tmp_path: Path, capsys, monkeyp
     assert code == 1 and "FAILED SLURM: sinfo does not answer: slurm_load_partitions: Unable to contact" in said
 
 
-def test_it_names_the_compiler(tmp_path: Path, capsys, monkeypatch, no_cluster) -> None:
-    """What it says of kernels is what records of runs say."""
+def test_the_compiler_is_named(tmp_path: Path, capsys, monkeypatch, no_cluster) -> None:
+    """The doctor and the records of runs agree about kernels."""
     monkeypatch.setattr(native, "compiler", lambda: ("/opt/bin/c++", "abacus 1.0"))
     for setting, said, recorded in (
-        ("1", "makes the kernels of energies and flows", "abacus 1.0"),
-        ("0", "but CGBENCH_NATIVE=0 switches the kernels off", None),
+        ("1", "compiles the kernels of energies and flows", "abacus 1.0"),
+        ("0", "not used because CGBENCH_NATIVE=0", None),
     ):
         monkeypatch.setenv("CGBENCH_NATIVE", setting)
         assert f"C++ compiler: /opt/bin/c++ (abacus 1.0), {said}\n" in doctor(capsys, tmp_path)[1]
         assert provenance.collect("cpu", 1)["native"] == recorded
     monkeypatch.setenv("CGBENCH_NATIVE", "1")
     monkeypatch.setattr(native, "compiler", lambda: None)
-    assert "C++ compiler: none; energies and flows are computed in torch" in doctor(capsys, tmp_path)[1]
+    assert "C++ compiler: none; energies and flows are computed by torch" in doctor(capsys, tmp_path)[1]
     assert provenance.collect("cpu", 1)["native"] is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.pmf import PMF, basin_mask
+from cgbench.errors import UserError
+from cgbench.storage.files import write_npz
 
 ANGLES = CollectiveVariables(("phi", "psi"), (-math.pi,) * 2, (math.pi,) * 2, (True, True), bins=(12, 10))
 LINE = CollectiveVariables(("s",), (-1.0,), (3.0,), (False,), bins=(8,), unit="nm")
@@ -121,3 +124,48 @@ def test_a_pmf_comes_back_to_the_bit() -> None:
         assert (PMF.restored(cvs, pmf.probability, None).probability == pmf.probability).all()
     with pytest.raises(ValueError, match="sum to"):
         PMF.restored(cvs, weights[0], None)
+
+
+@pytest.mark.parametrize("cvs", [ANGLES, LINE], ids=["angles", "line"])
+def test_a_saved_pmf_loads_to_the_bit(cvs: CollectiveVariables, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    saved = PMF(cvs, random.random(cvs.bins) ** 9, random.random(cvs.bins))
+    write_npz(tmp_path / "pmf.npz", saved.arrays())
+    loaded = PMF.load(tmp_path / "pmf.npz", cvs)
+    assert loaded.cvs == cvs and (loaded.probability == saved.probability).all()
+    assert loaded.free_energy_std is not None and (loaded.free_energy_std == saved.free_energy_std).all()
+    unnamed = PMF.load(str(tmp_path / "pmf.npz"))
+    assert (unnamed.free_energy == saved.free_energy).all()
+    assert unnamed.cvs.names == ("CV 1", "CV 2")[: len(cvs)] and not any(unnamed.cvs.periodic)
+    assert unnamed.cvs.lower == pytest.approx(cvs.lower) and unnamed.cvs.upper == pytest.approx(cvs.upper)
+
+
+def test_a_file_that_is_no_pmf_is_a_user_error(tmp_path: Path) -> None:
+    path = tmp_path / "pmf.npz"
+    with pytest.raises(UserError, match="pmf.npz cannot be read: No such file"):
+        PMF.load(path)
+    whole = PMF(LINE, np.arange(1.0, 9.0)).arrays()
+    faults = {
+        "has no array 'probability'": {name: array for name, array in whole.items() if name != "probability"},
+        "has no array 'centers_0'": {name: array for name, array in whole.items() if name != "centers_0"},
+        "does not match its bin centres": whole | {"centers_0": np.arange(7.0)},
+        "pmf.npz: could not convert string": whole | {"probability": np.array(["a", "b"])},
+        r"probability \(8,\) does not match its bin centres": whole | {"centers_0": np.full(8, np.inf)},
+        "must be finite": whole | {"probability": np.full(8, np.nan)},
+        "sum to": whole | {"probability": np.ones(8)},
+        "free_energy_std has shape": whole | {"free_energy_std": np.ones(7)},
+        "not on the grid of CV 1": whole | {"centers_0": np.arange(8.0) ** 2},
+    }
+    for message, arrays in faults.items():
+        write_npz(path, arrays)
+        with pytest.raises(UserError, match=message):
+            PMF.load(path)
+    write_npz(path, whole)
+    with pytest.raises(UserError, match="not on the grid of phi, psi"):
+        PMF.load(path, ANGLES)
+    shifted = CollectiveVariables(("s",), (-1.1,), (2.9,), (False,), bins=(8,), unit="nm")
+    with pytest.raises(UserError, match="not on the grid of s: give the CVs"):
+        PMF.load(path, shifted)
+    path.write_bytes(b"PK nonsense")
+    with pytest.raises(UserError, match="pmf.npz cannot be read"):
+        PMF.load(path)

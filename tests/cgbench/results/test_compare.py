@@ -1,4 +1,4 @@
-"""Comparisons of two sets of results: right tests, honest silence, few false alarms."""
+"""Comparison of two sets of results: correct tests, no verdict without evidence, few false alarms."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_mistakes_are_one_line(pair: Path, capsys) -> None:
         "no column 'system'": "x,y\n1,2\n",
         "is neither a folder of runs nor a leaderboard": "",
         "has two rows for the same": "\n".join([*lines, lines[1]]),
-        "write it anew with cgbench leaderboard": "\n".join(line.rpartition(",")[0] for line in lines),
+        "write it again with cgbench leaderboard": "\n".join(line.rpartition(",")[0] for line in lines),
     }
     for message, content in contents.items():
         broken.write_text(content)

@@ -1,4 +1,4 @@
-"""Records to a ranking."""
+"""The leaderboard."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from cgbench.cli.main import main
 from cgbench.errors import UserError
 from cgbench.results.leaderboard import leaderboard
 from cgbench.results.numbers import show_kld
-from cgbench.results.runs import FoundRun, evaluations_to, find_runs
-from cgbench.results.tables import leaderboard_markdown, markdown, rounded
+from cgbench.results.runs import FoundRun, evaluations_to_target, find_runs
+from cgbench.results.tables import leaderboard_markdown, markdown
 from cgbench.running.record import Evaluations, Record
 from cgbench.running.run_folder import RunFolder
 
@@ -75,9 +75,24 @@ def test_below_the_noise_floor_is_a_bound() -> None:
 def test_a_target_must_be_held() -> None:
     """A curve that dips below the target and rises again has not reached it."""
     dips = made_up("x", 0, [(1, 1.0), (2, 5e-3), (3, 5e-2), (4, 5e-3), (5, 4e-3)])
-    assert evaluations_to(dips, 1e-2) == 4
-    assert evaluations_to(dips, 1e-3) == math.inf
-    assert evaluations_to(made_up("x", 0, [(7, 1e-4)]), 1e-2) == 7
+    assert dips.evaluations_to(1e-2) == 4
+    assert dips.evaluations_to(1e-3) == math.inf
+    assert made_up("x", 0, [(7, 1e-4)]).evaluations_to(1e-2) == 7
+
+
+def test_estimates_without_a_score_reach_no_target() -> None:
+    evaluations = np.array([1.0, 2.0, 3.0])
+    assert evaluations_to_target(evaluations, np.array([1e-4, math.nan, 1e-4]), 1e-2) == 3
+    assert evaluations_to_target(evaluations, np.array([1e-4, 1e-4, math.nan]), 1e-2) == math.inf
+    assert evaluations_to_target(np.empty(0), np.empty(0), 1e-2) == math.inf
+
+
+def test_a_target_is_reached_at_the_first_point_from_which_no_score_is_above_it() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        evaluations, kld = np.arange(1.0, 8.0), random.integers(1, 4, size=7).astype(float)
+        held = [n for i, n in enumerate(evaluations) if all(k <= 2.0 for k in kld[i:])]
+        assert evaluations_to_target(evaluations, kld, 2.0) == min(held, default=math.inf)
 
 
 def test_best_first_and_versions_apart() -> None:
@@ -286,25 +301,39 @@ def test_markdown_shows_bounds_extensions_and_versions() -> None:
     text = leaderboard_markdown(leaderboard([power_law(0), power_law(1), lucky, beyond, newer]))
     row = {line.split("|")[2].strip(): line for line in text.splitlines() if line.startswith("| aldp (version 1)")}
     assert "≤ 1.0e-3" in row["lucky"] and "≥ 10,000" in row["lucky"] and "below the noise floor" in text
-    assert "\\*" in row["beyond"] and "had to be extended" in text
+    assert "\\*" in row["beyond"] and "extrapolated" in text
     (other,) = [line for line in text.splitlines() if line.startswith("| aldp (version 2)")]
     assert "–" in other  # no MD of that version to compare with
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [(53476, "53,500"), (1.024e9, "1.02e9"), (999_999, "1.00e6"), (81, "81.0"), (0.0123456, "0.0123")]
-    + [(2.18e-4, "2.18e-4"), (0, "0"), (math.nan, "–"), (math.inf, "inf"), (9.999, "10.0")],
-)
-def test_rounding(value: float, shown: str) -> None:
-    assert rounded(value) == shown
 
 
 def test_bars_in_names_do_not_break_the_table() -> None:
     assert "a\\|b" in markdown(["name"], [["a|b"]], 1)
 
 
-def test_readme_shows_the_ranking_of_the_published_runs(capsys) -> None:
+def test_the_readme_agrees_with_the_published_runs(capsys) -> None:
+    """Every number in a row of README's tables begins a cell of the same row of the leaderboard."""
     root = Path(__file__).parents[3]
     assert main(["leaderboard", "--format", "markdown", "--runs", str(root / "runs")]) == 0
-    assert capsys.readouterr().out in (root / "README.md").read_text(encoding="utf-8")
+
+    def rows(text: str) -> list[list[str]]:
+        return [[cell.strip(" *\\") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"]
+
+    ranking = {tuple(row[:3]): row[3:] for row in rows(capsys.readouterr().out)[2:]}
+    shown = [row for row in rows((root / "README.md").read_text(encoding="utf-8")) if tuple(row[:3]) in ranking]
+    assert len(shown) >= 5
+    for row in shown:
+        for cell in row[3:]:
+            known = any(other.startswith(cell) for other in ranking[tuple(row[:3])])
+            assert known or not any(letter.isdigit() for letter in cell), f"{row[:3]}: {cell}"
+
+
+def test_runs_that_are_not_ranked_are_counted(several: Path, capsys) -> None:
+    _, ranking, err = board(several, capsys)
+    assert err == ""
+    for seed, status in ((7, "running"), (8, "running"), (9, "failed")):
+        written(several, varied(seed, 1.0, method="a", status=status))
+    assert board(several, capsys) == (0, ranking, "cgbench: 3 runs are not ranked (2 unfinished, 1 failed)\n")
+    assert board(several, capsys, "--method", "b")[2] == ""
+    (several / "aldp" / "a" / "default" / "seed-9" / "curve.csv").unlink()
+    folder = several / "aldp" / "a" / "default" / "seed-9"
+    assert board(folder, capsys)[2] == "cgbench: 1 run is not ranked (1 failed)\n"

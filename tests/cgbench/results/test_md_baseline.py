@@ -1,4 +1,4 @@
-"""The curve of plain dynamics on made-up simulations whose law is known."""
+"""The curve of plain MD, on synthetic simulations with a known power law."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cgbench.results.md_baseline import MDCurve, longest_walkers
 
 
 def simulations(noise: float = 0.3, seed: int = 0) -> pd.DataFrame:
-    """KLD = 1e4 / N with a scatter of its own for each simulation, of 1, 8 and 64 walkers up to 1e4 steps each."""
+    """Simulations of 1, 8 and 64 walkers up to 1e4 steps: KLD = 1e4 / N with a random factor for each simulation."""
     random = np.random.default_rng(seed)
     rows = []
     for walkers, replicates in ((1, 16), (8, 8), (64, 1)):

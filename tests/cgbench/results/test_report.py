@@ -1,4 +1,4 @@
-"""Records to a page: what is embedded, and what a record or a user may do wrong."""
+"""The HTML report: the embedded data, hostile records, and invalid requests."""
 
 from __future__ import annotations
 
@@ -126,6 +126,17 @@ def test_beyond_the_stored_range_is_infinite() -> None:
     assert (shown[0] == pytest.approx(STORED_TO)) and np.isinf(shown[1:3]).all() and (shown[3:] == 0).all()
 
 
+def test_groups_are_the_rows_of_the_leaderboard(tmp_path, write_run, embedded) -> None:
+    """Different configurations of a preset are not averaged, and a copy of a run counts once."""
+    for seed, kind in ((0, "a"), (1, "a"), (2, "b")):
+        write_run(tmp_path, "maze", "md", rough(6, 5), seed=seed, config_hash=kind * 64)
+    write_run(tmp_path, "maze", "md", rough(6, 5), folder="copy", config_hash="a" * 64)
+    content = embedded(report([tmp_path])[0])
+    presets = content["columns"].index("preset")
+    assert [group["preset"] for group in content["groups"]] == [row[presets] for row in content["leaderboard"]]
+    assert [len(group["runs"]) for group in content["groups"]] == [2, 1]
+
+
 # ---- medians over seeds -----------------------------------------------------------------------------------
 
 
@@ -152,7 +163,7 @@ def test_no_median_without_two_seeds_in_common() -> None:
     assert median_curve([one]) is median_curve([one, later]) is median_curve([one, unscored]) is None
 
 
-# ---- mistakes, and records that mean harm ---------------------------------------------------------------
+# ---- invalid requests and hostile records ---------------------------------------------------------------
 
 
 def test_a_record_cannot_bring_markup_or_scripts(tmp_path, write_run, elements, embedded) -> None:
@@ -201,7 +212,7 @@ def test_the_page_depends_on_the_records_alone(tmp_path, write_run) -> None:
     assert str(tmp_path).encode() not in pages[0]
 
 
-def test_the_verb_says_what_it_wrote(tmp_path, write_run, capsys) -> None:
+def test_the_command_says_what_it_wrote(tmp_path, write_run, capsys) -> None:
     write_run(tmp_path / "runs", "maze", "md", rough(60, 50))
     out = tmp_path / "page.html"
     assert main(["report", "--runs", str(tmp_path / "runs"), "--out", str(out)]) == 0
@@ -212,11 +223,11 @@ def test_the_verb_says_what_it_wrote(tmp_path, write_run, capsys) -> None:
     ("arguments", "message"),
     [
         (["--runs", "nowhere"], "no folder of runs 'nowhere' (--runs)"),
-        (["--runs", "empty"], "no ended run below 'empty' (--runs): nothing to report"),
+        (["--runs", "empty"], "no finished run below 'empty' (--runs): nothing to report"),
         (["--out", "page.pdf"], "cannot write page.pdf: the suffix must be .html"),
         (["--out", "no/page.html"], "cannot write no/page.html: No such file or directory"),
         (["--runs", "damaged"], "pmf.npz cannot be read"),
-        (["--runs", "uneven"], "does not fit its bin centres"),
+        (["--runs", "uneven"], "does not match its bin centres"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, message, tmp_path, monkeypatch, capsys, write_run) -> None:

@@ -1,4 +1,4 @@
-"""The page as its readers meet it: in a real Chromium without a screen."""
+"""The HTML report in a headless Chromium."""
 
 from __future__ import annotations
 
@@ -258,6 +258,7 @@ def test_a_run_opens_on_its_provenance(opened) -> None:
         "−0.250 kT",
         "39,960",
         "12.5 s",
+        "diverged walker: 3 of 40",
     ):
         assert part in entry.text
     entry.find_elements("css selector", "details.raw > summary")[0].click()

@@ -1,6 +1,6 @@
-// Scales and their ticks, logarithmic or linear, drawn as SVG.
+// Logarithmic and linear scales, their ticks, and axes in SVG.
 
-/** Map [low, high] onto [from, to]. */
+/** Returns a function that maps [low, high] to [from, to]. */
 function makeScale(log, low, high, from, to) {
   const forward = log ? Math.log10 : (v) => v;
   const [a, b] = [forward(low), forward(high)];
@@ -44,7 +44,7 @@ const words = (x, y, anchor, text, name = null) => svg("text", { class: name, x,
 const upright = (x, y, text) => svg("text", { "text-anchor": "middle", transform: `translate(${x} ${y}) rotate(-90)` }, text);
 const frameOf = (box) => ({ x: box.left, y: box.top, width: box.right - box.left, height: box.bottom - box.top });
 
-/** Frame, grid lines, ticks and labels of a plot with the corners (left, top) and (right, bottom). */
+/** Returns frame, grid lines, ticks and labels of a plot with corners (left, top) and (right, bottom). */
 function drawAxes(box, x, y, xLabel, yLabel, grid = true) {
   const parts = svg("g", { class: "axes" });
   for (const { value, label } of x.ticks) {
@@ -65,7 +65,7 @@ function drawAxes(box, x, y, xLabel, yLabel, grid = true) {
   return parts;
 }
 
-/** Path through points; a coordinate that is not finite leaves a gap. */
+/** Returns a path through points; a non-finite coordinate leaves a gap. */
 function pathOf(xs, ys, x, y) {
   let pen = "M";
   return xs.map((v, i) => {

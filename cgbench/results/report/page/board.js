@@ -1,4 +1,4 @@
-// The leaderboard: a table that sorts by any column, misses last.
+// The leaderboard: a table that can be sorted by any column, with misses last.
 
 const KNOWN = {
   system: { label: "System", show: showSystem },
@@ -9,7 +9,7 @@ const KNOWN = {
   forward_kld: { label: "Forward KLD", show: showKld },
   "evaluations_to_kld_1e-2": { label: "Evaluations to 10⁻²", show: (row, key) => showTarget(row[key]) },
   "evaluations_to_kld_1e-3": { label: "Evaluations to 10⁻³", show: (row, key) => showTarget(row[key]) },
-  speedup_vs_md: { label: "Speed-up over MD", show: showSpeedup, descending: true },
+  speedup_vs_md: { label: "Speedup over MD", show: showSpeedup, descending: true },
   basin_df_error_kT: { label: "Basin error (kT)" },
   wall_s: { label: "Wall time", show: (row) => seconds(number(row.wall_s)) },
 };
@@ -53,7 +53,7 @@ function showPlain(row, key) {
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
-/** Order of two cells; a miss (infinite, or no number at all) comes last whichever the direction. */
+/** Compares two rows; a miss (infinite, or not a number) comes last in both directions. */
 function compareRows(a, b) {
   if (!NUMERIC.has(board.key)) {
     return board.direction * String(a[board.key]).localeCompare(String(b[board.key]), "en", { numeric: true });

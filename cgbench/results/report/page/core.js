@@ -1,10 +1,10 @@
 "use strict";
-// What all parts share: the data, elements, numbers in words, colours, the tooltip.
+// Shared by all parts: the data, elements, number formats, colours, the tooltip.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 
-/** A number of the data; those that JSON cannot hold are strings there. */
+/** Reads a number from the data; JSON stores infinities and NaN as strings. */
 function number(value) {
   if (typeof value === "number") return value;
   if (value === "inf") return Infinity;
@@ -20,7 +20,7 @@ function fill(element, attributes, children) {
   return element;
 }
 
-/** An HTML element; children that are strings become text, never markup. */
+/** Creates an HTML element; strings among the children become text, never markup. */
 function html(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }
@@ -35,11 +35,11 @@ function options(select, entries, chosen) {
   select.value = values.includes(String(chosen)) ? String(chosen) : values[0] ?? "";
 }
 
-// ---- numbers in words ---------------------------------------------------------------------------------
+// ---- number formats -----------------------------------------------------------------------------------
 
 const superscript = (n) => String(n).replace(/[-\d]/g, (c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c]));
 
-/** Three digits times a power of ten. */
+/** Formats a number with three significant digits and a power of ten. */
 function scientific(value, digits = 2) {
   if (value === 0) return "0";
   const [mantissa, exponent] = value.toExponential(digits).split("e");
@@ -47,14 +47,14 @@ function scientific(value, digits = 2) {
   return `${mantissa.replace("-", "−")}\u00a0×\u00a010${superscript(Number(exponent))}`;
 }
 
-/** A number of evaluations. */
+/** Formats a number of evaluations. */
 function count(value) {
   if (Number.isNaN(value)) return "–";
   if (!Number.isFinite(value)) return "∞";
   return Math.abs(value) < 1e7 ? value.toLocaleString("en-US", { maximumFractionDigits: 0 }) : scientific(value);
 }
 
-/** A number to three digits. */
+/** Formats a number with three significant digits. */
 function shortNumber(value) {
   if (Number.isNaN(value)) return "–";
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
@@ -72,7 +72,7 @@ function seconds(value) {
 const signed = (value, digits) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
 const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 
-/** A KLD, and whether it is below the noise floor of the reference, where it is but a bound. */
+/** Formats a KLD; below the noise floor of the reference it is an upper bound. */
 function kldWords(kld, floor) {
   if (Number.isNaN(kld)) return "no score";
   return kld < floor ? `≤ ${scientific(floor)} (noise floor)` : Number.isFinite(kld) ? scientific(kld) : "∞";
@@ -81,10 +81,12 @@ function kldWords(kld, floor) {
 // ---- colours ------------------------------------------------------------------------------------------
 
 const METHODS = [...new Set(data.groups.map((group) => group.method))].sort();
-const OTHERS = METHODS.filter((name) => name !== "md");
+const COLOURS = { md: 0, cgflow_al: 1, cgflow_grid: 2, umbrella: 3, metadynamics: 4, flow_ais_bootstrap: 5 };
+const SPARE = [6, 7, 8, 9, 10];
+const OTHERS = METHODS.filter((name) => !(name in COLOURS));
 
-/** Class of a method's colour: plain dynamics in the colour of text, the others in those of Okabe and Ito. */
-const colourClass = (method) => (method === "md" ? "m0" : `m${1 + (OTHERS.indexOf(method) % 7)}`);
+/** Returns the class of a method's colour: fixed for our methods, the text colour for plain MD, spare ones for others. */
+const colourClass = (method) => `m${COLOURS[method] ?? SPARE[OTHERS.indexOf(method) % SPARE.length]}`;
 
 const PRESETS = [...new Set(data.groups.map((group) => group.preset))].sort((a, b) =>
   (b === "default") - (a === "default") || a.localeCompare(b, "en"));

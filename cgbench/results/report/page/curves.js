@@ -1,4 +1,4 @@
-// Convergence: forward KLD against evaluations, one chart a system.
+// Convergence: forward KLD against evaluations, one chart per system.
 
 data.runs.forEach((run) => {
   run.evaluations = run.curve.evaluations.map(number);
@@ -24,7 +24,7 @@ function drawLegend() {
   }));
 }
 
-/** Range of what is drawn; on a logarithmic axis of what is positive, with some room. */
+/** Returns the range of the values, with a margin; a logarithmic axis ignores values that are not positive. */
 function extent(values, log) {
   const usable = values.filter((v) => Number.isFinite(v) && (!log || v > 0));
   if (usable.length === 0) return log ? [1e-3, 1] : [0, 1];
@@ -38,9 +38,9 @@ function drawBand(group, x, y, low) {
   const kind = byId("band").value;
   const { evaluations: xs, lowest, highest, se_low: seLow, se_high: seHigh } = group.median;
   const [below, above] = kind === "se" ? [seLow, seHigh] : [lowest, highest];
-  const there = pathOf(xs, above, x, y);
-  const back = pathOf([...xs].reverse(), [...below].reverse().map((v) => Math.max(v, low)), x, y);
-  return svg("path", { class: "band", fill: "currentColor", stroke: "currentColor", d: `${there}L${back.slice(1)}Z` });
+  const upper = pathOf(xs, above, x, y);
+  const lower = pathOf([...xs].reverse(), [...below].reverse().map((v) => Math.max(v, low)), x, y);
+  return svg("path", { class: "band", fill: "currentColor", stroke: "currentColor", d: `${upper}L${lower.slice(1)}Z` });
 }
 
 function drawGroup(group, x, y, low) {
@@ -49,7 +49,7 @@ function drawGroup(group, x, y, low) {
   const line = (name, xs, ys) => {
     parts.append(svg("path", { class: name, ...style, d: pathOf(xs, ys, x, y) }));
     const end = { cx: x(xs.at(-1)), cy: y(ys.at(-1)), r: name === "seed" ? 1.5 : 3, fill: "currentColor" };
-    if (Number.isFinite(end.cx) && Number.isFinite(end.cy)) parts.append(svg("circle", end)); // shows a curve of one point
+    if (Number.isFinite(end.cx) && Number.isFinite(end.cy)) parts.append(svg("circle", end)); // makes a curve of one point visible
   };
   if (group.median && byId("band").value !== "none") parts.append(drawBand(group, x, y, low));
   for (const run of group.runs.map((i) => data.runs[i])) {
@@ -85,7 +85,7 @@ function drawChart(where, host) {
   pointAt(image, runs, x, y);
 }
 
-/** Hover and arrow keys: mark the nearest point of any seed and say what it is. */
+/** Marks the nearest point of any seed on hover and with arrow keys, and describes it in the tooltip. */
 function pointAt(image, runs, x, y) {
   const points = runs.flatMap((run, r) => run.evaluations.map((n, i) => ({ run, r, i, x: x(n), y: y(run.kld[i]) })))
     .filter((p) => Number.isFinite(p.x) && Number.isFinite(p.y));
@@ -95,7 +95,7 @@ function pointAt(image, runs, x, y) {
   image.append(mark);
   const scale = (frame) => frame.width / image.viewBox.baseVal.width;
   let current = null;
-  const say = (point) => {
+  const describe = (point) => {
     current = point;
     const { record, evaluations, kld } = point.run;
     mark.setAttribute("class", colourClass(record.method));
@@ -115,7 +115,7 @@ function pointAt(image, runs, x, y) {
     const frame = image.getBoundingClientRect();
     const [px, py] = [(event.clientX - frame.left) / scale(frame), (event.clientY - frame.top) / scale(frame)];
     const distance = (p) => (p.x - px) ** 2 + (p.y - py) ** 2;
-    if (points.length) say(points.reduce((a, b) => (distance(b) < distance(a) ? b : a)));
+    if (points.length) describe(points.reduce((a, b) => (distance(b) < distance(a) ? b : a)));
   });
   image.addEventListener("pointerleave", leave);
   image.addEventListener("blur", leave);
@@ -124,14 +124,14 @@ function pointAt(image, runs, x, y) {
     const across = { ArrowUp: 1, ArrowDown: -1 }[event.key];
     if (points.length === 0 || (!along && !across)) return;
     event.preventDefault();
-    if (current === null) return say(points[0]);
+    if (current === null) return describe(points[0]);
     if (along) {
       const same = points.filter((p) => p.run === current.run);
-      return say(same[Math.max(0, Math.min(same.length - 1, same.indexOf(current) + along))]);
+      return describe(same[Math.max(0, Math.min(same.length - 1, same.indexOf(current) + along))]);
     }
     const other = runs[(current.r + across + runs.length) % runs.length];
     const near = points.filter((p) => p.run === other);
-    if (near.length) say(near.reduce((a, b) => (Math.abs(b.x - current.x) < Math.abs(a.x - current.x) ? b : a)));
+    if (near.length) describe(near.reduce((a, b) => (Math.abs(b.x - current.x) < Math.abs(a.x - current.x) ? b : a)));
     return undefined;
   });
 }
@@ -139,6 +139,6 @@ function pointAt(image, runs, x, y) {
 function drawCharts() {
   hideTip();
   const hosts = shownSystems().map(() => html("figure", { class: "chart" }));
-  byId("charts").replaceChildren(...hosts); // all in place before the first is measured
+  byId("charts").replaceChildren(...hosts); // before drawing, which needs their width
   shownSystems().forEach((where, i) => drawChart(where, hosts[i]));
 }

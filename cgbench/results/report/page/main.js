@@ -1,4 +1,4 @@
-// Puts the parts together.
+// Draws all parts and connects the controls.
 
 function shownSystems() {
   const chosen = byId("system").value;
@@ -18,7 +18,7 @@ function start() {
   options(byId("map-system"), choices, "0");
   options(byId("error-range"), [["auto", "automatic"], ...RANGES.map((r) => [String(r), `± ${r} kT`])], "auto");
   const sizes = [plural(data.runs.length, "run"), plural(METHODS.length, "method"), plural(data.systems.length, "system")];
-  byId("summary").textContent = `${sizes[0]} of ${sizes[1]} on ${sizes[2]}, from their records alone.`;
+  byId("summary").textContent = `${sizes[0]} of ${sizes[1]} on ${sizes[2]}.`;
   byId("system").addEventListener("change", () => {
     drawAll();
     if (byId("system").value !== "all") startMaps(Number(byId("system").value));

@@ -1,11 +1,11 @@
-// PMFs side by side: which two are chosen, their values, and their errors against the reference.
+// Two PMFs side by side: their choice, their values, and their errors against the reference.
 
 const REFERENCE = "(reference)";
 const RANGES = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5];
-const LIKELY = 10; // kT; nine tenths of the bins below fit on the automatic error scale
+const LIKELY = 10; // kT; the automatic error scale covers 90 % of the bins below this free energy
 const maps = { system: 0, sides: [{}, {}] };
 
-/** Free energies in kT, last axis fastest; infinite beyond what is stored. */
+/** Decodes free energies in kT, last axis fastest; infinite above the largest stored value. */
 function decodePmf(coded) {
   if (!coded) return null;
   if (!coded.decoded) {
@@ -18,8 +18,8 @@ function decodePmf(coded) {
 }
 
 /**
- * Estimate minus reference in kT, shifted so that its mean over the reference's probability is zero; NaN where the
- * reference lies above the cut or the estimate is not stored.
+ * Returns estimate minus reference in kT, shifted to zero mean over the reference's probability; NaN where the
+ * reference is above the cut or the estimate is not stored.
  */
 function errorOf(estimate, reference) {
   let [weight, shift, square] = [0, 0, 0];
@@ -41,7 +41,7 @@ function errorOf(estimate, reference) {
   };
 }
 
-/** The best-ranked method to the left, plain dynamics (or the runner-up) to the right. */
+/** Starts with the best-ranked method on the left, and plain MD (or the runner-up) on the right. */
 function startSides() {
   const ranked = ROWS.filter((row) => systemOf(row) === maps.system);
   const best = ranked.find((row) => row.method !== "md") ?? ranked[0];
@@ -50,7 +50,7 @@ function startSides() {
   maps.sides = [best, second].map((row) => ({ method: row.method, preset: row.preset, run: null }));
 }
 
-/** Make a side's choice one that exists: a preset of the method, a seed of the preset. */
+/** Replaces an invalid choice of a side by a valid one: a preset of the method, a seed of the preset. */
 function settle(side) {
   const groups = groupsOf(maps.system);
   if (side.method === REFERENCE) return { runs: [], presets: [] };
@@ -82,13 +82,13 @@ function drawMaps() {
 function describeMaps(system) {
   const stored = system.axes && system.axes.length > 1 ? ` Values are stored up to ${data.stored_to} kT.` : "";
   byId("maps-words").textContent =
-    `PMF in kT with minimum 0; colours and axes end at ${data.cut} kT. Error: estimate minus reference, aligned at ` +
-    `equal mean over the reference's probability p, shown where the reference is below ${data.cut} kT; its root mean ` +
-    `square (RMS) is weighted by p.${stored} Point at a map, or focus it and use the arrow keys.` +
+    `PMF in kT with minimum 0; colours and axes end at ${data.cut} kT. Error: estimate minus reference, shifted to ` +
+    `zero mean over the reference's probability p, and shown where the reference is below ${data.cut} kT. Its root ` +
+    `mean square (RMS) is weighted by p.${stored} Point at a map, or focus it and use the arrow keys, to read values.` +
     (system.reference ? ` Reference of ${system.name}: ${system.reference.source}.` : "");
 }
 
-/** What one side shows: label, PMF, error, and what has to be said about it. */
+/** Returns the content of one side: label, PMF, error and notes. */
 function sideContent(side, system, reference) {
   settle(side);
   if (side.method === REFERENCE) {
@@ -111,7 +111,7 @@ function sideContent(side, system, reference) {
     content.notes.push(`No error map: the run's grid is ${shape(run.pmf)}, the reference's ${shape(system.reference.pmf)}.`);
   }
   if (system.reference && record.reference && record.reference.sha256 !== system.reference.sha256) {
-    content.notes.push("The run was scored against another reference than the one shown here (their hashes differ).");
+    content.notes.push("The run was scored against a different reference than the one shown here (the hashes differ).");
   }
   return content;
 }

@@ -14,7 +14,7 @@ function axisLabel(axis) {
   return unit ? `${symbol(axis)} (${unit})` : symbol(axis);
 }
 
-/** Where bin number `i` lies, in degrees or in the axis' unit. */
+/** Returns the centre of bin number `i`, in degrees or in the axis' unit. */
 function centreOf(axis, i) {
   return (axis.lower + ((i + 0.5) * (axis.upper - axis.lower)) / axis.bins) * inDegrees(axis);
 }
@@ -29,7 +29,7 @@ function axisScale(axis, from, to) {
   return scale;
 }
 
-/** The two panels of a side, linked with all others. */
+/** Draws the two panels of a side, linked with all others. */
 function pmfPanels(host, side, system, reference, range, linked) {
   const pmf = { name: "pmf", title: "PMF", label: "PMF (kT)", values: side.pmf, low: 0, high: data.cut, palette: SEQUENTIAL };
   const error = { name: "error", title: "Error", label: "estimate − reference (kT)", low: -range, high: range, palette: DIVERGING };
@@ -37,7 +37,7 @@ function pmfPanels(host, side, system, reference, range, linked) {
   for (const kind of kinds) {
     const name = `${kind.title} of ${side.label} on ${system.name}`;
     const frame = html("div", { class: "panel", tabindex: 0, role: "img", "aria-label": name, "data-kind": kind.name });
-    const broad = system.axes.length === 1 && kind.name === "pmf" && reference ? " (broad line: reference)" : "";
+    const broad = system.axes.length === 1 && kind.name === "pmf" && reference ? " (wide line: reference)" : "";
     const draw = system.axes.length === 1 ? drawLines : drawMap;
     const panel = draw(frame, kind, side, system, reference);
     linked.panels.push(panel);
@@ -56,7 +56,7 @@ function canvasAt(frame, columns, rows, box) {
   return canvas;
 }
 
-/** Colour each pixel by a value; what is not a number stays transparent, over the grey of the style sheet. */
+/** Colours each pixel by a value; NaN stays transparent and shows the grey of the style sheet. */
 function paint(canvas, valueAt, kind) {
   const { width, height } = canvas;
   const context = canvas.getContext("2d");
@@ -130,11 +130,11 @@ function drawLines(frame, kind, side, system, reference) {
   };
 }
 
-/** Pointer and arrow keys: mark the same bin on every panel and say its values. */
+/** Marks the same bin on every panel on hover and with arrow keys, and shows its values in the tooltip. */
 function linkPanel(frame, panel, linked) {
   let current = null;
   const leave = () => { linked.panels.forEach((p) => p.mark(null)); hideTip(); };
-  const say = (bin, x, y) => {
+  const describe = (bin, x, y) => {
     current = bin;
     linked.panels.forEach((p) => p.mark(bin));
     showTip(x, y, binWords(bin, linked));
@@ -146,7 +146,7 @@ function linkPanel(frame, panel, linked) {
     const right = panel.right ?? BOX.right;
     const parts = [(px - BOX.left) / (right - BOX.left), (BOX.bottom - py) / (BOX.bottom - BOX.top)];
     if (parts.some((part) => part < 0 || part >= 1)) return leave();
-    return say(panel.bins.map((n, k) => Math.floor(parts[k] * n)), event.clientX, event.clientY);
+    return describe(panel.bins.map((n, k) => Math.floor(parts[k] * n)), event.clientX, event.clientY);
   });
   frame.addEventListener("pointerleave", leave);
   frame.addEventListener("blur", leave);
@@ -157,7 +157,7 @@ function linkPanel(frame, panel, linked) {
     const from = current ?? panel.bins.map((n) => Math.floor(n / 2));
     const bounds = frame.getBoundingClientRect();
     const to = from.map((v, k) => Math.max(0, Math.min(panel.bins[k] - 1, v + step[k])));
-    say(to, bounds.left + bounds.width / 2, bounds.top);
+    describe(to, bounds.left + bounds.width / 2, bounds.top);
   });
 }
 

@@ -1,6 +1,6 @@
-// Provenance: one foldable entry a run.
+// Provenance: one expandable entry per run.
 
-/** A table of two or more columns with a heading; null where there is nothing to say. */
+/** Creates a table with a heading, without empty rows; null if no row is left. */
 function facts(title, rows, heads = null) {
   const kept = rows.filter((row) => row[1] !== null && row[1] !== undefined && row[1] !== "");
   if (kept.length === 0) return null;
@@ -43,7 +43,7 @@ function runBody(run) {
   const basins = entries.filter(([name]) => name.startsWith(basin)).map(([name, value]) => [name.slice(basin.length), inKT(value)]);
   const scores = entries.filter(([name]) => !name.startsWith(basin)).map(([name, value]) => [plain(name), shortNumber(value)]);
   const warnings = warningsOf(record);
-  const incidents = Object.entries(record.incidents).map(([kind, i]) => `${plain(kind)}: ${count(i.count)} of ${count(i.occasions)}`);
+  const anomalies = Object.entries(record.anomalies).map(([kind, a]) => `${plain(kind)}: ${count(a.count)} of ${count(a.occasions)}`);
   const packages = Object.entries(provenance.packages ?? {});
   const reference = record.reference ?? {};
   const floor = reference.noise_floor === undefined ? null : shortNumber(number(reference.noise_floor));
@@ -55,12 +55,12 @@ function runBody(run) {
     facts("Run", [
       ["status", record.status], ["reason", record.reason], ["engine", record.engine], ["device", record.device],
       ["threads", record.threads], ["budget", record.budget === null ? "none" : count(record.budget)],
-      ["evaluations, publication's convention", count(evaluations.publication_convention)],
-      ["went wrong", incidents.join("; ") || "nothing"], ["configuration", record.config_hash.slice(0, 12)],
+      ["evaluations as counted in the publication", count(evaluations.publication_convention)],
+      ["anomalies", anomalies.join("; ") || "none"], ["configuration", record.config_hash.slice(0, 12)],
     ]),
     facts("Machine", [
-      ["processor", provenance.cpu], ["cores", provenance.cores], ["accelerator", provenance.accelerator],
-      ["platform", provenance.platform], ["kernels made by", provenance.native],
+      ["CPU", provenance.cpu], ["cores", provenance.cores], ["accelerator", provenance.accelerator],
+      ["platform", provenance.platform], ["kernels compiled by", provenance.native],
     ]),
     facts("Software", [
       ["commit", commitOf(record)], ["cgbench", provenance.cgbench], ["Python", provenance.python], ...packages,
@@ -74,14 +74,14 @@ function runBody(run) {
 function runEntry(run) {
   const { record } = run;
   const warnings = warningsOf(record).length;
-  const says = [
+  const summary = [
     record.status, `${count(record.evaluations.total)} evaluations`,
     `KLD ${kldWords(number(record.metrics.forward_kld), floorOf(run))}`,
   ];
-  if (warnings) says.push(plural(warnings, "warning"));
+  if (warnings) summary.push(plural(warnings, "warning"));
   const entry = html("details", { class: "run" }, html("summary", {},
     html("span", { class: `swatch ${colourClass(record.method)}` }),
-    html("b", {}, nameOf(record)), ` ${says.join(", ")}`));
+    html("b", {}, nameOf(record)), ` ${summary.join(", ")}`));
   entry.addEventListener("toggle", () => {
     if (entry.open && entry.children.length === 1) entry.append(runBody(run));
   });

@@ -1,4 +1,4 @@
-"""What a run under check left behind, and how a check says that a promise is not kept."""
+"""What a check knows about a run: its files, its estimates, its evaluations and its side effects."""
 
 from __future__ import annotations
 
@@ -10,35 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgbench.conformance.counter import EnergyCounter
-from cgbench.conformance.surroundings import Surroundings
+from cgbench.conformance.side_effects import SideEffects
 from cgbench.running.record import Record
 
-__all__ = ["Failure", "Moment", "RunFailed", "Trace", "Yielded"]
-
-
-class Failure(Exception):
-    """A promise that is not kept: what was found, and what would be right.
-
-    Parameters
-    ----------
-    message
-        For one line.
-    log
-        More for whoever wants it, a traceback for one.
-    """
-
-    def __init__(self, message: str, log: str = "") -> None:
-        super().__init__(message)
-        self.log = log
-
-
-class RunFailed(Failure):
-    """The run that a check looks at came to no good end."""
+__all__ = ["MethodOutput", "ObservedEstimate", "ObservedRun"]
 
 
 @dataclass(frozen=True)
-class Moment:
-    """One estimate of a run: evaluations by the ledger and beneath the gate, and the probabilities."""
+class ObservedEstimate:
+    """One estimate of a run: evaluations in the ledger, evaluations counted independently, and probabilities."""
 
     charged: int
     counted: int
@@ -46,31 +26,31 @@ class Moment:
 
 
 @dataclass
-class Trace:
-    """What a run left.
+class ObservedRun:
+    """A run under check.
 
     Attributes
     ----------
     folder
-        The run's.
+        Folder of the run.
     counter
-        What was counted beneath the gate.
-    around
+        Independent counter of energy evaluations.
+    side_effects
         What the run changed outside its folder.
-    moments
-        Its estimates, those before an interruption left out.
+    estimates
+        Estimates made since the run was started or resumed.
     record
-        None if it was killed.
-    started_at
-        Evaluations on the ledger when it started; None if it started from nothing.
+        None if the run was killed.
+    resumed_at
+        Evaluations in the ledger when the run was resumed; None if it started from the beginning.
     """
 
     folder: Path
     counter: EnergyCounter
-    around: Surroundings
-    moments: list[Moment] = field(default_factory=list)
+    side_effects: SideEffects
+    estimates: list[ObservedEstimate] = field(default_factory=list)
     record: Record | None = None
-    started_at: int | None = None
+    resumed_at: int | None = None
 
     @property
     def ended(self) -> Record:
@@ -86,7 +66,7 @@ class Trace:
 
     @property
     def curve(self) -> list[tuple[str, ...]]:
-        """Rows of the curve and of the auxiliary estimates, wall times left out."""
+        """Rows of the curve and of the auxiliary estimates, without wall times."""
         rows: list[tuple[str, ...]] = []
         for name in ("curve.csv", "side_estimates.csv"):
             path = self.folder / name
@@ -98,8 +78,8 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class Yielded:
-    """What a method returned at one of its estimates, as it is: nothing of it was checked yet."""
+class MethodOutput:
+    """Everything a method returned at one estimate, not yet checked."""
 
     estimate: Any
     state: Any

@@ -1,4 +1,4 @@
-"""What surrounds a run: folders of its own, and witnesses of what it changes outside its own folder."""
+"""Side effects of a run: runs it in a new environment, and records what it changes outside its folder."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ import torch
 
 from cgbench.native import CACHE
 
-__all__ = ["THREADS", "Surroundings", "surroundings"]
+__all__ = ["THREADS", "SideEffects", "watch_side_effects"]
 
-THREADS = 1  # of every run under check; the harness sets them, which is no fault of the method
+THREADS = 1  # of every run under check; set by the harness before a run is watched
 HOMES = ("HOME", "USERPROFILE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "APPDATA")
 TEMPORARY = ("TMPDIR", "TEMP", "TMP")
-COMPILER_VARIABLES = ("TORCHINDUCTOR_", "TRITON_")  # torch.compile sets these to where it keeps compiled code
+COMPILER_VARIABLES = ("TORCHINDUCTOR_", "TRITON_")  # torch.compile sets these to the folders of its compiled code
 COMPILER_FOLDERS = ("torchinductor_", "torch_compile_debug", ".triton")
-DEVICES = ("/dev", "/proc", "/sys")  # no files: terminals, shared memory, process names
+DEVICES = ("/dev", "/proc", "/sys")  # not files: terminals, shared memory, process names
 
 
 @dataclass
-class Surroundings:
-    """What was found changed when the run was over.
+class SideEffects:
+    """What a run changed outside its folder.
 
     Attributes
     ----------
     state
-        Global settings and random states that are not what they were.
+        Global settings and random states that were changed.
     files
-        Files outside the run's folder that were made, changed or removed.
+        Files outside the run's folder that were created, changed or removed.
     """
 
     state: list[str] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class _State:
-    """Something global: how to read it, put it back, and compare it."""
+    """A piece of global state: how to read it, restore it and compare it."""
 
     name: str
     read: Callable[[], Any]
@@ -89,33 +89,33 @@ STATE = (
     _State("torch's cudnn flags", _cudnn, _set_cudnn),
     _State("torch's matmul precision", torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     _State("torch's gradient mode", torch.is_grad_enabled, torch.set_grad_enabled),
-    _State("numpy's treatment of floating-point errors", np.geterr, lambda modes: np.seterr(**modes)),
+    _State("numpy's handling of floating-point errors", np.geterr, lambda modes: np.seterr(**modes)),
     _State("the environment", lambda: dict(os.environ), _set_environment, _environment),
     _State("the working directory", os.getcwd, os.chdir),
 )
 
 
 @contextmanager
-def surroundings(root: Path, number: int, own: Path) -> Iterator[Surroundings]:
-    """Run what is inside where no other run has been, and witness what it changes.
+def watch_side_effects(root: Path, number: int, own: Path) -> Iterator[SideEffects]:
+    """Run the body in a new environment, and record what it changes outside its folder.
 
-    Working, home and temporary folders are new and empty, and the global random generators are in a state of this
-    number's own, so that whatever depends on these shows. All of it is put back at the end.
+    Working, home and temporary folders are new and empty, and the global random generators are seeded with `number`: a
+    dependence on any of these changes the result. Everything is restored at the end.
 
     Parameters
     ----------
     root
-        Where to make these folders.
+        Folder to make these folders in.
     number
-        A number that no other surroundings have there.
+        A number that is used only once below `root`.
     own
         The run's folder, where it may write.
     """
-    found = Surroundings()
-    work, home, temporary = (root / f"surroundings-{number}" / name for name in ("work", "home", "tmp"))
+    found = SideEffects()
+    work, home, temporary = (root / f"environment-{number}" / name for name in ("work", "home", "tmp"))
     for folder in (work, home, temporary):
         folder.mkdir(parents=True)
-    _warm()
+    _build_font_cache()
     outside = {state.name: state.read() for state in STATE}
     temporary_before, tempfile.tempdir = tempfile.tempdir, None
     writes: list[tuple[str, str]] = []
@@ -124,7 +124,7 @@ def surroundings(root: Path, number: int, own: Path) -> Iterator[Surroundings]:
         os.chdir(work)
         torch.set_num_threads(THREADS)
         torch.manual_seed(number)
-        np.random.seed(number)  # noqa: NPY002 - it is the global state that is watched
+        np.random.seed(number)  # noqa: NPY002 - the global state is watched
         random.seed(number)
         before = {state.name: state.comparable(state.read()) for state in STATE}
         with _recorded(writes):
@@ -137,15 +137,15 @@ def surroundings(root: Path, number: int, own: Path) -> Iterator[Surroundings]:
             state.write(outside[state.name])
 
 
-def _warm() -> None:
-    """Let matplotlib make its cache of fonts before anything is watched: every picture needs it, once a machine."""
+def _build_font_cache() -> None:
+    """Let matplotlib build its font cache before anything is watched: the first picture on a machine needs it."""
     import matplotlib.font_manager
 
     matplotlib.get_cachedir()
 
 
 def _stray(writes: list[tuple[str, str]], folders: tuple[Path, ...], own: Path) -> list[str]:
-    """What was left in the folders, and what was written elsewhere, but for what libraries may cache."""
+    """Return what was left in the folders and what was written elsewhere, without the caches of libraries."""
     import matplotlib
 
     names = ("the working directory", "the home folder", "the folder for temporary files")
@@ -156,17 +156,17 @@ def _stray(writes: list[tuple[str, str]], folders: tuple[Path, ...], own: Path) 
     allowed = (*map(str, folders), *DEVICES, matplotlib.get_cachedir(), str(CACHE))
     for event, path in writes:
         inside = any(path == folder or path.startswith(f"{folder}{os.sep}") for folder in (*allowed, str(own)))
-        parent = event == "os.mkdir" and any(folder.is_relative_to(path) for folder in (own, CACHE))  # lead there
+        parent = event == "os.mkdir" and any(folder.is_relative_to(path) for folder in (own, CACHE))
         bytecode = "__pycache__" in path or path.endswith(".pyc")  # of modules imported for the first time
         if not (inside or parent or bytecode) and path not in found:
             found.append(path)
     return found
 
 
-# ---- the witness of writes --------------------------------------------------------------------------
+# ---- recording of writes ----------------------------------------------------------------------------
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-PATHS = {  # events of Python's audit, and where the changed paths are in their arguments
+PATHS = {  # Python's audit events, and the positions of the changed paths among their arguments
     "os.mkdir": (0,),
     "os.rename": (0, 1),
     "os.remove": (0,),
@@ -182,10 +182,10 @@ _installed = False
 
 @contextmanager
 def _recorded(writes: list[tuple[str, str]]) -> Iterator[None]:
-    """Add event and path of whatever Python writes to `writes`; an audit hook stays for good, so it has a switch."""
+    """Append event and path of every write to `writes`; an audit hook cannot be removed, so it is switched off."""
     global _recorder, _installed
     if not _installed:
-        sys.addaudithook(_witness)
+        sys.addaudithook(_record_write)
         _installed = True
     _recorder = writes
     try:
@@ -194,7 +194,7 @@ def _recorded(writes: list[tuple[str, str]]) -> Iterator[None]:
         _recorder = None
 
 
-def _witness(event: str, arguments: tuple[Any, ...]) -> None:
+def _record_write(event: str, arguments: tuple[Any, ...]) -> None:
     recorder = _recorder
     if recorder is None:
         return
