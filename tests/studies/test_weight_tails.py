@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 
@@ -25,6 +26,15 @@ def test_shares_of_known_weights(generator) -> None:
     mass = float(torch.special.erfc(z / wide / 2**0.5))
     assert abs(row["dynamics_above_5"] - mass) < 5 * (mass / n) ** 0.5
     assert abs(row["flow_above_5"] - mass) < 0.2 * mass
+
+
+def test_published_table_has_the_columns_of_the_study(generator) -> None:
+    height, dynamics, flow = 12 * torch.rand(3, 2000, generator=generator, dtype=torch.float64)
+    rows = weight_tails.table_of(height, dynamics, flow)
+    published = (Path(__file__).parents[2] / "runs" / "aldp" / "weight_tails" / "weight_tails.csv").read_text()
+    header, *lines = published.splitlines()
+    assert header.split(",") == list(rows[0])
+    assert [float(line.split(",")[0]) for line in lines] == [row["height_from"] for row in rows]
 
 
 def test_a_flow_that_is_too_narrow_has_heavy_tails(tmp_path) -> None:
