@@ -1,4 +1,4 @@
-"""Steps, labels, ensembles and weights that go wrong in the training of flows."""
+"""Numerical failures in the training of flows: steps, weighted samples, ensembles and weights."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def counts(given: Problem) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf, "loss"])
-def test_adam_is_not_poisoned_by_one_broken_step(broken: float | str, clip_norm: float | None) -> None:
+def test_one_step_without_a_finite_gradient_leaves_adam_unchanged(broken: float | str, clip_norm: float | None) -> None:
     given = problem()
     torch.manual_seed(0)
     layer = torch.nn.Linear(3, 2)
@@ -78,7 +78,7 @@ def spoil(flow: torch.nn.Module) -> None:
 
 
 def once(function, number: int, after):
-    """Let something happen after one of the calls."""
+    """Change the result of one of the calls."""
     calls = []
 
     def changed(*args, **options):
@@ -136,7 +136,7 @@ def test_flow_ais_bootstrap_skips_a_step(tmp_path: Path) -> None:
     assert all(math.isfinite(entry["loss"]) for entry in job.method.history[-2:])
 
 
-# ---- labels ---------------------------------------------------------------------------------------
+# ---- weighted samples -----------------------------------------------------------------------------
 
 
 def store(count: int = 400) -> WeightedSamples:
@@ -152,40 +152,40 @@ def model() -> FourierSurrogate:
     return FourierSurrogate(LINE, 8, 0.4, 4.0)
 
 
-def test_labels_that_are_no_numbers_change_nothing() -> None:
-    labels, plain = store(), store()
+def test_weights_that_are_not_finite_change_nothing() -> None:
+    samples, plain = store(), store()
     broken = torch.tensor([torch.nan, torch.inf]).double()
-    assert labels.add(torch.zeros(2, 1).double(), broken, torch.zeros(2, 1).double(), new_group=False) == 2
+    assert samples.add(torch.zeros(2, 1).double(), broken, torch.zeros(2, 1).double(), new_group=False) == 2
     fits = []
-    for each in (labels, plain):
+    for each in (samples, plain):
         surrogate = model()
         each.fit(surrogate, 50.0)
         fits.append(surrogate.coefficients)
     assert torch.equal(*fits)
 
 
-def test_labels_without_any_weight() -> None:
-    labels = WeightedSamples(LINE)
-    assert labels.weightless
-    assert labels.add(torch.zeros(5, 1).double(), torch.full((5,), -torch.inf).double()) == 0
-    assert labels.weightless and len(labels) == 5
-    labels.add(torch.zeros(1, 1).double(), torch.zeros(1).double())
-    assert not labels.weightless
+def test_samples_without_any_weight() -> None:
+    samples = WeightedSamples(LINE)
+    assert samples.weightless
+    assert samples.add(torch.zeros(5, 1).double(), torch.full((5,), -torch.inf).double()) == 0
+    assert samples.weightless and len(samples) == 5
+    samples.add(torch.zeros(1, 1).double(), torch.zeros(1).double())
+    assert not samples.weightless
     assert effective_sample_size(torch.full((5,), -torch.inf)) == 0.0
 
 
-def test_one_label_at_1e300_is_cut() -> None:
-    labels, surrogate = store(), model()
-    labels.fit(surrogate, 50.0)
+def test_one_weight_at_1e300_is_truncated() -> None:
+    samples, surrogate = store(), model()
+    samples.fit(surrogate, 50.0)
     before = surrogate.on_grid()[0]
-    labels.add(torch.zeros(1, 1).double(), torch.tensor([300 * math.log(10)]).double(), new_group=False)
-    labels.fit(surrogate, 50.0)
+    samples.add(torch.zeros(1, 1).double(), torch.tensor([300 * math.log(10)]).double(), new_group=False)
+    samples.fit(surrogate, 50.0)
     after = surrogate.on_grid()[0]
     assert after.isfinite().all()
     away = torch.from_numpy(LINE.grid()[:, 0] < -0.5)
     change = (after - before)[away]
-    assert float(change.std()) < 0.5  # one label of 401 moves its neighbourhood alone
-    quality = labels.quality(surrogate)
+    assert float(change.std()) < 0.5  # one sample of 401 changes the fit in its neighbourhood only
+    quality = samples.quality(surrogate)
     assert quality["largest_share"] == pytest.approx(1.0) and math.isfinite(quality["effective_sample_size"])
 
 
@@ -217,7 +217,7 @@ def test_a_failed_fit_leaves_the_model_as_it_was(tmp_path: Path, monkeypatch) ->
     assert job.anomalies.counts()["collapsed_ensemble"][0] == 3
 
 
-def test_atlas_leaves_out_what_cannot_be_inverted() -> None:
+def test_minima_whose_hessian_cannot_be_inverted_are_skipped() -> None:
     class Target:
         def energy_and_gradient(self, s: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             stiffness = torch.where(s[:, :1] > 0, 1e3 * STIFFEST, 1.0)
@@ -226,11 +226,11 @@ def test_atlas_leaves_out_what_cannot_be_inverted() -> None:
     s = torch.tensor([[-1.0], [1.0], [-2.0]]).double()
     unit = torch.eye(2).double().expand(3, 2, 2)
     options = {"steps": 3, "tolerance": 0.1, "stiffness_floor": 0.05}
-    minima = HarmonicMinima.chart(Target(), s, torch.zeros(3, 2).double(), unit, **options)
+    minima = HarmonicMinima.find(Target(), s, torch.zeros(3, 2).double(), unit, **options)
     assert minima.s[:, 0].tolist() == [-1.0, -2.0] and minima.free_energy.isfinite().all()
 
 
-def test_an_atlas_that_cannot_grow_is_not_tried_for_ever(tmp_path: Path) -> None:
+def test_a_search_that_finds_no_minimum_ends(tmp_path: Path) -> None:
     job = prepare("muller_brown", "cgflow_al", preset="smoke", out=tmp_path)
     recipe = job.method.recipe
     recipe.search.extend = lambda s: 0
@@ -284,7 +284,7 @@ def test_an_ensemble_with_spread_is_fitted_once_and_a_broken_one_again() -> None
     assert counts(given) == {"skipped_step": (40, 120), "collapsed_ensemble": (1, 3)}
 
 
-def test_active_learning_without_spread_does_not_end_as_if_it_were_certain(tmp_path: Path, monkeypatch) -> None:
+def test_active_learning_with_a_collapsed_ensemble_warns(tmp_path: Path, monkeypatch) -> None:
     constant = lambda log_weights, clip_largest=0: torch.zeros(len(log_weights), dtype=torch.float64)  # noqa: E731
     monkeypatch.setattr(published_labels, "free_energies", constant)
     record = prepare("muller_brown", "cgflow_al", preset="paper", overrides=PUBLISHED, out=tmp_path).execute()
@@ -292,7 +292,7 @@ def test_active_learning_without_spread_does_not_end_as_if_it_were_certain(tmp_p
     assert any("no spread in iteration 1" in warning for warning in record.diagnostics["warnings"])
 
 
-def test_labels_that_float32_cannot_square_are_left_out(tmp_path: Path, monkeypatch) -> None:
+def test_labels_whose_square_overflows_are_skipped(tmp_path: Path, monkeypatch) -> None:
     def labels(log_weights: torch.Tensor, clip_largest: int = 0) -> torch.Tensor:
         found = free_energies(log_weights, clip_largest)
         found[0], found[1] = 1e30, torch.nan
@@ -328,7 +328,7 @@ def draws(count: int, shift: float = 0.0) -> list[tuple[torch.Tensor, torch.Tens
 
 
 @pytest.mark.parametrize("truncation", [1000.0, None])
-def test_one_weight_at_1e300(truncation: float | None) -> None:
+def test_histogram_with_one_weight_at_1e300(truncation: float | None) -> None:
     sets = draws(6)
     sets[3][1][7] = 300 * math.log(10)
     found = histogram(sets, truncation=truncation)
@@ -342,7 +342,7 @@ def test_one_weight_at_1e300(truncation: float | None) -> None:
         assert found.largest_share < 0.9 and found.log_normalisation < plain.log_normalisation + 2.0
 
 
-def test_samples_that_are_no_numbers_have_no_weight() -> None:
+def test_samples_that_are_not_finite_have_no_weight() -> None:
     found, plain = histogram([]), histogram([])
     for s, log_weights in draws(4):
         plain.add(s, log_weights, 203)
@@ -358,7 +358,7 @@ def test_samples_that_are_no_numbers_have_no_weight() -> None:
 
 
 def test_weights_that_grow_beyond_a_float_are_rescaled() -> None:
-    """A flow that learns: from set to set its weights grow, in all by more than any float64 holds."""
+    """Weights of a flow in training, which grow from set to set by more than a float64 can hold in all."""
     steps = [5.0 * number for number in range(300)]
     sets = [(s, log_weights + shift) for (s, log_weights), shift in zip(draws(300), steps, strict=True)]
     found = histogram(sets, truncation=None)

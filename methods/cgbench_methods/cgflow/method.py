@@ -1,66 +1,47 @@
-"""The registered methods ``cgflow_al`` and ``cgflow_grid``: each runs the recipe that its configuration names."""
+"""The registered methods ``cgflow_al`` and ``cgflow_grid``; each runs the recipe named in its configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any
 
 from numpy.typing import NDArray
 from pydantic import Field
 
-from cgbench.contracts.method import Activity, Method, MethodConfig
+from cgbench.contracts.method import Method, MethodConfig
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
 from cgbench.errors import UserError
+from cgbench_methods.cgflow.common.recipe import Recipe
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.cgflow.harmonic.recipe import HarmonicRecipe
 from cgbench_methods.cgflow.published.config import PublishedConfig
 from cgbench_methods.cgflow.published.recipe import PublishedRecipe
 
-__all__ = ["ActiveLearning", "CGFlowConfig", "ConditionalFlowMethod", "GridConditioning", "Recipe"]
+__all__ = ["ActiveLearning", "CGFlowConfig", "ConditionalFlowMethod", "GridConditioning"]
 
-
-class Recipe(Protocol):
-    """What a recipe offers: the same as a method, for one kind of configuration."""
-
-    activity: Activity
-    uncounted_in_publication: frozenset[str]
-
-    def estimates(self) -> Iterator[PMF]:
-        """Yield the current PMF wherever the recipe could stop."""
-
-    def diagnostics(self) -> dict[str, Any]:
-        """Return JSON-able numbers for the record."""
-
-    def extra_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return named arrays that figures need."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything needed to continue."""
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-
-
-RECIPES: dict[str, Any] = {"harmonic": HarmonicRecipe, "published": PublishedRecipe}
+RECIPES: dict[str, Callable[[Problem, Any, Streams], Recipe]] = {
+    "harmonic": HarmonicRecipe,
+    "published": PublishedRecipe,
+}
 
 
 class CGFlowConfig(MethodConfig):
-    """A recipe with its settings: "harmonic" (ours) or "published" (Schopmans & Friederich, ICML 2024)."""
+    """Recipe and its settings: kind "harmonic" (ours) or "published" (Schopmans & Friederich, ICML 2024)."""
 
     recipe: Annotated[HarmonicConfig | PublishedConfig, Field(discriminator="kind")] = HarmonicConfig()
 
 
 class ConditionalFlowMethod(Method):
-    """Runs the recipe that the configuration names."""
+    """Base of both methods: runs the recipe named in the configuration."""
 
     requires = frozenset({"gradient", "coordinates"})
     Config = CGFlowConfig
 
     def __init__(self, problem: Problem, config: CGFlowConfig, streams: Streams) -> None:
         super().__init__(problem, config, streams)
-        self.recipe: Recipe = RECIPES[config.recipe.kind](problem, config.recipe, streams)
+        self.recipe = RECIPES[config.recipe.kind](problem, config.recipe, streams)
         self.activity = self.recipe.activity
         self.uncounted_in_publication = self.recipe.uncounted_in_publication
 
@@ -86,7 +67,7 @@ class ConditionalFlowMethod(Method):
 
 
 class ActiveLearning(ConditionalFlowMethod):
-    """Conditional flow with active learning of the collective variables, from a single minimum."""
+    """Conditional flow with active learning: starts at one minimum and explores the collective variables itself."""
 
     name = "cgflow_al"
 
@@ -101,7 +82,7 @@ class ActiveLearning(ConditionalFlowMethod):
 
 
 class GridConditioning(ConditionalFlowMethod):
-    """Conditional flow with a regular grid of collective variables, without exploration."""
+    """Conditional flow with a regular grid of collective variables."""
 
     name = "cgflow_grid"
 

@@ -1,1 +1,6 @@
-"""What both recipes of the conditional flow use: design of training points, exploration, stages, training steps."""
+"""What both recipes use.
+
+`recipe` is their base class; `stack` builds the flow and `training` trains it; `design` chooses values of s to sample;
+`exploration` walks on the PMF to find where it is uncertain; `stages` and `diagnostics` prepare what the record and the
+figures show.
+"""

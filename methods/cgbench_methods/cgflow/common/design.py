@@ -1,4 +1,4 @@
-"""Which values of the collective variables to sample: regular grids, low places of the PMF, places around points."""
+"""Choice of the values of s to sample: regular grids, regions of low PMF, neighbourhoods of given points."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["draw_around", "draw_where_low", "regular_grid"]
 
 
 def regular_grid(cvs: CollectiveVariables, points: int, offsets: Sequence[float]) -> torch.Tensor:
-    """Nodes of a regular grid over the domain, ``[nodes, cvs]``.
+    """Return the nodes of a regular grid over the domain, ``[nodes, cvs]``.
 
     Parameters
     ----------
     points
         Nodes along each CV.
     offsets
-        From the lower bound of each CV to its first node, in spacings.
+        Distance of the first node from the lower bound of each CV, in spacings.
     """
     axes = [
         low + (high - low) * (torch.arange(points, dtype=torch.float64) + offset) / points
@@ -32,7 +32,7 @@ def regular_grid(cvs: CollectiveVariables, points: int, offsets: Sequence[float]
 def draw_around(
     cvs: CollectiveVariables, points: torch.Tensor, radius: float, count: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """Draw `count` values of s from the balls of `radius` around points, about as many from each; ``[count, cvs]``."""
+    """Draw `count` values of s within `radius` of the points, about equally many around each; ``[count, cvs]``."""
     each = -(-count // len(points))
     around = broaden(cvs, points, radius, each, generator)
     return around[torch.randperm(len(around), generator=generator)[:count]]
@@ -48,25 +48,28 @@ def draw_where_low(
     ceiling: float,
     uniform_share: float,
 ) -> torch.Tensor:
-    """Draw values of s from ``exp(-A / softness)``, a share of them uniformly, and none from high places.
+    """Draw values of s where the PMF A is low.
+
+    The density is a mixture, ``(1 - uniform_share) exp(-A / softness) / Z + uniform_share / V``, on the region where A
+    is below `ceiling`, and zero elsewhere.
 
     Parameters
     ----------
     free_energy
         A in kT at the centres of the PMF's bins ``[cells]``, up to a constant.
     count
-        How many.
+        Number of values.
     softness
         In kT.
     ceiling
-        In kT; cells this far above the lowest are left out.
+        In kT, above the lowest value of A.
     uniform_share
-        Part of the density that is the same in all other cells.
+        Share of the uniform density.
 
     Returns
     -------
     torch.Tensor
-        ``[count, cvs]``, uniform within each cell.
+        ``[count, cvs]``, uniform within each bin.
     """
     above = free_energy - free_energy.min()
     density = torch.exp(-above / softness) * (above < ceiling)

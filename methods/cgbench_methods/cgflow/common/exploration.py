@@ -1,4 +1,8 @@
-"""Monte Carlo on the model PMF up to where it is uncertain, and the choice of new points there."""
+"""Exploration: Monte Carlo on a model of the PMF to where the model is uncertain, and choice of new points there.
+
+Walkers sample ``exp(-A(s) / f)``, where A is the model's mean and f a temperature factor, by Metropolis Monte Carlo. A
+walker stops where the model's standard deviation exceeds a threshold.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ MeanAndStd = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 def wrap(cvs: CollectiveVariables, s: torch.Tensor) -> torch.Tensor:
-    """Map periodic CVs into ``[lower, upper)``."""
+    """Map periodic CVs into ``[lower, upper)``; leave the others unchanged."""
     columns = []
     for axis, periodic in enumerate(cvs.periodic):
         low, high = cvs.lower[axis], cvs.upper[axis]
@@ -26,7 +30,7 @@ def wrap(cvs: CollectiveVariables, s: torch.Tensor) -> torch.Tensor:
 
 
 def difference(cvs: CollectiveVariables, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Shortest vectors ``a - b`` on the domain; broadcasts, last axis the CVs."""
+    """Return the shortest vectors ``a - b`` on the domain, ``[..., cvs]``; arguments broadcast."""
     delta = a - b
     for axis, periodic in enumerate(cvs.periodic):
         if periodic:
@@ -38,7 +42,7 @@ def difference(cvs: CollectiveVariables, a: torch.Tensor, b: torch.Tensor) -> to
 
 
 def inside_domain(cvs: CollectiveVariables, s: torch.Tensor) -> torch.Tensor:
-    """Whether points lie within the non-periodic bounds, boolean ``[batch]``."""
+    """Tell which points are within the bounds of the non-periodic CVs, boolean ``[batch]``."""
     inside = torch.ones(len(s), dtype=torch.bool, device=s.device)
     for axis, periodic in enumerate(cvs.periodic):
         if not periodic:
@@ -48,16 +52,16 @@ def inside_domain(cvs: CollectiveVariables, s: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Walk:
-    """Outcome of a walk.
+    """Result of a walk.
 
     Attributes
     ----------
     positions
         Last positions of all walkers ``[walkers, cvs]``.
     stopped
-        Which walkers stand where the model is uncertain, boolean ``[walkers]``.
+        Which walkers stopped because the model is uncertain there, boolean ``[walkers]``.
     steps
-        Steps made.
+        Number of steps.
     """
 
     positions: torch.Tensor
@@ -79,24 +83,24 @@ def walk(
     wanted: int | None = None,
     temperature_factor: float = 1.0,
 ) -> Walk:
-    """Metropolis Monte Carlo of many walkers on the model's mean until its spread passes a threshold.
+    """Move many walkers by Metropolis Monte Carlo on the model's mean until its spread exceeds a threshold.
 
     Parameters
     ----------
     mean_and_std
-        The model: PMF and its spread in kT at points ``[batch, cvs]``.
+        The model: PMF and its standard deviation in kT at points ``[batch, cvs]``.
     start
         Starting points ``[walkers, cvs]``.
     step
         Standard deviation of the Gaussian proposal along each CV.
     threshold
-        Spread in kT at which a walker stops.
+        A walker stops where the standard deviation is larger, in kT.
     max_steps, min_steps
-        Steps after which the walk is given up; steps before which no walker stops.
+        Largest number of steps; number of steps before which no walker stops.
     wanted
-        End as soon as so many walkers have stopped (checked every 16 steps); all of them by default.
+        End when this many walkers have stopped (checked every 16 steps); all of them by default.
     temperature_factor
-        Walk at this multiple of the temperature, to cross barriers sooner.
+        Sample at this multiple of the temperature, to cross barriers sooner.
     """
     s = start.clone()
     energy, spread = mean_and_std(s)
@@ -126,14 +130,14 @@ def farthest_points(
     known: torch.Tensor | None = None,
     min_distance: float = 0.0,
 ) -> torch.Tensor:
-    """Choose the most spread out of the candidates, one by one farthest from those chosen.
+    """Choose points that are far from each other: repeatedly the candidate farthest from those chosen so far.
 
     Parameters
     ----------
     known
-        Points to keep away from as well; without them the first candidate is taken first.
+        Points to keep a distance from as well; without any, the first candidate is chosen first.
     min_distance
-        Stop when no candidate is as far as this from all the others.
+        Stop when no candidate is farther than this from all chosen and known points.
 
     Returns
     -------
@@ -165,9 +169,10 @@ def broaden(
     count: int,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Replace each point by `count` points uniform in the ball of `radius` around it (kept in the domain).
+    """Replace each point by `count` points, drawn uniformly from the ball of `radius` around it.
 
-    In one dimension the ball is an interval, in two a disc.
+    The ball is an interval in one dimension and a disc in two. Points outside the domain are wrapped, or reflected at
+    the bounds of a non-periodic CV.
     """
     dimensions = points.shape[1]
     options: dict[str, Any] = {"generator": generator, "dtype": points.dtype, "device": points.device}
@@ -178,7 +183,7 @@ def broaden(
     spread = (points[:, None] + distance * direction).reshape(-1, dimensions)
     spread = wrap(cvs, spread)
     for axis, periodic in enumerate(cvs.periodic):
-        if not periodic:  # reflect at the bounds
+        if not periodic:
             low, high = cvs.lower[axis], cvs.upper[axis]
             folded = torch.remainder(spread[:, axis] - low, 2 * (high - low))
             spread[:, axis] = low + torch.minimum(folded, 2 * (high - low) - folded)

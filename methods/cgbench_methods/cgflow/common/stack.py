@@ -1,4 +1,4 @@
-"""The spline stack of a conditional flow in the coordinates of a system."""
+"""Conditional flow in the coordinates of a system: first transforms, spline couplings, base distribution."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ from cgbench_methods.lib.flows.distributions import UniformGaussian
 
 __all__ = ["conditional_flow"]
 
-BOUND = 5.0  # linear tails of the splines begin here, in units of the base's standard deviation
+BOUND = 5.0  # the splines' linear tails begin here, in standard deviations of the base
 
 
 def conditional_flow(coordinates: Coordinates, first: list[Transform], **couplings: Any) -> ConditionalFlow:
-    """Build a flow from transforms next to the data, then spline couplings, then the base.
+    """Build a flow: transforms next to the data, then spline couplings, then the base.
+
+    The base is uniform in periodic dimensions and a standard Gaussian in the others.
 
     Parameters
     ----------
     coordinates
-        Say which dimensions are periodic, and their bounds.
+        The fine-grained coordinates, with their periodic dimensions and bounds.
     first
         Transforms next to the data.
     couplings
-        Arguments of `cgbench_methods.lib.flows.build.spline_coupling_flow`; no couplings if `num_couplings` is 0.
+        Arguments of `cgbench_methods.lib.flows.build.spline_coupling_flow`; there are no couplings if `num_couplings`
+        is 0 or missing.
     """
     periodic = coordinates.periodic
     bound = torch.full((len(periodic),), BOUND, dtype=torch.float64)
     lower = torch.where(periodic, coordinates.lower, -bound)
     upper = torch.where(periodic, coordinates.upper, bound)
-    stages = list(first)
+    transforms = list(first)
     if couplings.get("num_couplings", 0):
-        stages.append(spline_coupling_flow(circular=periodic, lower=lower, upper=upper, **couplings))
-    return ConditionalFlow(CompositeTransform(stages), UniformGaussian(lower, upper, periodic))
+        transforms.append(spline_coupling_flow(circular=periodic, lower=lower, upper=upper, **couplings))
+    return ConditionalFlow(CompositeTransform(transforms), UniformGaussian(lower, upper, periodic))

@@ -1,4 +1,12 @@
-"""Training of the conditional flow, by example and by energy."""
+"""Training steps of the conditional flow, by example and by energy.
+
+By example (forward KL): ``-mean ln q(y|s)`` over given samples. By energy (reverse KL): for each s,
+
+    loss(s) = E_{y ~ q(.|s)} [ E(s, y) + ln q(y|s) ],
+
+which needs no samples of the target. Each sample y of the flow also has the importance weight
+``w = exp(-E(s, y)) / q(y|s)``, whose mean at fixed s is ``exp(-A(s))``.
+"""
 
 from __future__ import annotations
 
@@ -20,27 +28,27 @@ __all__ = [
 
 
 class Flow(Protocol):
-    """What training and labelling need of a conditional flow."""
+    """What training and sampling require of a conditional flow."""
 
     def sample_with_log_prob(
         self, context: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One sample per row of the context, with its log-density."""
+        """Draw one sample per row of the context; return it with its log-density."""
         ...
 
     def sample_with_scores(
         self, context: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The same, and the derivatives of the log-density in sample and context."""
+        """Draw as `sample_with_log_prob`; return also the derivatives of the log-density in sample and context."""
         ...
 
     def log_prob(self, inputs: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """Log-density of given samples."""
+        """Return the log-density of given samples."""
         ...
 
 
 def by_example_loss(flow: Flow, y: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-    """Forward KL up to a constant: minus the mean log-density of examples."""
+    """Return the forward KL up to a constant: minus the mean log-density of the examples."""
     return -flow.log_prob(y, context).mean()
 
 
@@ -51,13 +59,12 @@ def reverse_kl_losses(
     context: torch.Tensor,
     generator: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Reverse KL of one sample per row with the reparametrisation gradient.
+    """Draw one sample per row; return its reverse KL, with the reparametrisation gradient, and its log-weight.
 
     Returns
     -------
     losses, log_weights
-        Each ``[batch]``; losses of samples outside the state space are infinite, their log-weights minus
-        infinity.
+        Each ``[batch]``. Samples outside the state space have infinite losses, and log-weights of minus infinity.
     """
     y, log_q = flow.sample_with_log_prob(context, generator)
     losses = target.energy(s, y) + log_q
@@ -73,24 +80,28 @@ def path_gradient_step(
     *,
     clip_norm: float | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Accumulate the path gradient of the reverse KL in the flow's parameters.
+    """Accumulate the path gradient of the reverse KL in the flow's parameters; return log-weights and their slopes.
 
-    The score term, zero on average, is left out ("sticking the landing", Roeder et al. 2017), so that the
-    gradient vanishes for every single sample when the flow is exact.
+    With ``y = f(z; s)`` the gradient of one sample is
+
+        (dE/dy + d ln q/dy) dy/dtheta.
+
+    The remaining term of the full gradient, the score ``d ln q/dtheta`` at fixed y, is zero on average and omitted
+    ("sticking the landing", Roeder et al. 2017). The path gradient vanishes for every sample if the flow is exact.
 
     Parameters
     ----------
     features
         The flow's context as a function of `s`.
     clip_norm
-        Cut the gradient of each sample with respect to `y` at this norm; with None the parameters get no
-        gradient at all.
+        Largest norm of each sample's gradient with respect to `y`. With None, no gradient is computed for the
+        parameters.
 
     Returns
     -------
     log_weights, slopes
-        Labels of the PMF at no further cost: log-weights ``[batch]``, and their derivatives along `s` at
-        fixed noise ``[batch, cvs]``, whose mean under the weights is the mean force.
+        Log-weights ``[batch]`` and their derivatives ``d ln w/ds`` at fixed noise z ``[batch, cvs]``, at no further
+        evaluations. The weighted mean of the slopes is the mean force, ``E[w d ln w/ds] / E[w] = -dA/ds``.
     """
     s = s.detach().requires_grad_()
     context = features(s)
@@ -121,7 +132,7 @@ def plain_gradient_step(
     *,
     clip_norm: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same as `path_gradient_step` with the plain reparametrisation gradient, score term included."""
+    """Do as `path_gradient_step`, but with the full reparametrisation gradient, including the score."""
     s = s.detach().requires_grad_()
     y, log_q = flow.sample_with_log_prob(features(s), generator)
     energy, force, force_s = target.energy_and_gradients(s, y)

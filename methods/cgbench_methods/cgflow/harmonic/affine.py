@@ -1,4 +1,8 @@
-"""A conditional Gaussian as a transform: mean and Cholesky factor are Fourier series of s."""
+"""Conditional Gaussian as a transform, ``y = m(s) + L(s) e`` with e standard normal.
+
+Mean m(s) and Cholesky factor L(s) = L0 T(s) are Fourier series of s, fitted to harmonic minima: ``m(s_i) ~ y_i`` and
+``L(s_i) L(s_i)^T ~ (H_i + offset)^-1``.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +16,15 @@ __all__ = ["ConditionalAffine", "fit_to_minima"]
 
 
 class ConditionalAffine(Transform):
-    """Whitening ``e = (L0 T(s))^-1 (y - m(s))`` of the non-periodic coordinates; the others pass unchanged.
+    """Whitening ``e = (L0 T(s))^-1 (y - m(s))`` of the non-periodic coordinates; the others are left unchanged.
 
-    ``m``, the logarithm of the diagonal of ``T`` and its lower triangle are linear in the features of `s`,
-    which come as the context. The inverse, ``y = m + L0 T e``, samples.
+    ``m``, the logarithm of the diagonal of ``T`` and the part of ``T`` below the diagonal are linear in the features of
+    `s`, which are the context. The inverse, ``y = m + L0 T e``, generates samples.
 
     Parameters
     ----------
     periodic
-        Which of the fine-grained coordinates pass, boolean ``[fine]``.
+        Which fine-grained coordinates are left unchanged, boolean ``[fine]``.
     features
         Number of context features.
     factor
@@ -45,7 +49,7 @@ class ConditionalAffine(Transform):
         self.lower = torch.nn.Parameter(torch.zeros(features, len(rows), dtype=dtype))
 
     def triangle(self, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """``T(s)`` ``[batch, gaussian, gaussian]`` and the logarithm of its diagonal."""
+        """Return ``T(s)`` ``[batch, gaussian, gaussian]`` and the logarithm of its diagonal."""
         n = len(self.factor)
         log_diagonal = context @ self.log_diagonal
         flat = context.new_zeros(len(context), n * n).index_copy(1, self.flat, context @ self.lower)
@@ -55,7 +59,7 @@ class ConditionalAffine(Transform):
         return torch.cat([gaussian, inputs[:, self.periodic]], dim=1)[:, self.order]
 
     def forward(self, inputs: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Data to noise; returns outputs ``[batch, fine]`` and ``ln|det|`` ``[batch]``."""
+        """Map data to noise; return outputs ``[batch, fine]`` and ``ln|det|`` ``[batch]``."""
         triangle, log_diagonal = self.triangle(context)
         centred = inputs[:, self.gaussian] - context @ self.mean
         whitened = torch.linalg.solve_triangular(self.factor, centred.T, upper=False).T
@@ -64,7 +68,7 @@ class ConditionalAffine(Transform):
         return self._join(whitened, inputs), log_det
 
     def inverse(self, inputs: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Noise to data; returns outputs ``[batch, fine]`` and ``ln|det|`` ``[batch]``."""
+        """Map noise to data; return outputs ``[batch, fine]`` and ``ln|det|`` ``[batch]``."""
         triangle, log_diagonal = self.triangle(context)
         coloured = (triangle @ inputs[:, self.gaussian, None]).squeeze(2) @ self.factor.T
         log_det = log_diagonal.sum(1) + self.factor.diagonal().log().sum()
@@ -81,20 +85,24 @@ def fit_to_minima(
     importance: float = 0.15,
     least_importance: float = 0.02,
 ) -> ConditionalAffine:
-    """Fit mean and covariance of the harmonic atlas by penalised least squares.
+    """Fit the mean and covariance of the harmonic minima as functions of s, by penalised least squares.
+
+    ``L0`` is the Cholesky factor of the weighted mean covariance. The target for ``T(s_i)`` is ``L0^-1 L_i``, with the
+    Cholesky factor L_i of covariance i.
 
     Parameters
     ----------
     periodic
-        Which fine-grained coordinates are left out of the Gaussian.
+        Which fine-grained coordinates the Gaussian leaves unchanged.
     basis
         Features of `s`.
     stiffness_offset
-        Added to the diagonal of the Hessians before they are inverted.
+        Added to the diagonal of the Hessians before inversion.
     smoothness
-        Penalty on squared coefficients is this times the fourth power of the frequency.
+        The penalty on a squared coefficient is this times the fourth power of the mode's frequency.
     importance, least_importance
-        Points weigh ``exp(-importance (F - F_min))``, at least `least_importance`.
+        Weight of a minimum with harmonic free energy F in the fit: ``exp(-importance (F - F_min))``, but at least
+        `least_importance`.
     """
     gaussian = (~periodic).nonzero().squeeze(1)
     hessian = minima.hessian[:, gaussian][:, :, gaussian]

@@ -1,4 +1,4 @@
-"""Settings of our own recipe."""
+"""Settings of our recipe."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from pydantic import Field
 
 from cgbench.contracts.method import MethodConfig
 
-__all__ = ["AtlasConfig", "FlowConfig", "HarmonicConfig", "LabelConfig", "SurrogateConfig", "TrainingConfig"]
+__all__ = ["FlowConfig", "HarmonicConfig", "MinimaConfig", "SamplingConfig", "SurrogateConfig", "TrainingConfig"]
 
 
-class AtlasConfig(MethodConfig):
-    """How the harmonic atlas grows over the domain of the collective variables (CVs)."""
+class MinimaConfig(MethodConfig):
+    """Search for harmonic minima over the domain of the collective variables (CVs)."""
 
-    grid: int | None = Field(None, ge=2, description="points per CV of a regular grid; None: active learning")
-    max_points: int = Field(80, ge=1)
+    grid: int | None = Field(None, ge=2, description="points per CV of a regular grid; null: active learning")
+    max_points: int = Field(80, ge=1, description="largest number of reference points")
     batch: int = Field(6, ge=1, description="points relaxed together")
-    min_distance: float = Field(0.5, gt=0, description="least distance of a new point from the others")
-    relax_steps: int = Field(25, ge=0)
-    relax_tolerance: float = Field(0.1, gt=0, description="kT")
-    stiffness_floor: float = Field(0.05, gt=0, description="least eigenvalue of a Hessian, scaled units")
-    stiffness_offset: float = Field(0.02, ge=0)
-    smoothness: float = Field(1e-3, gt=0)
-    length_scale: float = Field(1.0, gt=0)
-    amplitude: float = Field(6.0, gt=0, description="kT")
-    noise: float = Field(0.5, gt=0, description="kT")
-    ceiling: float = Field(25.0, gt=0, description="kT; higher values of the PMF are cut here")
+    min_distance: float = Field(0.5, gt=0, description="smallest distance of a new point from the others")
+    relax_steps: int = Field(25, ge=0, description="largest number of steps of a relaxation")
+    relax_tolerance: float = Field(0.1, gt=0, description="kT; relaxation ends at a smaller predicted decrease")
+    stiffness_floor: float = Field(0.05, gt=0, description="smallest eigenvalue of a Hessian, in scaled coordinates")
+    stiffness_offset: float = Field(0.02, ge=0, description="added to the diagonal of a Hessian before inversion")
+    smoothness: float = Field(1e-3, gt=0, description="penalty on the curvature of the fitted mean and covariance")
+    length_scale: float = Field(1.0, gt=0, description="prior length scale of the model of the harmonic PMF")
+    amplitude: float = Field(6.0, gt=0, description="kT; prior standard deviation of that model")
+    noise: float = Field(0.5, gt=0, description="kT; assumed error of a harmonic free energy")
+    ceiling: float = Field(25.0, gt=0, description="kT; higher harmonic free energies are set to this value")
     walkers: int = Field(200, ge=1)
-    walk_step: float = Field(0.15, gt=0)
-    walk_steps: int = Field(5000, ge=1)
-    threshold: float = Field(3.0, gt=0, description="kT")
-    temperature_factor: float = Field(1.5, ge=1)
+    walk_step: float = Field(0.15, gt=0, description="standard deviation of a proposal along each CV")
+    walk_steps: int = Field(5000, ge=1, description="largest number of steps of a walk")
+    threshold: float = Field(3.0, gt=0, description="kT; a walker stops where the standard deviation is larger")
+    temperature_factor: float = Field(1.5, ge=1, description="walkers sample at this multiple of the temperature")
 
 
 class FlowConfig(MethodConfig):
-    """Shape of the flow on top of the conditional Gaussian."""
+    """Size of the conditional Gaussian and of the spline couplings after it."""
 
     feature_order: int = Field(3, ge=0, description="total order of the Fourier features of s")
     num_couplings: int = Field(6, ge=0)
@@ -45,46 +45,48 @@ class FlowConfig(MethodConfig):
 
 
 class TrainingConfig(MethodConfig):
-    """Training by energy with path gradients."""
+    """Training by energy."""
 
-    rounds: int = Field(16, ge=1, description="a round ends with an estimate")
+    rounds: int = Field(16, ge=1, description="training rounds; an estimate follows each")
     steps_per_round: int = Field(25, ge=1)
     batch: int = Field(128, ge=1)
-    learning_rate: float = Field(7e-4, gt=0)
-    gaussian_learning_rate: float = Field(5e-4, gt=0)
-    clip_norm: float = Field(40.0, gt=0)
-    path_gradients: bool = Field(True, description="leave the score term out of the gradient")
-    labels: bool = Field(True, description="training samples are labels as well")
+    learning_rate: float = Field(7e-4, gt=0, description="of the spline couplings")
+    gaussian_learning_rate: float = Field(5e-4, gt=0, description="of the conditional Gaussian")
+    clip_norm: float = Field(40.0, gt=0, description="largest gradient norm of a sample")
+    path_gradients: bool = Field(True, description="omit the score term from the gradient")
+    labels: bool = Field(True, description="use the training samples for the PMF")
 
 
-class LabelConfig(MethodConfig):
-    """Sampling of labels once the flow is trained, and when to stop."""
+class SamplingConfig(MethodConfig):
+    """Choice of s, use of the weighted samples, and rounds of sampling after the training."""
 
-    batch: int = Field(4000, ge=1)
-    max_rounds: int = Field(10, ge=1)
-    target_kld: float = Field(5e-4, gt=0, description="stop when the posterior expects a KLD below this")
+    batch: int = Field(4000, ge=1, description="samples of a sampling round")
+    max_rounds: int = Field(10, ge=1, description="largest number of sampling rounds")
+    target_kld: float = Field(5e-4, gt=0, description="stop when the expected forward KLD is below")
     truncation: float = Field(50.0, gt=1, description="weights are cut at this multiple of the fit")
-    softness: float = Field(2.0, gt=0, description="s is drawn from exp(-A / softness)")
+    softness: float = Field(2.0, gt=0, description="kT; s is drawn from exp(-A / softness)")
     ceiling: float = Field(12.0, gt=0, description="kT; no s is drawn where the PMF is higher")
-    uniform_share: float = Field(0.1, ge=0, le=1)
-    mean_force: bool = Field(True, description="the slopes of the log-weights are labels as well")
+    uniform_share: float = Field(0.1, ge=0, le=1, description="share of s drawn uniformly below the ceiling")
+    mean_force: bool = Field(True, description="fit the slopes of the log-weights too")
 
 
 class SurrogateConfig(MethodConfig):
-    """The Bayesian Fourier model of the PMF."""
+    """Bayesian Fourier model of the PMF, and exploration with it."""
 
-    order: int = Field(8, ge=1)
-    length_scales: tuple[float, ...] = Field((0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0), min_length=1)
-    amplitudes: tuple[float, ...] = Field(
-        (0.5, 1.0, 2.0, 4.0), min_length=1, description="kT, about the harmonic estimate"
+    order: int = Field(8, ge=1, description="largest wave number along each CV")
+    length_scales: tuple[float, ...] = Field(
+        (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0), min_length=1, description="candidates; the evidence chooses"
     )
-    threshold: float = Field(0.4, gt=0, description="kT; the walk stops where the spread is larger")
+    amplitudes: tuple[float, ...] = Field(
+        (0.5, 1.0, 2.0, 4.0), min_length=1, description="kT, around the harmonic PMF; candidates"
+    )
+    threshold: float = Field(0.4, gt=0, description="kT; a walker stops where the standard deviation is larger")
     walkers: int = Field(100, ge=1)
-    walk_step: float = Field(0.1, gt=0)
-    walk_steps: int = Field(1000, ge=1)
-    new_points: int = Field(15, ge=1)
-    radius: float = Field(0.3, gt=0)
-    share: float = Field(0.3, ge=0, le=1, description="of the labels, drawn around the new points")
+    walk_step: float = Field(0.1, gt=0, description="standard deviation of a proposal along each CV")
+    walk_steps: int = Field(1000, ge=1, description="largest number of steps of a walk")
+    new_points: int = Field(15, ge=1, description="largest number of uncertain points chosen in a round")
+    radius: float = Field(0.3, gt=0, description="s is drawn within this distance of an uncertain point")
+    share: float = Field(0.3, ge=0, le=1, description="share of s drawn around the uncertain points")
 
 
 class HarmonicConfig(MethodConfig):
@@ -93,12 +95,12 @@ class HarmonicConfig(MethodConfig):
     GRID_KEY: ClassVar[str] = "recipe.atlas.grid"
 
     kind: Literal["harmonic"] = "harmonic"
-    coordinates: str = "default"
-    atlas: AtlasConfig = AtlasConfig()
+    coordinates: str = Field("default", description="set of fine-grained coordinates")
+    atlas: MinimaConfig = Field(MinimaConfig(), description="search for harmonic minima")
     flow: FlowConfig = FlowConfig()
     training: TrainingConfig = TrainingConfig()
-    surrogate: SurrogateConfig = SurrogateConfig()
-    labels: LabelConfig = LabelConfig()
+    surrogate: SurrogateConfig = Field(SurrogateConfig(), description="model of the PMF, and exploration")
+    labels: SamplingConfig = Field(SamplingConfig(), description="weighted samples")
 
     @property
     def grid_points(self) -> int | None:

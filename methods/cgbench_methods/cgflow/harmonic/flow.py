@@ -1,4 +1,4 @@
-"""The flow of our own recipe: an atlas's Gaussians and spline couplings on top; labels drawn from it."""
+"""The flow of our recipe: a conditional Gaussian fitted to harmonic minima, then spline couplings; and its samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cgbench_methods.lib.flows.target import ConditionalTarget
 
 __all__ = ["draw_weighted_samples", "flow_on_minima"]
 
-LABELS_AT_ONCE = 1024
+SAMPLES_AT_ONCE = 1024
 
 
 def flow_on_minima(
@@ -27,27 +27,27 @@ def flow_on_minima(
     generator: torch.Generator,
     device: str = "cpu",
 ) -> tuple[ConditionalFlow, torch.optim.Optimizer]:
-    """Build the flow, which starts as the atlas's harmonic approximation, and its optimiser.
+    """Build the flow, which starts as the harmonic approximation, and its optimiser.
 
     Parameters
     ----------
-    atlas
-        Fitted by the Gaussian next to the data.
+    minima
+        Harmonic minima that the Gaussian is fitted to.
     coordinates
-        Of the fine-grained coordinates.
+        The fine-grained coordinates.
     basis
         Features of `s`.
     config
-        Shape of the flow, and how the Gaussian is fitted.
+        Size of the flow, and settings of the Gaussian's fit.
     generator
         Source of the couplings' initial weights.
     device
-        Where the flow is to be.
+        Device of the flow.
 
     Returns
     -------
     flow, optimiser
-        Parameters of the Gaussian are the optimiser's first group, the couplings', if there are any, its second.
+        The optimiser's first parameter group is the Gaussian; the second, if there are couplings, is the rest.
     """
     affine = fit_to_minima(
         minima,
@@ -83,20 +83,20 @@ def draw_weighted_samples(
     *,
     mean_force: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """One sample of the flow for each s: its log-weight, and with `mean_force` the slopes of that along s.
+    """Draw one sample of the flow at each s; return its log-weight and, with `mean_force`, the slopes along s.
 
     Returns
     -------
     log_weights, slopes
-        As `path_gradient_step` returns them; without `mean_force` the slopes are None.
+        As from `path_gradient_step`; slopes are None without `mean_force`.
     """
     log_weights, slopes = [], []
-    for part in s.split(LABELS_AT_ONCE):
+    for part in s.split(SAMPLES_AT_ONCE):
         if mean_force:
             with fixed_parameters(flow):
-                labels = path_gradient_step(flow, target, part, basis, generator, clip_norm=None)
-            log_weights.append(labels[0])
-            slopes.append(labels[1])
+                of_part, slopes_of_part = path_gradient_step(flow, target, part, basis, generator, clip_norm=None)
+            log_weights.append(of_part)
+            slopes.append(slopes_of_part)
         else:
             with torch.no_grad():
                 y, log_q = flow.sample_with_log_prob(basis(part), generator)

@@ -1,4 +1,9 @@
-"""The harmonic atlas: relaxed configurations with their Hessians, grown outwards from one minimum."""
+"""Harmonic minima: fine-grained coordinates relaxed at fixed s, with Hessians and Laplace's approximation of the PMF.
+
+At a reference point s_i: ``y_i = argmin_y E(s_i, y)``, ``H_i`` the Hessian of E in y there, d coordinates y, and
+
+    A(s_i) ~ E(s_i, y_i) + 1/2 ln det H_i - d/2 ln(2 pi).
+"""
 
 from __future__ import annotations
 
@@ -12,11 +17,11 @@ from cgbench_methods.lib.flows.target import ConditionalTarget
 
 __all__ = ["HarmonicMinima", "hessians", "regularised", "relax"]
 
-STIFFEST = 1e14  # element of a Hessian in scaled units; stiffer ones cannot be inverted in float64
+STIFFEST = 1e14  # largest element of a Hessian, in scaled coordinates, that can be inverted in float64
 
 
 def regularised(hessian: torch.Tensor, floor: float) -> torch.Tensor:
-    """Replace eigenvalues by their magnitudes, at least `floor`; symmetric ``[..., n, n]``."""
+    """Return symmetric matrices ``[..., n, n]`` with eigenvalues replaced by their magnitudes, but at least `floor`."""
     values, vectors = torch.linalg.eigh(0.5 * (hessian + hessian.mT))
     result: torch.Tensor = (vectors * values.abs().clamp(min=floor)[..., None, :]) @ vectors.mT
     return result
@@ -24,12 +29,26 @@ def regularised(hessian: torch.Tensor, floor: float) -> torch.Tensor:
 
 @dataclass
 class Relaxed:
-    """Relaxed fine-grained coordinates ``y [n, fine]`` with energies ``[n]`` and gradients."""
+    """Result of a relaxation.
+
+    Attributes
+    ----------
+    y
+        Fine-grained coordinates ``[n, fine]``.
+    energy, gradient
+        ``E`` ``[n]`` and its gradient in `y` ``[n, fine]``.
+    converged
+        Boolean ``[n]``.
+    """
 
     y: torch.Tensor
     energy: torch.Tensor
     gradient: torch.Tensor
     converged: torch.Tensor
+
+    def select(self, keep: torch.Tensor) -> Relaxed:
+        """Return the points where `keep`, boolean ``[n]``, is true."""
+        return Relaxed(self.y[keep], self.energy[keep], self.gradient[keep], self.converged[keep])
 
 
 def relax(
@@ -42,20 +61,20 @@ def relax(
     tolerance: float,
     max_norm: float = 4.0,
 ) -> Relaxed:
-    """Minimise ``E(s, y)`` over `y` for a batch of points with BFGS in a trust region.
+    """Minimise ``E(s, y)`` over `y` for a batch of points, by BFGS with a trust region.
 
     Parameters
     ----------
     s, y
         Points ``[n, cvs]`` and starting coordinates ``[n, fine]``.
     hessian
-        Positive definite starting Hessians ``[n, fine, fine]``, those of a neighbour, say.
+        Positive definite starting Hessians ``[n, fine, fine]``, for example those of a neighbour.
     steps
-        Most steps for each point; a step is one evaluation.
+        Largest number of steps for each point; a step is one evaluation.
     tolerance
-        A point is relaxed when the predicted decrease falls below it, in kT.
+        A point has converged when the predicted decrease of E is smaller, in kT.
     max_norm
-        Longest step in the metric of the Hessian (square root of kT).
+        Largest step in the metric of the Hessian (square root of kT).
     """
     y = y.clone()
     metric = hessian.clone()
@@ -79,7 +98,7 @@ def relax(
         move = scale[:, None] * direction
         trial = y[active] + move
         new_energy, new_gradient = target.energy_and_gradient(s[active], trial)
-        # damped BFGS update (Nocedal & Wright, sec. 18.3) keeps the metric positive definite
+        # damped BFGS update (Nocedal & Wright, sec. 18.3), which keeps the metric positive definite
         change = new_gradient - g
         bent = (h @ move[:, :, None]).squeeze(2)
         along, curvature = (move * change).sum(1), (move * bent).sum(1)
@@ -103,9 +122,9 @@ def relax(
 
 
 def hessians(target: ConditionalTarget, s: torch.Tensor, relaxed: Relaxed, displacement: float = 1e-4) -> torch.Tensor:
-    """Hessians of ``E`` in `y` by forward differences of gradients, ``[n, fine, fine]``.
+    """Compute Hessians of ``E`` in `y` by forward differences of gradients, ``[n, fine, fine]``.
 
-    Costs one evaluation per fine-grained coordinate and point; float64 throughout.
+    Costs one evaluation per point and fine-grained coordinate.
     """
     n, size = relaxed.y.shape
     shift = displacement * torch.eye(size, dtype=relaxed.y.dtype)
@@ -117,12 +136,12 @@ def hessians(target: ConditionalTarget, s: torch.Tensor, relaxed: Relaxed, displ
 
 @dataclass
 class HarmonicMinima:
-    """Relaxed points over the CV domain, each with its harmonic approximation.
+    """Reference points on the CV domain, each with its minimum and harmonic approximation.
 
     Attributes
     ----------
     s, y
-        Points ``[n, cvs]`` and their minima ``[n, fine]``.
+        Reference points ``[n, cvs]`` and minima ``[n, fine]``.
     hessian
         Regularised Hessians at the minima ``[n, fine, fine]``.
     energy
@@ -142,7 +161,7 @@ class HarmonicMinima:
 
     @classmethod
     def empty(cls, cvs: int, fine: int) -> HarmonicMinima:
-        """An atlas without points."""
+        """Return a set without points."""
         zeros = torch.zeros
         return cls(
             zeros(0, cvs, dtype=torch.float64),
@@ -153,19 +172,19 @@ class HarmonicMinima:
         )
 
     def append(self, other: HarmonicMinima) -> HarmonicMinima:
-        """Both together."""
+        """Return both sets in one."""
         return HarmonicMinima(*(torch.cat([a, b]) for a, b in zip(self.tensors(), other.tensors(), strict=True)))
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
-        """All tensors in the order of the constructor."""
+        """Return all tensors in the order of the constructor."""
         return self.s, self.y, self.hessian, self.energy, self.free_energy
 
     def state_dict(self) -> dict[str, Any]:
-        """All tensors by name."""
+        """Return all tensors by name."""
         return dict(zip(("s", "y", "hessian", "energy", "free_energy"), self.tensors(), strict=True))
 
     @classmethod
-    def chart(
+    def find(
         cls,
         target: ConditionalTarget,
         s: torch.Tensor,
@@ -176,25 +195,31 @@ class HarmonicMinima:
         tolerance: float,
         stiffness_floor: float,
     ) -> HarmonicMinima:
-        """Relax points from given starts and take their Hessians.
+        """Relax points from given starts, and compute their Hessians and harmonic free energies.
 
-        The last Newton step to the minimum of the harmonic approximation is made without an evaluation. Points without
-        a finite energy, or with a Hessian that cannot be inverted, are left out.
+        The result omits points whose energy is not finite or whose Hessian cannot be inverted. If its predicted
+        decrease is below 1 kT, a last Newton step leads to the minimum of the harmonic approximation, without an
+        evaluation.
+
+        Parameters
+        ----------
+        s, y, hessian, steps, tolerance
+            As for `relax`.
+        stiffness_floor
+            Smallest eigenvalue of the Hessians.
         """
-        found = relax(target, s, y, hessian, steps=steps, tolerance=tolerance)
-        keep = found.energy.isfinite()
-        s, found = s[keep], Relaxed(*(t[keep] for t in (found.y, found.energy, found.gradient, found.converged)))
-        raw = hessians(target, s, found)
-        keep = (raw.abs() < STIFFEST).flatten(1).all(dim=1)
-        if not bool(keep.all()):
-            s, raw = s[keep], raw[keep]
-            found = Relaxed(*(t[keep] for t in (found.y, found.energy, found.gradient, found.converged)))
-        exact = regularised(raw, stiffness_floor)
-        newton = -torch.linalg.solve(exact, found.gradient)
-        decrease = -0.5 * (found.gradient * newton).sum(1)
+        relaxed = relax(target, s, y, hessian, steps=steps, tolerance=tolerance)
+        finite = relaxed.energy.isfinite()
+        s, relaxed = s[finite], relaxed.select(finite)
+        raw = hessians(target, s, relaxed)
+        invertible = (raw.abs() < STIFFEST).flatten(1).all(dim=1)
+        s, relaxed = s[invertible], relaxed.select(invertible)
+        regular = regularised(raw[invertible], stiffness_floor)
+        newton = -torch.linalg.solve(regular, relaxed.gradient)
+        decrease = -0.5 * (relaxed.gradient * newton).sum(1)
         trusted = (decrease < 1.0)[:, None]
-        minimum = torch.where(trusted, found.y + newton, found.y)
-        energy = torch.where(trusted[:, 0], found.energy - decrease, found.energy)
+        minimum = torch.where(trusted, relaxed.y + newton, relaxed.y)
+        energy = torch.where(trusted[:, 0], relaxed.energy - decrease, relaxed.energy)
         fine = y.shape[1]
-        free_energy = energy + 0.5 * torch.logdet(exact) - 0.5 * fine * math.log(2 * math.pi)
-        return cls(s, minimum, exact, energy, free_energy)
+        free_energy = energy + 0.5 * torch.logdet(regular) - 0.5 * fine * math.log(2 * math.pi)
+        return cls(s, minimum, regular, energy, free_energy)

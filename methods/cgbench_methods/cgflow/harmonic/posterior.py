@@ -1,4 +1,4 @@
-"""The model of the PMF at work: fitted to all labels, judged by its own spread, and made an estimate."""
+"""The Bayesian model of the PMF: fit to the weighted samples, expected error, and estimate."""
 
 from __future__ import annotations
 
@@ -13,49 +13,50 @@ __all__ = ["expected_kld", "fit_or_restore", "pmf_of"]
 
 
 def fit_or_restore(
-    surrogate: FourierSurrogate, labels: WeightedSamples, config: SurrogateConfig, truncation: float
+    surrogate: FourierSurrogate, samples: WeightedSamples, config: SurrogateConfig, truncation: float
 ) -> bool:
-    """Fit with the prior of largest evidence; back to the model before if that fails.
+    """Fit the model, with the prior of largest evidence; restore the previous model if the fit fails.
 
-    A fit has failed if it is not finite, or has no spread anywhere.
+    A fit fails if mean or standard deviation is not finite, if the standard deviation is zero everywhere, or if a
+    matrix cannot be factorised.
 
     Parameters
     ----------
-    surrogate, labels
-        Model and labels; the labels' variances are measured by the fit, and restored with the model.
+    surrogate, samples
+        Model and samples. The fit also measures the samples' variances; they are restored with the model.
     config
-        Length scales and amplitudes to choose from.
+        Candidates for the prior's length scale and amplitude.
     truncation
         As for `WeightedSamples.fit`.
 
     Returns
     -------
     bool
-        Whether the model is the new one.
+        Whether the fit succeeded.
     """
-    model, variances = surrogate.state_dict(), labels.variances()
+    model, variances = surrogate.state_dict(), samples.variances()
     try:
-        labels.fit(surrogate, truncation)
+        samples.fit(surrogate, truncation)
         surrogate.choose_prior(config.length_scales, config.amplitudes)
-        labels.fit(surrogate, truncation, sweeps=1)
+        samples.fit(surrogate, truncation, sweeps=1)
         mean, std = surrogate.on_grid()
-        sound = bool(mean.isfinite().all() & std.isfinite().all() & (std > 0).any())
-    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # of a matrix with infinite elements
-        sound = False
-    if not sound:
+        fitted = bool(mean.isfinite().all() & std.isfinite().all() & (std > 0).any())
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # torch's stubs lack it
+        fitted = False
+    if not fitted:
         surrogate.load_state_dict(model)
-        labels.set_variances(variances)
-    return sound
+        samples.set_variances(variances)
+    return fitted
 
 
 def expected_kld(surrogate: FourierSurrogate) -> float:
-    """Forward KLD that the posterior of the PMF expects, to second order: ``sum p var / 2``."""
+    """Return the forward KLD that the posterior expects, to second order: ``1/2 sum_b p_b var(A_b)`` over the bins."""
     mean, std = surrogate.on_grid()
     return float(0.5 * (torch.softmax(-mean, 0) * std**2).sum())
 
 
 def pmf_of(surrogate: FourierSurrogate) -> PMF:
-    """The posterior mean as an estimate, with its standard deviation."""
+    """Return the posterior mean as an estimate of the PMF, with its standard deviation."""
     cvs = surrogate.cvs
     std = surrogate.on_grid()[1].numpy().reshape(cvs.bins)
     return PMF.from_function(cvs, lambda s: surrogate.mean(torch.from_numpy(s)).numpy(), subdivisions=3, std=std)

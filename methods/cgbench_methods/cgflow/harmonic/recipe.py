@@ -1,4 +1,8 @@
-"""Our own recipe: a harmonic warm start, path gradients, and every sample a label."""
+"""The loop of our recipe: harmonic minima, rounds of training, rounds of sampling.
+
+The docstring of `cgbench_methods.cgflow.harmonic` lists the steps with their equations. The stages of the loop have the
+names "atlas" (step 1), "train" (steps 3 to 5), "label" (step 6) and "done" in records and checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,14 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from cgbench.contracts.method import Activity
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.design import draw_around, draw_where_low
 from cgbench_methods.cgflow.common.diagnostics import harmonic_warnings
-from cgbench_methods.cgflow.common.exploration import Walk, farthest_points, walk
-from cgbench_methods.cgflow.common.stages import Stages, configurations_of, efficiency_map
+from cgbench_methods.cgflow.common.exploration import farthest_points, walk
+from cgbench_methods.cgflow.common.recipe import Recipe
+from cgbench_methods.cgflow.common.stages import efficiency_map
 from cgbench_methods.cgflow.common.training import path_gradient_step, plain_gradient_step, set_learning_rate
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.cgflow.harmonic.flow import draw_weighted_samples, flow_on_minima
@@ -25,35 +29,43 @@ from cgbench_methods.cgflow.harmonic.posterior import expected_kld, fit_or_resto
 from cgbench_methods.cgflow.harmonic.samples import WeightedSamples
 from cgbench_methods.cgflow.harmonic.search import MinimaSearch
 from cgbench_methods.lib.estimators.basis import FourierBasis
-from cgbench_methods.lib.estimators.importance import LARGEST_SHARE
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.build import ConditionalFlow
 from cgbench_methods.lib.flows.steps import sound_step
-from cgbench_methods.lib.flows.target import ConditionalTarget
 
 __all__ = ["HarmonicRecipe"]
 
+STATUS = {"train": "training", "label": "sampling"}
 
-class HarmonicRecipe:
-    """State and steps of the recipe; `estimates` drives them.
+
+class HarmonicRecipe(Recipe):
+    """State and steps of the recipe; `estimates` runs them.
 
     Parameters
     ----------
     problem, config, streams
         As for `cgbench.contracts.method.Method`.
+
+    Attributes
+    ----------
+    minima
+        The harmonic minima found so far.
+    flow, optimiser
+        None until the minima are complete.
+    samples
+        All weighted samples so far.
+    surrogate
+        The model of the PMF.
+    new_points
+        Points where the model was uncertain after the last round ``[points, cvs]``.
     """
 
-    uncounted_in_publication = frozenset(
-        {"seed_md", "validate"}
-    )  # weighted samples are part of what the PMF is made of
+    uncounted_in_publication = frozenset({"seed_md", "validate"})  # weighted samples count: they train the flow too
 
     def __init__(self, problem: Problem, config: HarmonicConfig, streams: Streams) -> None:
-        self.problem, self.config, self.streams = problem, config, streams
-        self.cvs, self.device = problem.cvs, problem.device
-        self.target = ConditionalTarget(problem, problem.coordinate_sets[config.coordinates])
-        self.coordinates = self.target.coordinates
+        super().__init__(problem, config.coordinates, streams, stage="atlas")
+        self.config = config
         self.basis = FourierBasis(self.cvs, config.flow.feature_order)
-        self.stages = Stages(self.cvs)
         self.search = MinimaSearch(problem, self.target, config.atlas, config.surrogate.order, self.stages, streams)
         self.surrogate = FourierSurrogate(
             self.cvs, config.surrogate.order, config.surrogate.length_scales[0], config.surrogate.amplitudes[-1]
@@ -61,11 +73,8 @@ class HarmonicRecipe:
         self.samples = WeightedSamples(self.cvs)
         self.flow: ConditionalFlow | None = None
         self.optimiser: torch.optim.Optimizer | None = None
-        self.stage: str = "atlas"
-        self.round: int = 0
+        self.round = 0
         self.new_points = torch.zeros(0, len(self.cvs), dtype=torch.float64)
-        self.history: list[dict[str, Any]] = []
-        self.activity = Activity()
 
     @property
     def minima(self) -> HarmonicMinima:
@@ -75,19 +84,19 @@ class HarmonicRecipe:
     # ---- the loop -------------------------------------------------------------------------------
 
     def estimates(self) -> Iterator[PMF]:
-        """Yield the PMF after the atlas, after each round of training and after each round of labels."""
+        """Yield the PMF after the search for minima, after each training round and after each sampling round."""
         if self.stage == "atlas":
             with self.problem.phase("warm_start"):
                 for points in self.search.grow():
-                    self.activity.status = f"atlas of {points} points"
+                    self.activity.status = f"{points} harmonic minima"
             self._build_flow()
             self.surrogate.adopt_posterior(self.search.model)
             self.stage = "train"
             yield pmf_of(self.surrogate)
         while self.stage == "train":
             with self.problem.phase("train"):
-                self._train_round()
-            self._learn()
+                self._training_round()
+            self._update_model()
             self.round += 1
             if self.round == self.config.training.rounds:
                 self.stage, self.round = "label", 0
@@ -97,74 +106,31 @@ class HarmonicRecipe:
                 self.stage = "done"
                 break
             with self.problem.phase("label"):
-                self._label_round()
-            self._learn()
+                self._sampling_round()
+            self._update_model()
             self.round += 1
             yield pmf_of(self.surrogate)
 
-    def _learn(self) -> None:
+    def _update_model(self) -> None:
+        """Fit the PMF, then look for points where it is uncertain."""
         with self.problem.phase("fit"):
             self._fit_surrogate()
         with self.problem.phase("explore"):
             self._explore()
 
     def _finished(self) -> bool:
-        settled = len(self.new_points) == 0 and self.expected_kld() <= self.config.labels.target_kld
-        return settled or self.round >= self.config.labels.max_rounds
+        converged = len(self.new_points) == 0 and self.expected_kld() <= self.config.labels.target_kld
+        return converged or self.round >= self.config.labels.max_rounds
 
-    # ---- the flow -------------------------------------------------------------------------------
+    # ---- training and sampling --------------------------------------------------------------------
 
     def _build_flow(self) -> None:
         self.flow, self.optimiser = flow_on_minima(
             self.minima, self.coordinates, self.basis, self.config, self.streams.torch("flow weights"), self.device
         )
 
-    def _train_round(self) -> None:
-        config = self.config.training
-        assert self.flow is not None and self.optimiser is not None
-        total = config.rounds * config.steps_per_round
-        generator = self.streams.torch("training samples", self.device)
-        s_all = self._draw_s(config.steps_per_round * config.batch)
-        log_weights, slopes = [], []
-        for step in range(config.steps_per_round):
-            s = s_all[step * config.batch : (step + 1) * config.batch].to(self.device)
-            done = (self.round * config.steps_per_round + step) / total
-            decay = 0.5 * (1 + math.cos(math.pi * done))
-            rates = (config.gaussian_learning_rate * decay, config.learning_rate * decay)
-            set_learning_rate(self.optimiser, rates[: len(self.optimiser.param_groups)])
-            self.optimiser.zero_grad(set_to_none=True)
-            take_step = path_gradient_step if config.path_gradients else plain_gradient_step
-            labels = take_step(self.flow, self.target, s, self.basis, generator, clip_norm=config.clip_norm)
-            log_weights.append(labels[0].cpu())
-            slopes.append(labels[1].cpu())
-            sound_step(self.problem, self.optimiser)
-            self.activity.progress = done
-        if not config.labels:
-            return
-        known = torch.cat(slopes) if self.config.labels.mean_force else None
-        self._add_labels(s_all, torch.cat(log_weights), known)
-
-    def _add_labels(
-        self, s: torch.Tensor, log_weights: torch.Tensor, slopes: torch.Tensor | None, new_group: bool = True
-    ) -> None:
-        dropped = self.samples.add(s, log_weights, slopes, new_group)
-        self.problem.report_anomaly("unusable_sample", dropped, len(s))
-
-    def _label_round(self) -> None:
-        assert self.flow is not None
-        self.activity.progress = None  # how many rounds it takes is not known
-        config = self.config.labels
-        s = self._draw_s(config.batch)
-        generator = self.streams.torch("label samples", self.device)
-        log_weights, slopes = draw_weighted_samples(
-            self.flow, self.target, s.to(self.device), self.basis, generator, mean_force=config.mean_force
-        )
-        self._add_labels(s, log_weights.cpu(), None if slopes is None else slopes.cpu(), new_group=self.round == 0)
-
-    # ---- where to look, and what is known ---------------------------------------------------------
-
     def _draw_s(self, count: int) -> torch.Tensor:
-        """Draw s where the PMF is low, and around the points that the walkers found uncertain."""
+        """Draw s where the PMF is low, and a share of them around the uncertain points."""
         config = self.config.labels
         generator = self.streams.torch("design")
         near = round(self.config.surrogate.share * count) if len(self.new_points) else 0
@@ -183,10 +149,58 @@ class HarmonicRecipe:
         s = torch.cat([*parts, low])
         return s[torch.randperm(len(s), generator=generator)]
 
-    def _fit_surrogate(self) -> None:
-        """Fit to all labels; the prior with the largest evidence wins.
+    def _training_round(self) -> None:
+        """Train the flow by energy for some steps, and keep the weighted samples."""
+        config = self.config.training
+        assert self.flow is not None and self.optimiser is not None
+        total = config.rounds * config.steps_per_round
+        generator = self.streams.torch("training samples", self.device)
+        take_step = path_gradient_step if config.path_gradients else plain_gradient_step
+        s_all = self._draw_s(config.steps_per_round * config.batch)
+        log_weights, slopes = [], []
+        for step in range(config.steps_per_round):
+            s = s_all[step * config.batch : (step + 1) * config.batch].to(self.device)
+            done = (self.round * config.steps_per_round + step) / total
+            decay = 0.5 * (1 + math.cos(math.pi * done))
+            rates = (config.gaussian_learning_rate * decay, config.learning_rate * decay)
+            set_learning_rate(self.optimiser, rates[: len(self.optimiser.param_groups)])
+            self.optimiser.zero_grad(set_to_none=True)
+            of_batch, slopes_of_batch = take_step(
+                self.flow, self.target, s, self.basis, generator, clip_norm=config.clip_norm
+            )
+            log_weights.append(of_batch.cpu())
+            slopes.append(slopes_of_batch.cpu())
+            sound_step(self.problem, self.optimiser)
+            self.activity.progress = done
+        if config.labels:
+            known = torch.cat(slopes) if self.config.labels.mean_force else None
+            self._add_samples(s_all, torch.cat(log_weights), known)
 
-        Without a label of any weight, or where the fit fails, the model stays what it was.
+    def _sampling_round(self) -> None:
+        """Draw weighted samples from the trained flow."""
+        assert self.flow is not None
+        self.activity.progress = None  # the number of rounds is not known
+        config = self.config.labels
+        s = self._draw_s(config.batch)
+        generator = self.streams.torch("label samples", self.device)
+        log_weights, slopes = draw_weighted_samples(
+            self.flow, self.target, s.to(self.device), self.basis, generator, mean_force=config.mean_force
+        )
+        slopes = None if slopes is None else slopes.cpu()
+        self._add_samples(s, log_weights.cpu(), slopes, new_group=self.round == 0)
+
+    def _add_samples(
+        self, s: torch.Tensor, log_weights: torch.Tensor, slopes: torch.Tensor | None, new_group: bool = True
+    ) -> None:
+        skipped = self.samples.add(s, log_weights, slopes, new_group)
+        self.problem.report_anomaly("unusable_sample", skipped, len(s))
+
+    # ---- fit and exploration ----------------------------------------------------------------------
+
+    def _fit_surrogate(self) -> None:
+        """Fit the model to all weighted samples, and add an entry to the history.
+
+        The model remains as it was if no sample has a weight above zero, or if the fit fails.
         """
         if self.samples.weightless or not self._fitted():
             expected = self.stage == "train" and not self.config.training.labels
@@ -195,8 +209,8 @@ class HarmonicRecipe:
             )
             return
         quality = self.samples.quality(self.surrogate)
-        # such a weight is cut at a multiple of the model (LabelConfig.truncation)
-        self.problem.report_anomaly("dominant_weight", int(quality["largest_share"] > LARGEST_SHARE), 1)
+        # the fit cuts such a weight at a multiple of the model (SamplingConfig.truncation)
+        self._report_largest_share(quality["largest_share"])
         self.history.append(
             {
                 "evaluations": self.problem.evaluations,
@@ -208,19 +222,22 @@ class HarmonicRecipe:
                 "dispersion": self.samples.dispersion,
             }
         )
-        self.activity.status = f"{self.stage} round {self.round + 1}, ESS {quality['effective_sample_size']:.0%}"
+        efficiency = quality["effective_sample_size"]
+        self.activity.status = f"{STATUS[self.stage]} round {self.round + 1}, effective sample size {efficiency:.0%}"
 
     def _fitted(self) -> bool:
+        """Fit the model; tell whether the fit succeeded, and count a failure."""
         fitted = fit_or_restore(self.surrogate, self.samples, self.config.surrogate, self.config.labels.truncation)
         self.problem.report_anomaly("collapsed_ensemble", int(not fitted), 1)
         return fitted
 
     def _explore(self) -> None:
+        """Walk on the model, and choose new points where it is uncertain."""
         config = self.config.surrogate
         generator = self.streams.torch("walk")
         start = self._draw_s(config.walkers) if len(self.new_points) == 0 else self.new_points
         start = start[torch.randint(len(start), (config.walkers,), generator=generator)]
-        outcome: Walk = walk(
+        outcome = walk(
             self.cvs,
             self.surrogate.table(),
             start,
@@ -231,26 +248,19 @@ class HarmonicRecipe:
             wanted=2 * config.new_points,
         )
         candidates = outcome.positions[outcome.stopped]
-        chosen = farthest_points(self.cvs, candidates, config.new_points)
-        self.new_points = candidates[chosen]
+        self.new_points = candidates[farthest_points(self.cvs, candidates, config.new_points)]
         self.history[-1]["uncertain_walkers"] = int(outcome.stopped.sum())
-        self._keep_stage()
-
-    def _keep_stage(self) -> None:
         assert self.flow is not None
-        configurations = configurations_of(self.flow, self.coordinates, self.cvs, self.basis, self.streams, self.device)
-        mean, std = self.surrogate.on_grid()
-        threshold = self.config.surrogate.threshold
-        self.stages.add(self.stage, self.problem.evaluations, mean, std, threshold, self.new_points, configurations)
+        self._keep_stage(self.stage, self.flow, self.basis, self.surrogate.on_grid(), config.threshold, self.new_points)
 
     def expected_kld(self) -> float:
-        """Forward KLD that the posterior of the PMF expects."""
+        """Return the forward KLD that the posterior of the PMF expects."""
         return expected_kld(self.surrogate)
 
-    # ---- checkpoints ------------------------------------------------------------------------------
+    # ---- record and checkpoints -------------------------------------------------------------------
 
     def diagnostics(self) -> dict[str, Any]:
-        """Return the history of the run, one entry per round, the size of the atlas, and warnings."""
+        """Return the numbers of minima and samples, the history with one entry per round, and warnings."""
         return {
             "atlas_points": len(self.minima),
             "labels": len(self.samples),
@@ -259,11 +269,11 @@ class HarmonicRecipe:
         }
 
     def extra_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the atlas's points with their harmonic PMF, stages, and effective sample sizes by place.
+        """Return the reference points with their harmonic PMF, the stages, and a map of the effective sample size.
 
-        ``efficiency`` is that of the last quarter of the labels.
+        ``efficiency`` is that of the last quarter of the samples.
         """
-        found: dict[str, NDArray[Any]] = {
+        arrays: dict[str, NDArray[Any]] = {
             "atlas_points": self.minima.s.numpy(),
             "atlas_free_energy": (self.minima.free_energy - self.minima.free_energy.min()).numpy(),
         }
@@ -271,37 +281,34 @@ class HarmonicRecipe:
             late = slice(3 * len(self.samples) // 4, None)
             s = self.samples.s[late]
             excess = self.samples.log_weights[late] + self.surrogate.mean(s)
-            found["efficiency"] = efficiency_map(self.cvs, s, excess).numpy()
-        return found | self.stages.arrays()
+            arrays["efficiency"] = efficiency_map(self.cvs, s, excess).numpy()
+        return arrays | self.stages.arrays()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on."""
+        """Return everything needed to continue after a yield."""
         assert self.flow is not None and self.optimiser is not None
         return {
-            "stage": self.stage,
+            **self._shared_state(),
             "round": self.round,
             "atlas": self.minima.state_dict(),
             "atlas_model": self.search.model.state_dict(),
             "surrogate": self.surrogate.state_dict(),
             "labels": self.samples.state_dict(),
             "new_points": self.new_points,
-            "history": list(self.history),
-            "snapshots": self.stages.state_dict(),
             "flow": dict(self.flow.state_dict()),
             "optimiser": self.optimiser.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
+        self._load_shared_state(state)
+        self.round = int(state["round"])
         self.search.minima = HarmonicMinima(**state["atlas"])
         self.search.model.load_state_dict(state["atlas_model"])
         self.surrogate.load_state_dict(state["surrogate"])
         self.samples.load_state_dict(state["labels"])
+        self.new_points = state["new_points"]
         self._build_flow()
         assert self.flow is not None and self.optimiser is not None
         self.flow.load_state_dict(state["flow"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.stage, self.round = str(state["stage"]), int(state["round"])
-        self.new_points = state["new_points"]
-        self.history = list(state["history"])
-        self.stages.load_state_dict(state["snapshots"])

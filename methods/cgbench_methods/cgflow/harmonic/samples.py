@@ -1,4 +1,14 @@
-"""Labels of the PMF from importance weights, and what they say about their own quality."""
+"""Weighted samples of the flow: the fit of the PMF to all of them, and the quality of their weights.
+
+Sample i has a weight w_i, with ``E[w_i] = exp(-A(s_i))``, and slopes ``b_i = d ln w_i/ds`` at fixed noise, with
+``E[w_i (b_i + dA/ds)] = 0``. The model A minimises
+
+    sum_i [ (w_i exp(A(s_i)) - A(s_i)) / v_i + 1/2 r_i |b_i + dA/ds(s_i)|^2 / u_i ] + prior,    r_i = w_i exp(A(s_i)).
+
+The first term is the deviance of an exponential variable: it is unbiased for the mean weight. The second uses r_i of
+the previous fit. The variances v_i of r_i, and u_i of r_i (b_i + dA/ds), one per CV, are measured from the fit itself:
+a factor for the group of the sample, times a smooth field over the CVs, times the dispersion.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +27,20 @@ from cgbench_methods.lib.estimators.importance import (
 )
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate, grid_cell
 
-__all__ = [
-    "WeightedSamples",
-]
+__all__ = ["WeightedSamples"]
 
-SOLE_WINNER = 0.999  # of the sum of all weights
-LEVELS = (4.0, 8.0)  # kT: heights of the PMF that the quality of weights is reported by
+OUTLIER_SHARE = 0.999  # share of one weight in the sum of all, from which on it is an outlier
+LEVELS = (4.0, 8.0)  # kT; the quality of weights is reported below, between and above these heights of the PMF
 
 
-def _log_sum_without_winners(log_weights: torch.Tensor) -> torch.Tensor:
-    """``ln sum w``; where one weight is a thousand times all others together, without those that dominate.
+def _log_sum_without_outliers(log_weights: torch.Tensor) -> torch.Tensor:
+    """Return ``ln sum w``; if one weight holds nearly all of the sum, omit the largest weights that dominate.
 
-    Such a weight would set the scale by which it is itself to be cut, and all others would count for nothing.
+    Weights are truncated relative to this sum. A sum that consists of one outlier would leave the outlier whole, and
+    would make all other weights negligible.
     """
     total = torch.logsumexp(log_weights, 0)
-    if float((log_weights.max() - total).exp()) < SOLE_WINNER:
+    if float((log_weights.max() - total).exp()) < OUTLIER_SHARE:
         return total
     rising = log_weights.sort().values
     running = rising.logcumsumexp(0)
@@ -40,12 +49,11 @@ def _log_sum_without_winners(log_weights: torch.Tensor) -> torch.Tensor:
 
 
 class WeightedSamples:
-    """All importance weights so far, and the slopes of their logarithms along the CVs.
+    """All samples so far: values of s, log-weights, and slopes of the log-weights along the CVs.
 
-    Labels come in groups of equal flow. The variance of a label about the fit, which decides how much it
-    counts, is measured as a factor for its group times a smooth field over the CVs: flows are worse in
-    their first rounds, and where the PMF is high. What that leaves
-    unexplained is one more factor, `dispersion`.
+    A group holds the samples of one round of training, or all samples of the trained flow. The variance of a sample
+    about the fit is modelled as a factor for its group times a smooth field over the CVs, because flows are worse in
+    the first rounds and where the PMF is high, times the `dispersion`, one factor for all samples.
 
     Parameters
     ----------
@@ -53,9 +61,9 @@ class WeightedSamples:
         Collective variables and their grid.
     """
 
-    WIDTH = 0.05  # of the domain: standard deviation of the kernel that smooths the field
-    PRIOR = 10.0  # labels of mean variance, everywhere
-    SCORES = 8000  # labels that the dispersion is measured with
+    WIDTH = 0.05  # standard deviation of the kernel that smooths the field, as a fraction of the domain
+    PRIOR = 10.0  # number of samples of mean variance that the field assumes everywhere
+    SCORES = 8000  # samples used to measure the dispersion
 
     def __init__(self, cvs: CollectiveVariables) -> None:
         self.cvs = cvs
@@ -76,20 +84,20 @@ class WeightedSamples:
     def add(
         self, s: torch.Tensor, log_weights: torch.Tensor, slopes: torch.Tensor | None = None, new_group: bool = True
     ) -> int:
-        """Add samples; a new group unless told otherwise. Weights that are not a number, or infinite, are left out.
+        """Add samples, as a new group by default; skip weights that are NaN or infinite.
 
         Parameters
         ----------
         s, log_weights
             ``[n, cvs]`` and ``[n]``.
         slopes
-            ``d ln w / ds`` along the flow, at fixed noise ``[n, cvs]``; their weighted mean is the mean force.
-            Not a number (or None) where it is not known.
+            ``d ln w / ds`` at fixed noise ``[n, cvs]``; their weighted mean is the mean force. NaN, or None for all,
+            where unknown.
 
         Returns
         -------
         int
-            How many were left out.
+            Number of samples skipped.
         """
         if new_group or not self.groups:
             self.groups += 1
@@ -108,27 +116,30 @@ class WeightedSamples:
 
     @property
     def weightless(self) -> bool:
-        """Whether no label has any weight, so that there is nothing to fit."""
+        """Whether no sample has a weight above zero."""
         return not bool(self.log_weights.isfinite().any())
 
     def fit(self, surrogate: FourierSurrogate, truncation: float, sweeps: int = 2) -> None:
-        """Fit the model to all labels, estimating the variance of each class from the fit.
+        """Fit the model to all samples, then measure their variances about it; repeat.
 
-        Labels are gathered in the cells of the PMF's grid, moved to the cell's centre along the slope of the
-        model of the sweep before; then the cost of a fit does not grow with their number. A slope counts with
-        its sample's weight: ``E[w (d ln w / ds + dA/ds)] = 0`` holds for any flow.
+        The samples of each cell of the PMF's grid are averaged, after moving them to the cell's centre along the slope
+        of the previous model: the cost of the fit does not grow with their number.
 
         Parameters
         ----------
+        surrogate
+            The model; its present state is the previous model of the first sweep.
         truncation
-            Weights are cut at this multiple of the model of the sweep before.
+            Weights are cut at this multiple of the previous model.
+        sweeps
+            Number of repetitions.
         """
         occupied, cell = grid_cell(self.cvs, self.s).unique(return_inverse=True)
         centres = torch.from_numpy(self.cvs.grid())[occupied]
         for _ in range(sweeps):
             ratio, residual, mean = self._compare(surrogate, truncation)
             at_centre = surrogate.mean_and_slopes(centres)
-            at_centre[:, 0] += float(mean[0] - surrogate.mean(self.s[:1])[0])  # the same constant
+            at_centre[:, 0] += float(mean[0] - surrogate.mean(self.s[:1])[0])  # the constant of _compare
             variance = self._variance()
             total = self._sum(cell, 1.0 / variance[:, 0], len(centres))
             log_weights = (self._sum(cell, ratio / variance[:, 0], len(centres)) / total).log() - at_centre[:, 0]
@@ -144,33 +155,39 @@ class WeightedSamples:
             self._measure_dispersion(surrogate, truncation)
 
     def variances(self) -> tuple[torch.Tensor, torch.Tensor, float]:
-        """What the last fit found of the labels' variances: by group, by place, and the dispersion."""
+        """Return the variances that the last fit measured: by group, as a field over the CVs, and the dispersion."""
         return self.group_variance, self.field, self.dispersion
 
     def set_variances(self, variances: tuple[torch.Tensor, torch.Tensor, float]) -> None:
-        """Take back what `variances` returned."""
+        """Restore what `variances` returned."""
         self.group_variance, self.field, self.dispersion = variances
 
     def _variance(self) -> torch.Tensor:
-        """Variance of each label, weight and slopes ``[n, 1 + cvs]``."""
+        """Return the variance of each sample's weight and slopes ``[n, 1 + cvs]``."""
         return self.dispersion * self.group_variance[self.group] * self.field[grid_cell(self.cvs, self.s)]
 
     def _compare(
         self, surrogate: FourierSurrogate, truncation: float
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Weight over the model's ``[n]``, slope minus the model's ``[n, cvs]``, the model's mean ``[n]``."""
+        """Compare the samples with the model, whose free constant is fitted to them first.
+
+        Returns
+        -------
+        ratio, residual, mean
+            ``w exp(A)``, truncated ``[n]``; ``d ln w/ds + dA/ds`` ``[n, cvs]``; A ``[n]``.
+        """
         model = surrogate.mean_and_slopes(self.s)
         mean = model[:, 0]
-        # the constant that suits the weights best, so that truncation means something
+        # truncation is relative to the model, so its constant must fit the weights
         inverse = 1.0 / self._variance()[:, 0]
         excess = self.log_weights + mean
         usable = excess.isfinite()
-        mean = mean - (_log_sum_without_winners(excess[usable] + inverse[usable].log()) - inverse.sum().log())
+        mean = mean - (_log_sum_without_outliers(excess[usable] + inverse[usable].log()) - inverse.sum().log())
         ratio = (self.log_weights + mean).exp().clamp(max=truncation)
         return ratio, self.slopes + model[:, 1:], mean
 
     def _measure_variances(self, surrogate: FourierSurrogate, truncation: float) -> None:
-        """Variance of the weights about the model, and of the weighted slopes, by group and place."""
+        """Measure the variances of ``w exp(A)`` and of the weighted slopes' residuals, by group and as a field."""
         ratio, residual, _ = self._compare(surrogate, truncation)
         squares = torch.cat([(ratio - 1.0)[:, None], ratio[:, None] * residual], dim=1).square()
         known = squares.isfinite()
@@ -188,11 +205,11 @@ class WeightedSamples:
             self.field = ((around + self.PRIOR) / (near + self.PRIOR)).clamp(0.05, 1e3)
 
     def _measure_dispersion(self, surrogate: FourierSurrogate, truncation: float) -> None:
-        """Compare the scatter of the labels' scores with their information, as the posterior weighs both.
+        """Measure the dispersion, the factor by which all variances grow, as in quasi-likelihood.
 
-        Labels that decide much (those far from others) may scatter more than group and place let expect, and
-        a weight and its slopes are one sample's. The ratio is the factor that all variances grow by, as in
-        quasi-likelihood.
+        It is the sum of the squared scores of the samples over the sum of their information, both in the metric of the
+        posterior covariance. It exceeds 1 if influential samples (those far from others) scatter more than the
+        variances by group and field predict, or if a sample's weight and slopes are correlated.
         """
         ratio, residual, _ = self._compare(surrogate, truncation)
         chosen = slice(None, None, max(1, len(self.s) // self.SCORES))
@@ -211,7 +228,7 @@ class WeightedSamples:
         self.dispersion = min(10.0, max(1.0, self.dispersion * factor))
 
     def _smooth(self, counts: torch.Tensor) -> torch.Tensor:
-        """Sum over the neighbourhood of each cell, ``[cells, columns]``."""
+        """Sum over the neighbourhood of each cell, with a Gaussian kernel of height 1; ``[cells, columns]``."""
         widths = [self.WIDTH * bins for bins in self.cvs.bins]
         modes = ["wrap" if periodic else "constant" for periodic in self.cvs.periodic]
         reach = float(np.prod([np.sqrt(2 * np.pi) * width for width in widths]))  # cells in the kernel
@@ -226,14 +243,14 @@ class WeightedSamples:
         return torch.zeros(size, *values.shape[1:], dtype=values.dtype).index_add_(0, index, values)
 
     def quality(self, surrogate: FourierSurrogate, groups: int = 1) -> dict[str, Any]:
-        """How good the weights of the last groups are, about the fit.
+        """Return the quality of the weights of the last groups, relative to the fit.
 
         Returns
         -------
         dict
-            ``effective_sample_size``, as a fraction; the same by height of the PMF (below 4 kT, below 8 kT,
-            above; None where there are no labels); ``largest_share``, of one weight in the sum of all; ``pareto_k``,
-            the tail index of the weights.
+            ``effective_sample_size``, as a fraction of the samples; ``effective_sample_size_by_level``, the same where
+            the PMF is below 4 kT, from 4 to 8 kT, and above (None without samples); ``largest_share``, share of the
+            largest weight in the sum of all; ``pareto_k``, tail index of the weights.
         """
         recent = self.group >= self.groups - groups
         mean = surrogate.mean(self.s[recent])
@@ -248,7 +265,7 @@ class WeightedSamples:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything."""
+        """Return all samples and variances."""
         return {
             "s": self.s,
             "log_weights": self.log_weights,
@@ -261,7 +278,7 @@ class WeightedSamples:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.s, self.log_weights, self.slopes = state["s"], state["log_weights"], state["slopes"]
         self.group, self.groups = state["group"], int(state["groups"])
         self.group_variance, self.field = state["group_variance"], state["field"]

@@ -1,4 +1,8 @@
-"""How the harmonic atlas spreads from the one minimum: to where its model is uncertain, or over a regular grid."""
+"""Search for harmonic minima, outwards from the initial configuration.
+
+New reference points are where a Gaussian-process model of the harmonic PMF is uncertain (active learning), or the
+neighbouring nodes of a regular grid (grid conditioning). Each is relaxed from the nearest minimum known so far.
+"""
 
 from __future__ import annotations
 
@@ -11,47 +15,48 @@ from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.design import regular_grid
 from cgbench_methods.cgflow.common.exploration import difference, farthest_points, walk
 from cgbench_methods.cgflow.common.stages import Stages
-from cgbench_methods.cgflow.harmonic.config import AtlasConfig
+from cgbench_methods.cgflow.harmonic.config import MinimaConfig
 from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.target import ConditionalTarget
 
 __all__ = ["MinimaSearch"]
 
-IDLE_EXTENSIONS = 5  # of the atlas, one after the other, that no point survived; then it grows no more
+IDLE_EXTENSIONS = 5  # consecutive extensions without a new minimum after which the search ends
+REACH = 1.05  # spacings; a node of the grid is relaxed once a reference point is this near
 
 
 class MinimaSearch:
-    """Grows an atlas, each new point relaxed from the nearest that is charted already.
+    """A growing set of harmonic minima, each found from the nearest one before.
 
     Parameters
     ----------
     problem
-        Says where to start, and is told of points that could not be charted.
+        Gives the initial configuration, and counts points that could not be relaxed.
     target
-        The energy that points are relaxed in.
+        The energy to minimise.
     config
         Settings of the search.
     order
         Largest wave number of the model along each CV.
     stages
-        Told of every choice of new points by the model.
+        Collects the model at every choice of new points, for figures.
     streams
         As for `cgbench.contracts.method.Method`.
 
     Attributes
     ----------
     minima
-        The points so far.
+        The harmonic minima found so far.
     model
-        The PMF fitted to the atlas's harmonic free energies, up to date once `grow` is through.
+        Gaussian-process model of the harmonic PMF; fitted to all minima at the end of `grow`.
     """
 
     def __init__(
         self,
         problem: Problem,
         target: ConditionalTarget,
-        config: AtlasConfig,
+        config: MinimaConfig,
         order: int,
         stages: Stages,
         streams: Streams,
@@ -63,12 +68,12 @@ class MinimaSearch:
         self.model = FourierSurrogate(self.cvs, order, config.length_scale, config.amplitude)
 
     def grow(self) -> Iterator[int]:
-        """Grow to the end; yields the number of points after each extension.
+        """Search to the end; yield the number of minima after each extension.
 
         Raises
         ------
         ValueError
-            If the initial configuration cannot be charted.
+            If the initial configuration has no finite energy and Hessian.
         """
         self._start()
         idle = 0
@@ -81,26 +86,28 @@ class MinimaSearch:
         self._fit_model()
 
     def extend(self, s: torch.Tensor) -> int:
-        """Chart points ``[n, cvs]``; says how many of them are in the atlas now."""
+        """Find minima at points ``[n, cvs]`` and add them; return the number of new minima."""
         distance = difference(self.cvs, s[:, None], self.minima.s[None]).norm(dim=2)
-        parent = distance.argmin(dim=1)
-        new = self._chart(s, self.minima.y[parent], self.minima.hessian[parent])
+        nearest = distance.argmin(dim=1)
+        new = self._find(s, self.minima.y[nearest], self.minima.hessian[nearest])
         self.minima = self.minima.append(new)
         return len(new)
 
     def _start(self) -> None:
+        """Find the minimum at the s of the initial configuration."""
         s, y, _ = self.target.coordinates.to_internal(self.problem.initial_configuration()[None].double().cpu())
         unit = torch.eye(self.target.size, dtype=torch.float64)[None]
-        self.minima = self._chart(s, y, unit)
+        self.minima = self._find(s, y, unit)
         if not len(self.minima):
             raise ValueError(
-                "no atlas can grow: the energy of the initial configuration, or its Hessian, is not finite "
-                "(nonfinite_energy)"
+                "the search for harmonic minima cannot start: the energy of the initial configuration, or its Hessian, "
+                "is not finite (nonfinite_energy)"
             )
 
-    def _chart(self, s: torch.Tensor, y: torch.Tensor, hessian: torch.Tensor) -> HarmonicMinima:
+    def _find(self, s: torch.Tensor, y: torch.Tensor, hessian: torch.Tensor) -> HarmonicMinima:
+        """Find minima from given starts, and count points that failed."""
         config = self.config
-        charted = HarmonicMinima.chart(
+        found = HarmonicMinima.find(
             self.target,
             s,
             y,
@@ -109,8 +116,8 @@ class MinimaSearch:
             tolerance=config.relax_tolerance,
             stiffness_floor=config.stiffness_floor,
         )
-        self.problem.report_anomaly("unusable_sample", len(s) - len(charted), len(s))
-        return charted
+        self.problem.report_anomaly("unusable_sample", len(s) - len(found), len(s))
+        return found
 
     def _fit_model(self) -> None:
         values = (self.minima.free_energy - self.minima.free_energy.min()).clamp(max=self.config.ceiling)
@@ -118,7 +125,7 @@ class MinimaSearch:
         self.model.fit_values(self.minima.s, values, noise)
 
     def _uncertain_points(self) -> torch.Tensor:
-        """Points that walkers on the model found uncertain, far from each other and from the charted ones."""
+        """Choose points where walkers found the model uncertain, far from each other and from the reference points."""
         config = self.config
         self._fit_model()
         generator = self.streams.torch("atlas walk")
@@ -143,7 +150,7 @@ class MinimaSearch:
         return chosen
 
     def _grid_neighbours(self, points: int) -> torch.Tensor:
-        """Nodes of the regular grid not yet charted, those within reach of charted points first."""
+        """Choose new nodes of the regular grid within reach of a reference point, nearest first."""
         offsets = [0.0 if periodic else 0.5 for periodic in self.cvs.periodic]
         nodes = regular_grid(self.cvs, points, offsets)
         spacing = torch.tensor(
@@ -151,8 +158,8 @@ class MinimaSearch:
             dtype=torch.float64,
         )
         away = (difference(self.cvs, nodes[:, None], self.minima.s[None]) / spacing).norm(dim=2)
-        charted = (away[:, 1:] < 1e-6).any(dim=1)
-        reach = away.min(dim=1).values.masked_fill(charted, torch.inf)
-        order = reach.argsort(stable=True)[: self.config.max_points - len(self.minima)]
-        order = order[reach[order] < 1.05]
+        known = (away[:, 1:] < 1e-6).any(dim=1)  # the first reference point is no node
+        distance = away.min(dim=1).values.masked_fill(known, torch.inf)
+        order = distance.argsort(stable=True)[: self.config.max_points - len(self.minima)]
+        order = order[distance[order] < REACH]
         return nodes[order]

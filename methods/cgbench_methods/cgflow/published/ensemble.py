@@ -1,4 +1,8 @@
-"""The publication's model of the PMF: an ensemble of small networks whose spread is the uncertainty."""
+"""Model of the PMF in the published recipe: an ensemble of small networks.
+
+Each member A_n minimises the mean of ``(A_n(s) - A(s))^2`` over its own random share of the labels A(s). The members'
+mean is the PMF, and their standard deviation its uncertainty.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["NetworkEnsemble"]
 
-LEAST_SPREAD = 1e-5  # kT; what members that learnt a constant still differ by is below
+LEAST_SPREAD = 1e-5  # kT; members that all learnt the same constant differ by less, through rounding
 
 
 class NetworkEnsemble:
-    """Multilayer perceptrons trained side by side, each on its own random share of the labels.
+    """Multilayer perceptrons, trained together, each on its own random share of the labels.
 
     Parameters
     ----------
@@ -28,7 +32,7 @@ class NetworkEnsemble:
     hidden
         Widths of the hidden layers.
     generator
-        Source of the initial weights, shares and batches; the networks are on its device.
+        Source of initial weights, shares and batches. Its device is that of the networks.
     """
 
     def __init__(self, members: int, inputs: int, hidden: Sequence[int], generator: torch.Generator) -> None:
@@ -46,7 +50,7 @@ class NetworkEnsemble:
         self.initialise()
 
     def initialise(self) -> None:
-        """Draw new weights, uniform within one over the square root of the fan-in."""
+        """Draw new weights, uniform in ``[-b, b]`` with ``b = fan_in^(-1/2)``."""
         self.weights, self.biases = [], []
         for fan_in, fan_out in zip(self.widths[:-1], self.widths[1:], strict=True):
             bound = fan_in**-0.5
@@ -58,7 +62,7 @@ class NetworkEnsemble:
                 store.append(bound * (2 * uniform - 1))
 
     def _forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Members' outputs in units of the labels' spread: ``[members, batch, in] -> [members, batch]``."""
+        """Return the members' outputs for standardised labels: ``[members, batch, in] -> [members, batch]``."""
         hidden = features
         last = len(self.weights) - 1
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
@@ -77,18 +81,18 @@ class NetworkEnsemble:
         batch: int,
         learning_rate: float,
     ) -> None:
-        """Start anew and fit all members by least squares with Adam.
+        """Draw new weights and fit all members by least squares with Adam.
 
         Parameters
         ----------
         features, labels
             ``[n, inputs]`` and PMF values in kT ``[n]``.
         share
-            Fraction of the labels that each member sees, drawn without replacement.
+            Share of the labels that each member is fitted to, drawn without replacement.
 
         Notes
         -----
-        A step without a finite loss is left out; `skipped` says how many of `steps` were.
+        Steps without a finite loss are skipped; `skipped` of `steps` were.
         """
         self.initialise()
         self.skipped = self.steps = 0
@@ -108,7 +112,7 @@ class NetworkEnsemble:
             for start in range(0, count, batch):
                 rows = order[:, start : start + batch]
                 error = self._forward(x[rows]) - target[rows]
-                loss = (error**2).mean(dim=1).sum()  # members do not interact
+                loss = (error**2).mean(dim=1).sum()  # the members are independent
                 self.steps += 1
                 if not math.isfinite(float(loss.detach())):
                     self.skipped += 1
@@ -121,16 +125,21 @@ class NetworkEnsemble:
 
     @torch.no_grad()
     def mean_and_std(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and standard deviation over members in kT, each ``[batch]``."""
+        """Return mean and standard deviation over the members in kT, each ``[batch]``."""
         x = (features.float() - self.input_mean) / self.input_std
         outputs = self._forward(x.expand(self.members, *x.shape)).double()
         outputs = outputs * self.label_std.double() + self.label_mean.double()
         return outputs.mean(0), outputs.std(0)
 
     def fit_with_spread(self, features: torch.Tensor, labels: torch.Tensor, problem: Problem, **options: Any) -> bool:
-        """Fit, and once more from other initial weights if the members have no spread; says whether they have at last.
+        """Fit, and refit from other initial weights if the ensemble has collapsed.
 
-        Arguments are those of `fit`; skipped steps and ensembles without spread are counted.
+        Arguments are those of `fit`. Skipped steps and collapsed ensembles are counted as anomalies.
+
+        Returns
+        -------
+        bool
+            Whether the ensemble has spread in the end.
         """
         for _ in range(2):
             self.fit(features, labels, **options)
@@ -142,12 +151,12 @@ class NetworkEnsemble:
         return False
 
     def has_spread(self, features: torch.Tensor) -> bool:
-        """Whether the members disagree anywhere, by more than rounding, and are finite everywhere."""
+        """Tell whether the members are finite everywhere and differ somewhere by more than rounding."""
         mean, std = self.mean_and_std(features)
         return bool(mean.isfinite().all() & std.isfinite().all() & (std > LEAST_SPREAD).any())
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and normalisation."""
+        """Return weights and normalisation."""
         return {
             "weights": list(self.weights),
             "biases": list(self.biases),
@@ -155,7 +164,7 @@ class NetworkEnsemble:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         names = ("weights", "biases", "normalisation")
         self.weights, self.biases, normalisation = ([one.to(self.device) for one in state[name]] for name in names)
         self.input_mean, self.input_std, self.label_mean, self.label_std = normalisation

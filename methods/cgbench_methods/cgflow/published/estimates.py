@@ -1,4 +1,4 @@
-"""Estimates of the published recipe: free ones from training samples, and the ensemble's."""
+"""Estimates of the PMF in the published recipe: from an epoch's training samples, and from the ensemble."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 
 __all__ = ["ensemble_estimate", "free_estimate"]
 
-CEILING = 25.0  # kT; labels are cut here above the lowest
-NOISE = 0.5  # kT
+CEILING = 25.0  # kT above the lowest label; higher labels are set to this value
+NOISE = 0.5  # kT; assumed error of a label
 POINTS_AT_ONCE = 10_000
 
 
 def free_estimate(cvs: CollectiveVariables, s: torch.Tensor, labels: torch.Tensor) -> PMF:
-    """Estimate from labels of an epoch's training samples, by a fit that costs next to nothing.
+    """Estimate the PMF from the labels of an epoch's training samples, which costs no further evaluations.
 
     Parameters
     ----------
@@ -50,12 +50,12 @@ def free_estimate(cvs: CollectiveVariables, s: torch.Tensor, labels: torch.Tenso
 def ensemble_estimate(
     cvs: CollectiveVariables, mean_and_std: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 ) -> PMF:
-    """Estimate from the mean of the ensemble's members, with their spread.
+    """Estimate the PMF by the mean of the ensemble's members, with their standard deviation.
 
     Parameters
     ----------
     mean_and_std
-        The ensemble: PMF and its spread in kT at points ``[batch, cvs]``.
+        The ensemble: PMF and its standard deviation in kT at points ``[batch, cvs]``.
     """
     std = mean_and_std(torch.from_numpy(cvs.grid()))[1].cpu().numpy().reshape(cvs.bins)
     return PMF.from_function(cvs, lambda s: mean_and_std(torch.from_numpy(s))[0].cpu().numpy(), subdivisions=2, std=std)

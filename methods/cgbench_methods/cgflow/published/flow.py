@@ -1,4 +1,4 @@
-"""The flow of the published recipe, and the features of s that it and the ensemble see."""
+"""The flow of the published recipe, and the features of s for flow and ensemble."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["features_of", "published_flow"]
 
 
 def features_of(cvs: CollectiveVariables, s: torch.Tensor) -> torch.Tensor:
-    """Cosine and sine of periodic CVs; others standardised by their domain; ``[batch, features]``."""
+    """Return cosine and sine of periodic CVs, and the others standardised on their domain; ``[batch, features]``."""
     columns = []
     for axis, periodic in enumerate(cvs.periodic):
         low, high = cvs.lower[axis], cvs.upper[axis]
@@ -38,11 +38,11 @@ def published_flow(
     Parameters
     ----------
     coordinates
-        Of the fine-grained coordinates.
+        The fine-grained coordinates.
     features
-        Features of `s`.
+        Number of features of `s`.
     config
-        Shape of the flow.
+        Size of the flow.
     generator
         Source of the initial weights.
     """

@@ -1,4 +1,4 @@
-"""The publication's flow for one fine-grained coordinate: a Gaussian whose parameters a network gives."""
+"""The publication's flow for Müller-Brown: a conditional Gaussian, ``y = m(s) + exp(l(s)) z``, m and l by a network."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ __all__ = ["ConditionalGaussian"]
 
 
 class ConditionalGaussian(Transform):
-    """``z = (y - m(s)) / w(s)`` with mean and log-width from a multilayer perceptron.
+    """``z = (y - m(s)) exp(-l(s))``, with mean m and log-width l from a multilayer perceptron.
 
     Parameters
     ----------
     features
-        Fine-grained coordinates.
+        Number of fine-grained coordinates.
     context_features
-        Features of `s`.
+        Number of features of `s`.
     hidden
         Widths of the hidden layers.
     generator
-        Source of the initial weights; the last layer starts at zero, the transform at the identity.
+        Source of the initial weights. The last layer starts at zero, so the transform starts as the identity.
     """
 
     def __init__(self, features: int, context_features: int, hidden: Sequence[int], generator: torch.Generator) -> None:
@@ -41,11 +41,11 @@ class ConditionalGaussian(Transform):
         self.network = torch.nn.Sequential(*layers, last)
 
     def forward(self, inputs: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Data to noise; returns outputs ``[batch, fine]`` and ``ln|det|`` ``[batch]``."""
+        """Map data to noise; return outputs ``[batch, fine]`` and ``ln|det|`` ``[batch]``."""
         mean, log_width = self.network(context).chunk(2, dim=1)
         return (inputs - mean) * torch.exp(-log_width), -log_width.sum(1)
 
     def inverse(self, inputs: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Noise to data; returns outputs ``[batch, fine]`` and ``ln|det|`` ``[batch]``."""
+        """Map noise to data; return outputs ``[batch, fine]`` and ``ln|det|`` ``[batch]``."""
         mean, log_width = self.network(context).chunk(2, dim=1)
         return inputs * log_width.exp() + mean, log_width.sum(1)

@@ -1,4 +1,7 @@
-"""Labels of the published recipe: new samples of the trained flow at all points."""
+"""Labels of the published recipe: the PMF at all points, from new samples of the trained flow.
+
+``A(s) = -ln mean_j w_j``, with importance weights ``w_j = exp(-E(s, y_j)) / q(y_j|s)`` of several samples at each s.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,22 @@ from cgbench_methods.lib.estimators.importance import free_energies
 
 __all__ = ["Labels", "label_points", "usable_labels"]
 
-LARGEST_LABEL = 1e18  # kT above the lowest; beyond, its square is more than the float32 of the networks holds
+LARGEST_LABEL = 1e18  # kT above the lowest; the square of a larger label overflows the networks' float32
 POINTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels of points, and the weights that they are made of.
+    """Labels of points, and the weights that they were computed from.
 
     Attributes
     ----------
     labels
         PMF in kT up to a constant ``[points]``.
     log_weights
-        Of all samples, those of a point next to each other ``[points * samples]``.
+        Log-weights of all samples, grouped by point ``[points * samples]``.
     excess
-        The same over the mean weight of their point.
+        Log-weights relative to the mean weight of their point ``[points * samples]``.
     """
 
     labels: torch.Tensor
@@ -42,18 +45,18 @@ def label_points(
     clip_largest: int,
     generator: torch.Generator,
 ) -> Labels:
-    """Sample the flow at all points.
+    """Sample the flow at all points and compute their labels.
 
     Parameters
     ----------
     draw_losses
-        Draws the samples: `PublishedTraining.draw_losses`.
+        Draws the samples; `PublishedTraining.draw_losses`.
     s
         Points ``[points, cvs]``.
     clip_largest
-        As for `free_energies`.
+        As for `cgbench_methods.lib.estimators.importance.free_energies`.
     generator
-        Source of the latent samples.
+        Source of the noise.
     """
     labels, excess, weights = [], [], []
     for batch in s.split(POINTS_AT_ONCE):
@@ -66,12 +69,12 @@ def label_points(
 
 
 def usable_labels(labels: torch.Tensor, problem: Problem) -> torch.Tensor:
-    """Which labels can be fitted, boolean ``[points]``; the others are counted.
+    """Tell which labels can be fitted, boolean ``[points]``; count the others as anomalies.
 
     Raises
     ------
     ValueError
-        If none can.
+        If no label is finite.
     """
     usable = labels.isfinite()
     if bool(usable.any()):

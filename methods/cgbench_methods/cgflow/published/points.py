@@ -1,4 +1,4 @@
-"""The values of s that the published recipe trains on, and those it holds out."""
+"""Training points of the published recipe: values of s for training, and others held out for validation."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ __all__ = ["TrainingPoints"]
 
 
 class TrainingPoints:
-    """Values of s: the newest, the older ones, and some of both that are only ever validated with.
+    """Values of s: the newest, the older ones, and those held out for validation.
 
     Parameters
     ----------
     cvs
-        How many collective variables there are.
+        Number of collective variables.
     held_out_share
-        Of all points, held out of training.
+        Share of all points that is held out.
     older_share
         Older points in an epoch, relative to the newest.
     device
-        Where they are kept.
+        Device of the points.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class TrainingPoints:
         self.older, self.newest, self.held_out = empty, empty, empty
 
     def add(self, s: torch.Tensor, generator: torch.Generator) -> None:
-        """Add points, a random share of them to those held out; what was the newest becomes older."""
+        """Add points, a random share of them to those held out; the previous newest points become older."""
         order = torch.randperm(len(s), generator=generator)
         held = round(self.held_out_share * len(s))
         self.older = torch.cat([self.older, self.newest])
@@ -43,21 +43,21 @@ class TrainingPoints:
         self.held_out = torch.cat([self.held_out, s[order[:held]]])
 
     def epoch(self, generator: torch.Generator) -> torch.Tensor:
-        """All the newest points and some of the older, in random order."""
+        """Return all of the newest points and some of the older, in random order."""
         older = min(len(self.older), round(self.older_share * len(self.newest)))
-        place = generator.device
-        chosen = torch.randperm(len(self.older), generator=generator, device=place)[:older]
+        device = generator.device
+        chosen = torch.randperm(len(self.older), generator=generator, device=device)[:older]
         s = torch.cat([self.newest, self.older[chosen]])
-        return s[torch.randperm(len(s), generator=generator, device=place)]
+        return s[torch.randperm(len(s), generator=generator, device=device)]
 
     def all(self) -> torch.Tensor:
-        """All points, in the order older, newest, held out."""
+        """Return all points, in the order older, newest, held out."""
         return torch.cat([self.older, self.newest, self.held_out])
 
     def state(self) -> list[torch.Tensor]:
-        """The three sets."""
+        """Return the three sets."""
         return [self.older, self.newest, self.held_out]
 
     def restore(self, state: Sequence[torch.Tensor]) -> None:
-        """Take back what `state` returned."""
+        """Restore what `state` returned."""
         self.older, self.newest, self.held_out = (s.to(self.older.device) for s in state)

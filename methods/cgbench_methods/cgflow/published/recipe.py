@@ -1,10 +1,7 @@
-"""The published recipe, with the one change that nothing in it sees the truth.
+"""The loop of the published recipe: starting trajectory, then iterations of training, labels, ensemble and walk.
 
-What the publication leaves open and was chosen here: an epoch's batch counts values of s, each with all its
-latent samples; the activations are SiLU; labels are new samples of the flow (phase "label"), made once
-an iteration; between iterations, estimates come free of charge from the weights of the last epoch. The
-publication stops when the divergence to the ground truth is small; here the end is that no walker finds an
-uncertain place within its steps.
+The docstring of `cgbench_methods.cgflow.published` lists the steps with their equations, and the differences from the
+publication. The stages of the loop are "seed" (steps 1 and 2), "train" (steps 3 to 6) and "done".
 """
 
 from __future__ import annotations
@@ -16,14 +13,14 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from cgbench.contracts.method import Activity
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.design import regular_grid
 from cgbench_methods.cgflow.common.diagnostics import published_warnings
 from cgbench_methods.cgflow.common.exploration import broaden, farthest_points, walk
-from cgbench_methods.cgflow.common.stages import Stages, configurations_of, efficiency_map
+from cgbench_methods.cgflow.common.recipe import Recipe
+from cgbench_methods.cgflow.common.stages import efficiency_map
 from cgbench_methods.cgflow.published.config import PublishedConfig
 from cgbench_methods.cgflow.published.ensemble import NetworkEnsemble
 from cgbench_methods.cgflow.published.estimates import ensemble_estimate, free_estimate
@@ -32,29 +29,41 @@ from cgbench_methods.cgflow.published.labels import label_points, usable_labels
 from cgbench_methods.cgflow.published.points import TrainingPoints
 from cgbench_methods.cgflow.published.seeding import starting_trajectory
 from cgbench_methods.cgflow.published.training import PublishedTraining
-from cgbench_methods.lib.estimators.importance import LARGEST_SHARE, largest_share
-from cgbench_methods.lib.flows.target import ConditionalTarget
+from cgbench_methods.lib.estimators.importance import largest_share
 
-__all__ = ["PublishedConfig", "PublishedRecipe"]
+__all__ = ["PublishedRecipe"]
+
+SEED_POINTS = 200  # largest number of points of the starting trajectory kept for figures
+POINTS_AT_ONCE = 10_000
 
 
-class PublishedRecipe:
-    """State and steps of the recipe; `estimates` drives them.
+class PublishedRecipe(Recipe):
+    """State and steps of the recipe; `estimates` runs them.
 
     Parameters
     ----------
     problem, config, streams
         As for `cgbench.contracts.method.Method`.
+
+    Attributes
+    ----------
+    flow, optimiser, ensemble
+        What is trained.
+    points
+        Training points, and those held out.
+    starts
+        Points where the next walk starts ``[points, cvs]``.
+    epoch_labels
+        Training points of the last epoch, and labels from its samples.
+    losses, validation
+        Mean training loss and median validation loss of the last epoch.
     """
 
-    uncounted_in_publication = frozenset({"seed_md", "validate", "label"})  # the publication counts training alone
+    uncounted_in_publication = frozenset({"seed_md", "validate", "label"})  # the publication counts training only
 
     def __init__(self, problem: Problem, config: PublishedConfig, streams: Streams) -> None:
-        self.problem, self.config, self.streams = problem, config, streams
-        self.cvs = problem.cvs
-        self.target = ConditionalTarget(problem, problem.coordinate_sets[config.coordinates])
-        self.coordinates = self.target.coordinates
-        self.device = problem.device
+        super().__init__(problem, config.coordinates, streams, stage="seed")
+        self.config = config
         empty = torch.zeros(0, len(self.cvs), dtype=torch.float64, device=self.device)
         features = self._features(empty).shape[1]
         flow = published_flow(self.coordinates, features, config.flow, streams.torch("flow weights"))
@@ -66,20 +75,16 @@ class PublishedRecipe:
         )
         self.points = TrainingPoints(len(self.cvs), config.walk.held_out, config.walk.older_share, self.device)
         self.starts = empty
-        self.stage, self.iteration, self.epoch = "seed", 0, 0
-        self.history: list[dict[str, Any]] = []
-        self.stages = Stages(self.cvs)
+        self.iteration = self.epoch = 0
         self.seed_points = empty.float().cpu()
         self.efficiency = torch.zeros(0)
-        self.validation = math.nan
-        self.losses = math.nan
+        self.losses = self.validation = math.nan
         self.epoch_labels = (empty, empty[:, 0])
-        self.activity = Activity()
 
     # ---- the loop -------------------------------------------------------------------------------
 
     def estimates(self) -> Iterator[PMF]:
-        """Yield free estimates while training, and the ensemble's PMF after each iteration."""
+        """Yield estimates from training samples during an iteration, and the ensemble's PMF after it."""
         if self.stage == "seed":
             self._seed()
             self.stage = "train"
@@ -94,8 +99,8 @@ class PublishedRecipe:
             self.iteration += 1
             self.epoch = 0
             with self.problem.phase("explore"):
-                found = self._explore()
-            if not found:
+                explored = self._explore()
+            if not explored:
                 self.stage = "done"
             yield ensemble_estimate(self.cvs, self._mean_and_std)
 
@@ -105,18 +110,18 @@ class PublishedRecipe:
     # ---- training ---------------------------------------------------------------------------------
 
     def _seed(self) -> None:
-        """Train by example on the starting trajectory; its points, or a grid's, are those to train on by energy."""
+        """Train by example on the starting trajectory; its s, or a grid's, are the first training points."""
         self.activity.status = "starting trajectory"
         with self.problem.phase("seed_md"):
             frames = starting_trajectory(
                 self.problem, self.config.seeding, self.streams.torch("seed dynamics", self.device)
             )
         s, y, _ = self.coordinates.to_internal(frames)
-        self.seed_points = s[:: -(-len(s) // 200)].float().cpu()  # for figures
+        self.seed_points = s[:: -(-len(s) // SEED_POINTS)].float().cpu()
         epochs = self.config.by_example.epochs
         with self.problem.phase("by_example"):
             for epoch in range(epochs):
-                self.activity.status = f"by example, epoch {epoch + 1} of {epochs}"
+                self.activity.status = f"training by example, epoch {epoch + 1} of {epochs}"
                 self.training.epoch_by_example(s, y)
         grid = self.config.grid
         self._add_points(s if grid is None else regular_grid(self.cvs, grid, [0.5] * len(self.cvs)).to(self.device))
@@ -127,6 +132,7 @@ class PublishedRecipe:
         self.points.add(s, self.streams.torch("held out"))
 
     def _train_epoch(self, epochs: int) -> None:
+        """Train by energy for one epoch of the iteration's `epochs`, then validate."""
         s = self.points.epoch(self.streams.torch("by energy", self.device))
         with self.problem.phase("train"):
             self.losses, self.epoch_labels = self.training.epoch_by_energy(s, self.epoch, self.iteration == 0)
@@ -140,7 +146,7 @@ class PublishedRecipe:
     # ---- labels, ensemble, walk -------------------------------------------------------------------
 
     def _fit_ensemble(self) -> None:
-        """Label all points with new samples of the flow, and fit the ensemble anew."""
+        """Label all points with new samples of the flow, refit the ensemble, and add an entry to the history."""
         config = self.config.ensemble
         s = self.points.all()
         generator = self.streams.torch("label samples", self.device)
@@ -149,12 +155,12 @@ class PublishedRecipe:
         samples_of_s = s.repeat_interleave(self.config.by_energy.samples, 0)
         self.efficiency = efficiency_map(self.cvs, samples_of_s, found.excess)
         usable = usable_labels(found.labels, self.problem)
-        # of all samples together: of the few that one s has, one may well outweigh the rest. What is done about it is
-        # the publication's: the largest weights of each s are cut (EnsembleConfig.clip_largest)
+        # the share is that in all samples together, since one of the few weights of an s often exceeds the others' sum;
+        # the publication's remedy is to cut the largest weights of each s (EnsembleConfig.clip_largest)
         largest = largest_share(found.log_weights)
-        self.problem.report_anomaly("dominant_weight", int(largest > LARGEST_SHARE), 1)
+        self._report_largest_share(largest)
         s, labels = s[usable], found.labels[usable] - found.labels[usable].min()
-        self.activity.status = f"iteration {self.iteration + 1}, ensemble on {len(s):,} labels"
+        self.activity.status = f"iteration {self.iteration + 1}, fitting the ensemble to {len(s):,} labels"
         with self.problem.phase("fit"):
             spread = self.ensemble.fit_with_spread(
                 self._features(s),
@@ -179,19 +185,20 @@ class PublishedRecipe:
         )
 
     def _mean_and_std(self, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        parts = [self.ensemble.mean_and_std(self._features(part)) for part in s.to(self.device).split(10_000)]
+        """Return the ensemble's PMF and its standard deviation at points ``[batch, cvs]``, each ``[batch]``."""
+        parts = [self.ensemble.mean_and_std(self._features(part)) for part in s.to(self.device).split(POINTS_AT_ONCE)]
         return torch.cat([mean for mean, _ in parts]), torch.cat([std for _, std in parts])
 
     def _explore(self) -> bool:
-        """Walk, choose and broaden new points; False when nothing uncertain is within reach."""
+        """Walk, and add broadened points where the ensemble is uncertain; return False to end the run."""
         config = self.config.walk
         if self.config.grid is not None or self.iteration >= config.max_iterations:
-            self._keep_stage(self.points.newest[:0])
+            self._keep_stage_of(self.points.newest[:0])
             return False
         generator = self.streams.torch("walk", self.device)
         drawn = torch.randint(len(self.starts), (config.walkers,), generator=generator, device=self.device)
         wanted = config.wait_factor * config.new_points
-        found = walk(
+        outcome = walk(
             self.cvs,
             self._mean_and_std,
             self.starts[drawn],
@@ -202,61 +209,59 @@ class PublishedRecipe:
             min_steps=config.min_steps,
             wanted=wanted,
         )
-        candidates = found.positions[found.stopped][:wanted]
+        candidates = outcome.positions[outcome.stopped][:wanted]
         chosen = candidates[farthest_points(self.cvs, candidates, config.new_points)]
-        self.history[-1] |= {"walk_steps": found.steps, "uncertain_walkers": int(found.stopped.sum())}
-        self._keep_stage(chosen)
+        self.history[-1] |= {"walk_steps": outcome.steps, "uncertain_walkers": int(outcome.stopped.sum())}
+        self._keep_stage_of(chosen)
         if len(chosen) == 0:
             return False
         self.starts = chosen
         self._add_points(broaden(self.cvs, chosen, config.radius, config.broadened, generator))
         return True
 
-    def _keep_stage(self, points: torch.Tensor) -> None:
-        configurations = configurations_of(
-            self.flow, self.coordinates, self.cvs, self._features, self.streams, self.device
-        )
-        mean, std = self._mean_and_std(torch.from_numpy(self.cvs.grid()))
-        self.stages.add(
-            "iteration", self.problem.evaluations, mean, std, self.config.walk.threshold, points, configurations
-        )
+    def _keep_stage_of(self, points: torch.Tensor) -> None:
+        """Keep the ensemble's PMF and the points chosen from it for figures."""
+        mean_and_std = self._mean_and_std(torch.from_numpy(self.cvs.grid()))
+        self._keep_stage("iteration", self.flow, self._features, mean_and_std, self.config.walk.threshold, points)
 
     # ---- record and checkpoints -------------------------------------------------------------------
 
     def diagnostics(self) -> dict[str, Any]:
-        """Return the history, one entry per iteration, and warnings."""
+        """Return the history, with one entry per iteration, and warnings."""
         return {"iterations": list(self.history), "warnings": published_warnings(self.history)}
 
     def extra_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the points of the last iteration, stages, and effective sample sizes of the last labels by place."""
-        found: dict[str, NDArray[Any]] = {
+        """Return the points of trajectory and last iteration, the stages, and a map of the effective sample size.
+
+        ``efficiency`` is that of the samples behind the last labels.
+        """
+        arrays: dict[str, NDArray[Any]] = {
             "new_points": self.points.newest.cpu().numpy(),
             "walk_starts": self.starts.cpu().numpy(),
             "seed_points": self.seed_points.numpy(),
         }
         if len(self.efficiency):
-            found["efficiency"] = self.efficiency.numpy()
-        return found | self.stages.arrays()
+            arrays["efficiency"] = self.efficiency.numpy()
+        return arrays | self.stages.arrays()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on."""
+        """Return everything needed to continue after a yield."""
         return {
+            **self._shared_state(),
             "flow": dict(self.flow.state_dict()),
             "optimiser": self.optimiser.state_dict(),
             "ensemble": self.ensemble.state_dict(),
             "points": [*self.points.state(), self.starts],
             "epoch_labels": list(self.epoch_labels),
-            "stage": self.stage,
             "iteration": self.iteration,
             "epoch": self.epoch,
-            "history": list(self.history),
             "losses": [self.losses, self.validation],
-            "snapshots": self.stages.state_dict(),
             "figures": [self.seed_points, self.efficiency],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
+        self._load_shared_state(state)
         self.flow.load_state_dict(state["flow"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.ensemble.load_state_dict(state["ensemble"])
@@ -265,8 +270,6 @@ class PublishedRecipe:
         self.starts = starts.to(self.device)
         s, labels = state["epoch_labels"]
         self.epoch_labels = (s.to(self.device), labels.to(self.device))
-        self.stage, self.iteration, self.epoch = str(state["stage"]), int(state["iteration"]), int(state["epoch"])
-        self.history = list(state["history"])
+        self.iteration, self.epoch = int(state["iteration"]), int(state["epoch"])
         self.losses, self.validation = (float(v) for v in state["losses"])
-        self.stages.load_state_dict(state["snapshots"])
         self.seed_points, self.efficiency = state["figures"]

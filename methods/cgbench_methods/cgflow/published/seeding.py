@@ -1,4 +1,4 @@
-"""The starting trajectory of the published recipe, in the basin of the initial configuration."""
+"""Starting trajectory of the published recipe, in the basin of the initial configuration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["starting_trajectory"]
 
 
 def starting_trajectory(problem: Problem, config: SeedingConfig, generator: torch.Generator) -> torch.Tensor:
-    """Frames ``[frames, ...]`` of Langevin dynamics, or of Metropolis sampling for systems without masses.
+    """Return frames ``[frames, ...]`` of Langevin dynamics, or of Metropolis sampling for systems without masses.
 
     Raises
     ------
@@ -25,19 +25,18 @@ def starting_trajectory(problem: Problem, config: SeedingConfig, generator: torc
     frames = []
     for _ in range(config.steps // config.stride):
         dynamics.step(config.stride)
-        lost = end_block(problem, dynamics)
-        frames.append(dynamics.positions[~lost])
+        diverged = end_block(problem, dynamics)
+        frames.append(dynamics.positions[~diverged])
     if not any(map(len, frames)):
-        raise ValueError("the starting trajectory has no frame of finite energy (diverged_walker)")
+        raise ValueError("no frame of the starting trajectory has a finite energy (diverged_walker)")
     return torch.cat(frames)
 
 
 def _walker(problem: Problem, config: SeedingConfig, generator: torch.Generator) -> Langevin | Metropolis:
-    """One walker at the initial configuration, in float64."""
+    """Return one walker at the initial configuration, in float64."""
     start = problem.initial_configuration()[None].double()
     if problem.masses is None:
-        energy = lambda x: problem.reduced_energy_and_gradient(x)[0]  # noqa: E731
-        return Metropolis(energy, start, config.step_size, generator)
+        return Metropolis(lambda x: problem.reduced_energy_and_gradient(x)[0], start, config.step_size, generator)
     return Langevin(
         problem.reduced_energy_and_gradient,
         problem.masses,

@@ -1,4 +1,4 @@
-"""Training of the published recipe: by example on the starting trajectory, then by energy."""
+"""Training of the published recipe, epoch by epoch: by example on the starting trajectory, then by energy."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ __all__ = ["PublishedTraining"]
 
 
 class PublishedTraining:
-    """Trains a flow, epoch by epoch.
+    """Training of a flow.
 
     Parameters
     ----------
     problem
-        Told of every step.
+        Counts steps, and those skipped.
     target
-        The energy, in the flow's coordinates.
+        The energy as a function of s and y.
     flow
         The flow.
     features
-        Its context as a function of `s`.
+        The flow's context as a function of `s`.
     config, streams
         As for `cgbench.contracts.method.Method`.
 
     Attributes
     ----------
     optimiser
-        Of all parameters of the flow.
+        Adam over all parameters of the flow.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class PublishedTraining:
         self.optimiser = torch.optim.Adam(flow.parameters(), lr=0.0, fused=True)
 
     def epoch_by_example(self, s: torch.Tensor, y: torch.Tensor) -> None:
-        """See every example ``(s, y)`` once."""
+        """Train on every example ``(s, y)`` once."""
         config = self.config.by_example
         generator = self.streams.torch("by example")
         features = self.features(s)
@@ -71,23 +71,23 @@ class PublishedTraining:
     def epoch_by_energy(
         self, s: torch.Tensor, epoch: int, first_iteration: bool
     ) -> tuple[float, tuple[torch.Tensor, torch.Tensor]]:
-        """See every s once, each with all its latent samples.
+        """Train on every s once, each with all its noise samples.
 
         Parameters
         ----------
         s
-            Values of the CVs ``[points, cvs]``, in the order of training.
+            Training points ``[points, cvs]``, in order.
         epoch
             Number of the epoch in its iteration, from 0.
         first_iteration
-            Whether it is the first, which has a schedule of its own.
+            Whether this is the first iteration, which has a separate schedule.
 
         Returns
         -------
         loss
-            Mean over batches; not a number if none was finite.
+            Mean over batches; NaN if none was finite.
         labels
-            The points with labels of the PMF from the samples that were trained with.
+            The points, and labels of the PMF there from the training samples.
         """
         config = self.config.by_energy
         generator = self.streams.torch("by energy", self.problem.device)
@@ -114,13 +114,13 @@ class PublishedTraining:
         return mean, (torch.cat(points), torch.cat(labels))
 
     def draw_losses(self, s: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw all latent samples of each s; their reverse KL and log-weights, each ``[points * samples]``."""
+        """Draw all noise samples of each s; return losses and log-weights, each ``[points * samples]``."""
         repeated = s.repeat_interleave(self.config.by_energy.samples, 0)
         return reverse_kl_losses(self.flow, self.target, repeated, self.features(repeated), generator)
 
     @torch.no_grad()
     def validation_loss(self, s: torch.Tensor) -> float:
-        """Median reverse KL at values of s that were held out, reported only; not a number without any."""
+        """Return the median reverse KL at held-out values of s, for the record only; NaN without any."""
         generator = self.streams.torch("validation", self.problem.device)
         losses = []
         for batch in s.split(self.config.by_energy.batch):
@@ -130,7 +130,7 @@ class PublishedTraining:
 
 
 def _learning_rate(config: ByEnergyConfig, epoch: float, warmup: int, epochs: int) -> float:
-    """Linear warm-up, then constant or the half of a cosine; `epoch` counts batches as fractions."""
+    """Return the learning rate: linear warm-up, then constant or half a cosine; `epoch` has a fraction for batches."""
     rate = config.learning_rate
     if epoch < warmup:
         rate *= (epoch + 1e-3) / warmup

@@ -1,4 +1,4 @@
-"""Walks on the model PMF, choice and broadening of points."""
+"""Walks on the model of the PMF, choice and broadening of points, and the ensemble."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LINE = CollectiveVariables(("s",), (-1.0,), (2.0,), (False,), unit="")
 
 
 def test_walk_samples_the_models_boltzmann_distribution(generator) -> None:
-    """Where nothing is uncertain the walkers equilibrate on the mean."""
+    """Where the model is certain, the walkers equilibrate on its mean."""
 
     def model(s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return 1.5 * torch.cos(s[:, 0]), torch.zeros(len(s), dtype=s.dtype)
@@ -74,7 +74,7 @@ def test_broaden_fills_the_ball_evenly(generator) -> None:
     assert float(line.max()) <= 2.0 and float(line.min()) >= 1.4
 
 
-def test_ensemble_learns_and_is_unsure_where_it_has_not_looked(generator) -> None:
+def test_ensemble_learns_and_is_uncertain_away_from_its_labels(generator) -> None:
     ensemble = NetworkEnsemble(10, 1, (64, 64), generator)
     x = 2 * torch.rand(200, 1, generator=generator, dtype=torch.float64) - 1
     ensemble.fit(x, torch.sin(3 * x[:, 0]), share=0.9, epochs=150, batch=20, learning_rate=3e-3)

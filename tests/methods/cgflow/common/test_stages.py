@@ -1,4 +1,4 @@
-"""What the recipes keep for figures."""
+"""Data that the recipes keep for figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LINE = CollectiveVariables(("s",), (-2.5,), (1.1,), (False,), unit="")
 
 
 def test_efficiency_by_place() -> None:
-    """Equal weights are worth all samples; weights that are one in k and else zero are worth 1/k."""
+    """Equal weights give 1; weights of which one in k is not zero give 1/k."""
     left = torch.full((1000, 1), -2.3, dtype=torch.float64)
     right = torch.full((1000, 1), 0.9, dtype=torch.float64)
     few = torch.full((5, 1), -0.5, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Labels that come with training: log-weights and their slopes along the CVs."""
+"""Weighted samples from training steps: log-weights and their slopes along the CVs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from cgbench_systems.muller_brown import MullerBrown
 def rough_flow(
     problem: Problem, target: ConditionalTarget, basis: FourierBasis, generator: torch.Generator
 ) -> ConditionalFlow:
-    """The harmonic flow about one configuration, a little spoilt."""
+    """Return the flow of one harmonic minimum, with perturbed parameters."""
     s, y, _ = target.coordinates.to_internal(problem.initial_configuration()[None])
     unit = torch.eye(target.size, dtype=torch.float64)[None]
-    minima = HarmonicMinima.chart(target, s, y, unit, steps=20, tolerance=0.1, stiffness_floor=0.05)
+    minima = HarmonicMinima.find(target, s, y, unit, steps=20, tolerance=0.1, stiffness_floor=0.05)
     affine = fit_to_minima(minima, target.coordinates.periodic, basis, stiffness_offset=0.02, smoothness=1e-3)
     flow = conditional_flow(
         target.coordinates,
@@ -73,14 +73,14 @@ def test_slopes_are_derivatives_at_fixed_noise(aldp, generator) -> None:
 
 
 def test_weighted_slopes_are_the_mean_force(generator) -> None:
-    """From a wrong flow, on the one system whose mean force is known."""
+    """Also for a poor flow; on Müller-Brown, whose mean force is known."""
     system = MullerBrown()
     problem = Problem(system, Ledger())
     target = ConditionalTarget(problem, problem.coordinates)
     basis = FourierBasis(problem.cvs, 2)
     flow = rough_flow(problem, target, basis, generator)
     lowest = int(system.reference().pmf.free_energy.argmin())
-    s = torch.from_numpy(system.cvs.grid())[lowest + 4].expand(40_000, 1)  # near what the flow knows
+    s = torch.from_numpy(system.cvs.grid())[lowest + 4].expand(40_000, 1)  # near the flow's minimum
     y = torch.linspace(-60.0, 60.0, 200_001, dtype=torch.float64)[:, None]
     h = 1e-4
     up, down = (torch.logsumexp(-target.energy((s[:1] + d).expand(len(y), 1), y), 0) for d in (h, -h))

@@ -42,7 +42,7 @@ def test_target_has_its_own_gradient(target, start, generator) -> None:
     torch.testing.assert_close((up - down) / 2e-5, (gradient * direction).sum(1), rtol=1e-5, atol=1e-4)
 
 
-def test_what_lies_outside_costs_nothing(target, problem, start) -> None:
+def test_configurations_outside_the_state_space_cost_nothing(target, problem, start) -> None:
     """D configurations and negative distances never reach the potential."""
     s, y = (t.repeat(4, 1) for t in start)
     names = problem.coordinates.names
@@ -92,15 +92,15 @@ def test_laplace_pmf_is_exact_for_a_gaussian() -> None:
     s = torch.from_numpy(system.cvs.centers(0)[bins])[:, None]
     _, y, _ = problem.coordinates.to_internal(system.initial_configuration()[None])
     unit = torch.eye(1, dtype=torch.float64).expand(3, -1, -1)
-    minima = HarmonicMinima.chart(target, s, y.repeat(3, 1), unit, steps=50, tolerance=1e-8, stiffness_floor=0.01)
+    minima = HarmonicMinima.find(target, s, y.repeat(3, 1), unit, steps=50, tolerance=1e-8, stiffness_floor=0.01)
     probability = system.reference().pmf.probability
     exact = torch.tensor([-math.log(probability[index]) for index in bins])
     harmonic = minima.free_energy - minima.free_energy[1]
     torch.testing.assert_close(harmonic, (exact - exact[1]).double(), rtol=0, atol=0.05)
 
 
-def test_affine_is_a_gaussian_with_the_atlass_mean_and_covariance(generator) -> None:
-    """At the atlas's own points, with as many features as points, the fit reproduces both."""
+def test_affine_is_a_gaussian_with_mean_and_covariance_of_the_minima(generator) -> None:
+    """At the reference points, with as many features as points, the fit reproduces both."""
     system = MullerBrown()
     count, fine = 5, 4
     s = torch.linspace(-2.3, 0.9, count, dtype=torch.float64)[:, None]

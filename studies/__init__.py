@@ -1,0 +1,13 @@
+"""Studies of the conditional flow, run from a clone of the repository; the wheel does not contain them.
+
+Run them in the root folder of the repository:
+
+- ``python -m studies.ablation --seeds 3 --out ablation`` runs the default preset with one setting changed at a time,
+  and writes ``ablation/ablation.csv``. About 25 minutes per seed on one core; an interrupted study resumes. The
+  published table is ``runs/aldp/ablation/ablation.csv``.
+- ``python -m studies.weight_tails`` compares the importance weights of a trained flow with those of configurations
+  from biased molecular dynamics, and writes ``weight_tails/weight_tails.csv``. About ten minutes; an interrupted study
+  starts over. The published table is ``runs/aldp/weight_tails/weight_tails.csv``.
+
+``--help`` lists the options.
+"""

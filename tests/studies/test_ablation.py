@@ -1,0 +1,60 @@
+"""The ablation study: its published table, and the command."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from cgbench.cli.main import guarded
+from cgbench.running.run import prepare
+from cgbench.storage.files import csv_bytes
+from studies import ablation
+
+PUBLISHED = Path(__file__).parents[2] / "runs" / "aldp" / "ablation" / "ablation.csv"
+
+
+def test_published_table_is_what_the_study_writes() -> None:
+    """The settings of the code in their order, and the columns of the code."""
+    content = PUBLISHED.read_bytes()
+    rows = list(csv.DictReader(content.decode().splitlines()))
+    assert [row["setting"] for row in rows] == list(ablation.SETTINGS)
+    assert csv_bytes(ablation.COLUMNS, rows) == content
+
+
+def test_every_setting_changes_the_default(tmp_path: Path) -> None:
+    configs = [
+        prepare("aldp", "cgflow_al", overrides=overrides, out=tmp_path / str(number)).config
+        for number, overrides in enumerate(ablation.SETTINGS.values())
+    ]
+    assert all(one != other for n, one in enumerate(configs) for other in configs[:n])
+
+
+def test_medians_over_seeds() -> None:
+    runs = [
+        {"evaluations": 10.0, "evaluations_to_1e-02": float("inf"), "forward_kld": kld, "coverage_95": None}
+        for kld in (3e-4, 1e-4, 2e-4)
+    ]
+    row = ablation._row("default", runs)
+    assert row == {
+        "setting": "default",
+        "seeds": 3,
+        "evaluations": "10",
+        "evaluations_to_1e-02": "inf",
+        "forward_kld": "0.0002",
+        "forward_kld_min": "0.0001",
+        "forward_kld_max": "0.0003",
+    }
+
+
+def test_command_reads_finished_runs_again(tmp_path: Path, capsys) -> None:
+    arguments = ["--system", "muller_brown", "--seeds", "1", "--setting", "default", "--out", str(tmp_path / "out")]
+    assert guarded(ablation.command, "ablation", arguments) == 0
+    first = (tmp_path / "out" / "ablation.csv").read_bytes()
+    (row,) = csv.DictReader(first.decode().splitlines())
+    assert row["setting"] == "default" and 0 < float(row["forward_kld"]) < 2e-5
+    assert float(row["evaluations_to_1e-03"]) < float(row["evaluations"]) < 10_000
+    table = tmp_path / "tables" / "again.csv"
+    assert guarded(ablation.command, "ablation", [*arguments, "--table", str(table)]) == 0
+    assert table.read_bytes() == first  # with the CPU seconds of the first run
+    assert guarded(ablation.command, "ablation", ["--setting", "none"]) == 2
+    assert capsys.readouterr().err.startswith("ablation: Invalid value for '--setting'")
