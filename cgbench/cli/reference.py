@@ -30,9 +30,14 @@ def _reference(system: Any) -> Any:
 def _system(name: str, device: str = "cpu", threads: int | None = None) -> Any:
     import torch
 
+    from cgbench.errors import UserError
     from cgbench.running.provenance import physical_cores
     from cgbench.running.registry import load
+    from cgbench.running.run import check_device
 
+    if threads is not None and threads < 1:
+        raise UserError(f"--threads must be at least 1, not {threads}")
+    check_device(device)
     torch.set_num_threads(threads or physical_cores())
     return load("system", name)(device=device)
 
@@ -63,9 +68,14 @@ def build(system: str, out: str, chosen: tuple[str, ...], blocks: int | None, **
     if blocks is not None and blocks < 1:
         raise UserError(f"--blocks must be at least 1, not {blocks}")
     routes = [name for name in builder.routes if not chosen or name in chosen]
+    first = next(iter(builder.routes))
+    if options["certify"] and first not in routes:
+        raise UserError(f"--certify writes the reference from route {first}: add --route {first}")
+    if options["compare"] and not options["certify"]:
+        _reference(built)  # report a missing reference before hours of sampling, not after them
     for name in routes:
         builder.build(name, blocks or builder.routes[name])
-        if options["certify"] and name == next(iter(builder.routes)):
+        if options["certify"] and name == first:
             builder.certify()
         if options["compare"]:
             builder.compare(name)

@@ -73,7 +73,7 @@ def prepare(
     """Build a run and lock its folder, without starting it. Parameters are those of `run`."""
     if threads is not None and threads < 1:
         raise UserError(f"--threads must be at least 1, not {threads}")
-    _check_device(device)
+    check_device(device)
     plan = make_plan(
         system,
         method,
@@ -106,7 +106,7 @@ def finished_record(job: Run) -> Record | None:
     return existing if existing is not None and job.plan.settled(existing, job.folder.path) else None
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-import cgbench_systems.muller_brown
+import cgbench_systems.muller_brown.system
 from cgbench.conformance import Outcome, Pair, run_checks
 
-SOURCE = Path(cgbench_systems.muller_brown.__file__)
+SOURCE = Path(cgbench_systems.muller_brown.system.__file__)
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ENERGY = "        return energy, gradient\n"
 SYSTEM = "    def reference(self)"
-CVS = '"""``s = x - y`` ``[batch, 1]``."""\n        return x[:, :1] - x[:, 1:]'
+CVS = '"""Return ``s = x - y`` ``[batch, 1]``."""\n        return x[:, :1] - x[:, 1:]'
 TO_CARTESIAN = "x.new_full((len(x),), self._log_det)"
 TO_INTERNAL = "x.new_full((len(x),), -self._log_det)"
 Y = "(x[:, :1] + x[:, 1:]) / SCALE"
-REFERENCE = '"""The exact PMF."""\n'
+REFERENCE = '"""Return the exact PMF."""\n'
 
 
 def energy(*lines: str) -> dict[str, str]:

@@ -38,13 +38,13 @@ METHYL_HYDROGENS = (0, 2, 3, 11, 12, 13, 19, 20, 21)
 
 
 class AlanineCoordinates(ZMatrixCoordinates):
-    """Z-matrix of alanine dipeptide around CA, N and C of alanine."""
+    """Z-matrix of alanine dipeptide, with CA, N and C of alanine as reference atoms."""
 
     def in_state_space(self, x: torch.Tensor) -> torch.Tensor:
-        """L-alanine with both peptide bonds trans, boolean ``[batch]``.
+        """Return which configurations are L-alanine with both peptide bonds trans, boolean ``[batch]``.
 
-        Molecular dynamics at 300 K neither inverts CA nor turns a peptide bond to cis within any affordable
-        time, so the densities that methods and reference speak of are confined to this part.
+        Molecular dynamics at 300 K neither inverts CA nor turns a peptide bond to cis in any affordable time.
+        The densities of the methods and of the reference are therefore restricted to this state space.
         """
         inside = triple_product(x, 8, (6, 14, 10)) > 0
         for quadruple in OMEGAS:
@@ -53,7 +53,7 @@ class AlanineCoordinates(ZMatrixCoordinates):
 
 
 def default_coordinates(reference: torch.Tensor) -> AlanineCoordinates:
-    """58 fine-grained coordinates: 55 near-rigid ones and 3 methyl rotors folded to 120 degrees."""
+    """Return 58 fine-grained coordinates: 55 nearly rigid ones and 3 methyl rotors folded to 120 degrees."""
     return AlanineCoordinates(
         reference_atoms=(8, 6, 14),
         rows=BACKBONE + RELATIVE_METHYLS,
@@ -66,11 +66,11 @@ def default_coordinates(reference: torch.Tensor) -> AlanineCoordinates:
 
 
 def literature_coordinates(reference: torch.Tensor) -> AlanineCoordinates:
-    """Return the coordinates in the manner of the literature: wide scales and 12 free dihedrals.
+    """Return coordinates as used in the literature, with wide scales and 12 free dihedrals.
 
-    Which twelve dihedrals are free is not published with the Z-matrix; here they are phi and psi, those of
-    the nine methyl hydrogens against heavy atoms, and the acetyl omega, which with uniform base covers cis
-    as well: those configurations are dropped as outside the state space.
+    The literature does not say which twelve dihedrals are free. Here they are phi and psi, those of the nine
+    methyl hydrogens relative to heavy atoms, and the acetyl omega. With a uniform base density the latter also
+    covers cis configurations, which are rejected as outside the state space.
     """
     return AlanineCoordinates(
         reference_atoms=(8, 6, 14),

@@ -1,4 +1,4 @@
-"""Alanine dipeptide's topology, force field and minimum-energy configuration, all from OpenMM."""
+"""Topology, force field and minimum-energy configuration of alanine dipeptide, all from OpenMM."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ POSITIONS = Path(__file__).with_name("initial_configuration.txt")
 
 
 def make_topology() -> app.Topology:
-    """Ace-Ala-Nme in the usual Amber order of its 22 atoms."""
+    """Return the topology of Ace-Ala-Nme, with its 22 atoms in Amber's order."""
     topology = app.Topology()
     chain = topology.addChain()
     for residue_name, atom_names in ATOM_NAMES:
@@ -45,7 +45,7 @@ def make_topology() -> app.Topology:
 
 
 def make_system() -> openmm.System:
-    """AMBER ff96 with OBC1 implicit solvent, no cutoff, no constraints, as OpenMM's own files define it."""
+    """Return the molecule in AMBER ff96 with OBC1 implicit solvent (OpenMM's files), no cutoff, no constraints."""
     force_field = app.ForceField("amber96.xml", "implicit/obc1.xml")
     return force_field.createSystem(
         make_topology(), nonbondedMethod=app.NoCutoff, constraints=None, removeCMMotion=False
@@ -53,15 +53,15 @@ def make_system() -> openmm.System:
 
 
 def initial_positions() -> np.ndarray:
-    """Minimum-energy configuration near (phi, psi) = (-150, 155) degrees, ``[22, 3]`` in nm.
+    """Return the minimum-energy configuration near (phi, psi) = (-146, 161) degrees, ``[22, 3]`` in nm.
 
-    Made by `minimise` from an extended chain; `tests/systems/aldp` checks that it is a minimum.
+    `minimise` made it from an extended chain; `tests/systems/aldp` checks that it is a minimum.
     """
     return np.loadtxt(POSITIONS)
 
 
 def minimise(positions: np.ndarray, tolerance: float = 1e-4) -> np.ndarray:
-    """Minimise with OpenMM's Reference platform to a root-mean-square force of `tolerance` kJ/mol/nm."""
+    """Return the minimum that OpenMM finds, to a root-mean-square force of `tolerance` in kJ/(mol nm)."""
     integrator = openmm.VerletIntegrator(0.001)
     context = openmm.Context(make_system(), integrator, openmm.Platform.getPlatformByName("Reference"))
     context.setPositions(positions)

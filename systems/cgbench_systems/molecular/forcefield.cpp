@@ -1,7 +1,7 @@
-// Energies and gradients of a molecule, one configuration per lane of a vector.
+// Energies and gradients of a molecule, one configuration per vector lane.
 //
-// The equations are those of forcefield.py, where their papers are named. Whatever is not finite there is not finite
-// here: no term is left out because its constant is zero, since zero times infinity counts.
+// The equations are those of forcefield.py, which names their papers. Results that are not finite there are not finite
+// here either: no term is skipped because its constant is zero, since zero times infinity is NaN.
 
 #include <memory>
 #include <new>
@@ -18,80 +18,80 @@ using Index = std::int64_t;
 template <class T> struct Pair {
     T c12, c6, coulomb, length, stiffness, born;
 };
-template <class T> struct Sphere { // of an atom, for generalized Born
+template <class T> struct Sphere { // generalized-Born parameters of an atom
     T offset, inv_offset, scaled, inv_radius, self, surface;
 };
 template <class T> struct Bend {
     T angle, stiffness;
 };
-template <class T> struct Wave { // of a torsion: amplitudes of cos(n phi) and sin(n phi)
+template <class T> struct Wave { // amplitudes of cos(n phi) and sin(n phi) of a torsion
     T cosine, sine;
 };
-struct Three {
+struct Triple {
     Index i, j, k;
 };
-struct Four {
+struct Quadruple {
     Index i, j, k, l;
 };
 
-// The layout is known to native_forcefield.py. Pairs are (0, 1), (0, 2), ... (1, 2), ...
+// native_forcefield.py mirrors this layout. Pairs are ordered (0, 1), (0, 2), ... (1, 2), ...
 template <class T> struct Tables {
     Index atoms, angles, torsions, waves, born, engulfing;
     const Pair<T> *pair;
-    const Sphere<T> *sphere; // [atoms], or null
-    const Three *angle_atoms;
+    const Sphere<T> *sphere; // [atoms], or null without implicit solvent
+    const Triple *angle_atoms;
     const Bend<T> *bend;
-    const Four *torsion_atoms;
-    const Wave<T> *wave; // [torsions, waves], from n = 1
+    const Quadruple *torsion_atoms;
+    const Wave<T> *wave; // [torsions, waves], n = 1, 2, ...
     T torsion_constant, tanh[3];
 };
 
-// ---- vectors in space ---------------------------------------------------------------------------
+// ---- vectors in 3D ------------------------------------------------------------------------------
 
-template <class T> struct Arrow {
+template <class T> struct Vec3 {
     Vec<T> x, y, z;
-    void operator+=(const Arrow &b) { x += b.x, y += b.y, z += b.z; }
-    void operator-=(const Arrow &b) { x -= b.x, y -= b.y, z -= b.z; }
+    void operator+=(const Vec3 &b) { x += b.x, y += b.y, z += b.z; }
+    void operator-=(const Vec3 &b) { x -= b.x, y -= b.y, z -= b.z; }
 };
 
-template <class T> inline Arrow<T> operator-(const Arrow<T> &a, const Arrow<T> &b) {
+template <class T> inline Vec3<T> operator-(const Vec3<T> &a, const Vec3<T> &b) {
     return {a.x - b.x, a.y - b.y, a.z - b.z};
 }
 
-template <class T> inline Arrow<T> operator+(const Arrow<T> &a, const Arrow<T> &b) {
+template <class T> inline Vec3<T> operator+(const Vec3<T> &a, const Vec3<T> &b) {
     return {a.x + b.x, a.y + b.y, a.z + b.z};
 }
 
-template <class T> inline Arrow<T> times(Vec<T> s, const Arrow<T> &a) { return {s * a.x, s * a.y, s * a.z}; }
+template <class T> inline Vec3<T> times(Vec<T> s, const Vec3<T> &a) { return {s * a.x, s * a.y, s * a.z}; }
 
-template <class T> inline Vec<T> dot(const Arrow<T> &a, const Arrow<T> &b) { return a.x * b.x + a.y * b.y + a.z * b.z; }
+template <class T> inline Vec<T> dot(const Vec3<T> &a, const Vec3<T> &b) { return a.x * b.x + a.y * b.y + a.z * b.z; }
 
-template <class T> inline Arrow<T> cross(const Arrow<T> &a, const Arrow<T> &b) {
+template <class T> inline Vec3<T> cross(const Vec3<T> &a, const Vec3<T> &b) {
     return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x};
 }
 
-template <class T> inline Vec<T> at_least(Vec<T> x, T low) { return x < low ? all<T>(low) : x; } // NaN stays
+template <class T> inline Vec<T> at_least(Vec<T> x, T low) { return x < low ? all<T>(low) : x; } // keeps NaN
 
 // ---- one block of configurations ----------------------------------------------------------------
 
 template <class T> struct Separation { // of the two atoms of a pair
     Vec<T> r2, inv_r;
-    Vec<T> over_r;         // derivative of the energy by r, over r
-    Vec<T> slope, reverse; // derivatives of what either atom takes from the other's Born integral
+    Vec<T> over_r;         // (dE/dr) / r
+    Vec<T> slope, reverse; // derivatives by r of the Born integrals: first by second, second by first
 };
 
-template <class T> struct Shell { // of an atom
+template <class T> struct Shell { // generalized-Born state of an atom
     Vec<T> integral;          // twice the Born integral
-    Vec<T> radius, quarter;   // Born radius, and 1/2 over it: two of these make the 1/4 of the equations
-    Vec<T> by_radius;         // derivative of the energy; later that by the integral
+    Vec<T> radius, quarter;   // Born radius B and 1 / (2 B): a product of two is the 1 / (4 B B') of the equations
+    Vec<T> by_radius;         // dE/dB, later replaced by the derivative by the integral
     Vec<T> radius_slope;      // derivative of the radius by the integral
 };
 
-// What twice the Born integral of an atom takes from another atom: its part from L to U. In steps, so that divisions
-// and logarithms of a pair, one atom by the other and the other by the one, are done together.
+// Contribution of another atom to twice the Born integral of an atom: the part from L to U. It is computed in steps, so
+// that the divisions and logarithms of both directions of a pair can share work.
 template <class T> class Descreening {
   public:
-    Vec<T> product, log; // L U, and L / U until it is replaced by its logarithm
+    Vec<T> product, log; // L U; and L / U, later replaced by its logarithm
 
     Descreening(Vec<T> r, const Sphere<T> &atom, const Sphere<T> &other)
         : offset(atom.offset), inv_offset(atom.inv_offset), scaled(other.scaled), outer(r + scaled) {
@@ -102,12 +102,12 @@ template <class T> class Descreening {
 
     void divide(Vec<T> inv_product) {
         inv_l = outer * inv_product;
-        fall = (outer - lower) * inv_product; // 1/L - 1/U, and no digits are lost
+        fall = (outer - lower) * inv_product; // 1/L - 1/U without cancellation
         fall2 = fall * ((outer + lower) * inv_product);
         log = lower * (lower * inv_product);
     }
 
-    // Adds to the sum; its derivative by the distance.
+    // Add the contribution to `sum` and return its derivative by the distance.
     Vec<T> finish(Vec<T> r, Vec<T> inv_r, bool engulfing, Vec<T> &sum) const {
         const T quarter = 0.25, square = quarter * scaled * scaled;
         const Vec<T> zero = {}, half_inv_r = static_cast<T>(0.5) * inv_r;
@@ -131,22 +131,22 @@ template <class T> class Descreening {
 template <class T> class Block {
   public:
     explicit Block(const Tables<T> &tables)
-        : t(tables), position(new Arrow<T>[t.atoms]), gradient(new Arrow<T>[t.atoms]), shell(new Shell<T>[t.atoms]),
+        : t(tables), position(new Vec3<T>[t.atoms]), gradient(new Vec3<T>[t.atoms]), shell(new Shell<T>[t.atoms]),
           separation(new Separation<T>[t.atoms * (t.atoms - 1) / 2]) {}
 
-    // Of the `valid` configurations [atoms, 3] at x; lanes beyond repeat the first.
+    // Compute the `valid` configurations [atoms, 3] at x; the remaining lanes repeat the first one.
     void compute(const T *x, T *energies, T *gradients, int valid) {
         const Index size = 3 * t.atoms;
         auto *positions = reinterpret_cast<Vec<T> *>(position.get());
         for (int lane = 0; lane < LANES<T>; ++lane)
             for (Index c = 0; c < size; ++c) positions[c][lane] = x[(lane < valid ? lane : 0) * size + c];
-        for (Index i = 0; i < t.atoms; ++i) gradient[i] = Arrow<T>{};
+        for (Index i = 0; i < t.atoms; ++i) gradient[i] = Vec3<T>{};
         Vec<T> energy = pairs();
         if (t.born) energy += solvation();
         along_pairs();
         energy += angles();
         energy += torsions();
-        spoil();
+        propagate_nonfinite();
         cgbench::store<T>(energies, energy, valid);
         const auto *from = reinterpret_cast<const Vec<T> *>(gradient.get());
         for (int lane = 0; lane < valid; ++lane)
@@ -155,20 +155,20 @@ template <class T> class Block {
 
   private:
     const Tables<T> &t;
-    std::unique_ptr<Arrow<T>[]> position, gradient;
+    std::unique_ptr<Vec3<T>[]> position, gradient;
     std::unique_ptr<Shell<T>[]> shell;
     std::unique_ptr<Separation<T>[]> separation;
 
-    // Lennard-Jones, Coulomb and bonds.
+    // Lennard-Jones, Coulomb and bond energies.
     Vec<T> pairs() {
         Vec<T> energy = {};
         const Pair<T> *pair = t.pair;
         Separation<T> *s = separation.get();
         for (Index i = 0; i < t.atoms; ++i) {
-            const Arrow<T> here = position[i];
+            const Vec3<T> here = position[i];
             Vec<T> nonbonded = {}, bonds = {};
             for (Index j = i + 1; j < t.atoms; ++j, ++pair, ++s) {
-                const Arrow<T> d = here - position[j];
+                const Vec3<T> d = here - position[j];
                 const Vec<T> r2 = dot(d, d), inv_r2 = 1 / r2;
                 const Vec<T> inv_r = cgbench::square_root<T>(inv_r2), r = r2 * inv_r;
                 const Vec<T> inv_r6 = inv_r2 * inv_r2 * inv_r2;
@@ -180,12 +180,12 @@ template <class T> class Block {
                 s->r2 = r2, s->inv_r = inv_r;
                 s->over_r = (6 * attraction - 12 * repulsion - coulomb) * inv_r2 + tension * inv_r;
             }
-            energy += nonbonded + static_cast<T>(0.5) * bonds; // row by row, which rounds less
+            energy += nonbonded + static_cast<T>(0.5) * bonds; // row by row, for smaller rounding errors
         }
         return energy;
     }
 
-    // The Born integrals, in a loop of their own: shorter chains of operations overlap better.
+    // Born integrals, in a separate loop: shorter dependency chains overlap better.
     void integrals() {
         for (Index i = 0; i < t.atoms; ++i) shell[i].integral = Vec<T>{};
         Separation<T> *s = separation.get();
@@ -194,7 +194,7 @@ template <class T> class Block {
             for (Index j = i + 1; j < t.atoms; ++j, ++s) {
                 const Vec<T> inv_r = s->inv_r, r = s->r2 * inv_r;
                 Descreening<T> mine(r, t.sphere[i], t.sphere[j]), other(r, t.sphere[j], t.sphere[i]);
-                const Vec<T> inverse = 1 / (mine.product * other.product); // one division for four
+                const Vec<T> inverse = 1 / (mine.product * other.product); // one division instead of four
                 mine.divide(other.product * inverse), other.divide(mine.product * inverse);
                 cgbench::logarithms<T>(mine.log, other.log);
                 s->slope = mine.finish(r, inv_r, t.engulfing, integral);
@@ -235,7 +235,7 @@ template <class T> class Block {
         return energy;
     }
 
-    // Born radii from the integrals; the energy of the atoms alone.
+    // Compute Born radii from the integrals and return the self and surface energy of the atoms.
     Vec<T> radii() {
         const T half = 0.5, alpha = t.tanh[0], beta = t.tanh[1], gamma = t.tanh[2];
         Vec<T> energy = {};
@@ -259,10 +259,10 @@ template <class T> class Block {
     void along_pairs() {
         const Separation<T> *s = separation.get();
         for (Index i = 0; i < t.atoms; ++i) {
-            const Arrow<T> here = position[i];
-            Arrow<T> sum = gradient[i];
+            const Vec3<T> here = position[i];
+            Vec3<T> sum = gradient[i];
             for (Index j = i + 1; j < t.atoms; ++j, ++s) {
-                const Arrow<T> pull = times(s->over_r, here - position[j]);
+                const Vec3<T> pull = times(s->over_r, here - position[j]);
                 sum += pull;
                 gradient[j] -= pull;
             }
@@ -274,13 +274,13 @@ template <class T> class Block {
         Vec<T> energy = {};
         for (Index n = 0; n < t.angles; ++n) {
             const auto [i, j, k] = t.angle_atoms[n];
-            const Arrow<T> a = position[i] - position[j], b = position[k] - position[j], normal = cross(a, b);
+            const Vec3<T> a = position[i] - position[j], b = position[k] - position[j], normal = cross(a, b);
             const Vec<T> area = at_least<T>(cgbench::square_root<T>(dot(normal, normal)), 1e-30);
             const Vec<T> stretch = cgbench::arctangent<T>(area, dot(a, b)) - t.bend[n].angle;
             const Vec<T> slope = t.bend[n].stiffness * stretch;
             energy += slope * stretch;
-            const Arrow<T> at_i = times(slope / (dot(a, a) * area), cross(a, normal));
-            const Arrow<T> at_k = times(slope / (dot(b, b) * area), cross(normal, b));
+            const Vec3<T> at_i = times(slope / (dot(a, a) * area), cross(a, normal));
+            const Vec3<T> at_k = times(slope / (dot(b, b) * area), cross(normal, b));
             gradient[i] += at_i, gradient[k] += at_k;
             gradient[j] -= at_i + at_k;
         }
@@ -292,8 +292,8 @@ template <class T> class Block {
         const Wave<T> *wave = t.wave;
         for (Index index = 0; index < t.torsions; ++index) {
             const auto [i, j, k, l] = t.torsion_atoms[index];
-            const Arrow<T> f = position[i] - position[j], g = position[j] - position[k], h = position[l] - position[k];
-            const Arrow<T> a = cross(f, g), b = cross(h, g);
+            const Vec3<T> f = position[i] - position[j], g = position[j] - position[k], h = position[l] - position[k];
+            const Vec3<T> a = cross(f, g), b = cross(h, g);
             const Vec<T> a2 = at_least<T>(dot(a, a), 1e-30), b2 = at_least<T>(dot(b, b), 1e-30);
             const Vec<T> length = cgbench::square_root<T>(dot(g, g)), inv_length = 1 / length;
             const Vec<T> scale = 1 / cgbench::square_root<T>(a2 * b2);
@@ -307,8 +307,8 @@ template <class T> class Block {
                 wave_c = next;
             }
             const Vec<T> by_a2 = slope / a2, by_b2 = slope / b2;
-            const Arrow<T> at_i = times(-by_a2 * length, a), at_l = times(by_b2 * length, b);
-            const Arrow<T> middle = times(dot(f, g) * by_a2 * inv_length, a) - times(dot(h, g) * by_b2 * inv_length, b);
+            const Vec3<T> at_i = times(-by_a2 * length, a), at_l = times(by_b2 * length, b);
+            const Vec3<T> middle = times(dot(f, g) * by_a2 * inv_length, a) - times(dot(h, g) * by_b2 * inv_length, b);
             gradient[i] += at_i, gradient[l] += at_l;
             gradient[j] += middle - at_i;
             gradient[k] -= middle + at_l;
@@ -316,16 +316,16 @@ template <class T> class Block {
         return energy;
     }
 
-    // A configuration with one force that is no number has no number among its forces.
-    void spoil() {
-        Arrow<T> total = {};
+    // If any force of a configuration is not finite, make all of its forces NaN.
+    void propagate_nonfinite() {
+        Vec3<T> total = {};
         for (Index i = 0; i < t.atoms; ++i) total += gradient[i];
-        const Vec<T> nothing = 0 * (total.x + total.y + total.z);
-        for (Index i = 0; i < t.atoms; ++i) gradient[i] += {nothing, nothing, nothing};
+        const Vec<T> zero = 0 * (total.x + total.y + total.z); // NaN if any is not finite
+        for (Index i = 0; i < t.atoms; ++i) gradient[i] += {zero, zero, zero};
     }
 };
 
-// Of the configurations from `first` to before `last`; 1 if there is no memory.
+// Compute the configurations [first, last); return 1 if memory runs out.
 template <class T> int run(const Tables<T> *tables, const T *x, T *energy, T *gradient, Index first, Index last) {
     try {
         Block<T> block(*tables);

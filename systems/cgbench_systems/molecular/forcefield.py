@@ -1,9 +1,9 @@
-"""A batched force field: energies and analytic gradients of many configurations at once.
+"""The batched force field: energies and analytic gradients of many configurations at once.
 
-On processors the kernel of `native_forcefield` computes. The one in torch is here: for other devices, for machines
-without a C++ compiler, and as the reference of the first. Its arrays have the batch innermost, ``[terms, batch]``, so
-that each operation is one long vector. Forces of terms are gathered onto atoms by one multiplication with a constant
-incidence matrix, which is fast and, unlike atomic additions, gives the same bits every time.
+On CPUs the C++ kernel of `native_forcefield` is used. The torch kernel here serves other devices and machines without
+a C++ compiler, and is the reference in the tests of the C++ kernel. Its arrays have the batch as the last dimension,
+``[terms, batch]``, so every operation runs over one long vector. Term gradients are summed into atom gradients by a
+product with a constant incidence matrix, which is fast and, unlike atomic additions, bit-reproducible.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import openmm
 import torch
 
 from cgbench.native import compiler
-from cgbench_systems.molecular.constants import INDICES, prepare
+from cgbench_systems.molecular.kernel_arrays import INDICES, to_arrays
 from cgbench_systems.molecular.native_forcefield import NativeForceField
-from cgbench_systems.molecular.tables import ForceFieldTables, read_system
+from cgbench_systems.molecular.parameters import ForceFieldParameters, read_parameters
 
 __all__ = ["GAS_CONSTANT", "TorchForceField"]
 
@@ -29,24 +29,24 @@ Terms = dict[str, torch.Tensor]
 
 
 def _cross(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Cross product along the first axis."""
+    """Return the cross product along the first axis."""
     return torch.stack([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Dot product along the first axis."""
+    """Return the dot product along the first axis."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 class TorchForceField:
-    """Energies and gradients of a molecule without cutoff, with or without OBC implicit solvent.
+    """Batched energies and gradients of a molecule without cutoff, with or without OBC implicit solvent.
 
     Parameters
     ----------
-    tables
-        Parameters as read from an `openmm.System`.
+    parameters
+        Parameters read from an `openmm.System` (`read_parameters`).
     temperature
-        In kelvin; energies come out in units of kT.
+        In kelvin; energies are returned in kT.
 
     Notes
     -----
@@ -54,27 +54,28 @@ class TorchForceField:
     Karplus, J. Comput. Chem. 17, 1132 (1996).
     """
 
-    def __init__(self, tables: ForceFieldTables, temperature: float) -> None:
-        self.tables = tables
+    def __init__(self, parameters: ForceFieldParameters, temperature: float) -> None:
+        self.parameters = parameters
         self.beta = 1.0 / (GAS_CONSTANT * temperature)
         self._constants: dict[tuple[torch.dtype, str], Terms] = {}
-        self._master = prepare(tables, self.beta)
-        self._native = NativeForceField(tables, self._master)
+        self._master = to_arrays(parameters, self.beta)
+        self._native = NativeForceField(parameters, self._master)
         self._to_compile = False
         self._compiled: Any = None
 
     @classmethod
     def from_openmm(cls, system: openmm.System, temperature: float) -> TorchForceField:
-        """Build from an `openmm.System`.
+        """Return the batched force field of an `openmm.System`.
 
         Raises
         ------
         UserError
-            Naming a force or feature that is not supported.
+            If a force or a feature is not supported; the message names it.
         """
-        return cls(read_system(system), temperature)
+        return cls(read_parameters(system), temperature)
 
-    def _get(self, dtype: torch.dtype, device: torch.device) -> Terms:
+    def _constants_on(self, dtype: torch.dtype, device: torch.device) -> Terms:
+        """Return the constant arrays in a dtype and on a device, cached."""
         key = (dtype, str(device))
         if key not in self._constants:
             self._constants[key] = {
@@ -86,7 +87,7 @@ class TorchForceField:
     # ---- the terms ------------------------------------------------------------------------------
 
     def _angles(self, x: torch.Tensor, c: Terms) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Energy ``[batch]`` and gradients at the two ends ``[3, angles, batch]``."""
+        """Return the energy ``[batch]`` and the gradients of the end atoms, ``[3, angles, batch]`` each."""
         centre = x.index_select(1, c["angle_j"])
         a, b = x.index_select(1, c["angle_i"]) - centre, x.index_select(1, c["angle_k"]) - centre
         cross = _cross(a, b)
@@ -100,7 +101,7 @@ class TorchForceField:
         return energy, at_i, at_k
 
     def _torsions(self, x: torch.Tensor, c: Terms) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Energy ``[batch]`` and three independent gradient vectors ``[3, torsions, batch]`` each."""
+        """Return the energy ``[batch]`` and three independent gradient vectors, ``[3, torsions, batch]`` each."""
         xi, xj = x.index_select(1, c["torsion_i"]), x.index_select(1, c["torsion_j"])
         xk, xl = x.index_select(1, c["torsion_k"]), x.index_select(1, c["torsion_l"])
         f, g, h = xi - xj, xj - xk, xl - xk
@@ -124,8 +125,8 @@ class TorchForceField:
         return energy, [at_i, at_l, middle]
 
     def _born(self, r2: torch.Tensor, r: torch.Tensor, c: Terms) -> tuple[torch.Tensor, torch.Tensor]:
-        """Solvation energy ``[batch]`` and its derivative by the pair distances over r ``[pairs, batch]``."""
-        born = self.tables.born
+        """Return the solvation energy ``[batch]`` and ``(dE/dr) / r`` of every pair ``[pairs, batch]``."""
+        born = self.parameters.born
         assert born is not None
         two_r = torch.cat([r, r])
         offset, scaled = c["pair_or"][:, None], c["pair_sr"][:, None]
@@ -182,11 +183,12 @@ class TorchForceField:
         return energy, over_r + chain * inv_r[:pairs]
 
     def _kernel(self, x: torch.Tensor, c: Terms) -> tuple[torch.Tensor, torch.Tensor]:
-        """Energies ``[batch]`` and gradients ``[3, atoms, batch]`` of ``x [3, atoms, batch]``."""
+        """Return energies ``[batch]`` and gradients ``[3, atoms, batch]`` of ``x [3, atoms, batch]``."""
         terms, gradient = self._terms(x, c)
         return sum(terms[1:], start=terms[0]), gradient
 
     def _terms(self, x: torch.Tensor, c: Terms) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Return the energies of each term, ``[batch]`` each, and the total gradient ``[3, atoms, batch]``."""
         d = x.index_select(1, c["first"]) - x.index_select(1, c["second"])
         r2 = _dot(d, d)
         inv_r2 = 1.0 / r2
@@ -201,7 +203,7 @@ class TorchForceField:
         tension = c["bond_k"][:, None] * stretch
         energies.append((0.5 * tension * stretch).sum(0))
         over_r = over_r + tension * inv_r
-        if self.tables.born is not None:
+        if self.parameters.born is not None:
             energy, born_over_r = self._born(r2, r, c)
             energies.append(energy)
             over_r = over_r + born_over_r
@@ -216,15 +218,15 @@ class TorchForceField:
     # ---- public ---------------------------------------------------------------------------------
 
     def energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Reduced energies ``[batch]`` and gradients ``[batch, atoms, 3]`` in 1/nm, in the dtype of `x`.
+        """Return reduced energies ``[batch]`` and gradients ``[batch, atoms, 3]`` in 1/nm, in the dtype of `x`.
 
         Parameters
         ----------
         x
             Configurations ``[batch, atoms, 3]`` in nm.
         """
-        if x.shape[1:] != (self.tables.atoms, 3):
-            raise ValueError(f"configurations are [batch, {self.tables.atoms}, 3], not {list(x.shape)}")
+        if x.shape[1:] != (self.parameters.atoms, 3):
+            raise ValueError(f"configurations must be [batch, {self.parameters.atoms}, 3], not {list(x.shape)}")
         if self._native.serves(x):
             return self._native.energy_and_gradient(x)
         with torch.no_grad():
@@ -233,7 +235,7 @@ class TorchForceField:
     def _in_torch(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self._to_compile and self._compiled is None:
             self._compiled = torch.compile(self._kernel, dynamic=False, fullgraph=True)
-        c = self._get(x.dtype, x.device)
+        c = self._constants_on(x.dtype, x.device)
         inner = x.permute(2, 1, 0).contiguous()
         batch = inner.shape[2]
         chunk = COMPILED_CHUNK if self._compiled is not None else EAGER_CHUNK
@@ -244,7 +246,7 @@ class TorchForceField:
             part = inner[:, :, start : start + chunk]
             size = part.shape[2]
             if self._compiled is not None:
-                if size < chunk:  # one shape for all: nothing is compiled twice
+                if size < chunk:  # padded to one shape, so that the kernel is compiled only once
                     part = torch.cat([part, part[:, :, :1].expand(-1, -1, chunk - size)], dim=2)
                 energy, gradient = self._compiled(part.contiguous(), c)
             else:
@@ -256,17 +258,17 @@ class TorchForceField:
         return torch.cat(energies), torch.cat(gradients, dim=2).permute(2, 1, 0).contiguous()
 
     def energy_terms(self, x: torch.Tensor) -> Terms:
-        """Energies by term in kT, each ``[batch]``: nonbonded, bonds, born, angles, torsions."""
+        """Return the energies by term in kT, ``[batch]`` each: nonbonded, bonds, born, angles, torsions."""
         names = ["nonbonded", "bonds", "angles", "torsions"]
-        if self.tables.born is not None:
+        if self.parameters.born is not None:
             names.insert(2, "born")
         with torch.no_grad():
-            energies, _ = self._terms(x.permute(2, 1, 0).contiguous(), self._get(x.dtype, x.device))
+            energies, _ = self._terms(x.permute(2, 1, 0).contiguous(), self._constants_on(x.dtype, x.device))
         return dict(zip(names, energies, strict=True))
 
     def compile(self) -> None:
-        """Compile the kernel in torch at its first use, which takes tens of seconds; the one in C++ needs nothing."""
+        """Have the torch kernel compiled on first use (tens of seconds); the C++ kernel is not affected."""
         if compiler() is None:
-            logging.getLogger(__name__).warning("no C++ compiler: the force field stays eager")
+            logging.getLogger(__name__).warning("no C++ compiler: the force field is not compiled and stays slower")
             return
         self._to_compile = True

@@ -1,4 +1,4 @@
-"""Distances, angles and dihedrals of batches of configurations, and chirality."""
+"""Dihedral angles and chirality of batches of configurations."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["dihedral", "triple_product"]
 
 
 def dihedral(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
-    """Dihedral angles of the points `a`, `b`, `c`, `d` ``[..., 3]`` in [-pi, pi), IUPAC sign.
+    """Return the dihedral angles of the points `a`, `b`, `c`, `d` ``[..., 3]`` in [-pi, pi), with the IUPAC sign.
 
-    Positive when, looking from `b` to `c`, the bond `c`-`d` is turned clockwise from `b`-`a`.
+    They are positive when, looking from `b` to `c`, the bond `c`-`d` is turned clockwise from `b`-`a`.
     """
     axis = c - b
     first, last = b - a, d - c
@@ -23,7 +23,7 @@ def dihedral(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, d: torch.Tensor)
 
 
 def triple_product(x: torch.Tensor, centre: int, neighbours: tuple[int, int, int]) -> torch.Tensor:
-    """Signed volume spanned by three neighbours of an atom, ``[batch]``; its sign is the chirality.
+    """Return the signed volume spanned by three neighbours of an atom, ``[batch]``; its sign is the chirality.
 
     Parameters
     ----------

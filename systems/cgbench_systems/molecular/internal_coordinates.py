@@ -1,4 +1,4 @@
-"""Internal coordinates of a molecule from a Z-matrix, both ways, with analytic log-determinants."""
+"""Z-matrix internal coordinates of a molecule, in both directions, with analytic log-determinants."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ THIRD = 2 * math.pi / 3
 
 @dataclass(frozen=True)
 class Rotor:
-    """Three equal atoms on one axis, such as the hydrogens of a methyl group.
+    """Three equivalent atoms on one axis, such as the hydrogens of a methyl group.
 
-    The first is placed by its own torsion; `others` by their dihedrals about the same axis relative to it.
+    The first is placed by its own torsion, `others` by their dihedrals relative to it about the same axis.
     """
 
     first: int
@@ -30,7 +30,7 @@ class Rotor:
 
 @dataclass(frozen=True)
 class Scales:
-    """Units of the non-periodic coordinates: nm, rad, rad."""
+    """Units of the non-periodic coordinates, in nm, rad and rad."""
 
     distance: float
     angle: float
@@ -45,37 +45,37 @@ def _wrap(angle: torch.Tensor) -> torch.Tensor:
 class ZMatrixCoordinates(Coordinates):
     """Bijection between configurations and (collective variables, scaled internal coordinates).
 
-    Internal coordinates are the two distances and the angle of three reference atoms, then distance, angle
-    and dihedral of every other atom. The dihedrals of `cv_atoms` are the collective variables ``s``; all
-    others make ``y``: ``(q - q0) / scale`` about the reference configuration, or the angle itself where
-    periodic. Log-determinants contain the scales, and rigid motion is integrated out analytically:
-    ``ln|det dx/d(s, y)|`` is the sum of ``2 ln d + ln sin(theta)`` over all rows, reference atoms included
-    with ``2 ln r1 + 2 ln r2 + ln sin(theta)``, plus the logarithms of the scales.
+    The internal coordinates are two distances and one angle of three reference atoms, then a distance, an angle
+    and a dihedral of every other atom. The dihedrals of `cv_atoms` are the collective variables ``s``. The other
+    coordinates are ``y``: ``(q - q0) / scale`` relative to the reference configuration, or the angle itself where
+    periodic. Rigid motion is integrated out analytically: ``ln|det dx/d(s, y)|`` is the sum of
+    ``2 ln d + ln sin(theta)`` over all rows, plus ``2 ln r1 + 2 ln r2 + ln sin(theta)`` of the reference atoms,
+    plus the logarithms of the scales.
 
     Parameters
     ----------
     reference_atoms
         Atoms ``(a, b, c)`` with the distances a-b and a-c and the angle b-a-c.
     rows
-        ``(atom, i, j, k)``: distance to `i`, angle to `i`-`j`, dihedral to `i`-`j`-`k`; any order in which
-        every atom is placed after those it refers to.
+        ``(atom, i, j, k)``: distance to `i`, angle to `i`-`j`, dihedral to `i`-`j`-`k`, in any order that places
+        every atom after those it refers to.
     cv_atoms
-        Atoms whose dihedrals are the collective variables, in their order.
+        Atoms whose dihedrals are the collective variables, in the order of these.
     periodic_atoms
         Atoms whose dihedrals rotate freely.
     reference
-        Configuration ``[atoms, 3]`` around which the coordinates are scaled.
+        Configuration ``[atoms, 3]`` that gives the origin ``q0``.
     scales
         Units of the non-periodic coordinates.
     rotors
-        Groups of equal atoms. The torsion of the first is replaced by the mean of the three torsions, so
-        that a cyclic exchange is exactly a rotation by 120 degrees, and folded into [-60, 60) degrees by
-        such exchanges, under which the energy does not change.
+        Groups of equivalent atoms. The torsion of the first is replaced by the mean of the three torsions, which a
+        cyclic exchange of the atoms changes by exactly 120 degrees. Such exchanges, under which the energy is
+        invariant, fold it into [-60, 60) degrees.
 
     Notes
     -----
     `to_cartesian` puts the first reference atom at the origin, the second on the x axis and the third in the
-    xy plane. With rotors, `to_internal` followed by `to_cartesian` may exchange equal atoms.
+    xy plane. With rotors, `to_internal` followed by `to_cartesian` may exchange equivalent atoms.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class ZMatrixCoordinates(Coordinates):
         self._table = torch.tensor(self.rows)
         self._levels = self._sort_levels()
         n = len(self.rows)
-        # positions in the full vector of internals: r1, r2, theta, then d, theta, dihedral of every row
+        # indices into the full vector of internals: r1, r2, theta, then all distances, angles and dihedrals of the rows
         cv = [3 + 2 * n + self._row_of[atom] for atom in cv_atoms]
         self._cv_index = torch.tensor(cv)
         self._fine_index = torch.tensor([i for i in range(3 + 3 * n) if i not in cv])
@@ -123,15 +123,16 @@ class ZMatrixCoordinates(Coordinates):
         self.lower = torch.where(self.periodic, -period, low)
         self.upper = torch.where(self.periodic, period, high)
 
-    # ---- set-up -----------------------------------------------------------------------------------
+    # ---- setup ------------------------------------------------------------------------------------
 
     def _sort_levels(self) -> list[torch.Tensor]:
-        """Rows that can be placed together, level by level."""
+        """Return the rows grouped by level: rows of one level refer only to atoms of lower levels."""
         level = dict.fromkeys(self.reference_atoms, 0)
         for atom, *others in self.rows:
             missing = [other for other in others if other not in level]
             if missing or atom in level:
-                raise ValueError(f"Z-matrix row of atom {atom}: placed twice, or before {missing}")
+                problem = f"is placed before {missing}, which it refers to" if missing else "is placed twice"
+                raise ValueError(f"Z-matrix row of atom {atom}: the atom {problem}")
             level[atom] = 1 + max(level[other] for other in others)
         top = max(level.values())
         return [
@@ -147,7 +148,7 @@ class ZMatrixCoordinates(Coordinates):
         return names + [f"dihedral {atom}-{i}-{j}-{k}" for atom, i, j, k in self.rows]
 
     def _on(self, name: str, tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """A constant in the dtype (if floating) and on the device of `like`, cached."""
+        """Return a constant tensor on the device of `like`, in its dtype if floating, cached by name."""
         key = f"{name}/{like.dtype}/{like.device}"
         if key not in self._tables:
             dtype = like.dtype if tensor.is_floating_point() else tensor.dtype
@@ -157,7 +158,7 @@ class ZMatrixCoordinates(Coordinates):
     # ---- x -> internals ---------------------------------------------------------------------------
 
     def _measure(self, x: torch.Tensor) -> torch.Tensor:
-        """All internals of ``x [batch, atoms, 3]``, ``[batch, 3 atoms - 6]``; rotors folded."""
+        """Return all internals of ``x [batch, atoms, 3]``, ``[batch, 3 atoms - 6]``, with the rotors folded."""
         a, b, c = (x[:, atom] for atom in self.reference_atoms)
         u, v = b - a, c - a
         r1, r2 = u.norm(dim=1), v.norm(dim=1)
@@ -174,7 +175,7 @@ class ZMatrixCoordinates(Coordinates):
     def _fold(
         self, distance: torch.Tensor, angle: torch.Tensor, torsion: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Replace the first torsion of each rotor by the mean one and fold it to the sector around zero."""
+        """Replace the first torsion of each rotor by the mean torsion, folded into the sector around zero."""
         for rotor in self.rotors:
             rows = torch.tensor([self._row_of[a] for a in (rotor.first, *rotor.others)], device=torsion.device)
             first = torsion[:, rows[0]]
@@ -183,7 +184,7 @@ class ZMatrixCoordinates(Coordinates):
             turn = THIRD * torch.stack([zero, handed, -handed], dim=1)
             offsets = torch.stack([zero, torsion[:, rows[1]], torsion[:, rows[2]]], dim=1)
             mean = _wrap(first + _wrap(offsets - turn).mean(1))
-            # exchanging atoms cyclically `sector` times turns the mean by as many times +-120 degrees
+            # each cyclic exchange of the atoms changes the mean by +-120 degrees; `sector` exchanges are needed
             sector = torch.remainder(-torch.floor(mean / THIRD + 0.5) * handed, 3).long()
             cycle = torch.arange(3, device=torsion.device)
             order = torch.remainder(sector[:, None] + cycle, 3)
@@ -196,7 +197,7 @@ class ZMatrixCoordinates(Coordinates):
         return distance, angle, torsion
 
     def to_internal(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Measure configurations ``[batch, atoms, 3]``; see `cgbench.contracts.coordinates.Coordinates.to_internal`."""
+        """Return ``s, y, ln|det d(s, y)/dx|`` of configurations ``[batch, atoms, 3]``."""
         q = self._measure(x)
         s = q[:, self._on("cv", self._cv_index, x)]
         fine = q[:, self._on("fine", self._fine_index, x)]
@@ -208,8 +209,9 @@ class ZMatrixCoordinates(Coordinates):
         return s, shifted / self._on("scale", self._scale, x), -self._log_det(q)
 
     def _log_det(self, q: torch.Tensor) -> torch.Tensor:
+        """Return ``ln|det dx/d(s, y)|`` from all internals ``[batch, 3 atoms - 6]``."""
         n = len(self.rows)
-        # sin of an angle outside (0, pi) has no meaning: its magnitude keeps gradients finite there
+        # for an angle outside (0, pi) the magnitude of the sine keeps gradients finite
         sines = torch.cat([q[:, 2:3], q[:, 3 + n : 3 + 2 * n]], dim=1).sin().abs().log().sum(1)
         distances = torch.cat([q[:, :2], q[:, 3 : 3 + n]], dim=1).abs().log().sum(1)
         return 2.0 * distances + sines + self._log_scale
@@ -217,7 +219,7 @@ class ZMatrixCoordinates(Coordinates):
     # ---- internals -> x ---------------------------------------------------------------------------
 
     def to_cartesian(self, s: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Build configurations ``[batch, atoms, 3]``; see `cgbench.contracts.coordinates.Coordinates.to_cartesian`."""
+        """Return configurations ``[batch, atoms, 3]`` and ``ln|det dx/d(s, y)|``."""
         fine = self._on("centre", self._centre, y) + y * self._on("scale", self._scale, y)
         both = torch.cat([s, fine], dim=1)
         order = torch.argsort(torch.cat([self._cv_index, self._fine_index]))
@@ -232,7 +234,7 @@ class ZMatrixCoordinates(Coordinates):
         local = torch.stack([along, across, up], dim=2)
         zero = torch.zeros_like(q[:, 0])
         a, b, c = self.reference_atoms
-        # atoms are collected in order of placement: gathers stay small and nothing is written in place
+        # atoms are appended in order of placement, which keeps gathers small and avoids in-place writes
         placed = [a, b, c]
         x = torch.stack(
             [
@@ -258,7 +260,7 @@ class ZMatrixCoordinates(Coordinates):
         return x[:, self._on("back", back, y)], self._log_det(q)
 
     def _unfold(self, torsion: torch.Tensor) -> torch.Tensor:
-        """Torsion of each rotor's first atom from the mean torsion."""
+        """Replace the mean torsion of each rotor by the torsion of its first atom."""
         for rotor in self.rotors:
             rows = [self._row_of[a] for a in (rotor.first, *rotor.others)]
             second, third = torsion[:, rows[1]], torsion[:, rows[2]]
@@ -269,10 +271,11 @@ class ZMatrixCoordinates(Coordinates):
         return torsion
 
     def _handedness(self, rotor: Rotor) -> torch.Tensor:
+        """Return the reference dihedral of the rotor's second atom; its sign gives the order of the atoms."""
         n = len(self.rows)
         position = 3 + 2 * n + self._row_of[rotor.others[0]]
         return self._centre[self._fine_index == position][0]
 
     def in_state_space(self, x: torch.Tensor) -> torch.Tensor:
-        """Every configuration; molecules with chirality override this."""
+        """Return True for every configuration; molecules with chirality override this."""
         return torch.ones(len(x), dtype=torch.bool, device=x.device)

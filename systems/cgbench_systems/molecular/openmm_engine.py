@@ -1,4 +1,4 @@
-"""OpenMM itself as an engine: slower than the batched force field, and the authority on the energy."""
+"""OpenMM as an engine: slower than the batched force field, and the reference for its energies."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["OpenMMEngine"]
 
 
 class OpenMMEngine:
-    """Energies and gradients from an OpenMM context, one configuration after the other.
+    """Energies and gradients from an OpenMM context, one configuration at a time.
 
     Parameters
     ----------
     system
-        The molecule.
+        The molecule's ``openmm.System``.
     temperature
         In kelvin.
     platform
@@ -30,14 +30,17 @@ class OpenMMEngine:
         self.beta = 1.0 / (GAS_CONSTANT * temperature)
         names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
         if platform not in names:
-            raise UserError(f"OpenMM has no platform {platform!r} here: choose from {', '.join(names)}")
+            raise UserError(f"OpenMM has no platform {platform!r} on this machine: choose from {', '.join(names)}")
         integrator = openmm.VerletIntegrator(0.001)
         properties = {"Threads": str(torch.get_num_threads())} if platform == "CPU" else {}
         chosen = openmm.Platform.getPlatformByName(platform)
         self.context = openmm.Context(system, integrator, chosen, properties)
 
     def energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Reduced energies ``[batch]`` and gradients ``[batch, atoms, 3]`` in 1/nm, in the dtype of `x`."""
+        """Return reduced energies ``[batch]`` and gradients ``[batch, atoms, 3]`` in 1/nm, in the dtype of `x`.
+
+        Configurations with a non-finite position get an infinite energy and no gradient.
+        """
         positions = x.detach().cpu().double().numpy()
         energies = np.full(len(positions), np.inf)
         gradients = np.zeros_like(positions)

@@ -174,7 +174,7 @@ def test_compiled_equals_eager(varied_configurations: torch.Tensor, monkeypatch:
 
 def test_other_shapes_are_refused(aldp) -> None:
     for shape in ((22, 3), (5, 21, 3), (5, 22, 4), (5, 66)):
-        with pytest.raises(ValueError, match=r"configurations are \[batch, 22, 3\], not"):
+        with pytest.raises(ValueError, match=r"configurations must be \[batch, 22, 3\], not"):
             aldp.reduced_energy_and_gradient(torch.zeros(shape))
 
 
@@ -197,7 +197,7 @@ UNSUPPORTED = {
     "with a cutoff": _cutoff,
     "constraints": lambda system: system.addConstraint(0, 1, 0.1),
     "virtual sites": _virtual,
-    "two forces of the kind NonbondedForce": lambda system: system.addForce(openmm.NonbondedForce()),
+    "two forces of type NonbondedForce": lambda system: system.addForce(openmm.NonbondedForce()),
     "this CustomGBForce": lambda system: _unknown_gb(system),
 }
 

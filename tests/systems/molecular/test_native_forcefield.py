@@ -11,7 +11,7 @@ from cgbench import native
 from cgbench_systems.aldp.topology import initial_positions, make_system
 from cgbench_systems.molecular.forcefield import TorchForceField
 from cgbench_systems.molecular.native_forcefield import NativeForceField
-from cgbench_systems.molecular.tables import BornTable, ForceFieldTables, read_system
+from cgbench_systems.molecular.parameters import BornParameters, ForceFieldParameters, read_parameters
 
 TEMPERATURE = 300.0
 DTYPES = (torch.float32, torch.float64)
@@ -36,13 +36,13 @@ def vacuum() -> openmm.System:
     return system
 
 
-def spheres(atoms: int, engulfing: bool, random: np.random.Generator) -> ForceFieldTables:
+def spheres(atoms: int, engulfing: bool, random: np.random.Generator) -> ForceFieldParameters:
     """Nothing but generalized Born, with atoms small enough to vanish in others."""
-    tables = ForceFieldTables(atoms, charge_product=np.zeros((atoms, atoms)))
+    tables = ForceFieldParameters(atoms, charge_product=np.zeros((atoms, atoms)))
     tables.sigma, tables.epsilon = np.ones((atoms, atoms)), np.zeros((atoms, atoms))
     offset = random.uniform(0.05, 0.3, atoms)
     scaled = offset * random.uniform(0.05, 0.9, atoms)
-    tables.born = BornTable(random.normal(size=atoms), offset, scaled, (1.0, 0.8, 4.85), 137.0, 28.0, engulfing)
+    tables.born = BornParameters(random.normal(size=atoms), offset, scaled, (1.0, 0.8, 4.85), 137.0, 28.0, engulfing)
     return tables
 
 
@@ -148,6 +148,6 @@ def test_a_single_atom_and_no_bonds() -> None:
 
 def test_there_is_nothing_to_compile(monkeypatch: pytest.MonkeyPatch, varied_configurations: torch.Tensor) -> None:
     monkeypatch.setattr(torch, "compile", lambda *arguments, **options: pytest.fail("torch.compile was called"))
-    force_field = TorchForceField(read_system(make_system()), TEMPERATURE)
+    force_field = TorchForceField(read_parameters(make_system()), TEMPERATURE)
     force_field.compile()
     force_field.energy_and_gradient(varied_configurations[:3])

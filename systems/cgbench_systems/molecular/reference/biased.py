@@ -1,4 +1,4 @@
-"""Well-tempered metadynamics of many walkers, then production under the frozen bias."""
+"""Well-tempered metadynamics with many walkers, then production under the frozen bias."""
 
 from __future__ import annotations
 
@@ -19,17 +19,24 @@ OFFSET = 15.0  # kT, subtracted from the bias in the weights to keep them near o
 
 
 class BiasedRoute(Route):
-    """The route that makes the reference.
+    """The route that gives the reference.
 
-    Walkers share one well-tempered bias on the two CVs until it holds still; then it is frozen, and every
-    configuration counts with the weight exp(bias).
+    The walkers share one well-tempered bias on the collective variables. After `hills` depositions it is frozen, and
+    every sample of the production has the weight exp(bias).
+
+    Attributes
+    ----------
+    hills, pace
+        Number of depositions (each by all walkers), and steps between them.
+    height, width, bias_factor
+        Height of one deposition over all walkers in kT, width of a hill in rad, and the bias factor.
     """
 
     name = "biased"
     title = "well-tempered metadynamics, then production under its frozen bias, reweighted"
     equilibration = 40
-    deposits_wanted, pace = 300, 100
-    height, width, bias_factor = 25.0, 0.25, 15.0  # kT of a deposit of all walkers, rad, -
+    hills, pace = 300, 100
+    height, width, bias_factor = 25.0, 0.25, 15.0
 
     def __init__(self, system: System, folder: Path, seed: int = 0) -> None:
         super().__init__(system, folder, seed)
@@ -40,9 +47,8 @@ class BiasedRoute(Route):
         self.deposits = 0
 
     def advance(self) -> None:
-        """Deposit all hills first, then sample a block."""
-        if self.deposits < self.deposits_wanted:
-            self._metadynamics()
+        """Finish the metadynamics, then sample a block under the frozen bias."""
+        self._metadynamics()
         histogram = np.zeros(self.system.cvs.bins)
         for _ in range(self.block_steps // self.stride):
             self.dynamics.step(self.stride)
@@ -53,36 +59,34 @@ class BiasedRoute(Route):
         self.blocks.append(histogram)
 
     def _metadynamics(self) -> None:
-        while self.deposits < self.deposits_wanted:
+        while self.deposits < self.hills:
             self.dynamics.step(self.pace)
             s, bias = self.evaluate.last
             heights = self.height / self.walkers * torch.exp(-bias / (self.bias_factor - 1.0))
             self.bias.deposit(s, heights, (self.width, self.width))
             self.deposits += 1
             if self.deposits % 20 == 0:
-                log(f"biased: deposit {self.deposits} of {self.deposits_wanted}, bias to {float(bias.max()):.1f} kT")
+                log(f"biased: deposition {self.deposits} of {self.hills}, bias up to {float(bias.max()):.1f} kT")
                 self.save()
 
     def exposure(self) -> Array:
-        """How often each bin is visited relative to equilibrium, ``exp(offset - bias)`` at its centre."""
+        """Return how often each bin is visited relative to equilibrium, ``exp(offset - bias)`` at its centre."""
         return np.asarray(np.exp(OFFSET - self.bias.on_grid()))
 
     def weights(self) -> torch.Tensor:
-        """Weights of the walkers' present positions for equilibrium, ``[walkers]``."""
+        """Return the equilibrium weights of the walkers' current positions, ``[walkers]``."""
         bias = self.bias.energy(self.system.collective_variables(self.dynamics.positions).double())
         return torch.exp(bias - bias.max())
 
     def summary(self) -> str:
-        """Block and population of the region beyond the barrier."""
-        text = f"block {len(self.blocks)}"
-        if self.system.basins and self.blocks:
-            basin = self.system.basins[-1]
-            p = PMF(self.system.cvs, np.sum(self.blocks, axis=0))
-            text += f", population of {basin.name} {p.population(basin_mask(self.system.cvs, basin.contains)):.5f}"
-        return text
+        """Describe the progress: the block, and the population of the last basin."""
+        basin = self.system.basins[-1]
+        pmf = PMF(self.system.cvs, np.sum(self.blocks, axis=0))
+        population = pmf.population(basin_mask(self.system.cvs, basin.contains))
+        return f"block {len(self.blocks)}, population of {basin.name} {population:.5f}"
 
     def state(self) -> dict[str, Any]:
-        """Walkers and bias."""
+        """Return walkers and bias."""
         return {
             "dynamics": self.dynamics.state_dict(),
             "bias": self.bias.state_dict(),
@@ -90,7 +94,7 @@ class BiasedRoute(Route):
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take back what `state` returned."""
+        """Restore what `state` returned."""
         self.dynamics.load_state_dict(state["dynamics"])
         self.bias.load_state_dict(state["bias"])
         self.deposits = int(state["deposits"])

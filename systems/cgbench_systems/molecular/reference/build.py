@@ -1,200 +1,219 @@
-"""The builder of a molecule's reference: four routes, one certificate."""
+"""The builder of a molecule's reference: three routes and OpenMM, one certificate."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-import numpy as np
 import openmm
 
 from cgbench.contracts.pmf import basin_mask
 from cgbench.contracts.reference import Reference, ReferenceBuilder
 from cgbench.contracts.system import Check, System
-from cgbench.errors import UserError
-from cgbench.scoring.divergences import forward_kld
+from cgbench.errors import StorageError, UserError
 from cgbench.scoring.reference_files import load_reference
-from cgbench.storage.files import write_atomically, write_npz
+from cgbench.storage.files import write_npz
 from cgbench_systems.molecular.reference.biased import BiasedRoute
-from cgbench_systems.molecular.reference.certificate import certify, write_checks
+from cgbench_systems.molecular.reference.certificate import ORDERS, RESAMPLES, certify, write_checks, write_facts
+from cgbench_systems.molecular.reference.comparison import compare_estimate
+from cgbench_systems.molecular.reference.configurations import fixed_configurations
 from cgbench_systems.molecular.reference.dynamics_check import compare_dynamics, openmm_reduced_energies
-from cgbench_systems.molecular.reference.route import TIME_STEP, Array, Route, log
+from cgbench_systems.molecular.reference.route import TIME_STEP, Route, log
 from cgbench_systems.molecular.reference.samples import equilibrium_samples
-from cgbench_systems.molecular.reference.statistics import share
 from cgbench_systems.molecular.reference.umbrella import UmbrellaRoute
 from cgbench_systems.molecular.reference.unbiased import UnbiasedRoute
-from cgbench_systems.molecular.reference.verify import fixed_configurations
 
-__all__ = ["MolecularReferenceBuilder", "compare_estimate"]
+__all__ = ["Effort", "MolecularReferenceBuilder"]
 
-LIMIT = 4.0  # standard errors
+R = TypeVar("R", bound=Route)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Amount of work besides the blocks of the routes.
+
+    Attributes
+    ----------
+    orders, resamples
+        Candidate orders of the Fourier fit, and bootstrap resamples (`certify`).
+    batched, steps
+        Trajectories of the batched force field, and lengths of the trajectories (`compare_dynamics`).
+    samples, heating, relaxation
+        Number of equilibrium configurations, and their steps with strong friction and after it
+        (`equilibrium_samples`).
+    """
+
+    orders: tuple[int, ...] = ORDERS
+    resamples: int = RESAMPLES
+    batched: int = 20_000
+    steps: tuple[int, ...] = (100, 500)
+    samples: int = 2000
+    heating: int = 2000
+    relaxation: int = 4000
 
 
 class MolecularReferenceBuilder(ReferenceBuilder):
-    """Builds and certifies a PMF on two angles.
+    """Builds and certifies the PMF of a molecule on two dihedral angles.
+
+    Attributes
+    ----------
+    routes
+        Routes and their default sizes: blocks of sampling, or trajectories of route "openmm".
+    biased, umbrella, unbiased
+        Classes of the routes.
+    effort
+        Amount of work besides the routes.
 
     Parameters
     ----------
     system
-        On its batched engine.
+        The molecule on its batched force field.
     openmm_system
-        The same molecule as OpenMM defines it.
+        The same molecule as an ``openmm.System``.
     folder
-        Checkpoints of the routes.
+        Folder of the checkpoints.
     destination
         The system's reference folder.
     facts
-        What the certificate says of the force field.
+        What the certificate says about the system: its force field, for example.
     """
 
     routes: ClassVar[dict[str, int]] = {"biased": 500, "umbrella": 120, "unbiased": 100, "openmm": 400}
+    biased: ClassVar[type[BiasedRoute]] = BiasedRoute
+    umbrella: ClassVar[type[UmbrellaRoute]] = UmbrellaRoute
+    unbiased: ClassVar[type[UnbiasedRoute]] = UnbiasedRoute
+    effort: ClassVar[Effort] = Effort()
 
     def __init__(
         self, system: System, openmm_system: openmm.System, folder: Path, destination: Path, facts: Mapping[str, Any]
     ) -> None:
         self.system, self.openmm_system = system, openmm_system
         self.folder, self.destination, self.facts = folder, destination, facts
-
-    def _route(self, name: str) -> Route:
-        classes: dict[str, type[Route]] = {
-            "biased": BiasedRoute,
-            "umbrella": UmbrellaRoute,
-            "unbiased": UnbiasedRoute,
-        }
-        return classes[name](self.system, self.folder)
+        self.trajectories = self.routes["openmm"]
+        if not system.basins:
+            raise UserError(f"system {system.name} has no basins, whose populations certify a reference")
 
     def build(self, route: str, blocks: int) -> None:
-        """Sample by one route; route "openmm" makes `blocks` trajectories when it is compared."""
+        """Sample a route until it has `blocks` blocks; route "openmm" only notes its number of trajectories."""
         if route == "openmm":
+            self.trajectories = blocks
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        sampler = self._route(route)
+        kinds: dict[str, type[Route]] = {
+            "biased": self.biased,
+            "umbrella": self.umbrella,
+            "unbiased": self.unbiased,
+        }
+        with _writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        sampler = kinds[route](self.system, self.folder)
         if sampler.load():
-            log(f"{route}: going on from {len(sampler.blocks)} blocks")
+            log(f"{route}: continuing from {len(sampler.blocks)} blocks")
         if len(sampler.blocks) < blocks:
             self.system.compile()
             sampler.run(blocks)
 
-    def _loaded(self, name: str) -> Any:
-        sampler = self._route(name)
+    def _built(self, kind: type[R]) -> R:
+        """Return a route with the blocks of its checkpoint."""
+        sampler = kind(self.system, self.folder)
         if not sampler.load():
-            raise UserError(f"route {name} has no checkpoint in {self.folder}: build it first")
+            raise UserError(
+                f"route {kind.name} has no checkpoint in {self.folder}: build it first (--route {kind.name})"
+            )
         return sampler
 
     def certify(self) -> None:
         """Write the reference from the biased route."""
-        certify(self._loaded("biased"), self.destination, self.facts)
+        route = self._built(self.biased)
+        with _writing(self.destination):
+            certify(route, self.destination, self.facts, orders=self.effort.orders, resamples=self.effort.resamples)
         log(f"certified: noise floor {self._reference().noise_floor:.1e}")
 
     def samples(self) -> None:
-        """Write ``samples.npz`` beside the reference."""
+        """Write equilibrium configurations to ``samples.npz`` beside the reference."""
+        reference = self._reference()
         self.system.compile()
-        positions = equilibrium_samples(self.system, self._reference())
+        effort = self.effort
+        positions = equilibrium_samples(self.system, reference, effort.samples, effort.heating, effort.relaxation)
         inside = self.system.coordinates.in_state_space(positions)
         if not bool(inside.all()):
             raise UserError(f"{int((~inside).sum())} of {len(inside)} samples left the state space")
-        write_npz(self.destination / "samples.npz", {"positions": positions.cpu().numpy()})
+        with _writing(self.destination):
+            write_npz(self.destination / "samples.npz", {"positions": positions.cpu().numpy()})
         log(f"wrote {len(positions)} configurations")
 
     def _reference(self) -> Reference:
         return load_reference(self.destination, self.system.cvs)
 
     def compare(self, route: str) -> None:
-        """Compare a route with the certified files and enter the result."""
+        """Compare a route with the certified files and enter the checks there."""
         if route == "biased":
             return
-        checks: list[Check] = getattr(self, f"_compare_{route}")()
+        compare = {
+            "umbrella": self._compare_umbrella,
+            "unbiased": self._compare_unbiased,
+            "openmm": self._compare_openmm,
+        }
+        checks = compare[route](self._reference())
         for check in checks:
             log(f"{route}: {'passed' if check.passed else 'FAILED'} {check.name}: {check.detail}")
-        write_checks(self.destination, checks)
+        with _writing(self.destination):
+            write_checks(self.destination, checks)
 
-    def _compare_umbrella(self) -> list[Check]:
-        sampler = self._loaded("umbrella")
+    def _compare_umbrella(self, reference: Reference) -> list[Check]:
+        sampler = self._built(self.umbrella)
         whole, parts = sampler.estimates()
         name = f"umbrella + MBAR, {sampler.steps:.1e} steps"
-        return compare_estimate(self.system, self._reference(), name, whole, parts)
+        return compare_estimate(self.system, reference, name, whole, parts)
 
-    def _compare_unbiased(self) -> list[Check]:
-        sampler = self._loaded("unbiased")
+    def _compare_unbiased(self, reference: Reference) -> list[Check]:
+        sampler = self._built(self.unbiased)
         groups = sampler.group_histograms()
-        reference = self._reference()
         name = f"unbiased from weighted starts, {sampler.steps:.1e} steps"
         checks = compare_estimate(self.system, reference, name, groups.sum(0), groups)
         mean, error = sampler.mean_energy()
         basin = self.system.basins[-1]
         equilibrium = reference.pmf.population(basin_mask(self.system.cvs, basin.contains))
-        self._note(
-            mean_reduced_energy={"value": mean, "standard_error": error},
-            relaxation_time_ps={basin.name: sampler.relaxation_time(equilibrium)},
-        )
+        relaxation = sampler.relaxation_time(equilibrium)
+        with _writing(self.destination):
+            write_facts(
+                self.destination,
+                mean_reduced_energy={"value": mean, "standard_error": error},
+                relaxation_time_ps={} if math.isnan(relaxation) else {basin.name: relaxation},
+            )
         length = len(sampler.blocks) * sampler.block_steps * TIME_STEP
-        log(f"unbiased: {basin.name} relaxes in {sampler.relaxation_time(equilibrium):.1f} ps; runs of {length:.0f} ps")
+        time = "is too noisy to be fitted" if math.isnan(relaxation) else f"is {relaxation:.1f} ps"
+        log(f"unbiased: relaxation time of {basin.name} {time}; the trajectories have {length:g} ps")
         return checks
 
-    def _compare_openmm(self) -> list[Check]:
-        s, x = fixed_configurations(self.system, self._reference())
+    def _compare_openmm(self, reference: Reference) -> list[Check]:
+        s, x = fixed_configurations(self.system, reference)
         energies = openmm_reduced_energies(self.system, self.openmm_system, x)
-        self._note(
-            fixed_configurations=[
-                {"cvs": point, "reduced_energy": energy}
-                for point, energy in zip(s.tolist(), energies.tolist(), strict=True)
-            ]
-        )
-        return compare_dynamics(self.system, self.openmm_system, trajectories=self.routes["openmm"], log=log)
-
-    def _note(self, **facts: Any) -> None:
-        path = self.destination / "reference.json"
-        record = json.loads(path.read_text(encoding="utf-8"))
-        record |= facts
-        write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
-
-
-def compare_estimate(system: System, reference: Reference, name: str, whole: Array, parts: Array) -> list[Check]:
-    """Compare an independent estimate with a reference, within the errors of both.
-
-    Parameters
-    ----------
-    whole, parts
-        Histogram ``[bins, bins]`` of the route, and those ``[parts, bins, bins]`` of its independent parts.
-    """
-    checks = []
-    basins = reference.details["basins"]
-    for basin in system.basins:
-        value, error = share(parts, basin_mask(system.cvs, basin.contains))
-        certified = basins[basin.name]
-        both = float(np.hypot(error, certified["population_standard_error"]))
-        z = (value - certified["population"]) / both
-        checks.append(
-            Check(
-                f"{name}: population of {basin.name}",
-                bool(abs(z) < LIMIT),
-                f"{value:.5f} +- {error:.5f}, certified {certified['population']:.5f}, z = {z:+.1f}",
+        with _writing(self.destination):
+            write_facts(
+                self.destination,
+                fixed_configurations=[
+                    {"cvs": point, "reduced_energy": energy}
+                    for point, energy in zip(s.tolist(), energies.tolist(), strict=True)
+                ],
             )
+        return compare_dynamics(
+            self.system,
+            self.openmm_system,
+            trajectories=self.trajectories,
+            batched=self.effort.batched,
+            steps=self.effort.steps,
+            log=log,
         )
-    # the divergence between reference and route is what the noise of both makes it
-    p = reference.pmf.probability
-    estimate = whole / whole.sum()
-    seen = estimate > 0
-    noise = _expected_divergence(p, parts, seen)
-    found = forward_kld(p[seen], estimate[seen])
-    checks.append(
-        Check(
-            f"{name}: divergence",
-            bool(found < 1.5 * (noise + reference.noise_floor)),
-            f"forward KLD {found:.2e} over {seen.mean():.1%} of the bins, "
-            f"{noise:.2e} expected from the route's noise and {reference.noise_floor:.1e} from the reference's",
-        )
-    )
-    return checks
 
 
-def _expected_divergence(p: Array, parts: Array, seen: np.ndarray) -> float:
-    """Forward KLD that the scatter between independent parts predicts for their sum: half a chi-square."""
-    total = parts.sum(axis=0)
-    shares = parts.sum(axis=(1, 2))
-    mean = total / total.sum()
-    residual = parts - mean * shares[:, None, None]
-    variance = residual.var(axis=0, ddof=1) * len(parts) / total.sum() ** 2
-    return float(0.5 * (variance[seen] / np.maximum(p[seen], 1e-300)).sum())
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn a failure to write to a folder into one line for the user."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot write to {folder}: {error.strerror or error}") from error

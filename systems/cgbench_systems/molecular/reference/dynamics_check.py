@@ -1,4 +1,4 @@
-"""OpenMM confirms the batched engine's dynamics: the same distributions from the same start."""
+"""Compare the dynamics of the batched force field with OpenMM: same start, same distributions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import openmm
 import torch
 
 from cgbench.contracts.system import Check, System
+from cgbench.errors import UserError
 from cgbench_methods.lib.sampling.langevin import BOLTZMANN, Langevin
 from cgbench_systems.molecular.reference.route import FRICTION, TIME_STEP, Array
 
@@ -17,7 +18,7 @@ __all__ = ["compare_dynamics", "observables", "openmm_reduced_energies"]
 
 
 def openmm_reduced_energies(system: System, openmm_system: openmm.System, x: torch.Tensor) -> Array:
-    """Reduced energies ``[batch]`` by OpenMM's Reference platform, in double precision."""
+    """Return reduced energies ``[batch]`` from OpenMM's Reference platform, in double precision."""
     integrator = openmm.VerletIntegrator(TIME_STEP)
     context = openmm.Context(openmm_system, integrator, openmm.Platform.getPlatformByName("Reference"))
     energies = []
@@ -28,10 +29,10 @@ def openmm_reduced_energies(system: System, openmm_system: openmm.System, x: tor
 
 
 def observables(system: System, x: torch.Tensor, reduced_energy: torch.Tensor, velocities: torch.Tensor) -> Array:
-    """What is compared, ``[batch, observables]``: energies, angles, and squares for their spread.
+    """Return the observables that are compared, ``[batch, observables]``.
 
-    Reduced potential and kinetic energy, cosine and sine of each CV, mean and variance of the fine-grained
-    coordinates in four groups of 15.
+    These are the reduced potential and kinetic energy, the cosine and sine of each CV, and the mean square of the
+    fine-grained coordinates in groups of 15.
     """
     assert system.masses is not None
     kt = BOLTZMANN * system.temperature
@@ -51,16 +52,17 @@ def _openmm_endpoints(
     context = openmm.Context(openmm_system, integrator, openmm.Platform.getPlatformByName("CPU"), {"Threads": "1"})
     start = system.initial_configuration().cpu().numpy()
     kt = BOLTZMANN * system.temperature
-    found: list[list[Any]] = [[], [], []]
+    ends: list[list[Any]] = [[], [], []]  # positions, reduced energies, velocities
     for trajectory in range(trajectories):
         context.setPositions(start)
         context.setVelocitiesToTemperature(system.temperature, seed + 1 + trajectory)
         integrator.step(steps)
         state = context.getState(getPositions=True, getVelocities=True, getEnergy=True)
-        found[0].append(state.getPositions(asNumpy=True)._value.copy())
-        found[1].append(state.getPotentialEnergy()._value / kt)
-        found[2].append(state.getVelocities(asNumpy=True)._value.copy())
-    return tuple(torch.from_numpy(np.array(part)) for part in found)  # type: ignore[return-value]
+        ends[0].append(state.getPositions(asNumpy=True)._value.copy())
+        ends[1].append(state.getPotentialEnergy()._value / kt)
+        ends[2].append(state.getVelocities(asNumpy=True)._value.copy())
+    positions, energies, velocities = (torch.from_numpy(np.array(part)) for part in ends)
+    return positions, energies, velocities
 
 
 def _batched_endpoints(
@@ -92,11 +94,26 @@ def compare_dynamics(
     seed: int = 0,
     log: Callable[[str], None] = lambda text: None,
 ) -> list[Check]:
-    """Compare short trajectories of both engines from one minimum, after each number of steps.
+    """Compare the ends of short trajectories of both engines from one minimum.
 
-    The ensemble that many trajectories have reached after a fraction of a picosecond depends on forces,
-    masses, friction, time step and temperature alike. Every observable must agree within four standard errors.
+    The ensemble of many trajectories after a fraction of a picosecond depends on the forces, masses, friction, time
+    step and temperature. Every observable must agree within four standard errors.
+
+    Parameters
+    ----------
+    system, openmm_system
+        The molecule, and the same as an ``openmm.System``.
+    trajectories, batched
+        Number of trajectories with OpenMM (one after the other) and with the batched force field.
+    steps
+        Lengths of the trajectories, each with its own check.
+    seed
+        Seed of velocities and noise.
+    log
+        Called with one line per check.
     """
+    if trajectories < 2:
+        raise UserError(f"route openmm needs at least 2 trajectories (--blocks), not {trajectories}")
     checks = []
     for count in steps:
         slow = observables(system, *_openmm_endpoints(system, openmm_system, trajectories, count, seed))

@@ -1,11 +1,11 @@
-"""What the routes to a reference share: a system, a folder, checkpoints, and a log."""
+"""What the routes to a reference share: their dynamics, their blocks of samples and their checkpoints."""
 
 from __future__ import annotations
 
-import pickle
+import io
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,31 +14,47 @@ import torch
 from numpy.typing import NDArray
 
 from cgbench.contracts.system import System
-from cgbench.errors import UserError
+from cgbench.errors import StorageError, UserError
+from cgbench.storage.files import write_atomically
 from cgbench_methods.lib.sampling.langevin import EnergyAndGradient, Langevin
 
-__all__ = ["Route", "log"]
+__all__ = ["FRICTION", "TIME_STEP", "Array", "Route", "log"]
 
 Array = NDArray[np.float64]
 TIME_STEP, FRICTION = 0.001, 1.0  # ps, 1/ps
 
 
 def log(text: str) -> None:
-    """Print with the time."""
+    """Print a line with the time of day."""
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
 class Route(ABC):
-    """One resumable way to sample; `blocks` are weighted histograms of equal stretches of time.
+    """A resumable way to sample the PMF.
+
+    Attributes
+    ----------
+    name, title
+        Name on the command line, and what the certificate says.
+    walkers
+        Number of walkers.
+    block_steps, stride
+        Steps of each walker per block, and between two samples.
+    equilibration
+        Number of blocks that are discarded at the start.
+    group
+        Number of successive blocks that together are treated as independent of the next ones.
+    blocks
+        Samples of successive blocks: weighted histograms, or collective variables (umbrella sampling).
 
     Parameters
     ----------
     system
         The molecule.
     folder
-        Where the checkpoint lives; a route goes on from it.
+        Folder of the checkpoint, from which a route continues.
     seed
-        Of all randomness of the route.
+        Seed of all random numbers of the route.
     """
 
     name: ClassVar[str]
@@ -46,8 +62,8 @@ class Route(ABC):
     walkers: int = 2048
     block_steps: int = 1000
     stride: int = 10
-    equilibration: int  # blocks left out at the start
-    group: int = 20  # blocks that make an independent one
+    equilibration: int
+    group: int = 20
 
     def __init__(self, system: System, folder: Path, seed: int = 0) -> None:
         self.system, self.folder, self.seed = system, folder, seed
@@ -55,7 +71,7 @@ class Route(ABC):
         self.blocks: list[Array] = []
 
     def langevin(self, evaluate: EnergyAndGradient, positions: torch.Tensor) -> Langevin:
-        """The one dynamics of all routes: Langevin middle scheme, float32."""
+        """Return the dynamics that all routes use: the Langevin middle scheme in float32."""
         assert self.system.masses is not None
         return Langevin(
             evaluate,
@@ -63,83 +79,134 @@ class Route(ABC):
             self.system.temperature,
             time_step=TIME_STEP,
             friction=FRICTION,
-            positions=positions.float(),
+            positions=positions.to(self.system.device).float(),
             generator=self.generator,
         )
 
     @abstractmethod
     def advance(self) -> None:
-        """Sample one more block (or a stretch of preparation)."""
+        """Sample one block, after the preparation where this is not yet done."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """All that `load` needs, besides blocks and generator."""
+        """Return what `restore` needs, besides the blocks and the generator."""
 
     @abstractmethod
     def restore(self, state: dict[str, Any]) -> None:
-        """Take back what `state` returned."""
+        """Restore what `state` returned."""
 
     def summary(self) -> str:
-        """One line on how far the route is."""
+        """Describe the progress in one line."""
         return f"block {len(self.blocks)}"
 
     def run(self, blocks: int, progress: Callable[[str], None] = log) -> None:
-        """Sample until there are so many blocks, saving after each."""
+        """Sample until there are `blocks` blocks, with a checkpoint after each."""
         while len(self.blocks) < blocks:
             self.advance()
             self.save()
             progress(f"{self.name}: {self.summary()}")
 
     def kept(self) -> Array:
-        """Blocks after equilibration ``[blocks, bins, bins]``."""
-        return np.array(self.blocks[self.equilibration :])
+        """Return the blocks after equilibration, ``[blocks, ...]``.
+
+        Raises
+        ------
+        UserError
+            If there are none yet.
+        """
+        kept = self.blocks[self.equilibration :]
+        if not kept:
+            raise UserError(
+                f"route {self.name} has {len(self.blocks)} blocks in {self.folder}, and the first {self.equilibration} "
+                f"are equilibration: build at least {self.equilibration + 1} (--blocks)"
+            )
+        return np.array(kept)
 
     @property
     def steps(self) -> int:
-        """Energy evaluations behind `kept`."""
+        """Number of energy evaluations in the kept blocks."""
         return max(0, len(self.blocks) - self.equilibration) * self.block_steps * self.walkers
 
     def check_state_space(self, positions: torch.Tensor) -> None:
-        """Walkers must stay in the state space; a D molecule or a cis bond would spoil the average."""
+        """Check that all walkers are in the state space; others, such as D-alanine, would distort the averages.
+
+        Raises
+        ------
+        UserError
+            If walkers left the state space, or their positions are not finite.
+        """
         inside = self.system.coordinates.in_state_space(positions)
         if not bool(inside.all()):
-            raise RuntimeError(f"{int((~inside).sum())} walkers left the state space of {self.system.name}")
+            raise UserError(
+                f"route {self.name}: {int((~inside).sum())} of {len(inside)} walkers left the state space of "
+                f"{self.system.name} in block {len(self.blocks) + 1}: restrain the molecule, or widen its state space "
+                "(Coordinates.in_state_space)"
+            )
 
     # ---- checkpoint -------------------------------------------------------------------------------
 
     @property
     def checkpoint(self) -> Path:
-        """File that the route goes on from."""
+        """File that the route continues from."""
         return self.folder / f"{self.name}.pt"
 
     def save(self) -> None:
-        """Write the checkpoint; it is whole at every moment."""
+        """Write the checkpoint atomically, with all tensors on the CPU.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be written; the previous checkpoint stays.
+        """
         state = self.state() | {
+            "system": self._identity(),
             "generator": self.generator.get_state(),
             "blocks": torch.from_numpy(np.array(self.blocks)),
         }
-        temporary = self.checkpoint.with_suffix(".new")
-        torch.save(state, temporary)
-        temporary.replace(self.checkpoint)
+        buffer = io.BytesIO()
+        torch.save(_on_cpu(state), buffer)
+        try:
+            write_atomically(self.checkpoint, buffer.getvalue())
+        except OSError as error:
+            raise StorageError(f"cannot write checkpoint {self.checkpoint}: {error.strerror or error}") from error
 
     def load(self) -> bool:
-        """Go on from the checkpoint if there is one.
+        """Continue from the checkpoint; return False if there is none.
 
         Raises
         ------
         UserError
-            If it cannot be read.
+            If the checkpoint cannot be read or is of another system.
         """
         if not self.checkpoint.exists():
             return False
         try:
-            state = torch.load(self.checkpoint, weights_only=True, map_location=self.system.device)
-            self.blocks = list(state["blocks"].cpu().numpy())
-            self.restore(state)
-            self.generator.set_state(state["generator"].cpu())
-        except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0]
+            state = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
+        except Exception as error:  # a damaged file may raise anything
+            raise self._unreadable(error) from error
+        mine = self._identity()
+        if isinstance(state, dict) and state.get("system", mine) != mine:
             raise UserError(
-                f"checkpoint {self.checkpoint} cannot be read ({reason}); remove it to start over"
-            ) from error
+                f"checkpoint {self.checkpoint} is of {state['system']}, not of {mine}: choose another folder (--out)"
+            )
+        try:
+            self.blocks = list(state["blocks"].numpy())
+            self.restore(state)
+            self.generator.set_state(state["generator"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise self._unreadable(error) from error
         return True
+
+    def _identity(self) -> str:
+        return f"{self.system.name}, version {self.system.version}, {self.walkers} walkers"
+
+    def _unreadable(self, error: Exception) -> UserError:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return UserError(f"checkpoint {self.checkpoint} cannot be read ({reason}); remove it to start over")
+
+
+def _on_cpu(value: Any) -> Any:
+    """Return a nested dictionary with its tensors moved to the CPU."""
+    if isinstance(value, Mapping):
+        return {key: _on_cpu(inner) for key, inner in value.items()}
+    return value.cpu() if isinstance(value, torch.Tensor) else value

@@ -1,4 +1,4 @@
-"""Equilibrium configurations that full densities are scored on."""
+"""Draw the equilibrium configurations on which the full densities of generative methods are scored."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from cgbench.contracts.reference import Reference
 from cgbench.contracts.system import System
 from cgbench_methods.lib.sampling.langevin import Langevin
+from cgbench_systems.molecular.reference.configurations import HEATING_FRICTION, relaxed
 from cgbench_systems.molecular.reference.route import FRICTION, TIME_STEP
-from cgbench_systems.molecular.reference.verify import HEATING_FRICTION, relaxed
 
 __all__ = ["equilibrium_samples"]
 
@@ -17,11 +17,22 @@ __all__ = ["equilibrium_samples"]
 def equilibrium_samples(
     system: System, reference: Reference, count: int = 2000, heating: int = 2000, steps: int = 4000, seed: int = 0
 ) -> torch.Tensor:
-    """One configuration each of many walkers that start distributed as the reference says.
+    """Return the last configurations of many walkers that start from the reference distribution.
 
-    The collective variables are drawn from the certified PMF, the other coordinates relax near a minimum, are
-    heated with strong friction and go on under plain dynamics: no barrier has to be crossed, since every basin
-    holds its share of walkers from the start.
+    The collective variables are drawn from the certified PMF and the other coordinates relaxed to near a minimum. The
+    walkers are then heated with strong friction and sampled by unbiased MD. No barrier has to be crossed, since
+    every basin has its share of walkers from the start.
+
+    Parameters
+    ----------
+    system, reference
+        The molecule and its certified reference.
+    count
+        Number of configurations.
+    heating, steps
+        Steps with strong friction, and steps after them.
+    seed
+        Seed of the starts and of the dynamics.
 
     Returns
     -------

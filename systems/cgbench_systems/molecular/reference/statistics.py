@@ -1,4 +1,4 @@
-"""Statistics of correlated blocks: halves, noise floors, bootstraps."""
+"""Statistics of correlated blocks of samples: groups, halves, noise floors and bootstraps."""
 
 from __future__ import annotations
 
@@ -7,36 +7,37 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["bootstrap", "grouped", "halves", "noise_floor", "share"]
+__all__ = ["FEWEST_GROUPS", "bootstrap", "grouped", "halves", "noise_floor", "share"]
 
 Array = NDArray[np.float64]
+FEWEST_GROUPS = 4  # for standard errors
 
 
 def grouped(blocks: Array, size: int) -> Array:
-    """Sum successive blocks in groups of `size`, long enough to be independent; a rest is left out.
+    """Return the sums of successive groups of `size` blocks; an incomplete last group is dropped.
 
     Raises
     ------
     ValueError
-        If fewer than four groups come of it.
+        If there are fewer than `FEWEST_GROUPS` groups.
     """
     count = len(blocks) // size
-    if count < 4:
-        raise ValueError(f"{len(blocks)} blocks make {count} groups of {size}; errors need at least 4")
+    if count < FEWEST_GROUPS:
+        raise ValueError(f"{len(blocks)} blocks make {count} groups of {size}; errors need at least {FEWEST_GROUPS}")
     return np.asarray(blocks[: count * size].reshape(count, size, *blocks.shape[1:]).sum(axis=1))
 
 
 def halves(groups: Array) -> tuple[Array, Array]:
-    """Sums of the even and of the odd groups."""
+    """Return the sums of the even and of the odd groups."""
     return groups[::2].sum(0), groups[1::2].sum(0)
 
 
 def noise_floor(first: Array, second: Array) -> float:
-    """Forward KLD between the whole and the truth, from the estimates of its two independent halves.
+    """Return the forward KLD between an estimate and the truth, from the estimates of two independent halves.
 
-    Half the data has twice the variance, and the difference of two halves twice that again: their divergence is
-    four times that of the whole from the truth. Bins that one half never visited are left out; they hold
-    next to nothing.
+    The variance of a half is twice that of the whole, and that of the difference of two halves twice that again.
+    The divergence between the halves is therefore four times that between the whole and the truth. Bins that a half
+    never visited have negligible probability and are skipped.
     """
     both = (first > 0) & (second > 0)
     p, q = first[both] / first[both].sum(), second[both] / second[both].sum()
@@ -44,7 +45,7 @@ def noise_floor(first: Array, second: Array) -> float:
 
 
 def share(groups: Array, mask: NDArray[np.bool_]) -> tuple[float, float]:
-    """Population of the masked bins and its standard error (delta method of the ratio over groups)."""
+    """Return the population of the masked bins and its standard error (delta method for a ratio, over groups)."""
     inside, total = groups[:, mask].sum(1), groups.sum(axis=(1, 2))
     value = inside.sum() / total.sum()
     residual = inside - value * total
@@ -52,7 +53,7 @@ def share(groups: Array, mask: NDArray[np.bool_]) -> tuple[float, float]:
 
 
 def bootstrap(groups: Array, estimator: Callable[[Array], Array], resamples: int, seed: int = 0) -> Array:
-    """Estimates ``[resamples, ...]`` from groups drawn with replacement."""
+    """Return the estimates ``[resamples, ...]`` from groups drawn with replacement."""
     random = np.random.default_rng(seed)
     return np.array(
         [estimator(groups[random.integers(len(groups), size=len(groups))].sum(0)) for _ in range(resamples)]

@@ -1,7 +1,8 @@
-"""Umbrella windows over the whole torus with exchange, combined by MBAR: a route of its own, from the minimum."""
+"""Umbrella windows over the whole torus with exchange, combined by MBAR: independent of the other routes."""
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -14,27 +15,44 @@ from cgbench_systems.molecular.reference.route import Array, Route, log
 
 __all__ = ["UmbrellaRoute"]
 
+PULL_CHECKPOINT = 2000  # steps
+
 
 class UmbrellaRoute(Route):
-    """Walkers restrained to the points of a regular grid of (phi, psi), several to each.
+    """Walkers restrained to the points of a regular grid of two dihedral angles, several to each point.
 
     The restraint is ``stiffness (2 - cos(phi - phi_k) - cos(psi - psi_k))`` in kT. Every walker starts in the
-    minimum and is pulled to its window. The walkers with one number in each window are a complete and
-    independent umbrella simulation, so that errors come from comparing those. Neighbouring windows of one
-    simulation exchange their walkers (Sugita, Kitao, Okamoto, J. Chem. Phys. 113, 6042, 2000). Without exchange
-    windows on a ridge of the PMF, which no affordable restraint holds there, keep their walkers on the side
-    that they were pulled from: the population of phi > 0 was then 0.0014, less than half of what it is.
+    minimum and is pulled to its window. The i-th walkers of all windows form replicate i, a complete and independent
+    umbrella simulation; errors come from the differences between replicates. Neighbouring windows of a replicate
+    exchange their walkers (Sugita, Kitao, Okamoto, J. Chem. Phys. 113, 6042, 2000). Without exchange, windows on
+    a ridge of the PMF, where no affordable restraint holds a walker, keep their walkers on the side from which
+    they were pulled; for alanine dipeptide the population of phi > 0 was then 0.0014 instead of 0.0032.
+
+    Attributes
+    ----------
+    per_side
+        Number of windows along each angle.
+    stiffness
+        In kT. With 16 windows per side they are 0.39 rad apart and 0.29 rad wide.
+    pull_steps
+        Steps in which the walkers are pulled to their windows.
+    frames
+        Number of samples per block.
+    exchange
+        Steps between two attempts to exchange neighbours.
+    mbar_frames
+        Samples of each walker from which the free energies of the windows are computed.
     """
 
     name = "umbrella"
     title = "umbrella windows with exchange, combined by MBAR"
     equilibration = 20
     per_side = 16
-    stiffness = 12.0  # kT; windows are 0.39 rad apart, their width is 0.29 rad
+    stiffness = 12.0
     pull_steps = 5_000
-    frames = 10  # kept of each block
-    exchange = 20  # steps between attempts to exchange neighbours
-    mbar_frames = 60  # of each walker, that the free energies of windows are solved with
+    frames = 10
+    exchange = 20
+    mbar_frames = 60
 
     def __init__(self, system: System, folder: Path, seed: int = 1) -> None:
         super().__init__(system, folder, seed)
@@ -48,10 +66,10 @@ class UmbrellaRoute(Route):
         self.dynamics = self.langevin(self._evaluate, start)
 
     def _centre(self) -> torch.Tensor:
-        """Centres of the restraints; they move from the minimum to the windows, by the shorter way."""
-        reach = min(1.0, self.pulled / self.pull_steps)
-        way = torch.remainder(self.goal - self.origin + math.pi, 2 * math.pi) - math.pi
-        return self.origin + reach * way
+        """Return the centres of the restraints; they move from the minimum to the windows by the shorter arc."""
+        fraction = min(1.0, self.pulled / self.pull_steps)
+        arc = torch.remainder(self.goal - self.origin + math.pi, 2 * math.pi) - math.pi
+        return self.origin + fraction * arc
 
     def _evaluate(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         energy, gradient = self.system.reduced_energy_and_gradient(x)
@@ -63,33 +81,34 @@ class UmbrellaRoute(Route):
         return energy + restraint.detach(), gradient + pull
 
     def advance(self) -> None:
-        """Pull to the windows first, then sample a block."""
+        """Pull the walkers to their windows where this is not yet done, then sample a block."""
         while self.pulled < self.pull_steps:
             self.pulled += 1
             self.dynamics.step()
-            if self.pulled % 2000 == 0:
-                log(f"umbrella: pulled {self.pulled} of {self.pull_steps} steps")
+            if self.pulled % PULL_CHECKPOINT == 0:
+                log(f"umbrella: pulled for {self.pulled} of {self.pull_steps} steps")
+                self.save()
         frames = []
-        kept = max(1, self.block_steps // self.frames)
+        interval = max(1, self.block_steps // self.frames)
         for done in range(self.exchange, self.block_steps + 1, self.exchange):
             self.dynamics.step(self.exchange)
             s = self.system.collective_variables(self.dynamics.positions).float()
-            if done // kept > (done - self.exchange) // kept:
+            if done // interval > (done - self.exchange) // interval:
                 frames.append(s.cpu().numpy())
             self._exchange(s)
         self.check_state_space(self.dynamics.positions)
         self.blocks.append(np.array(frames))
 
     def _exchange(self, s: torch.Tensor) -> None:
-        """Exchange the walkers of neighbouring windows by Metropolis; along each angle, even and odd pairs in turn."""
+        """Exchange walkers of neighbouring windows by Metropolis, alternating the angle and even and odd pairs."""
         axis, parity = self.attempts % 2, self.attempts // 2 % 2
         self.attempts += 1
         side, walkers = self.per_side, torch.arange(self.walkers, device=s.device)
         window = walkers % side**2
-        place = window // side if axis == 0 else window % side
-        lower = (place % 2 == parity).nonzero().squeeze(1)
-        onwards = (place[lower] + 1) % side - place[lower]
-        upper = lower + onwards * (side if axis == 0 else 1)
+        column = window // side if axis == 0 else window % side
+        lower = (column % 2 == parity).nonzero().squeeze(1)
+        step = (column[lower] + 1) % side - column[lower]
+        upper = lower + step * (side if axis == 0 else 1)
         centre = self.goal[:, axis]
         cost = -self.stiffness * (
             (s[upper, axis] - centre[lower]).cos()
@@ -106,33 +125,36 @@ class UmbrellaRoute(Route):
         self.exchanged += float(accepted.float().mean())
 
     def summary(self) -> str:
-        """Block, and how often an exchange is accepted."""
+        """Describe the progress: the block, and the acceptance rate of exchanges."""
         return f"block {len(self.blocks)}, {self.exchanged / max(1, self.attempts):.0%} of exchanges accepted"
 
     # ---- estimates --------------------------------------------------------------------------------
 
     def _restraints(self, s: Array) -> Array:
-        """Restraint energies ``[windows, samples]``."""
+        """Return the restraint energies ``[windows, samples]`` in kT."""
         centre = self.windows.numpy().astype(float)
         return np.asarray(self.stiffness * (1.0 - np.cos(s[None] - centre[:, None])).sum(2))
 
     def window_free_energies(self, samples: Array) -> Array:
-        """Free energies of the windows ``[windows]`` by MBAR, from ``samples [frames, walkers, 2]``.
+        """Return the free energies of the windows ``[windows]`` by MBAR.
 
-        The walkers are those of whole replicates: window k of a replicate is walker k.
+        Parameters
+        ----------
+        samples
+            Collective variables ``[frames, walkers, 2]`` of one or more whole replicates; walker k of a replicate is
+            in window k.
         """
-        from pymbar import FES
-
+        pymbar = _quiet_pymbar()
         step = max(1, len(samples) // self.mbar_frames)
         by_window = samples[::step].reshape(-1, samples.shape[1] // len(self.windows), len(self.windows), 2)
         s = by_window.transpose(2, 0, 1, 3).reshape(-1, 2)
         counts = np.full(len(self.windows), len(s) // len(self.windows))
         # pymbar numbers the samples window by window
         newton = {"solver_protocol": ({"method": "adaptive", "options": {"maxiter": 1000, "min_sc_iter": 2}},)}
-        return np.asarray(FES(self._restraints(s), counts, mbar_options=newton).get_mbar().f_k)
+        return np.asarray(pymbar.FES(self._restraints(s), counts, mbar_options=newton).get_mbar().f_k)
 
     def histogram(self, samples: Array) -> Array:
-        """Reweighted histogram of ``samples [frames, walkers, 2]``, normalised."""
+        """Return the reweighted histogram of ``samples [frames, walkers, 2]``, normalised."""
         free_energy = self.window_free_energies(samples)
         total: Array = np.zeros(self.system.cvs.bins)
         for frame in np.array_split(samples, max(1, len(samples) // 20)):
@@ -144,18 +166,19 @@ class UmbrellaRoute(Route):
         return np.asarray(total / total.sum())
 
     def estimates(self) -> tuple[Array, Array]:
-        """Return the histogram of everything, and one of each replicate ``[replicates, bins, bins]``."""
-        samples = np.concatenate(self.blocks[self.equilibration :])
+        """Return the histogram of all samples, and that of each replicate ``[replicates, bins, bins]``."""
+        samples = np.concatenate(list(self.kept()))
         count = len(self.windows)
         parts = [self.histogram(samples[:, i * count : (i + 1) * count]) for i in range(self.replicates)]
         return self.histogram(samples), np.array(parts)
 
     def neighbour_overlap(self) -> float:
-        """Smallest overlap of a window with the union of its four neighbours, over windows (0 to 1).
+        """Return the smallest overlap of any window with its four neighbours (0 to 1).
 
-        The part of a window's samples that a neighbour's restraint makes at least a tenth as likely.
+        The overlap is the fraction of a window's samples whose Boltzmann factor in a neighbour's restraint is at
+        least a tenth of that in its own.
         """
-        samples = np.concatenate(self.blocks[self.equilibration :])[::10]
+        samples = np.concatenate(list(self.kept()))[::10]
         least = 1.0
         centre = self.windows.numpy().astype(float)
         spacing = 2 * np.pi / self.per_side
@@ -168,7 +191,7 @@ class UmbrellaRoute(Route):
         return least
 
     def state(self) -> dict[str, Any]:
-        """Walkers, how far they have been pulled, and their exchanges."""
+        """Return the walkers, the pulling steps done, and the exchange statistics."""
         return {
             "dynamics": self.dynamics.state_dict(),
             "pulled": self.pulled,
@@ -177,7 +200,18 @@ class UmbrellaRoute(Route):
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take back what `state` returned."""
+        """Restore what `state` returned."""
         self.dynamics.load_state_dict(state["dynamics"])
         self.pulled, self.attempts = int(state["pulled"]), int(state["attempts"])
         self.exchanged = float(state["exchanged"])
+
+
+def _quiet_pymbar() -> Any:
+    """Import pymbar without the advice that it logs on import."""
+    logger = logging.getLogger("pymbar")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    import pymbar
+
+    logger.setLevel(level)
+    return pymbar

@@ -1,9 +1,9 @@
-"""Unbiased dynamics from the biased ensemble, every walker with the weight of its start."""
+"""Unbiased MD from the biased ensemble, in which every walker keeps the weight of its starting configuration."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,19 +18,23 @@ __all__ = ["UnbiasedRoute", "relaxation_time"]
 
 
 def relaxation_time(occupancy: Array, equilibrium: float, time: float) -> float:
-    """Slowest time constant of a decay to equilibrium: an exponential through its later part.
+    """Return the slowest time constant of a decay to equilibrium, NaN where it cannot be fitted.
 
     Parameters
     ----------
     occupancy
-        Occupancies of a state after 0, 1, 2, ... times `time`, from a start off equilibrium.
+        Occupancies of a state at 0, 1, 2, ... times `time`, from a start off equilibrium.
     equilibrium
-        What they decay to.
+        The occupancy at equilibrium.
+    time
+        Time between two occupancies.
 
     Notes
     -----
-    The fit uses what lies between a third and a fiftieth of the first excess.
+    An exponential is fitted where the deviation from equilibrium is between 1/3 and 1/50 of the initial one.
     """
+    if occupancy[0] == equilibrium:
+        return float("nan")
     excess = (occupancy - equilibrium) / (occupancy[0] - equilibrium)
     low = np.flatnonzero(excess < 1 / 50)
     used = np.arange(len(excess)) < (low[0] if len(low) else len(excess))
@@ -39,20 +43,28 @@ def relaxation_time(occupancy: Array, equilibrium: float, time: float) -> float:
         return float("nan")
     moments = np.arange(len(excess))[used] * time
     slope = np.polyfit(moments, np.log(excess[used]), 1, w=excess[used])[0]
-    return float(-1.0 / slope)
+    return float(-1.0 / slope) if slope < 0 else float("nan")
 
 
 class UnbiasedRoute(Route):
-    """Walkers go on from the end of the biased route without a bias.
+    """Walkers that continue from the end of the biased route without a bias.
 
-    Their weights make the ensemble stationary if the biased route was right. Blocks hold one weighted
-    histogram for each of 16 groups of walkers, which are independent of each other.
+    With their weights the ensemble is stationary if the biased route is right. A block holds one weighted
+    histogram for each of several independent groups of walkers.
+
+    Attributes
+    ----------
+    groups
+        Number of groups.
+    source
+        The route that gives the starting configurations and their weights.
     """
 
     name = "unbiased"
-    title = "unbiased dynamics from the weighted configurations of the biased route"
+    title = "unbiased MD from the weighted configurations of the biased route"
     equilibration = 0
     groups = 16
+    source: ClassVar[type[BiasedRoute]] = BiasedRoute
 
     def __init__(self, system: System, folder: Path, seed: int = 2) -> None:
         super().__init__(system, folder, seed)
@@ -66,11 +78,14 @@ class UnbiasedRoute(Route):
         Raises
         ------
         UserError
-            If that has not been run.
+            If the biased route has no production yet.
         """
-        biased = BiasedRoute(self.system, self.folder)
-        if not biased.load():
-            raise UserError(f"route unbiased starts from route biased, which has no checkpoint in {self.folder}")
+        biased = self.source(self.system, self.folder)
+        if not biased.load() or not biased.blocks:
+            raise UserError(
+                f"route unbiased starts from route biased, which has no samples in {self.folder}: build it first "
+                "(--route biased)"
+            )
         self.weights = biased.weights().double().cpu()
         self.dynamics = self.langevin(self.system.reduced_energy_and_gradient, biased.dynamics.positions)
         self._note_occupancy(self.system.collective_variables(self.dynamics.positions))
@@ -81,7 +96,7 @@ class UnbiasedRoute(Route):
         self.occupancy.append(float(np.mean(inside)))
 
     def advance(self) -> None:
-        """Sample a block."""
+        """Sample a block; the first one starts from the biased route."""
         if not self.blocks:
             self.start()
         shape = (self.groups, *self.system.cvs.bins)
@@ -101,20 +116,20 @@ class UnbiasedRoute(Route):
         self.blocks.append(histogram.reshape(shape))
 
     def summary(self) -> str:
-        """Block, unweighted and weighted population of the last basin."""
+        """Describe the progress: the block, and the unweighted and weighted population of the last basin."""
         mask = basin_mask(self.system.cvs, self.system.basins[-1].contains)
         total = np.sum(self.blocks, axis=(0, 1))
         return (
-            f"block {len(self.blocks)}, {self.system.basins[-1].name}: {self.occupancy[-1]:.4f} of walkers, "
-            f"{total[mask].sum() / total.sum():.5f} of weight"
+            f"block {len(self.blocks)}, {self.system.basins[-1].name}: {self.occupancy[-1]:.4f} of the walkers, "
+            f"{total[mask].sum() / total.sum():.5f} of the weight"
         )
 
     def group_histograms(self) -> Array:
-        """Weighted histograms of the independent groups of walkers ``[groups, bins, bins]``."""
-        return np.asarray(np.sum(self.blocks, axis=0))
+        """Return the weighted histograms of the independent groups of walkers ``[groups, bins, bins]``."""
+        return np.asarray(self.kept().sum(axis=0))
 
     def mean_energy(self) -> tuple[float, float]:
-        """Mean reduced energy at equilibrium and its standard error."""
+        """Return the mean reduced energy at equilibrium and its standard error."""
         energy = np.sum(self.energies, axis=0)
         weight = np.sum(self.blocks, axis=(0, 2, 3))
         mean = energy.sum() / weight.sum()
@@ -122,11 +137,11 @@ class UnbiasedRoute(Route):
         return float(mean), float(residual.std(ddof=1) * np.sqrt(self.groups) / weight.sum())
 
     def relaxation_time(self, equilibrium: float) -> float:
-        """Relaxation time of the last basin's occupancy in ps."""
+        """Return the relaxation time of the last basin's occupancy in ps, NaN where it cannot be fitted."""
         return relaxation_time(np.array(self.occupancy), equilibrium, self.block_steps * TIME_STEP)
 
     def state(self) -> dict[str, Any]:
-        """Walkers, weights and what was measured on the way."""
+        """Return walkers, weights, occupancies and energies."""
         return {
             "dynamics": self.dynamics.state_dict(),
             "weights": self.weights,
@@ -135,9 +150,9 @@ class UnbiasedRoute(Route):
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take back what `state` returned."""
+        """Restore what `state` returned."""
         self.dynamics = self.langevin(self.system.reduced_energy_and_gradient, state["dynamics"]["positions"])
         self.dynamics.load_state_dict(state["dynamics"])
-        self.weights = state["weights"].cpu()
+        self.weights = state["weights"]
         self.occupancy = state["occupancy"].tolist()
-        self.energies = list(state["energies"].cpu().numpy())
+        self.energies = list(state["energies"].numpy())

@@ -1,4 +1,4 @@
-"""A few minutes of new sampling that must agree with a certified reference."""
+"""Verify a certified reference by a few minutes of new sampling."""
 
 from __future__ import annotations
 
@@ -10,38 +10,36 @@ from typing import Any
 import numpy as np
 import torch
 
-from cgbench.contracts.coordinates import Coordinates
 from cgbench.contracts.cvs import CollectiveVariables
-from cgbench.contracts.pmf import basin_mask
 from cgbench.contracts.reference import Reference
 from cgbench.contracts.system import Check, System
 from cgbench_methods.lib.sampling.bias import FourierBias, biased
 from cgbench_methods.lib.sampling.langevin import Langevin
+from cgbench_systems.molecular.reference.configurations import HEATING_FRICTION, relaxed
 from cgbench_systems.molecular.reference.route import FRICTION, TIME_STEP, Array
 
-__all__ = ["Sampling", "fixed_configurations", "verify"]
+__all__ = ["Sampling", "flattening_bias", "verify"]
 
-CUT = 12.0  # kT above which the PMF is left unbiased
+CUT = 12.0  # kT; the bias does not flatten the PMF above it
 PER_SIDE = 10  # coarse cells along each angle
 LIMIT = 4.5  # standard errors
 ENERGY_TOLERANCE = 1e-3  # kT
-HEATING_FRICTION = 10.0  # 1/ps, before counting
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How much verification samples.
+    """Amount of sampling of a verification.
 
     Attributes
     ----------
     walkers, equilibration, steps
-        Number of walkers, and steps of each before and while counting.
+        Number of walkers, and their steps of equilibration and of production.
     stride
-        Steps between counted configurations.
+        Steps between two samples.
     seconds, least
-        Sampling ends when so long has passed since the start, but not before so many steps.
+        Production ends early when `seconds` have passed since the start, but not before `least` steps.
     compile
-        Whether to compile the energy: pays from about a minute on.
+        Whether to compile the energy, which pays for runs of more than about a minute.
     """
 
     walkers: int = 1024
@@ -53,21 +51,8 @@ class Sampling:
     compile: bool = True
 
 
-def fixed_configurations(system: System, reference: Reference) -> tuple[torch.Tensor, torch.Tensor]:
-    """CVs ``[points, 2]`` and positions ``[points, atoms, 3]`` whose energies the certificate states.
-
-    At the lowest bin of every basin of the reference, with the fine-grained coordinates at their origin.
-    """
-    cvs, probability = system.cvs, reference.pmf.probability
-    masks = [basin_mask(cvs, basin.contains) for basin in system.basins]
-    lowest = [int(np.where(mask, probability, 0.0).argmax()) for mask in masks]
-    s = torch.from_numpy(cvs.grid())[lowest]
-    x, _ = system.coordinates.to_cartesian(s, torch.zeros(len(s), len(system.coordinates.names), dtype=torch.float64))
-    return s, x
-
-
 def _energies(system: System, certified: list[dict[str, Any]]) -> Check:
-    """Energies of the certificate's configurations, which tell another force field, solvent or temperature at once."""
+    """Compare the energies of fixed configurations, which reveal another force field, solvent or temperature."""
     s = torch.tensor([entry["cvs"] for entry in certified], dtype=torch.float64)
     x, _ = system.coordinates.to_cartesian(s, torch.zeros(len(s), len(system.coordinates.names), dtype=torch.float64))
     found = system.reduced_energy(x.to(system.device)).detach().cpu().numpy()
@@ -77,33 +62,14 @@ def _energies(system: System, certified: list[dict[str, Any]]) -> Check:
         "energies of fixed configurations",
         bool(np.abs(found - expected).max() < ENERGY_TOLERANCE),
         f"{len(s)} configurations, largest difference {found[worst] - expected[worst]:+.1e} kT, "
-        f"{found[worst]:.4f} for {expected[worst]:.4f} kT",
+        f"{found[worst]:.4f} instead of {expected[worst]:.4f} kT",
     )
 
 
 def flattening_bias(cvs: CollectiveVariables, probability: Array, order: int = 12) -> FourierBias:
-    """A bias that makes a PMF flat up to `CUT`, from its probabilities over the grid."""
+    """Return a bias that flattens a PMF, given as probabilities over the grid, up to `CUT`."""
     energy = -np.log(np.maximum(probability / probability.max(), np.exp(-CUT)))
     return FourierBias.from_grid(cvs, -energy, order)
-
-
-def relaxed(system: System, s: torch.Tensor, steps: int = 150, rate: float = 0.05) -> torch.Tensor:
-    """Configurations at given CVs with the other coordinates near a minimum, from the Z-matrix alone."""
-    coordinates: Coordinates = system.coordinates
-    y = torch.zeros(len(s), len(coordinates.names), dtype=torch.float64, device=s.device, requires_grad=True)
-    lowest = system.reduced_energy(system.initial_configuration()[None])
-    optimiser = torch.optim.Adam([y], lr=rate)
-    for _ in range(steps):
-        optimiser.zero_grad()
-        x, _ = coordinates.to_cartesian(s, y)
-        energy = system.reduced_energy(x)
-        torch.log1p((energy - lowest + 20.0).clamp(min=0.0)).sum().backward()
-        assert y.grad is not None
-        y.grad.nan_to_num_()
-        optimiser.step()
-    with torch.no_grad():
-        x, _ = coordinates.to_cartesian(s, y)
-    return x.detach()
 
 
 def verify(
@@ -113,10 +79,22 @@ def verify(
     seed: int = 0,
     log: Callable[[str], None] = print,
 ) -> list[Check]:
-    """Sample anew under a bias that the reference says is flattening, and compare.
+    """Compare a reference with new sampling under a bias that, according to the reference, flattens the PMF.
 
-    If the reference is right, walkers that start distributed as it predicts under the bias stay so, and the mean
-    potential energy is the certified one. Errors come from the spread between walkers.
+    If the reference is right, walkers that start from the distribution that it predicts under the bias keep this
+    distribution, and their reweighted mean potential energy is the certified one. Errors come from the differences
+    between walkers.
+
+    Parameters
+    ----------
+    system, reference
+        The molecule and its certified reference.
+    sampling
+        Amount of sampling.
+    seed
+        Seed of the starts and of the dynamics.
+    log
+        Called with one line about the sampling.
 
     Returns
     -------
@@ -163,12 +141,12 @@ def verify(
         factor = torch.exp(pull.double()).cpu().numpy()
         energy += factor * (dynamics.energies.double() - pull.double()).cpu().numpy()
         weight += factor
-    log(f"sampled {sampling.walkers} walkers for {done} steps; {time.monotonic() - began:.0f} s in all")
+    log(f"sampled {sampling.walkers} walkers for {done} steps in {time.monotonic() - began:.0f} s, with preparation")
     inside = system.coordinates.in_state_space(dynamics.positions)
     energies = reference.details.get("fixed_configurations")
     checks = [_energies(system, energies)] if energies is not None else []
     checks += [
-        Check("state space", bool(inside.all()), f"{int((~inside).sum())} of {len(inside)} walkers outside it"),
+        Check("state space", bool(inside.all()), f"{int((~inside).sum())} of {len(inside)} walkers are outside"),
         *_occupation(counts / counts.sum(1, keepdims=True), expected, probability, cells),
     ]
     certified = reference.details.get("mean_reduced_energy")
@@ -184,7 +162,7 @@ def verify(
 
 
 def _occupation(shares: Array, expected: Array, probability: Array, cells: tuple[int, int]) -> list[Check]:
-    """Compare cells ``[walkers, cells]`` with their expectation, each alone and as a tilt along the PMF."""
+    """Compare occupations ``[walkers, cells]`` with those expected, cell by cell and as a tilt along the PMF."""
     blocks = (cells[0], expected.shape[0] // cells[0], cells[1], expected.shape[1] // cells[1])
     predicted = expected.reshape(blocks).sum(axis=(1, 3)).ravel()
     populated = predicted > 2e-3

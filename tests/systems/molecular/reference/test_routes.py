@@ -14,14 +14,15 @@ from cgbench.contracts.reference import Reference
 from cgbench.errors import UserError
 from cgbench_systems.aldp import AlanineDipeptide
 from cgbench_systems.molecular.reference.biased import BiasedRoute
-from cgbench_systems.molecular.reference.build import MolecularReferenceBuilder, compare_estimate
+from cgbench_systems.molecular.reference.build import MolecularReferenceBuilder
+from cgbench_systems.molecular.reference.comparison import compare_estimate
 from cgbench_systems.molecular.reference.route import Route
 from cgbench_systems.molecular.reference.umbrella import UmbrellaRoute
 from cgbench_systems.molecular.reference.unbiased import UnbiasedRoute, relaxation_time
 
 
 class SmallBiased(BiasedRoute):
-    walkers, block_steps, deposits_wanted, pace, equilibration, group = 16, 20, 4, 5, 0, 1
+    walkers, block_steps, hills, pace, equilibration, group = 16, 20, 4, 5, 0, 1
 
 
 class SmallUmbrella(UmbrellaRoute):
@@ -39,10 +40,51 @@ class SmallUmbrella(UmbrellaRoute):
 
 class SmallUnbiased(UnbiasedRoute):
     walkers, block_steps = 16, 20
+    source = SmallBiased
+
+
+class Preparing(SmallBiased):
+    """Stopped after a checkpoint within the metadynamics."""
+
+    hills = 41
+
+
+class Pulling(SmallUmbrella):
+    """Stopped after a checkpoint while the walkers are pulled."""
+
+    pull_steps = 12
+
+
+@pytest.mark.parametrize("kind", [Preparing, Pulling])
+def test_a_route_continues_bit_identically_from_its_preparation(
+    kind: type[Route], aldp: AlanineDipeptide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cgbench_systems.molecular.reference.umbrella.PULL_CHECKPOINT", 5)
+    whole = kind(aldp, tmp_path)
+    whole.run(1, progress=lambda text: None)
+    whole.checkpoint.unlink()
+
+    def stop(route: Route) -> None:
+        save(route)
+        raise KeyboardInterrupt
+
+    save = kind.save
+    for _ in range(2):  # two checkpoints precede the first block
+        monkeypatch.setattr(kind, "save", stop)
+        stopped = kind(aldp, tmp_path)
+        stopped.load()
+        with pytest.raises(KeyboardInterrupt):
+            stopped.run(1, progress=lambda text: None)
+        assert not stopped.blocks
+    monkeypatch.setattr(kind, "save", save)
+    continued = kind(aldp, tmp_path)
+    assert continued.load() and not continued.blocks
+    continued.run(1, progress=lambda text: None)
+    np.testing.assert_array_equal(np.array(continued.blocks), np.array(whole.blocks))
 
 
 @pytest.mark.parametrize("kind", [SmallBiased, SmallUmbrella])
-def test_a_route_goes_on_bit_identically(kind: type[Route], aldp: AlanineDipeptide, tmp_path: Path) -> None:
+def test_a_route_continues_bit_identically(kind: type[Route], aldp: AlanineDipeptide, tmp_path: Path) -> None:
     whole = kind(aldp, tmp_path / "whole")
     (tmp_path / "whole").mkdir()
     whole.run(2, progress=lambda text: None)
@@ -54,13 +96,10 @@ def test_a_route_goes_on_bit_identically(kind: type[Route], aldp: AlanineDipepti
     np.testing.assert_array_equal(np.array(whole.blocks), np.array(second.blocks))
 
 
-def test_unbiased_goes_on_from_biased_and_bit_identically(
-    aldp: AlanineDipeptide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unbiased_continues_from_biased_and_bit_identically(aldp: AlanineDipeptide, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="starts from route biased"):
         SmallUnbiased(aldp, tmp_path).run(1)
     SmallBiased(aldp, tmp_path).run(1, progress=lambda text: None)
-    monkeypatch.setattr("cgbench_systems.molecular.reference.unbiased.BiasedRoute", SmallBiased)
     whole = SmallUnbiased(aldp, tmp_path)
     whole.run(2, progress=lambda text: None)
     whole.checkpoint.unlink()
@@ -73,10 +112,28 @@ def test_unbiased_goes_on_from_biased_and_bit_identically(
     assert len(whole.occupancy) == 3
 
 
-def test_a_damaged_checkpoint_is_named(aldp: AlanineDipeptide, tmp_path: Path) -> None:
-    (tmp_path / "biased.pt").write_bytes(b"nonsense")
-    with pytest.raises(UserError, match=r"biased.pt cannot be read"):
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04"])
+def test_a_damaged_checkpoint_is_named(content: bytes, aldp: AlanineDipeptide, tmp_path: Path) -> None:
+    (tmp_path / "biased.pt").write_bytes(content)
+    with pytest.raises(UserError, match=r"biased.pt cannot be read \(.+\); remove it to start over"):
         SmallBiased(aldp, tmp_path).load()
+
+
+def test_a_checkpoint_of_another_size_is_refused(aldp: AlanineDipeptide, tmp_path: Path) -> None:
+    SmallBiased(aldp, tmp_path).save()
+    (tmp_path / "biased.pt").rename(tmp_path / "umbrella.pt")
+    with pytest.raises(UserError, match="is of aldp, version 1, 16 walkers, not of aldp, version 1, 128 walkers"):
+        SmallUmbrella(aldp, tmp_path).load()
+
+
+def test_walkers_outside_the_state_space_stop_a_route(aldp: AlanineDipeptide, tmp_path: Path) -> None:
+    route = SmallBiased(aldp, tmp_path)
+    x = aldp.initial_configuration().repeat(3, 1, 1)
+    route.check_state_space(x)
+    x[1] *= torch.tensor([1.0, 1.0, -1.0])
+    x[2, 14, 0] = torch.nan  # of CA's neighbour C
+    with pytest.raises(UserError, match="route biased: 2 of 3 walkers left the state space of aldp in block 1"):
+        route.check_state_space(x)
 
 
 def test_umbrella_windows_give_back_a_known_density(aldp: AlanineDipeptide, tmp_path: Path) -> None:
@@ -131,7 +188,7 @@ def test_comparison_passes_what_agrees_and_fails_what_does_not(aldp: AlanineDipe
     assert not all(check.passed for check in checks)
 
 
-def test_unknown_material_is_named(aldp: AlanineDipeptide, tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_named(aldp: AlanineDipeptide, tmp_path: Path) -> None:
     builder = MolecularReferenceBuilder(aldp, aldp.openmm_system(), tmp_path, tmp_path / "reference", {})
     with pytest.raises(UserError, match="route biased has no checkpoint"):
         builder.certify()

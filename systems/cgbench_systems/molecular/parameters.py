@@ -1,4 +1,4 @@
-"""Reading an `openmm.System` into plain arrays; anything the batched force field lacks is refused."""
+"""Read the parameters of a force field from an ``openmm.System``; unsupported forces are refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from openmm.app.internal.customgbforces import GBSAOBC1Force, GBSAOBC2Force
 
 from cgbench.errors import UserError
 
-__all__ = ["BornTable", "ForceFieldTables", "read_system"]
+__all__ = ["BornParameters", "ForceFieldParameters", "read_parameters"]
 
 COULOMB_CONSTANT = 138.93545764438198  # kJ nm / (mol e^2), OpenMM's ONE_4PI_EPS0
 CUSTOM_COULOMB_CONSTANT = 138.935485  # the value in OpenMM's custom generalized-Born expressions
@@ -26,8 +26,24 @@ SUPPORTED = (
 
 
 @dataclass
-class BornTable:
-    """Generalized-Born parameters (OBC): radii in nm, `prefactor` and `ace` in kJ/mol units."""
+class BornParameters:
+    """Generalized-Born parameters (OBC) of every atom, in OpenMM's units.
+
+    Attributes
+    ----------
+    charge
+        In elementary charges.
+    offset_radius, scaled_radius
+        Radius minus the dielectric offset, and that times the screening factor.
+    tanh_coefficients
+        alpha, beta and gamma of the Born radius.
+    prefactor
+        Coulomb constant times the difference of the inverse dielectric constants.
+    ace
+        Surface energy in kJ/(mol nm^2); 0 for none.
+    engulfing
+        Whether the Born integral of an atom inside another one has the extra term of `GBSAOBCForce`.
+    """
 
     charge: np.ndarray
     offset_radius: np.ndarray
@@ -39,8 +55,24 @@ class BornTable:
 
 
 @dataclass
-class ForceFieldTables:
-    """Parameters of every term, in OpenMM's units (nm, kJ/mol, rad); pairs are all ``i < j``."""
+class ForceFieldParameters:
+    """Parameters of every term of a force field, in OpenMM's units (nm, kJ/mol, rad).
+
+    Attributes
+    ----------
+    atoms
+        Number of atoms.
+    bonds
+        ``(i, j, length, stiffness)``.
+    angles
+        ``(i, j, k, angle, stiffness)``.
+    torsions
+        ``(i, j, k, l, periodicity, phase, barrier)``.
+    charge_product, sigma, epsilon
+        Of every pair of atoms, ``[atoms, atoms]``, with the exceptions applied.
+    born
+        Implicit solvent, or None.
+    """
 
     atoms: int
     bonds: list[tuple[int, int, float, float]] = field(default_factory=list)
@@ -49,28 +81,28 @@ class ForceFieldTables:
     charge_product: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     sigma: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     epsilon: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
-    born: BornTable | None = None
+    born: BornParameters | None = None
 
 
-def _refuse(what: str) -> UserError:
+def _unsupported(what: str) -> UserError:
     return UserError(f"the batched force field does not support {what}; it supports {SUPPORTED}")
 
 
-def read_system(system: openmm.System) -> ForceFieldTables:
-    """Read all parameters.
+def read_parameters(system: openmm.System) -> ForceFieldParameters:
+    """Read all parameters of a system.
 
     Raises
     ------
     UserError
-        Naming the force or feature that the batched force field does not have.
+        If a force or a feature is not supported; the message names it.
     """
     if system.getNumConstraints():
-        raise _refuse(f"constraints ({system.getNumConstraints()} in this system)")
+        raise _unsupported(f"constraints ({system.getNumConstraints()} in this system)")
     atoms = system.getNumParticles()
     for index in range(atoms):
         if system.isVirtualSite(index):
-            raise _refuse(f"virtual sites (particle {index})")
-    tables = ForceFieldTables(
+            raise _unsupported(f"virtual sites (particle {index})")
+    parameters = ForceFieldParameters(
         atoms, charge_product=np.zeros((atoms, atoms)), sigma=np.ones((atoms, atoms)), epsilon=np.zeros((atoms, atoms))
     )
     readers = {
@@ -88,68 +120,67 @@ def read_system(system: openmm.System) -> ForceFieldTables:
         if kind == "CMMotionRemover":
             continue
         if kind not in readers:
-            raise _refuse(kind)
+            raise _unsupported(kind)
         born = kind in ("GBSAOBCForce", "CustomGBForce")
         if "born" in seen and born or kind == "NonbondedForce" and kind in seen:
-            raise _refuse(f"two forces of the kind {kind}")
+            raise _unsupported(f"two forces of type {kind}")
         if force.usesPeriodicBoundaryConditions():
-            raise _refuse(f"periodic boundaries ({kind})")
+            raise _unsupported(f"periodic boundaries ({kind})")
         seen.add("born" if born else kind)
-        readers[kind](force, tables)
-    return tables
+        readers[kind](force, parameters)
+    return parameters
 
 
 def _value(quantity: Any) -> float:
-    return (
-        float(quantity.value_in_unit_system(openmm.unit.md_unit_system))
-        if hasattr(quantity, "unit")
-        else float(quantity)
-    )
+    """Return a quantity in OpenMM's units as a plain number."""
+    if hasattr(quantity, "unit"):
+        return float(quantity.value_in_unit_system(openmm.unit.md_unit_system))
+    return float(quantity)
 
 
-def _read_bonds(force: Any, tables: ForceFieldTables) -> None:
+def _read_bonds(force: Any, parameters: ForceFieldParameters) -> None:
     for index in range(force.getNumBonds()):
         i, j, length, k = force.getBondParameters(index)
-        tables.bonds.append((i, j, _value(length), _value(k)))
+        parameters.bonds.append((i, j, _value(length), _value(k)))
 
 
-def _read_angles(force: Any, tables: ForceFieldTables) -> None:
+def _read_angles(force: Any, parameters: ForceFieldParameters) -> None:
     for index in range(force.getNumAngles()):
         i, j, k, angle, stiffness = force.getAngleParameters(index)
-        tables.angles.append((i, j, k, _value(angle), _value(stiffness)))
+        parameters.angles.append((i, j, k, _value(angle), _value(stiffness)))
 
 
-def _read_torsions(force: Any, tables: ForceFieldTables) -> None:
+def _read_torsions(force: Any, parameters: ForceFieldParameters) -> None:
     for index in range(force.getNumTorsions()):
         i, j, k, m, periodicity, phase, barrier = force.getTorsionParameters(index)
-        tables.torsions.append((i, j, k, m, periodicity, _value(phase), _value(barrier)))
+        parameters.torsions.append((i, j, k, m, periodicity, _value(phase), _value(barrier)))
 
 
-def _read_nonbonded(force: Any, tables: ForceFieldTables) -> None:
+def _read_nonbonded(force: Any, parameters: ForceFieldParameters) -> None:
     if force.getNonbondedMethod() != openmm.NonbondedForce.NoCutoff:
-        raise _refuse("NonbondedForce with a cutoff")
+        raise _unsupported("NonbondedForce with a cutoff")
     if force.getNumParticleParameterOffsets() or force.getNumExceptionParameterOffsets():
-        raise _refuse("NonbondedForce with parameter offsets")
-    parameters = np.array([[_value(p) for p in force.getParticleParameters(i)] for i in range(tables.atoms)])
-    charge, sigma, epsilon = parameters.T
-    tables.charge_product = np.outer(charge, charge)
-    tables.sigma = 0.5 * (sigma[:, None] + sigma[None, :])
-    tables.epsilon = np.sqrt(np.outer(epsilon, epsilon))
+        raise _unsupported("NonbondedForce with parameter offsets")
+    particles = np.array([[_value(p) for p in force.getParticleParameters(i)] for i in range(parameters.atoms)])
+    charge, sigma, epsilon = particles.T
+    parameters.charge_product = np.outer(charge, charge)
+    parameters.sigma = 0.5 * (sigma[:, None] + sigma[None, :])
+    parameters.epsilon = np.sqrt(np.outer(epsilon, epsilon))
     for index in range(force.getNumExceptions()):
         i, j, product, sigma_ij, epsilon_ij = force.getExceptionParameters(index)
         for a, b in ((i, j), (j, i)):
-            tables.charge_product[a, b] = _value(product)
-            tables.sigma[a, b] = _value(sigma_ij)
-            tables.epsilon[a, b] = _value(epsilon_ij)
+            parameters.charge_product[a, b] = _value(product)
+            parameters.sigma[a, b] = _value(sigma_ij)
+            parameters.epsilon[a, b] = _value(epsilon_ij)
 
 
-def _read_gbsa(force: Any, tables: ForceFieldTables) -> None:
+def _read_gbsa(force: Any, parameters: ForceFieldParameters) -> None:
     if force.getNonbondedMethod() != openmm.GBSAOBCForce.NoCutoff:
-        raise _refuse("GBSAOBCForce with a cutoff")
-    rows = np.array([[_value(p) for p in force.getParticleParameters(i)] for i in range(tables.atoms)])
+        raise _unsupported("GBSAOBCForce with a cutoff")
+    rows = np.array([[_value(p) for p in force.getParticleParameters(i)] for i in range(parameters.atoms)])
     charge, radius, scale = rows.T
     surface = _value(force.getSurfaceAreaEnergy())
-    tables.born = BornTable(
+    parameters.born = BornParameters(
         charge=charge,
         offset_radius=radius - OFFSET,
         scaled_radius=scale * (radius - OFFSET),
@@ -161,7 +192,7 @@ def _read_gbsa(force: Any, tables: ForceFieldTables) -> None:
 
 
 def _expressions(force: Any) -> list[tuple[str, int]]:
-    """Computed values and energy terms without the constants that follow them."""
+    """Return the computed values and energy terms, without the constants that follow them."""
     found = []
     for index in range(force.getNumComputedValues()):
         name, expression, kind = force.getComputedValueParameters(index)
@@ -172,38 +203,38 @@ def _expressions(force: Any) -> list[tuple[str, int]]:
     return found
 
 
-def _same(model: Any, surface: str | None, expressions: list[tuple[str, int]]) -> bool:
-    return _expressions(model(SA=surface)) == expressions
-
-
-def _read_custom_gb(force: Any, tables: ForceFieldTables) -> None:
+def _read_custom_gb(force: Any, parameters: ForceFieldParameters) -> None:
     if force.getNonbondedMethod() != openmm.CustomGBForce.NoCutoff:
-        raise _refuse("CustomGBForce with a cutoff")
+        raise _unsupported("CustomGBForce with a cutoff")
     if force.getNumExclusions() or force.getNumTabulatedFunctions():
-        raise _refuse("CustomGBForce with exclusions or tabulated functions (only OBC1 and OBC2 are known)")
-    if force.getNumGlobalParameters() or force.getNumParticles() != tables.atoms:
-        raise _refuse("CustomGBForce with global parameters, or without all particles")
+        raise _unsupported("CustomGBForce with exclusions or tabulated functions (only OBC1 and OBC2)")
+    if force.getNumGlobalParameters() or force.getNumParticles() != parameters.atoms:
+        raise _unsupported("CustomGBForce with global parameters or missing particles")
     expressions = _expressions(force)
     known = [
         (model, coefficients, surface)
         for model, coefficients in ((GBSAOBC1Force, (0.8, 0.0, 2.909125)), (GBSAOBC2Force, (1.0, 0.8, 4.85)))
         for surface in (None, "ACE")
     ]
-    fitting = [(coefficients, surface) for model, coefficients, surface in known if _same(model, surface, expressions)]
-    if not fitting:
-        raise _refuse("this CustomGBForce (only OBC1 and OBC2 as OpenMM's own force fields write them are known)")
-    coefficients, surface = fitting[0]
+    matches = [
+        (coefficients, surface)
+        for model, coefficients, surface in known
+        if _expressions(model(SA=surface)) == expressions
+    ]
+    if not matches:
+        raise _unsupported("this CustomGBForce (only OBC1 and OBC2 as OpenMM's own force fields write them)")
+    coefficients, surface = matches[0]
     names = [force.getPerParticleParameterName(i) for i in range(force.getNumPerParticleParameters())]
     if names != ["charge", "or", "sr"]:
-        raise _refuse(f"CustomGBForce with the parameters {', '.join(names)}")
-    rows = np.array([force.getParticleParameters(i) for i in range(tables.atoms)])
+        raise _unsupported(f"CustomGBForce with the parameters {', '.join(names)}")
+    rows = np.array([force.getParticleParameters(i) for i in range(parameters.atoms)])
     constants: dict[str, float] = {}
     for index in range(force.getNumEnergyTerms()):
         text = force.getEnergyTermParameters(index)[0]
         constants |= {k: float(v) for k, v in re.findall(r"(\w+)=([-+0-9.eE]+)(?:;|$)", text)}
     if constants.get("kappa", 0.0) != 0.0 or constants.get("offset", OFFSET) != OFFSET:
-        raise _refuse("CustomGBForce with salt (kappa) or another dielectric offset")
-    tables.born = BornTable(
+        raise _unsupported("CustomGBForce with salt (kappa) or another dielectric offset")
+    parameters.born = BornParameters(
         charge=rows[:, 0],
         offset_radius=rows[:, 1],
         scaled_radius=rows[:, 2],
