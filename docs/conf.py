@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import sys
+from importlib import metadata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
-import reference
-
-import cgbench
-
 project = "cgbench"
 author = "The cgbench developers"
 copyright = author
-release = version = cgbench.__version__
+release = version = metadata.version("cgbench")
 
 extensions = [
     "myst_parser",
@@ -37,8 +34,7 @@ myst_heading_anchors = 3
 
 default_role = "autolink"  # in docstrings, `name` is a link where the name has a page, and emphasised elsewhere
 autosummary_generate = True
-autosummary_context = {"own_members": reference.own_members, "packages": reference.packages}
-suppress_warnings = ["config.cache"]  # these functions cannot be pickled, and need not be
+suppress_warnings = ["config.cache"]  # the templates' functions cannot be pickled, and need not be
 autodoc_default_options = {"show-inheritance": True, "exclude-members": "Config, model_config"}
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 from docutils import nodes
 from sphinx import addnodes
 
-__all__ = ["own_members", "packages", "setup"]
+__all__ = ["setup"]
 
 OURS = "cgbench"  # all import names of this project begin so
 
@@ -26,6 +27,15 @@ def own_members(name: str) -> list[str]:
     module = importlib.import_module(name)
     public = getattr(module, "__all__", [])
     return [member for member in public if getattr(getattr(module, member), "__module__", name) == name]
+
+
+def remove_stale_pages(app: Any) -> None:
+    """Remove the generated pages of packages that are no longer there."""
+    for page in (Path(app.srcdir) / "api" / "generated").glob("*.rst"):
+        try:
+            importlib.import_module(page.stem)
+        except ModuleNotFoundError:
+            page.unlink()
 
 
 def _found(module: str | None, target: str) -> Any:
@@ -69,6 +79,8 @@ def leave_as_text(app: Any, env: Any, node: Any, contnode: nodes.Element) -> nod
 
 def setup(app: Any) -> dict[str, Any]:
     """Register the extension."""
+    app.config.autosummary_context = {"own_members": own_members, "packages": packages}
+    app.connect("builder-inited", remove_stale_pages, priority=100)  # before pages are generated
     app.connect("doctree-read", qualify)
     app.connect("missing-reference", leave_as_text)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
