@@ -77,10 +77,28 @@ def leave_as_text(app: Any, env: Any, node: Any, contnode: nodes.Element) -> nod
     return contnode if node.get("refdomain") == "py" and known else None
 
 
+def keep_formulas(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Show indented blocks of docstrings, which hold formulas, as they are written."""
+    shown: list[str] = []
+    before, literal = 0, None  # indentation of the last line that is not empty, and of the paragraph before a block
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        if line.strip():
+            if literal is not None and indent <= literal:
+                literal = None
+            elif literal is None and shown and not shown[-1].strip() and indent >= before + 4:
+                literal = before
+                shown += [" " * before + "::", ""]
+            before = indent if literal is None else before
+        shown.append(line)
+    lines[:] = shown
+
+
 def setup(app: Any) -> dict[str, Any]:
     """Register the extension."""
     app.config.autosummary_context = {"own_members": own_members, "packages": packages}
     app.connect("builder-inited", remove_stale_pages, priority=100)  # before pages are generated
+    app.connect("autodoc-process-docstring", keep_formulas, priority=400)  # before napoleon reads the sections
     app.connect("doctree-read", qualify)
     app.connect("missing-reference", leave_as_text)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
