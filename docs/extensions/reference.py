@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import shutil
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -29,13 +30,9 @@ def own_members(name: str) -> list[str]:
     return [member for member in public if getattr(getattr(module, member), "__module__", name) == name]
 
 
-def remove_stale_pages(app: Any) -> None:
-    """Remove the generated pages of packages that are no longer there."""
-    for page in (Path(app.srcdir) / "api" / "generated").glob("*.rst"):
-        try:
-            importlib.import_module(page.stem)
-        except ModuleNotFoundError:
-            page.unlink()
+def remove_old_pages(app: Any) -> None:
+    """Remove the generated pages: autosummary does not look again at what is inside a package that has one."""
+    shutil.rmtree(Path(app.srcdir) / "api" / "generated", ignore_errors=True)
 
 
 def _found(module: str | None, target: str) -> Any:
@@ -97,7 +94,7 @@ def keep_formulas(app: Any, what: str, name: str, obj: Any, options: Any, lines:
 def setup(app: Any) -> dict[str, Any]:
     """Register the extension."""
     app.config.autosummary_context = {"own_members": own_members, "packages": packages}
-    app.connect("builder-inited", remove_stale_pages, priority=100)  # before pages are generated
+    app.connect("builder-inited", remove_old_pages, priority=100)  # before pages are generated
     app.connect("autodoc-process-docstring", keep_formulas, priority=400)  # before napoleon reads the sections
     app.connect("doctree-read", qualify)
     app.connect("missing-reference", leave_as_text)
