@@ -107,6 +107,7 @@ def finished_record(job: Run) -> Record | None:
 
 
 def check_device(device: str) -> None:
+    """Raise a UserError if PyTorch cannot use a device on this machine."""
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:

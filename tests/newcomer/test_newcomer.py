@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from cgbench.cli.main import main
 from cgbench.running.run import prepare, run
 
 HERE = Path(__file__).parent
-README = HERE.parent.parent / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +81,3 @@ def test_a_budget_cuts_it_short_and_it_goes_on_bit_identically(tmp_path: Path) -
     assert again.execute().evaluations == finished.evaluations
     files = [job.folder.path / "pmf.npz" for job in (whole, again)]
     assert files[0].read_bytes() == files[1].read_bytes()
-
-
-def test_readme_shows_this_package() -> None:
-    """What README quotes of the package's description stands in it."""
-    lines = [line.strip() for line in (HERE / "pyproject.toml").read_text().splitlines()]
-    for block in re.findall(r"```toml\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL):
-        assert all(line.strip() in lines for line in block.splitlines()), block

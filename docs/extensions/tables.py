@@ -1,0 +1,136 @@
+"""Directives that make tables from the code, so that the documentation cannot differ from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, get_args
+
+import click
+import pandas as pd
+from docutils import nodes
+from docutils.parsers.rst import directives
+from pydantic import BaseModel
+from sphinx.util.docutils import SphinxDirective
+
+from cgbench import load_method
+from cgbench.cli.main import cgbench as commands
+from cgbench.counting.anomalies import KINDS
+from cgbench.results.tables import leaderboard_markdown
+
+__all__ = ["setup"]
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+class FromMarkdown(SphinxDirective):
+    """A directive whose content is Markdown made from the code."""
+
+    def markdown(self) -> str:
+        """Return the content."""
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        """Parse the content."""
+        return self.parse_text_to_nodes(self.markdown())
+
+
+class Anomalies(FromMarkdown):
+    """The kinds of numerical failures, what is done about them, and their limits."""
+
+    def markdown(self) -> str:
+        """Return one row for each kind."""
+        rows = []
+        for name, kind in KINDS.items():
+            limit = f"{kind.limit:.0%} after {kind.at_least:,} occasions" if kind.limit < 1 else "none"
+            rows.append([f"`{name}`", kind.meaning, limit])
+        return _table(["kind", "what happened and what is done", "limit"], rows)
+
+
+class Settings(FromMarkdown):
+    """All settings of a method, or of one of its recipes: key, default, admissible values and meaning."""
+
+    required_arguments = 1
+    option_spec: ClassVar[dict[str, Any]] = {"recipe": directives.unchanged}
+
+    def markdown(self) -> str:
+        """Return one row for each key, nested keys with dots."""
+        model = load_method(self.arguments[0]).Config
+        if "recipe" not in self.options:
+            return _settings(model, "")
+        recipes = get_args(model.model_fields["recipe"].annotation)
+        (recipe,) = (one for one in recipes if one.model_fields["kind"].default == self.options["recipe"])
+        return _settings(recipe, "recipe.")
+
+
+def _settings(model: type[BaseModel], prefix: str) -> str:
+    return _table(["key", "default", "values", "meaning"], list(_rows(model, prefix)))
+
+
+def _rows(model: type[BaseModel], prefix: str) -> Iterator[list[str]]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            yield from _rows(type(field.default), f"{prefix}{name}.")
+            continue
+        default = field.default if isinstance(field.default, str) else str(field.default).replace("None", "null")
+        limits = [f"{sign} {getattr(bound, attribute):g}" for sign, attribute, bound in _bounds(field.metadata)]
+        yield [f"`{prefix}{name}`", f"`{default}`", ", ".join(limits), field.description or ""]
+
+
+def _bounds(metadata: list[Any]) -> Iterator[tuple[str, str, Any]]:
+    for bound in metadata:
+        for sign, attribute in ((">", "gt"), ("≥", "ge"), ("<", "lt"), ("≤", "le")):
+            if getattr(bound, attribute, None) is not None:
+                yield sign, attribute, bound
+
+
+class Command(FromMarkdown):
+    """Usage, help and options of a command; of a group, those of each of its commands."""
+
+    required_arguments = 1
+
+    def markdown(self) -> str:
+        """Return the help as Markdown."""
+        context = click.Context(commands, info_name="cgbench")
+        command = commands.get_command(context, self.arguments[0])
+        assert command is not None, self.arguments[0]
+        return _help(command, click.Context(command, info_name=self.arguments[0], parent=context))
+
+
+def _help(command: click.Command, context: click.Context) -> str:
+    if isinstance(command, click.Group):
+        parts = [command.get_short_help_str(limit=1000)]
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            parts.append(_help(inner, click.Context(inner, info_name=name, parent=context)))
+        return "\n\n".join(parts)
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    records = [parameter.get_help_record(context) for parameter in command.get_params(context)]
+    rows = [[f"`{record[0]}`", record[1]] for record in records if record is not None and "--help" not in record[0]]
+    options = _table(["option", "meaning"], rows) if rows else ""
+    return f"```text\n{usage}\n```\n\n{command.get_short_help_str(limit=1000)}\n\n{options}"
+
+
+class Leaderboard(FromMarkdown):
+    """A leaderboard from its CSV file, as the command prints it."""
+
+    required_arguments = 1
+
+    def markdown(self) -> str:
+        """Return the table."""
+        _, path = self.env.relfn2path(self.arguments[0])
+        self.env.note_dependency(path)
+        return leaderboard_markdown(pd.read_csv(Path(path)))
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Register the extension."""
+    found = {"anomalies": Anomalies, "settings": Settings, "command": Command, "leaderboard": Leaderboard}
+    for name, directive in found.items():
+        app.add_directive(name, directive)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
