@@ -84,12 +84,12 @@ BROKEN = {
             "def auxiliary_estimates(self): from cgbench.contracts.method import AuxiliaryEstimate as S; "
             f"return [S('a', 0, 1.5, PMF({REST}))]"
         ),
-        "side estimate 'a' at estimate 1 has share 1.5",
+        "auxiliary estimate 'a' at estimate 1 has share 1.5",
     ),
     "side": (
         "method",
         method(f"def auxiliary_estimates(self): return [PMF({REST})]"),
-        "holds a PMF, not a cgbench.contracts.method.Side",
+        "holds a PMF, not a cgbench.contracts.method.AuxiliaryEstimate",
     ),
     "zero": (
         "pmf",
