@@ -1,4 +1,4 @@
-"""Fixtures that several tests share."""
+"""What all tests share: fixtures, how many examples hypothesis makes up, and which tests run in one process."""
 
 from __future__ import annotations
 
@@ -6,8 +6,29 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 
 from cgbench_systems.aldp import AlanineDipeptide
+
+# the same examples every time, unless --hypothesis-profile nightly asks for others
+settings.register_profile("normal", max_examples=50, deadline=None, derandomize=True, database=None)
+settings.register_profile("nightly", max_examples=1000, deadline=None, print_blob=True)
+settings.load_profile("normal")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share a module's fixture in one process, where the fixture is made once."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None and _shares_a_fixture(item):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+def _shares_a_fixture(item: pytest.Item) -> bool:
+    information = getattr(item, "_fixtureinfo", None)
+    if information is None:
+        return False
+    scopes = {definitions[-1].scope for definitions in information.name2fixturedefs.values()}
+    return "module" in scopes
 
 
 @pytest.fixture(autouse=True)

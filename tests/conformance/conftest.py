@@ -1,8 +1,11 @@
-"""What every registered pair of a method and a system is put through, at its smoke preset."""
+"""Pairs of a method and a system that the checks are made on, and an independent count of their evaluations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +13,38 @@ import openmm
 import pytest
 import torch
 
+import cgbench.drawing.pmf
 from cgbench.conformance import Outcome, Pair, run_checks
 from cgbench.running.configuration import preset_names
 from cgbench.running.registry import load, names
-from cgbench.running.run import Run, prepare
+from cgbench.running.run import Run
 
+CHEAPEST_METHOD, CHEAPEST_SYSTEM = "md", "muller_brown"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A method on a system, and what is small about it.
+
+    Attributes
+    ----------
+    every_check
+        Whether all checks are made on it in the normal run, or one whole run alone.
+    """
+
+    method: str
+    system: str
+    every_check: bool
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        preset, engine = self.options["preset"], self.options.get("engine")
+        return "-".join([self.method, self.system, preset, *([engine] if engine else [])])
+
+
+# every method on the cheapest system, every system with the cheapest method; the other pairs in one whole run
 SMOKE = [
-    (system, method, {"preset": "smoke"})
+    Settings(method, system, CHEAPEST_METHOD == method or CHEAPEST_SYSTEM == system, {"preset": "smoke"})
     for system in names("system")
     for method in names("method")
     if "smoke" in preset_names(load("method", method), system)
@@ -27,18 +55,16 @@ SMALL += ("recipe.seeding.steps=40", "recipe.by_example.epochs=1", "recipe.ensem
 SMALL += ("recipe.walk.max_steps=60", "recipe.walk.max_iterations=2", "recipe.by_energy.epochs=2")
 FLOW = ("recipe.flow.num_couplings=2", "recipe.flow.hidden_features=8", "recipe.ensemble.hidden=[8]")
 SHORT = ("steps=12", "production_estimates=2")
+TWO = {"preset": "smoke", "engine": "openmm"}
+PAPER = {"preset": "paper"}
 VARIANTS = [
-    ("muller_brown", "cgflow_al", {"preset": "paper", "overrides": SMALL}),
-    ("muller_brown", "cgflow_grid", {"preset": "paper", "overrides": (*SMALL, "recipe.grid=20")}),
-    ("aldp", "cgflow_al", {"preset": "paper", "overrides": (*SMALL, *FLOW, "recipe.seeding.stride=2")}),
-    ("aldp", "md", {"preset": "smoke", "engine": "openmm", "overrides": ("walkers=2", "steps=8")}),
-    (
-        "aldp",
-        "metadynamics",
-        {"preset": "smoke", "engine": "openmm", "overrides": ("walkers=2", "deposits=2", *SHORT)},
-    ),
+    Settings("cgflow_al", "muller_brown", True, PAPER | {"overrides": SMALL}),
+    Settings("cgflow_grid", "muller_brown", False, PAPER | {"overrides": (*SMALL, "recipe.grid=20")}),
+    Settings("cgflow_al", "aldp", False, PAPER | {"overrides": (*SMALL, *FLOW, "recipe.seeding.stride=2")}),
+    Settings("md", "aldp", False, TWO | {"overrides": ("walkers=2", "steps=8")}),
+    Settings("metadynamics", "aldp", True, TWO | {"overrides": ("walkers=2", "deposits=2", *SHORT)}),
 ]
-PAIRS = SMOKE + VARIANTS
+PAIRS = {str(settings): settings for settings in SMOKE + VARIANTS}
 EXAMPLE = Path(__file__).parent.parent / "examples" / "prior_sampling.py"
 
 
@@ -69,50 +95,84 @@ class Counter:
         monkeypatch.setattr(cls, "step", counting)
 
 
+class Checked:
+    """A pair whose runs serve all checks, and the evaluations of its whole run by another count."""
+
+    def __init__(self, settings: Settings, root: Path) -> None:
+        self.settings = settings
+        self.pair = Pair(settings.system, settings.method, root, seed=3, **settings.options)
+
+    @cached_property
+    def _counted(self) -> tuple[Any, int]:
+        with self.counter() as counter:
+            return self.pair.whole, counter.count
+
+    @property
+    def whole(self) -> Any:
+        """The whole run."""
+        return self._counted[0]
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the whole run, counted in the potential."""
+        return self._counted[1]
+
+    @contextmanager
+    def counter(self) -> Iterator[Counter]:
+        """Count in the deepest functions of the system that compute an energy."""
+        from cgbench_systems.molecular.forcefield import TorchForceField
+        from cgbench_systems.molecular.openmm_engine import OpenMMEngine
+
+        planted = Counter()
+        with pytest.MonkeyPatch.context() as patch:
+            if self.settings.system == "aldp":
+                planted.plant(patch, TorchForceField, "energy_and_gradient")
+                planted.plant(patch, OpenMMEngine, "energy_and_gradient")
+                planted.plant_steps(patch, openmm.LangevinMiddleIntegrator)
+            else:
+                planted.plant(patch, load("system", self.settings.system), "reduced_energy_and_gradient")
+            yield planted
+
+    def prepare(self, folder: str, **options: Any) -> Run:
+        """Prepare a run of the pair in a folder of that name."""
+        return self.pair.prepare(folder, **options)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give a test every pair; one that asks for `checked` makes further runs, and on most pairs those are nightly.
+
+    The tests of a pair share its runs, and so run in one process.
+    """
+    for fixture in {"checked", "ended"} & set(metafunc.fixturenames):
+        pairs = []
+        for name, settings in PAIRS.items():
+            nightly = fixture == "checked" and not settings.every_check
+            marks = [pytest.mark.xdist_group(name), *([pytest.mark.nightly] if nightly else [])]
+            pairs.append(pytest.param(name, marks=marks))
+        metafunc.parametrize(fixture, pairs, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def all_checked(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Checked]:
+    """Return the pair of a name, always the same one."""
+
+    @cache
+    def made(name: str) -> Checked:
+        return Checked(PAIRS[name], tmp_path_factory.mktemp("checked"))
+
+    return made
+
+
 @pytest.fixture
-def counter(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Counter:
-    """A counter in the deepest function of each system that computes an energy."""
-    from cgbench_systems.molecular.forcefield import TorchForceField
-    from cgbench_systems.molecular.openmm_engine import OpenMMEngine
-
-    planted = Counter()
-    system = request.node.callspec.params["pair"][0]
-    cls = load("system", system)
-    if system == "aldp":
-        planted.plant(monkeypatch, TorchForceField, "energy_and_gradient")
-        planted.plant(monkeypatch, OpenMMEngine, "energy_and_gradient")
-        planted.plant_steps(monkeypatch, openmm.LangevinMiddleIntegrator)
-    else:
-        planted.plant(monkeypatch, cls, "reduced_energy_and_gradient")
-    return planted
-
-
-def _name(pair: tuple[str, str, dict[str, Any]]) -> str:
-    return "-".join([pair[1], pair[0], pair[2]["preset"], *([pair[2]["engine"]] if "engine" in pair[2] else [])])
-
-
-@pytest.fixture(scope="module", params=PAIRS, ids=map(_name, PAIRS))
-def pair(request: pytest.FixtureRequest) -> tuple[str, str, dict[str, Any]]:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def checked(pair: tuple[str, str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """The pair as ``cgbench check`` has it; its runs serve all checks."""
-    system, method, settings = pair
-    return Pair(system, method, tmp_path_factory.mktemp("checked"), **{"seed": 3, **settings})
+def checked(request: pytest.FixtureRequest, all_checked: Callable[[str], Checked]) -> Checked:
+    """A pair that every check is made on."""
+    return all_checked(request.param)
 
 
 @pytest.fixture
-def start(pair: tuple[str, str, dict[str, Any]], tmp_path: Path) -> Iterator[Any]:
-    """Prepares a run of the pair in a folder of its own."""
-
-    def prepared(folder: str = "first", **options: Any) -> Run:
-        system, method, settings = pair
-        options = {"threads": 1, "seed": 3, "out": tmp_path / folder} | settings | options
-        return prepare(system, method, **options)
-
-    yield prepared
+def ended(request: pytest.FixtureRequest, all_checked: Callable[[str], Checked]) -> Checked:
+    """A pair of which one whole run is made."""
+    return all_checked(request.param)
 
 
 @pytest.fixture
@@ -132,8 +192,9 @@ def example_pair(tmp_path: Path) -> Callable[..., Pair]:
 
 
 @pytest.fixture
-def check_example(example_pair: Callable[..., Pair]) -> Callable[..., Outcome]:
-    """Puts that pair through one check."""
+def check_example(example_pair: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """Puts that pair through one check, without the picture, which takes longer than the runs."""
+    monkeypatch.setattr(cgbench.drawing.pmf, "draw_pmf", lambda *arguments: None)
 
     def checked(name: str, changes: dict[str, str], *overrides: Sequence[str]) -> Outcome:
         (outcome,) = run_checks(example_pair(changes, *overrides), [name])

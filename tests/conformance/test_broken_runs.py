@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cgbench.conformance import CHECKS, run_checks
 from cgbench.contracts.problem import Problem
 from cgbench.counting.ledger import Ledger
 from cgbench.scoring.referee import Referee
@@ -214,10 +215,10 @@ def test_a_fault_is_found_and_told(name: str, changes: dict[str, str], words: st
     assert "\n" not in outcome.detail
 
 
-@pytest.mark.parametrize("name", ["method", "pmf", "counting", "determinism", "resume", "budget", "blindness", "files"])
-def test_the_example_itself_has_no_fault(name: str, check_example) -> None:
-    outcome = check_example(name, {})
-    assert outcome.passed, outcome.detail
+def test_the_example_itself_has_no_fault(example_pair) -> None:
+    outcomes = list(run_checks(example_pair({})))
+    assert [outcome.name for outcome in outcomes] == list(CHECKS)
+    assert all(outcome.passed for outcome in outcomes), outcomes
 
 
 def test_threads_that_the_harness_sets_are_no_fault(check_example) -> None:

@@ -1,7 +1,7 @@
 """A mock device: it computes on the CPU, and is as strict as a GPU about where tensors are.
 
-What runs on it runs on a GPU as far as the places of tensors and generators go, and comes to the same numbers as on
-the processor, because it is the processor that computes them.
+What runs on it has its tensors and generators where a GPU needs them, and comes to the CPU's numbers, because the CPU
+computes them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 __all__ = ["NAME", "OnDevice", "operations", "mock_device"]
 
 NAME = "mock"
-ON_PROCESSOR = torch.Generator
+ON_CPU = torch.Generator
 TRANSFERS = ("aten::_to_copy", "aten::copy_")  # may have tensors of both places
 INDEXING = ("aten::index", "aten::index_put", "aten::index_put_")  # what is indexed alone must be on the device
 INDICES = (torch.int64, torch.int32, torch.bool)
@@ -28,7 +28,7 @@ operations: list[str] = []  # what the device was asked to do so far
 
 
 class OnDevice(torch.Tensor):
-    """A tensor of the device; `held` is the same on the processor."""
+    """A tensor of the device; `held` is the same on the CPU."""
 
     held: torch.Tensor
 
@@ -58,7 +58,7 @@ class Generator(torch.Generator):
     """A generator of the device, if that is asked for."""
 
     def __new__(cls, device: Any = "cpu") -> Any:
-        return super().__new__(cls) if torch.device(device).type == NAME else ON_PROCESSOR(device=device)
+        return super().__new__(cls) if torch.device(device).type == NAME else ON_CPU(device=device)
 
     @property
     def device(self) -> torch.device:
@@ -101,7 +101,7 @@ def mock_device() -> Iterator[str]:
         with _Operations(), _Functions():
             yield NAME
     finally:
-        torch.Generator = ON_PROCESSOR  # type: ignore[misc]
+        torch.Generator = ON_CPU  # type: ignore[misc]
 
 
 def _run(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Runs a method on the mock device: undisturbed, stopped and gone on with, and on the processor.
+"""Run a method on the mock device, stopped at its first estimate and resumed, and on the CPU.
 
 A process of its own, since PyTorch has to know all devices before it computes the first gradient.
 Arguments: folder, method, system, preset, and changes to the preset. Prints what came out as JSON.
@@ -23,9 +23,7 @@ def main() -> None:
     folder, method, system, preset, *overrides = sys.argv[1:]
     options: dict[str, Any] = {"preset": preset, "threads": 1, "overrides": overrides}
     with mock_device() as device:
-        undisturbed = run(system, method, device=device, out=f"{folder}/undisturbed", **options)
-        asked = len(operations)
-        job = prepare(system, method, device=device, out=f"{folder}/stopped", **options)
+        job = prepare(system, method, device=device, out=f"{folder}/resumed", **options)
         estimates = itertools.count(1)
         job.stop = lambda: next(estimates) == 1
         try:
@@ -34,13 +32,13 @@ def main() -> None:
         except KeyboardInterrupt:
             stopped_at = job.ledger.total
         try:
-            run(system, method, out=f"{folder}/stopped", **options)
+            run(system, method, out=f"{folder}/resumed", **options)
             refused = ""
         except UserError as error:
             refused = str(error)
-        went_on = run(system, method, device=device, out=f"{folder}/stopped", **options)
+        resumed = run(system, method, device=device, out=f"{folder}/resumed", **options)
+    asked = len(operations)
     here = run(system, method, out=f"{folder}/here", **options)
-    records = {"undisturbed": undisturbed, "stopped": went_on, "here": here}
     found = {
         name: {
             "status": record.status,
@@ -49,7 +47,7 @@ def main() -> None:
             "device": record.device,
             "free_energy": _free_energy(Path(folder) / name),
         }
-        for name, record in records.items()
+        for name, record in {"resumed": resumed, "here": here}.items()
     }
     print(json.dumps({"runs": found, "stopped_at": stopped_at, "operations": asked, "refused": refused}))
 

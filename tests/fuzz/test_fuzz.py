@@ -33,12 +33,7 @@ from cgbench.storage.lock import Holder
 from cgbench_paper.records import arrays_of
 
 ROOT = Path(__file__).parent.parent.parent
-FUZZ = settings(
-    max_examples=150,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+FUZZ = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 # what YAML makes of a value, and some that it stumbles over
 scalars = st.one_of(
@@ -105,7 +100,7 @@ def test_any_text_for_set(method: str, text: str) -> None:
         assert isinstance(config, MethodConfig)
 
 
-@settings(FUZZ, max_examples=600)
+@FUZZ
 @given(st.sampled_from(KEYS), yaml_texts)
 def test_any_value_for_any_key(key: tuple[str, str], text: str) -> None:
     method, name = key
@@ -162,7 +157,7 @@ def test_any_bytes_for_a_sweep(content: bytes, tmp_path: Path) -> None:
 # ---- the command line -----------------------------------------------------------------------------------
 
 
-@settings(FUZZ, max_examples=60)
+@FUZZ
 @given(
     arguments=st.lists(
         st.one_of(
@@ -229,7 +224,7 @@ def other_values(draw: Callable[..., Any]) -> bytes:
     return json.dumps(PLAIN | {key: draw(trees)}, default=str).encode(errors="surrogatepass")
 
 
-@settings(FUZZ, max_examples=400)
+@FUZZ
 @given(st.one_of(st.binary(max_size=80), damaged(WRITTEN), other_values()))
 @example(b"[" * 100_000)
 @example(b"\xff\xfe{\x00}\x00")
@@ -243,7 +238,7 @@ def test_any_bytes_for_a_record(content: bytes) -> None:
         assert parse_record(record_bytes(record)) == record or "nan" in content.decode().lower()
 
 
-@settings(FUZZ, max_examples=60)
+@FUZZ
 @given(
     record=st.binary(max_size=80),
     curve=st.one_of(st.binary(max_size=40), st.text(max_size=40).map(lambda text: text.encode())),

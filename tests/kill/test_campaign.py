@@ -1,4 +1,4 @@
-"""A campaign of two dozen runs, its workers killed again and again: the leaderboard is that of an undisturbed one."""
+"""A campaign whose workers are killed again and again: the leaderboard is that of an undisturbed one."""
 
 from __future__ import annotations
 
@@ -18,13 +18,18 @@ from cgbench.campaigns.sweep import Job, progress, read_sweep
 from cgbench.cli.main import main
 
 CAMPAIGN = """
+defaults: {systems: muller_brown, presets: smoke}
+include:
+  - {methods: md, overrides: {walkers: 100, steps: 2000}, seeds: 0-1}
+  - {methods: [metadynamics, umbrella], seeds: 0-1}
+"""
+LONG = """
 defaults: {systems: muller_brown, presets: smoke, seeds: 0-5}
 include:
   - {methods: md, overrides: {walkers: 100, steps: 2000}}
   - {methods: [metadynamics, umbrella]}
   - {methods: md}
 """
-ROUNDS = 3
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -59,16 +64,20 @@ def table(out: Path, tmp_path: Path) -> list[dict[str, str]]:
     return [{name: cell for name, cell in row.items() if name != "wall_s"} for row in rows]
 
 
-@pytest.mark.slow
-def test_both_workers_killed_three_times_the_leaderboard_is_the_same(tmp_path: Path, capsys) -> None:
+@pytest.mark.parametrize(
+    ("campaign", "runs", "rounds"), [(CAMPAIGN, 6, 1), pytest.param(LONG, 24, 3, marks=pytest.mark.nightly)]
+)
+def test_both_workers_killed_the_leaderboard_is_the_same(
+    campaign: str, runs: int, rounds: int, tmp_path: Path, capsys
+) -> None:
     path = tmp_path / "campaign.yaml"
-    path.write_text(CAMPAIGN)
+    path.write_text(campaign)
     jobs = read_sweep(path)
-    assert len(jobs) == 24
+    assert len(jobs) == runs
     out = tmp_path / "killed"
     sweep = ["sweep", str(path), "--workers", "2", "--threads", "1", "--out", str(out)]
     lost: list[Path] = []
-    for number in range(ROUNDS):
+    for number in range(rounds):
         process = subprocess.Popen(
             [sys.executable, "-m", "cgbench", *sweep], stdout=subprocess.DEVNULL, start_new_session=True
         )
@@ -78,16 +87,16 @@ def test_both_workers_killed_three_times_the_leaderboard_is_the_same(tmp_path: P
         assert len(victims) == 2
         for pid in victims:  # the sweep notices, and goes on with others
             os.kill(pid, signal.SIGKILL)
-        if number < ROUNDS - 1:
+        if number < rounds - 1:
             wait_until(partial(replaced, process.pid, victims))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         wait_until(lambda: not any(progress(job, out).state == "running" for job in jobs))
-    assert len(lost) == 2 * ROUNDS
+    assert len(lost) == 2 * rounds
     states = {progress(job, out).state for job in jobs}
     assert "interrupted" in states and states <= {"interrupted", "finished", "waiting"}
     assert main(sweep) == 0
-    assert "24 finished" in capsys.readouterr().out
+    assert f"{runs} finished" in capsys.readouterr().out
     for job in jobs:  # undisturbed, one after the other
         whole = ["run", *job.arguments(), "--threads", "1", "--out", str(tmp_path / "whole")]
         assert main(whole) == 0

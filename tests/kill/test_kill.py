@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ PAIRS = [(method, system) for method in names("method") for system in names("sys
 # inside the first writing of a checkpoint, three times; after it; between moving one away and the next into place; and
 # inside the second writing of the record, which follows a checkpoint
 MOMENTS = [("latest.pt", step, 1) for step in ("half", "sync", "placed", "kept")] + [("record.json", "half", 2)]
-KILLS = len(PAIRS) * (1 + len(MOMENTS))  # at the least
+RESUMED = re.compile(r"\w after ([\d,]+) evaluations")  # what a run says when it has found a checkpoint
 
 
 def command(method: str, system: str, out: Path) -> list[str]:
@@ -40,25 +41,41 @@ def results(place: Path) -> tuple[bytes, Any, list[str]]:
     return (place / "pmf.npz").read_bytes(), record["evaluations"], curve
 
 
-def test_there_are_fifty_kills_or_more() -> None:
-    assert KILLS >= 50
-
-
-@pytest.mark.parametrize(("method", "system"), PAIRS)
-def test_killed_anywhere_it_ends_bit_identically(method: str, system: str, launch, tmp_path: Path) -> None:
-    whole = launch(*command(method, system, tmp_path / "whole"))
+def assert_ends_the_same(
+    method: str, system: str, launch: Callable[..., dict[str, Any]], out: Path, moments: Sequence[tuple[str, str, int]]
+) -> None:
+    """A run killed somewhere in its first quarter, then at each of the moments, ends as one that was left alone."""
+    whole = launch(*command(method, system, out / "whole"))
     assert whole["returncode"] == 0, whole["err"]
-    ours = command(method, system, tmp_path / "killed")
-    moments = random.Random(f"{method} {system}")
-    killed = launch(*ours, after_cpu=whole["cpu"] * moments.uniform(0.05, 0.25))
+    expected = results(folder(out / "whole", method, system))
+    ours = command(method, system, out / "killed")
+    share = random.Random(f"{method} {system}").uniform(0.05, 0.25)
+    killed = launch(*ours, after_cpu=whole["cpu"] * share)
     assert killed["returncode"] == -signal.SIGKILL
-    for moment in MOMENTS:
+    for moment in moments:
         killed = launch(*ours, at=moment)
         assert killed["returncode"] == -signal.SIGKILL, (moment, killed)
-    launch(*ours, after_cpu=whole["cpu"] * moments.uniform(0.0, 1.0))  # late ones come too late
+    place = folder(out / "killed", method, system)
+    checkpoint = any((place / "checkpoint" / name).exists() for name in ("latest.pt", "previous.pt"))
     ended = launch(*ours)
     assert ended["returncode"] == 0 and ended["err"] == ""
-    assert results(folder(tmp_path / "killed", method, system)) == results(folder(tmp_path / "whole", method, system))
+    assert results(place) == expected
+    after = RESUMED.findall(ended["out"])
+    assert len(after) == checkpoint and not RESUMED.search(whole["out"])
+    assert all(0 < int(count.replace(",", "")) <= expected[1]["total"] for count in after)
+
+
+@pytest.mark.parametrize(
+    ("method", "system", "moment"), [(*pair, MOMENTS[n % len(MOMENTS)]) for n, pair in enumerate(PAIRS)]
+)
+def test_killed_twice_it_ends_bit_identically(method, system, moment, launch, tmp_path: Path) -> None:
+    assert_ends_the_same(method, system, launch, tmp_path, [moment])
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("method", "system"), PAIRS)
+def test_killed_at_every_moment_it_ends_bit_identically(method, system, launch, tmp_path: Path) -> None:
+    assert_ends_the_same(method, system, launch, tmp_path, MOMENTS)
 
 
 # ---- a run that is short, with many checkpoints --------------------------------------------------------

@@ -20,7 +20,7 @@ from cgbench.running.record import Record
 from cgbench.running.run import run
 from cgbench.running.run_folder import RunFolder
 
-pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster")]
+pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm"), pytest.mark.usefixtures("cluster")]
 
 # two runs of some seconds with dozens of checkpoints, and one that fails
 CAMPAIGN = """
