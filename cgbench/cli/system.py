@@ -56,8 +56,6 @@ def new(pdb: str | None, sequence: str | None, force_field: tuple[str, ...], tem
 @click.option("--out", help="Picture to write, .png or .pdf.")
 def show(file: str, out: str | None) -> int:
     """Print the description, and draw the molecule."""
-    from cgbench.errors import UserError
-
     path = Path(file)
     for line in _loader(path.suffix).show(path, None if out is None else Path(out)):
         print(line)

@@ -89,7 +89,7 @@ def read_definition(path: Path) -> tuple[Definition, str, str]:
     Returns
     -------
     definition, name, version
-        The definition; the name of the system; and its version, a hash of the definition and of the files that it names.
+        The definition; the name of the system; its version, a hash of the definition and of the files that it names.
 
     Raises
     ------

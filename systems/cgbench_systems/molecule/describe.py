@@ -82,7 +82,7 @@ def definition_text(structure: Structure, origin: str, force_field: Sequence[str
     else:
         lines += ["cvs:", '  - {name: my_torsion, dihedral: ["1:A", "1:B", "1:C", "1:D"]}']
     lines += [
-        "# basins, for the free-energy differences that a score lists; ranges in degrees, upwards, across 180 if need be:",
+        "# basins, for the free-energy differences of a score; ranges in degrees, upwards, across 180 if need be:",
         f"# basins: {{left: {{{chosen[0] if chosen else 'my_torsion'}: [0, 120]}}}}",
         "",
     ]

@@ -1,4 +1,4 @@
-"""The bond graph of a molecule: rings, equal atoms, stereocentres, amide bonds, rotors and torsions that rotate freely."""
+"""The bond graph of a molecule: rings, equal atoms, stereocentres, amide bonds, rotors and free torsions."""
 
 from __future__ import annotations
 

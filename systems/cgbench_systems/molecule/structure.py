@@ -146,14 +146,24 @@ def check_molecule(structure: Structure) -> None:
         return
     single = next((piece[0] for piece in pieces if len(piece) == 1), None)
     if single is not None:
-        residue = structure.labels[single].partition(":")[0]
-        raise UserError(
-            f"{structure.source}: atom {structure.labels[single]} is bonded to nothing: its name is not a standard one "
-            f"of its residue ({residue}), or a CONECT record is missing"
-        )
+        raise UserError(f"{structure.source}: {_unbonded(structure, single)}")
     ends = ", ".join(f"{structure.labels[p[0]]}...{structure.labels[p[-1]]}" for p in pieces[:3])
     raise UserError(
-        f"{structure.source} holds {len(pieces)} molecules ({ends}): keep one, or add the CONECT records of missing bonds"
+        f"{structure.source} holds {len(pieces)} molecules ({ends}): keep one, or add CONECT records of missing bonds"
+    )
+
+
+def _unbonded(structure: Structure, index: int) -> str:
+    """Say why an atom may have no bonds: its residue or its name is not a standard one."""
+    residue = list(structure.topology.atoms())[index].residue
+    if not any(structure.graph.neighbours[atom.index] for atom in residue.atoms()):
+        return (
+            f"residue {residue.id} ({residue.name}) has no bonds that OpenMM knows: add CONECT records, "
+            "and a force field that knows it"
+        )
+    return (
+        f"atom {structure.labels[index]} is bonded to nothing: use the standard names of the atoms of {residue.name}, "
+        "or add CONECT records"
     )
 
 
@@ -178,9 +188,10 @@ def create_system(structure: Structure, force_field: Sequence[str], folder: Path
     try:
         forces = app.ForceField(*files)
     except Exception as error:  # a missing file is a ValueError, a broken one anything
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"force field {', '.join(force_field)} cannot be loaded: {' '.join(str(error).split())}; give OpenMM's names, "
-            "such as amber96.xml and implicit/obc1.xml, or paths"
+            f"force field {', '.join(force_field)} cannot be loaded: {reason}; give OpenMM's names, such as "
+            "amber96.xml and implicit/obc1.xml, or paths"
         ) from error
     try:
         return forces.createSystem(
@@ -194,7 +205,7 @@ def _template_error(message: str) -> str:
     """Say in one line what OpenMM's message means, and what to do about it."""
     text = " ".join(message.split())
     if "missing" in text and "hydrogen" in text:
-        return f"{text.partition('For more')[0]} Add hydrogens: openmm.app.Modeller.addHydrogens, or pdbfixer --add-atoms=all"
+        return f"{text.partition('For more')[0]}Add them, for example by pdbfixer --add-atoms=hydrogen"
     if "missing" in text or "externally bonded" in text:
-        return f"{text.partition('For more')[0]} Add the missing atoms or caps: pdbfixer --add-atoms=all"
+        return f"{text.partition('For more')[0]}Add the missing atoms or caps, for example by pdbfixer --add-atoms=all"
     return text.partition("For more")[0].strip()

@@ -133,7 +133,7 @@ class Molecule(MolecularSystem):
         folder = self._reference_folder
         if not folder.exists():
             raise UserError(
-                f"{self.name} has no reference yet; `cgbench reference build {self.file} --out FOLDER --certify` makes one"
+                f"{self.name} has no reference yet: `cgbench reference build {self.file} --out work --certify`"
             )
         reference = load_reference(folder, self.cvs)
         version = reference.details.get("system_version")
