@@ -1,5 +1,5 @@
 """The contracts between the harness, systems and methods.
 
-`system` and `coordinates` say what a system offers, `method` what a method must do, `problem` what a method may
-see, and `cvs`, `pmf` and `reference` are the data that pass between them. Imports only the counting below.
+`system` and `coordinates` define what a system provides, `method` what a method must do, and `problem` what a method
+can see of a system. `cvs`, `pmf` and `reference` are the data that they exchange. Imports only counting and errors.
 """

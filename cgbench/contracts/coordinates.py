@@ -1,4 +1,4 @@
-"""Coordinates: a bijection between configurations and collective variables with the fine-grained rest."""
+"""Coordinates: a bijection between configurations and (collective variables, fine-grained coordinates)."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ __all__ = ["Coordinates"]
 class Coordinates(ABC):
     """A bijection between configurations ``x`` (up to rigid motion) and ``(s, y)``.
 
-    ``s`` are the collective variables, ``y`` the fine-grained rest in scaled units: about one thermal
-    width where not periodic, radians where periodic.
+    ``s`` are the collective variables. ``y`` are the remaining, fine-grained coordinates in scaled units: about one
+    thermal width where not periodic, radians where periodic.
 
     Attributes
     ----------
     names
         Name of each fine-grained coordinate.
     periodic
-        Which fine-grained coordinates are periodic, boolean ``[fine]``.
+        Whether each fine-grained coordinate is periodic, boolean ``[fine]``.
     lower, upper
-        Domain of each fine-grained coordinate, ``[fine]``, float64; one period where periodic. A `y`
-        outside is no configuration at all (a negative distance, say).
+        Domain of each fine-grained coordinate, ``[fine]``, float64; one period where periodic. A `y` outside its
+        domain does not correspond to a configuration (a negative distance, for example).
     symmetry_number
-        How many configurations, equal but for an exchange of equal atoms, have the same `(s, y)`.
+        Number of configurations that have the same `(s, y)` because they differ only by an exchange of identical
+        atoms.
     """
 
     names: tuple[str, ...]
@@ -38,7 +39,7 @@ class Coordinates(ABC):
 
     @abstractmethod
     def to_cartesian(self, s: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Build configurations.
+        """Convert ``(s, y)`` to configurations.
 
         Parameters
         ----------
@@ -50,26 +51,26 @@ class Coordinates(ABC):
         Returns
         -------
         x, log_abs_det_jacobian
-            Configurations, and ``ln|det dx/d(s, y)|`` ``[batch]`` up to one constant (rigid motion
+            Configurations, and ``ln|det dx/d(s, y)|`` ``[batch]`` up to a constant (rigid motion
             integrated out). Differentiable.
         """
 
     @abstractmethod
     def to_internal(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Measure configurations: the inverse of `to_cartesian`.
+        """Convert configurations to ``(s, y)``: the inverse of `to_cartesian`.
 
         Returns
         -------
         s, y, log_abs_det_jacobian
-            With ``ln|det d(s, y)/dx|``: minus that of `to_cartesian`.
+            The last is ``ln|det d(s, y)/dx|``, the negative of the one that `to_cartesian` returns.
         """
 
     def in_domain(self, y: torch.Tensor) -> torch.Tensor:
-        """Whether each ``y`` ``[batch, fine]`` lies within `lower` and `upper`, boolean ``[batch]``."""
+        """Whether each ``y`` ``[batch, fine]`` is between `lower` and `upper`, boolean ``[batch]``."""
         lower, upper = self.lower.to(y), self.upper.to(y)
         inside: torch.Tensor = ((y >= lower) & (y <= upper) | self.periodic.to(y.device)).all(dim=-1)
         return inside
 
     @abstractmethod
     def in_state_space(self, x: torch.Tensor) -> torch.Tensor:
-        """Whether each configuration belongs to the system's state space (chirality, say), ``[batch]``."""
+        """Whether each configuration belongs to the system's state space (chirality, for example), ``[batch]``."""

@@ -21,13 +21,13 @@ class CollectiveVariables:
     names
         One name per CV, e.g. ``("phi", "psi")``.
     lower, upper
-        Bounds of the domain; for a periodic CV exactly one period.
+        Bounds of the domain; exactly one period for a periodic CV.
     periodic
-        Whether the domain closes on itself.
+        Whether each CV is periodic.
     bins
         Number of bins of the PMF grid along each CV.
     unit
-        Unit of the bounds: "rad" for angles.
+        Unit of the bounds, "rad" for angles.
     """
 
     names: tuple[str, ...]
@@ -48,22 +48,22 @@ class CollectiveVariables:
         return len(self.names)
 
     def edges(self, axis: int) -> Array:
-        """Bin edges along one CV, shape ``[bins + 1]``."""
+        """Return the bin edges along one CV, shape ``[bins + 1]``."""
         return np.linspace(self.lower[axis], self.upper[axis], self.bins[axis] + 1)
 
     def centers(self, axis: int, subdivisions: int = 1) -> Array:
-        """Bin centres along one CV, or those of each bin cut into `subdivisions` equal parts."""
+        """Return the bin centres along one CV, or the centres of `subdivisions` equal parts of each bin."""
         count = self.bins[axis] * subdivisions
         width = (self.upper[axis] - self.lower[axis]) / count
         return np.asarray(self.lower[axis] + width * (np.arange(count) + 0.5))
 
     def grid(self, subdivisions: int = 1) -> Array:
-        """All grid points, shape ``[points, cvs]``, first CV slowest."""
+        """Return all grid points, shape ``[points, cvs]``; the first CV varies slowest."""
         axes = [self.centers(axis, subdivisions) for axis in range(len(self))]
         return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(self))
 
     def wrap(self, s: ArrayLike) -> Array:
-        """Map periodic CVs into their domain, ``[lower, upper)``; others unchanged. Infinite angles become NaN.
+        """Map periodic CVs into ``[lower, upper)``; leave the others unchanged. Infinite angles become NaN.
 
         Parameters
         ----------
@@ -74,13 +74,13 @@ class CollectiveVariables:
         for axis, periodic in enumerate(self.periodic):
             if periodic:
                 low, high = self.lower[axis], self.upper[axis]
-                with np.errstate(invalid="ignore"):  # of infinite angles
+                with np.errstate(invalid="ignore"):  # from infinite angles
                     column = low + np.mod(values[..., axis] - low, high - low)
                 values[..., axis] = np.where(column >= high, low, column)
         return values
 
     def bin_index(self, s: ArrayLike) -> NDArray[np.int64]:
-        """Flat index of the bin of each sample ``[samples]``; -1 outside a non-periodic domain, and for NaN.
+        """Return the flat index of each sample's bin ``[samples]``; -1 outside a non-periodic domain and for NaN.
 
         Parameters
         ----------
@@ -100,7 +100,7 @@ class CollectiveVariables:
         return np.where(inside, flat, -1)
 
     def histogram(self, s: ArrayLike, weights: ArrayLike | None = None) -> Array:
-        """Histogram of samples on the grid; samples outside a non-periodic domain, and NaN, are left out.
+        """Return the histogram of samples on the grid; skip NaN and samples outside a non-periodic domain.
 
         Parameters
         ----------

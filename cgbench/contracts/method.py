@@ -1,4 +1,4 @@
-"""The Method contract, and Problem: all that a method may see of a system."""
+"""The Method contract: what a method must implement, and what it may offer."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 
     from cgbench.counting.streams import Streams
 
-__all__ = ["Method", "MethodConfig", "AuxiliaryEstimate"]
+__all__ = ["Activity", "AuxiliaryEstimate", "Method", "MethodConfig"]
 
 
 class MethodConfig(BaseModel):
-    """Base of every method's configuration: unknown keys are errors, values are checked, nothing changes."""
+    """Base class of method configurations: unknown keys are errors, values are validated, instances are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
 class AuxiliaryEstimate:
-    """Another PMF that the same evaluations, or a part of them, have already paid for.
+    """A further PMF, obtained at no extra cost from the evaluations of a run or from a part of them.
 
     Attributes
     ----------
     name
-        The estimator, in a word; estimates of one name make one curve.
+        Short name of the estimator; estimates with the same name form one curve.
     replicate
-        Number of this one among independent estimates of the same name and cost.
+        Index among the independent estimates with the same name and cost.
     share
-        The part of all evaluations so far that it rests on, in (0, 1].
+        Fraction of the evaluations so far that the estimate uses, in (0, 1].
     pmf
         The estimate.
     """
@@ -52,14 +52,14 @@ class AuxiliaryEstimate:
 
 @dataclass
 class Activity:
-    """What a method is doing, for the progress display; it may not depend on the reference.
+    """What a method is doing, for the progress display. It must not depend on the reference.
 
     Attributes
     ----------
     status
-        One line.
+        One line of text.
     progress
-        Fraction of the work that is done, or None if that is not known.
+        Fraction of the work that is done, or None if unknown.
     """
 
     status: str = "starting"
@@ -67,29 +67,29 @@ class Activity:
 
 
 class Method(ABC):
-    """A way to compute the PMF.
+    """A method that computes the PMF of a system.
 
     Parameters
     ----------
     problem
-        The system as far as a method may see it.
+        What the method can see of the system.
     config
         An instance of the class's `Config`.
     streams
-        Seeded generators by name.
+        Named, seeded random generators.
 
     Attributes
     ----------
     name
         Registered name.
     requires
-        Traits a system must have.
+        Traits that a system must have.
     Config
-        Pydantic model of the settings.
+        Pydantic model of the configuration.
     uncounted_in_publication
-        Phases that the method's publication leaves out of its own count.
+        Phases whose evaluations the method's publication does not count.
     activity
-        What the method is doing now; `status` and `progress` are short for its attributes.
+        What the method is doing now; `status` and `progress` are shortcuts to its attributes.
     """
 
     name: ClassVar[str]
@@ -114,7 +114,7 @@ class Method(ABC):
 
     @property
     def progress(self) -> float | None:
-        """Fraction of the work that is done, or None if that is not known."""
+        """Fraction of the work that is done, or None if unknown."""
         return self.activity.progress
 
     @progress.setter
@@ -123,42 +123,46 @@ class Method(ABC):
 
     @classmethod
     def presets_folder(cls) -> Path:
-        """Folder of the presets: ``<system>/<preset>.yaml`` in it, or ``<method>/<system>/<preset>.yaml``."""
+        """Return the folder that holds ``<system>/<preset>.yaml`` or ``<method>/<system>/<preset>.yaml``."""
         import inspect
 
         return Path(inspect.getfile(cls)).parent / "presets"
 
     @abstractmethod
     def estimates(self) -> Iterator[PMF]:
-        """Yield the current PMF wherever the method could stop; end by a criterion without the truth."""
+        """Yield the current PMF at every point where the method could stop.
+
+        The iterator must end by a criterion that does not use the reference PMF.
+        """
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Return everything needed to go on bit-identically after a yield.
+        """Return everything needed to resume after a yield with bit-identical results.
 
-        Only tensors, numbers, strings, None, and lists, tuples and dicts of these: checkpoints load no code.
+        May contain only tensors, numbers, strings, None, and lists, tuples and dicts of these, because loading a
+        checkpoint must not run code.
         """
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` returned; `estimates` then goes on from there."""
+        """Restore the state that `state_dict` returned; `estimates` then continues from it."""
 
     def auxiliary_estimates(self) -> Sequence[AuxiliaryEstimate]:
-        """Return further estimates to be scored beside the one just yielded; they are never ranked."""
+        """Return further estimates to score along with the one just yielded. They are never ranked."""
         return ()
 
     def log_density(self, x: torch.Tensor) -> torch.Tensor | None:
-        """Log-density of a generative method at configurations ``x``, ``[batch]``, or None without one.
+        """Return the log-density of a generative method at configurations `x`, ``[batch]``; None without a density.
 
-        With respect to the Cartesian volume up to rigid motion (that of `Coordinates.to_internal`), every atom
-        told apart. The harness asks for it once, after the run, on configurations of its own.
+        The density is with respect to the Cartesian volume up to rigid motion (as in `Coordinates.to_internal`), with
+        all atoms distinguishable. The harness calls this once, after the run, on its own configurations.
         """
         return None
 
     def diagnostics(self) -> dict[str, Any]:
-        """Return JSON-able numbers for the record: effective sample sizes, warnings and the like."""
+        """Return values for the record that JSON can represent, such as effective sample sizes and warnings."""
         return {}
 
     def extra_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return named arrays for ``pmf.npz`` that figures need."""
+        """Return further named arrays to store in ``pmf.npz``, for figures."""
         return {}

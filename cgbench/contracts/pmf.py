@@ -1,4 +1,4 @@
-"""Collective variables and the potential of mean force on their grid."""
+"""The potential of mean force (PMF) on the grid of the collective variables."""
 
 from __future__ import annotations
 
@@ -11,34 +11,32 @@ from numpy.typing import ArrayLike, NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
 
-__all__ = [
-    "PMF",
-]
+__all__ = ["PMF", "basin_mask"]
 
 Array = NDArray[np.float64]
-LARGEST = 600.0  # kT; its Boltzmann factor is still a normal float64
+LARGEST = 600.0  # kT; the Boltzmann factor of this energy is still a normal float64
 
 
 @dataclass(frozen=True)
 class PMF:
-    """A potential of mean force, as the probability of each bin of the CV grid.
+    """A potential of mean force, stored as the probability of each bin of the CV grid.
 
-    The probability of a bin is the *integral* of the density over it, not the density at its centre, so
-    that estimates from histograms and from functions mean the same thing.
+    The probability of a bin is the *integral* of the density over the bin, not the density at its centre. Estimates
+    from histograms and from functions are therefore comparable.
 
     Attributes
     ----------
     cvs
         The collective variables and their grid.
     probability
-        Probability of each bin, shape ``cvs.bins``; normalised on construction.
+        Probability of each bin, shape ``cvs.bins``; normalised by the constructor.
     free_energy_std
-        Standard error of the free energy in kT, same shape, where the method has one.
+        Standard error of the free energy in kT, same shape, or None.
 
     Raises
     ------
     ValueError
-        If the shape is wrong, or a probability is negative, not finite, or all are zero.
+        If a shape is wrong, a probability is negative or not finite, or all probabilities are zero.
     """
 
     cvs: CollectiveVariables
@@ -62,23 +60,23 @@ class PMF:
 
     @cached_property
     def free_energy(self) -> Array:
-        """Free energy of each bin in kT with minimum 0; infinite where the probability is zero."""
+        """Free energy of each bin in kT, with minimum 0; infinite where the probability is zero."""
         with np.errstate(divide="ignore"):
             energy = -np.log(self.probability)
         return np.asarray(energy - energy.min())
 
     def centers(self, axis: int) -> Array:
-        """Bin centres along one CV."""
+        """Return the bin centres along one CV."""
         return self.cvs.centers(axis)
 
     @classmethod
     def restored(cls, cvs: CollectiveVariables, probability: Array, std: Array | None) -> PMF:
-        """Take back what another PMF held, to the bit: normalising twice changes the last one.
+        """Rebuild a stored PMF bit for bit: normalising a second time could change the last bit.
 
         Raises
         ------
         ValueError
-            As on construction, or if the probabilities do not sum to 1.
+            As for the constructor, or if the probabilities do not sum to 1.
         """
         pmf = cls(cvs, probability, std)
         if abs(probability.sum() - 1.0) > 1e-9:
@@ -90,9 +88,9 @@ class PMF:
     def from_counts(
         cls, cvs: CollectiveVariables, counts: ArrayLike, pseudocount: float = 0.5, std: Array | None = None
     ) -> PMF:
-        """Estimate from a histogram, with `pseudocount` added to every bin.
+        """Estimate the PMF from a histogram, with `pseudocount` added to every bin.
 
-        One half is the Jeffreys prior of a multinomial; it keeps the estimate positive on the whole grid.
+        The default, one half, is the Jeffreys prior of a multinomial. It keeps the estimate positive on the whole grid.
         """
         return cls(cvs, np.asarray(counts, dtype=np.float64) + pseudocount, std)
 
@@ -106,14 +104,14 @@ class PMF:
     ) -> PMF:
         """Integrate ``exp(-free_energy(s))`` over each bin by the midpoint rule.
 
-        Free energies above 600 kT count as 600 kT, which keeps every probability positive.
+        Free energies are capped at 600 kT above the minimum, which keeps every probability positive.
 
         Parameters
         ----------
         free_energy
             Maps points ``[points, cvs]`` to free energies ``[points]`` in kT, up to a constant.
         subdivisions
-            Midpoints per bin and CV.
+            Midpoints per bin along each CV.
         """
         values = np.asarray(free_energy(cvs.grid(subdivisions)), dtype=np.float64)
         density = np.exp(-np.minimum(values - values.min(), LARGEST))
@@ -123,11 +121,11 @@ class PMF:
         return cls(cvs, density.reshape(shape).sum(axis=tuple(range(1, 2 * len(cvs), 2))), std)
 
     def population(self, mask: NDArray[np.bool_]) -> float:
-        """Probability of the bins selected by a boolean `mask` over the grid."""
+        """Return the total probability of the bins that a boolean `mask` over the grid selects."""
         return float(self.probability[mask].sum())
 
     def arrays(self) -> dict[str, Array]:
-        """Named arrays of a ``pmf.npz`` file."""
+        """Return the named arrays of a ``pmf.npz`` file."""
         named: dict[str, Array] = {"probability": self.probability, "free_energy": self.free_energy}
         named |= {f"centers_{axis}": self.centers(axis) for axis in range(len(self.cvs))}
         if self.free_energy_std is not None:
@@ -136,6 +134,6 @@ class PMF:
 
 
 def basin_mask(cvs: CollectiveVariables, contains: Callable[[Sequence[Array]], ArrayLike]) -> NDArray[np.bool_]:
-    """Evaluate a basin's definition at the bin centres, shape ``cvs.bins``."""
+    """Return which bins belong to a basin, judged at the bin centres, shape ``cvs.bins``."""
     columns = cvs.grid().T
     return np.asarray(contains(list(columns)), dtype=bool).reshape(cvs.bins)

@@ -1,4 +1,4 @@
-"""Problem: everything that a method may see of a system, with energies only through the counted gate."""
+"""Problem: what a method can see of a system. Every energy evaluation is counted here."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Problem"]
 
-REPORTS_BETWEEN_CHECKS = 200  # of anomalies: a method that goes wrong before its first estimate is stopped, too
+REPORTS_BETWEEN_CHECKS = 200  # checking here stops a method that fails before its first estimate
 
 
 class Problem:
-    """What a method may see of a system: everything but the truth, and energies only at a price.
+    """What a method can see of a system: everything except the reference, with every energy evaluation charged.
 
     Parameters
     ----------
     system
         The system to compute the PMF of.
     ledger
-        Charged with every evaluation before it is made.
+        The ledger that every evaluation is charged to before it is made.
     anomalies
-        Counts numbers that go wrong.
+        Counts numerical failures.
     """
 
     def __init__(self, system: System, ledger: Ledger, anomalies: Anomalies | None = None) -> None:
@@ -64,12 +64,12 @@ class Problem:
 
     @property
     def coordinates(self) -> Coordinates:
-        """The bijection between configurations and ``(s, y)``; pure geometry, free of charge."""
+        """The bijection between configurations and ``(s, y)``; pure geometry, not charged."""
         return self._system.coordinates
 
     @property
     def coordinate_sets(self) -> Mapping[str, Coordinates]:
-        """All coordinate systems of the system by name."""
+        """All coordinate sets of the system, by name."""
         return self._system.coordinate_sets
 
     @property
@@ -79,23 +79,23 @@ class Problem:
 
     @property
     def device(self) -> str:
-        """Device that configurations should live on."""
+        """Torch device to put configurations on."""
         return self._system.device
 
     def initial_configuration(self) -> torch.Tensor:
-        """A minimum of the energy to start from."""
+        """Return a minimum of the energy to start from."""
         return self._system.initial_configuration()
 
     def collective_variables(self, x: torch.Tensor) -> torch.Tensor:
-        """Collective variables ``[batch, cvs]`` of configurations; free of charge."""
+        """Return the collective variables ``[batch, cvs]`` of configurations; not charged."""
         return self._system.collective_variables(x)
 
     def compile(self) -> None:
-        """Say that many evaluations are to come: compiling the energy pays."""
+        """Announce a long run: the system may compile its energy (torch.compile)."""
         self._system.compile()
 
     def phase(self, name: str) -> AbstractContextManager[None]:
-        """Context in which evaluations are charged to the phase `name`."""
+        """Return a context in which evaluations are charged to the phase `name`."""
         return self._ledger.phase(name)
 
     @property
@@ -105,25 +105,25 @@ class Problem:
 
     @property
     def remaining(self) -> int | None:
-        """Evaluations left in the budget, or None without one."""
+        """Evaluations left in the budget, or None without a budget."""
         return self._ledger.remaining
 
     def report_anomaly(self, kind: str, count: int | torch.Tensor, occasions: int) -> None:
-        """Count numbers that went wrong, and out of how many; the record says how often, and too many end the run.
+        """Count numerical failures. They appear in the record, and too many of them end the run.
 
         Parameters
         ----------
         kind
-            One of `cgbench.counting.anomalies.KINDS`, or a name of the method's own.
+            One of `cgbench.counting.anomalies.KINDS`, or a name chosen by the method.
         count
-            Anomalies; a tensor on a device is not waited for.
+            Number of failures. A tensor on a device causes no synchronisation.
         occasions
-            How often it could have happened.
+            Number of times that a failure was possible.
 
         Raises
         ------
         TooManyAnomalies
-            If it has happened too often; looked at once in 200 calls, since counts are waited for then.
+            If there are too many. Checked on every 200th call, because the check synchronises with the device.
         """
         self._anomalies.add(kind, count, occasions)
         self._reports += 1
@@ -131,21 +131,21 @@ class Problem:
             self._anomalies.check()
 
     def reduced_energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Reduced energies ``[batch]`` and gradients, one evaluation per configuration.
+        """Return reduced energies ``[batch]`` and gradients; one evaluation per configuration.
 
-        What comes out is finite, or an energy of +inf with a gradient of zero: a configuration without a finite
-        energy has no weight. Gradients that are not finite become zero. Both are counted as anomalies.
+        A non-finite energy becomes +inf with zero gradient, which gives the configuration no weight. A non-finite
+        gradient becomes zero. Both are counted as anomalies.
 
         Raises
         ------
         BudgetExhausted
-            Before anything is evaluated, if the budget would be passed.
+            If the evaluations would exceed the budget; nothing is evaluated then.
         TooManyAnomalies
-            If most energies so far were not finite.
+            If most energies so far were non-finite.
         """
         self._ledger.charge(len(x))
         energy, gradient = self._system.reduced_energy_and_gradient(x)
-        # where nothing has to be waited for, one look tells that all is well, as it nearly always is
+        # fast path on the CPU: one test of the sums covers the normal case, in which everything is finite
         if energy.device.type == "cpu" and math.isfinite(float(energy.sum()) + float(gradient.sum())):
             self.report_anomaly("nonfinite_energy", 0, len(x))
             self.report_anomaly("nonfinite_gradient", 0, len(x))
@@ -153,15 +153,15 @@ class Problem:
         return self._without_nonfinite(energy, gradient)
 
     def _without_nonfinite(self, energy: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        broken = ~energy.isfinite()
-        steep = ~(broken | gradient.flatten(1).isfinite().all(dim=1))
-        unusable = (broken | steep).reshape(-1, *(1,) * (gradient.dim() - 1))
-        self.report_anomaly("nonfinite_energy", broken.sum(), len(energy))
-        self.report_anomaly("nonfinite_gradient", steep.sum(), len(energy))
-        return energy.masked_fill(broken, float("inf")), gradient.masked_fill(unusable, 0.0)
+        no_energy = ~energy.isfinite()
+        no_gradient = ~(no_energy | gradient.flatten(1).isfinite().all(dim=1))
+        unusable = (no_energy | no_gradient).reshape(-1, *(1,) * (gradient.dim() - 1))
+        self.report_anomaly("nonfinite_energy", no_energy.sum(), len(energy))
+        self.report_anomaly("nonfinite_gradient", no_gradient.sum(), len(energy))
+        return energy.masked_fill(no_energy, float("inf")), gradient.masked_fill(unusable, 0.0)
 
     def reduced_energy(self, x: torch.Tensor) -> torch.Tensor:
-        """Differentiable reduced energies ``[batch]``; one evaluation per configuration, backward free."""
+        """Return differentiable reduced energies ``[batch]``; one evaluation per configuration, none for backward."""
         from cgbench.counting.energy_gate import EnergyWithGradient
 
         energy: torch.Tensor = EnergyWithGradient.apply(x, self.reduced_energy_and_gradient)  # type: ignore[no-untyped-call]
@@ -172,17 +172,17 @@ class Problem:
         integrator: openmm.Integrator,
         add_forces: Callable[[openmm.System, Sequence[openmm.Force]], None] = lambda system, cvs: None,
     ) -> app.Simulation:
-        """Return an OpenMM simulation of the molecule whose every step is charged before it is made.
+        """Return an OpenMM simulation of the molecule that charges every step before it is made.
 
-        For systems with the trait "openmm".
+        Only for systems with the trait "openmm".
 
         Parameters
         ----------
         integrator
-            OpenMM's.
+            An OpenMM integrator.
         add_forces
-            Called with the ``openmm.System`` and one ``openmm.Force`` per CV before the context is made; adds biases,
-            in force groups of their own.
+            Called with the ``openmm.System`` and one ``openmm.Force`` per CV before the context is created. Adds
+            biases, which must be in force groups that the molecule does not use.
         """
         from cgbench.counting.openmm_simulation import CountedSimulation
 

@@ -1,4 +1,4 @@
-"""A reference PMF with its errors, and the contract of what builds one."""
+"""A reference PMF with its errors, and the contract of reference builders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Reference", "ReferenceBuilder"]
 
 @dataclass(frozen=True)
 class Reference:
-    """A ground-truth PMF and how well it is known.
+    """A ground-truth PMF and its uncertainty.
 
     Attributes
     ----------
@@ -26,11 +26,13 @@ class Reference:
     standard_error
         Standard error of each bin's probability, or None for an exact reference.
     noise_floor
-        Forward KLD that the reference's own noise causes; 0 for an exact one.
+        Forward KLD caused by the statistical noise of the reference; 0 for an exact reference.
     source
-        One line: how it was made.
+        How it was made, in one line.
     sha256
-        Hash of the file or of the defining arrays.
+        Hash of the file or of the arrays that define it.
+    details
+        Further facts, as in ``reference.json``.
     """
 
     pmf: PMF
@@ -42,29 +44,29 @@ class Reference:
 
 
 class ReferenceBuilder(ABC):
-    """Makes a system's reference by several independent routes; every route is resumable.
+    """Builds a system's reference by several independent routes. Every route can be resumed.
 
     Attributes
     ----------
     routes
-        Names and default sizes (in blocks of sampling) of the routes, in the order in which they build on
-        each other.
+        Names of the routes and their default number of sampling blocks. A route may use the results of those
+        before it.
     """
 
     routes: ClassVar[dict[str, int]]
 
     @abstractmethod
     def build(self, route: str, blocks: int) -> None:
-        """Sample by one route until it has so many blocks; go on from what there is."""
+        """Sample one route until it has `blocks` blocks; continue from existing blocks."""
 
     @abstractmethod
     def certify(self) -> None:
-        """Write the certified files of the system."""
+        """Write the system's certified reference files."""
 
     @abstractmethod
     def samples(self) -> None:
-        """Write the system's equilibrium configurations, from its certified files."""
+        """Write equilibrium configurations of the system, drawn with its certified files."""
 
     @abstractmethod
     def compare(self, route: str) -> None:
-        """Compare a route with the certified files, and enter the result there."""
+        """Compare a route with the certified reference and add the result to its files."""

@@ -28,14 +28,14 @@ __all__ = ["Basin", "Check", "OpenMMModel", "System"]
 
 @dataclass(frozen=True)
 class Basin:
-    """A named region of the CV domain, for free-energy differences.
+    """A named region of the CV domain, used for free-energy differences.
 
     Attributes
     ----------
     name
-        Name in the field's words, e.g. "C7ax".
+        Name as used in the literature, e.g. "C7ax".
     contains
-        Maps the list of CV columns (arrays of equal shape) to a boolean array.
+        Maps a list with one array per CV (equal shapes) to a boolean array.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Basin:
 
 @dataclass(frozen=True)
 class Check:
-    """Outcome of one self-check, for ``cgbench doctor``."""
+    """The result of one self-check, for ``cgbench doctor``."""
 
     name: str
     passed: bool
@@ -60,11 +60,11 @@ class OpenMMModel:
     topology
         ``openmm.app.Topology``.
     system
-        ``openmm.System``, made anew for every model: forces may be added to it.
+        ``openmm.System``, a new one in every model: forces may be added to it.
     collective_variables
-        One ``openmm.Force`` per CV whose energy is the CV, in the unit of `System.cvs`; not part of `system`.
+        One ``openmm.Force`` per CV, whose energy is the CV in the unit of `System.cvs`. Not part of `system`.
     platform, properties
-        Name of an OpenMM platform, and its properties.
+        Name and properties of the OpenMM platform.
     """
 
     topology: app.Topology
@@ -75,25 +75,25 @@ class OpenMMModel:
 
 
 class System(ABC):
-    """A molecule or model potential at a temperature.
+    """A molecule or model potential at one temperature.
 
-    Energies are reduced (in kT), lengths in nm (or the model's unit), angles in radians in [-pi, pi).
+    Energies are reduced (in kT), lengths are in nm (or the model's unit), angles in radians in [-pi, pi).
 
     Attributes
     ----------
     name
         Registered name.
     version
-        Raised by any change to the density or to the reference; part of every record.
+        Incremented by any change to the density or to the reference; part of every record.
     temperature
         In kelvin (for model potentials: 1/beta in the model's unit).
     cvs
         Collective variables and the grid of the PMF.
     basins
-        Named regions, the referee's business alone.
+        Named regions; only the referee uses them.
     traits
-        What methods may ask for: "gradient", "coordinates", "molecular" (masses and physical time), "openmm"
-        (`openmm_model`).
+        Features that methods can require: "gradient", "coordinates", "molecular" (masses and physical time),
+        "openmm" (`openmm_model`).
     engines
         Names of the engines that can compute the energy; the first is the default.
     coordinates
@@ -119,24 +119,24 @@ class System(ABC):
 
     @property
     def coordinate_sets(self) -> Mapping[str, Coordinates]:
-        """All coordinate systems by name; "default" is `coordinates`."""
+        """All coordinate sets by name; "default" is `coordinates`."""
         return {"default": self.coordinates}
 
     @property
     def masses(self) -> torch.Tensor | None:
-        """Atomic masses in dalton ``[atoms]``, or None where there is no dynamics."""
+        """Atomic masses in dalton ``[atoms]``, or None for systems without dynamics."""
         return None
 
     @abstractmethod
     def initial_configuration(self) -> torch.Tensor:
-        """A minimum of the energy to start from, ``[atoms, 3]`` (or ``[dims]``), float64."""
+        """Return a minimum of the energy to start from, ``[atoms, 3]`` (or ``[dims]``), float64."""
 
     @abstractmethod
     def reduced_energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Reduced energies ``[batch]`` and their gradients (shape of `x`), in the dtype of `x`."""
+        """Return reduced energies ``[batch]`` and their gradients (shape of `x`), in the dtype of `x`."""
 
     def reduced_energy(self, x: torch.Tensor) -> torch.Tensor:
-        """Reduced energies ``[batch]``; differentiable once (the gradient comes with the energy)."""
+        """Return reduced energies ``[batch]``; differentiable once (the gradient is computed with the energy)."""
         from cgbench.counting.energy_gate import EnergyWithGradient
 
         energy: torch.Tensor = EnergyWithGradient.apply(x, self.reduced_energy_and_gradient)  # type: ignore[no-untyped-call]
@@ -144,31 +144,34 @@ class System(ABC):
 
     @abstractmethod
     def collective_variables(self, x: torch.Tensor) -> torch.Tensor:
-        """Collective variables ``[batch, cvs]`` of configurations."""
+        """Return the collective variables ``[batch, cvs]`` of configurations."""
 
     @abstractmethod
     def reference(self) -> Reference:
-        """The ground-truth PMF. Only `cgbench.scoring.referee` calls this."""
+        """Return the ground-truth PMF. Only `cgbench.scoring.referee` may call this."""
 
     def reference_samples(self) -> torch.Tensor | None:
-        """Equilibrium configurations ``[samples, ...]``, float64, or None; for `cgbench.scoring.referee` alone."""
+        """Return equilibrium configurations ``[samples, ...]``, float64, or None.
+
+        Only `cgbench.scoring.referee` may call this.
+        """
         return None
 
     def openmm_model(self) -> OpenMMModel:
-        """The molecule for OpenMM's own simulations, made anew; for systems with the trait "openmm"."""
-        raise TypeError(f"system {self.name} is not made by OpenMM")
+        """Return a new model of the molecule for OpenMM simulations. Only for systems with the trait "openmm"."""
+        raise TypeError(f"system {self.name} has no OpenMM model: it does not implement openmm_model")
 
     def compile(self) -> None:  # noqa: B027 - optional hook
-        """Prepare for a long run (torch.compile, where that pays); results stay the same function."""
+        """Prepare for a long run, with torch.compile where that pays off. The function computed stays the same."""
 
     def reference_builder(self, folder: Path) -> ReferenceBuilder | None:
-        """What makes the reference anew, with its checkpoints in `folder`; None for an exact reference."""
+        """Return a builder of the reference that keeps its checkpoints in `folder`; None for an exact reference."""
         return None
 
     def verify_reference(self, reference: Reference) -> list[Check]:
-        """Compare a reference with a few minutes of new sampling, or with another exact calculation."""
+        """Compare a reference with a few minutes of new sampling or with another exact calculation."""
         return []
 
     def self_check(self) -> list[Check]:
-        """Quick checks for ``cgbench doctor``: engines agree, gradients are right."""
+        """Run quick checks for ``cgbench doctor``: engines agree, gradients are correct."""
         return []

@@ -1,6 +1,6 @@
-"""What is counted, timed and drawn in a run, and where an energy evaluation is charged.
+"""Counters, timers and random streams of a run. Every energy evaluation is charged here.
 
 `ledger` counts evaluations and enforces the budget, `energy_gate` makes charged energies differentiable,
-`openmm_simulation` charges OpenMM's steps, `anomalies` counts numerical failures, `clock` measures seconds by
-phase, and `streams` hands out seeded random generators. Imports no other room but errors.
+`openmm_simulation` charges the steps of OpenMM simulations, `anomalies` counts numerical failures, `clock` measures
+seconds by phase, and `streams` provides named, seeded random generators. Imports only errors.
 """

@@ -1,4 +1,4 @@
-"""Numbers that go wrong in a run: counted, logged, and a reason to stop when there are too many."""
+"""Anomalies: numerical failures of a run. They are counted and logged, and too many of them end the run."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["KINDS", "Anomalies", "Kind", "TooManyAnomalies"]
 
 @dataclass(frozen=True)
 class Kind:
-    """What one kind of incident is, and how often is too often.
+    """One kind of anomaly and the rate at which it ends a run.
 
     Attributes
     ----------
     meaning
-        What happened and what is done about it.
+        What failed and how it is handled.
     limit
-        Largest share of the occasions; with 1, no number of them ends a run.
+        Largest acceptable fraction of the occasions; with 1, the kind never ends a run.
     at_least
-        Occasions before the share is judged.
+        Number of occasions before the limit applies.
     """
 
     meaning: str
@@ -32,34 +32,38 @@ class Kind:
 
 
 KINDS = {
-    "nonfinite_energy": Kind("energies that are not finite: taken as infinite, so that they have no weight", 0.5, 1000),
-    "nonfinite_gradient": Kind("gradients that are not finite where the energy is: taken as zero", 0.5, 1000),
+    "nonfinite_energy": Kind("non-finite energies: set to +inf, which gives the configuration no weight", 0.5, 1000),
+    "nonfinite_gradient": Kind("non-finite gradients at finite energies: set to zero", 0.5, 1000),
     "diverged_walker": Kind(
-        "blocks of steps in which a walker's position or energy was not finite: it was put back to where it was sound, "
-        "and nothing of the block was counted",
+        "blocks of steps in which a walker's position or energy became non-finite: the walker is restored to its last "
+        "valid state and the block is discarded",
         0.05,
         200,
     ),
-    "skipped_step": Kind("training steps without a finite loss or gradient: left out", 0.5, 20),
-    # labels of an untrained flow are often infinite, where no sample is a molecule at all: only if hardly any is left
-    "unusable_sample": Kind("labels and samples that are not finite: left out of the fit", 0.95, 1000),
-    "empty_batch": Kind("batches of samples without a single usable one: nothing could be learnt", 0.9, 100),
-    # no reason to stop: the first weights of any flow are like that; methods warn where an estimate rests on it
-    "dominant_weight": Kind("sets of importance weights of which one holds more than half: truncated", 1.0, 20),
+    "skipped_step": Kind("training steps with a non-finite loss or gradient: skipped", 0.5, 20),
+    # an untrained flow often samples impossible configurations, so the limit is high
+    "unusable_sample": Kind("non-finite samples and labels: left out of the fit", 0.95, 1000),
+    "empty_batch": Kind("batches without a usable sample: skipped", 0.9, 100),
+    # never ends a run, because early weights of any flow are dominated; methods warn where an estimate depends on them
+    "dominant_weight": Kind(
+        "sets of importance weights dominated by one sample, which has more than half of the total", 1.0, 20
+    ),
     "collapsed_ensemble": Kind(
-        "ensembles whose members agree everywhere, so that they tell no uncertainty: fitted anew", 0.5, 4
+        "ensembles whose members agree everywhere and give no uncertainty: refitted, or the last valid fit is restored",
+        0.5,
+        4,
     ),
 }
 
 
 class TooManyAnomalies(Exception):
-    """So much went wrong that the result would not be worth having."""
+    """The numerical failures exceed their limit, so the result cannot be trusted."""
 
 
 class Anomalies:
-    """Counts by kind, each out of so many occasions.
+    """Counts of anomalies by kind, each with its number of occasions.
 
-    Counts may be tensors: nothing waits for a device before somebody asks.
+    Counts may be tensors. They are read from the device only when they are needed.
     """
 
     def __init__(self) -> None:
@@ -67,18 +71,18 @@ class Anomalies:
         self._logged: dict[str, int] = {}
 
     def add(self, kind: str, count: int | torch.Tensor, occasions: int) -> None:
-        """Count anomalies of a kind (one of `KINDS`, or a method's own) out of so many occasions."""
+        """Add anomalies of a kind (one of `KINDS`, or defined by a method) and the number of occasions."""
         entry = self._counts.setdefault(kind, [0, 0])
         entry[0] = entry[0] + count
         entry[1] = entry[1] + occasions
 
     def counts(self) -> dict[str, tuple[int, int]]:
-        """Anomalies and occasions of each kind that happened."""
+        """Return anomalies and occasions of each kind that has occurred."""
         found = {kind: (int(count), int(occasions)) for kind, (count, occasions) in self._counts.items()}
         return {kind: pair for kind, pair in found.items() if pair[0]}
 
-    def news(self) -> list[str]:
-        """Lines for the log: what has happened since the last call."""
+    def new_lines(self) -> list[str]:
+        """Return log lines for what has occurred since the last call."""
         lines = []
         for kind, (count, occasions) in self.counts().items():
             new = count - self._logged.get(kind, 0)
@@ -89,25 +93,25 @@ class Anomalies:
         return lines
 
     def check(self) -> None:
-        """Judge the counts.
+        """Check the counts against the limits.
 
         Raises
         ------
         TooManyAnomalies
-            If a kind's share of its occasions is above its limit.
+            If a kind exceeds its limit.
         """
         for name, (count, occasions) in self.counts().items():
             kind = KINDS.get(name, Kind("counted by the method"))
             if occasions >= kind.at_least and count > kind.limit * occasions:
                 raise TooManyAnomalies(
-                    f"{count:,} of {occasions:,} are too many {name}, at most {kind.limit:.0%} may be ({kind.meaning})"
+                    f"too many {name}: {count:,} of {occasions:,}, limit {kind.limit:.0%} ({kind.meaning})"
                 )
 
     def state_dict(self) -> dict[str, list[int]]:
-        """All counts."""
+        """Return all counts."""
         return {kind: [int(count), int(occasions)] for kind, (count, occasions) in self._counts.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore the counts that `state_dict` returned."""
         self._counts = {str(kind): [int(count), int(occasions)] for kind, (count, occasions) in state.items()}
         self._logged = {kind: count for kind, (count, _) in self.counts().items()}

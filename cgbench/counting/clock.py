@@ -1,4 +1,4 @@
-"""The method's clock: wall and CPU seconds by phase, stopped while the harness scores and writes."""
+"""The clock of a run: wall and CPU seconds by phase. It is stopped while the harness scores and writes files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Seconds = dict[str, dict[str, float]]
 
 
 class PhaseClock:
-    """Adds up wall and CPU time by phase while it runs."""
+    """Accumulates wall and CPU time by phase while it is running."""
 
     def __init__(self) -> None:
         self._seconds: Seconds = {}
@@ -28,12 +28,12 @@ class PhaseClock:
         self._since = now
 
     def switch(self, phase: str) -> None:
-        """Charge what follows to another phase."""
+        """Charge the time from now on to another phase."""
         self._collect()
         self._phase = phase
 
     def start(self) -> None:
-        """Let the clock run."""
+        """Start the clock."""
         self._since = (time.perf_counter(), time.process_time())
 
     def stop(self) -> None:
@@ -43,15 +43,15 @@ class PhaseClock:
 
     @property
     def wall(self) -> float:
-        """Wall seconds so far, all phases."""
+        """Wall seconds so far, summed over phases."""
         self._collect()
         return sum(spent["wall"] for spent in self._seconds.values())
 
     def by_phase(self) -> Seconds:
-        """Wall and CPU seconds of each phase (a copy)."""
+        """Return the wall and CPU seconds of each phase (a copy)."""
         self._collect()
         return {phase: dict(spent) for phase, spent in self._seconds.items()}
 
     def restore(self, seconds: Mapping[str, Mapping[str, float]]) -> None:
-        """Go on from what `by_phase` returned."""
+        """Restore the times that `by_phase` returned."""
         self._seconds = {phase: dict(spent) for phase, spent in seconds.items()}

@@ -1,4 +1,4 @@
-"""Differentiable energies from any engine that returns energy and gradient together."""
+"""Differentiable energies from an engine that returns energy and gradient together."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ EnergyAndGradient = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class EnergyWithGradient(torch.autograd.Function):
-    """Reduced energy whose gradient was computed with it, so that backward costs no evaluation."""
+    """Reduced energy with a precomputed gradient: backward needs no further evaluation."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, evaluate: EnergyAndGradient) -> torch.Tensor:
-        """Evaluate once; keep the gradient for `backward`."""
+        """Evaluate energy and gradient, and keep the gradient for `backward`."""
         energy, gradient = evaluate(x.detach())
         ctx.save_for_backward(gradient)
         return energy
@@ -25,7 +25,7 @@ class EnergyWithGradient(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Chain rule with the kept gradient."""
+        """Apply the chain rule with the stored gradient."""
         (gradient,) = ctx.saved_tensors
         weight = grad_outputs[0].reshape(-1, *(1,) * (gradient.dim() - 1))
         return weight * gradient, None

@@ -1,4 +1,4 @@
-"""The ledger of energy evaluations: every evaluation is charged here before it is made."""
+"""The ledger of energy evaluations. Every evaluation is charged here before it is made."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ __all__ = ["BudgetExhausted", "Ledger"]
 
 
 class BudgetExhausted(Exception):
-    """The next evaluations would pass the budget; they have been neither made nor counted."""
+    """The next evaluations would exceed the budget. They were neither made nor counted."""
 
 
 class Ledger:
-    """Counts energy evaluations by phase and keeps them within a budget.
+    """Counts energy evaluations by phase and enforces a budget.
 
-    One evaluation is the potential at one configuration, with or without its gradient.
+    One evaluation is the potential energy of one configuration, with or without its gradient.
 
     Parameters
     ----------
     budget
-        Largest number of evaluations allowed, or None for no bound.
+        Largest number of evaluations allowed, or None for no limit.
     on_phase
-        Called with the name of the phase whenever it changes.
+        Called with the name of the phase whenever the phase changes.
 
     Raises
     ------
@@ -42,7 +42,7 @@ class Ledger:
 
     @property
     def total(self) -> int:
-        """Evaluations so far, all phases together."""
+        """Evaluations so far, summed over phases."""
         return sum(self._by_phase.values())
 
     @property
@@ -52,17 +52,17 @@ class Ledger:
 
     @property
     def remaining(self) -> int | None:
-        """Evaluations left in the budget, or None without one."""
+        """Evaluations left in the budget, or None without a budget."""
         return None if self.budget is None else self.budget - self.total
 
     @property
     def current_phase(self) -> str:
-        """Name of the phase that evaluations are charged to now."""
+        """Name of the phase that evaluations are currently charged to."""
         return self._phase
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Charge what happens inside to the phase `name`."""
+        """Charge evaluations inside the context to the phase `name`."""
         before, self._phase = self._phase, name
         self._on_phase(name)
         try:
@@ -72,26 +72,26 @@ class Ledger:
             self._on_phase(before)
 
     def charge(self, evaluations: int) -> None:
-        """Count evaluations about to be made.
+        """Charge evaluations that are about to be made.
 
         Raises
         ------
         BudgetExhausted
-            Before the budget is passed; nothing is counted then.
+            If they would exceed the budget; nothing is charged then.
         """
         if evaluations < 0:
             raise ValueError(f"cannot charge {evaluations} evaluations")
         if self.budget is not None and self.total + evaluations > self.budget:
             raise BudgetExhausted(
-                f"{evaluations} more evaluations would pass the budget of {self.budget} ({self.total} spent)"
+                f"{evaluations} more evaluations would exceed the budget of {self.budget} ({self.total} used)"
             )
         if evaluations:
             self._by_phase[self._phase] = self._by_phase.get(self._phase, 0) + evaluations
 
     def state_dict(self) -> dict[str, int]:
-        """Return the counts by phase (the budget is the run's, not the state's)."""
+        """Return the counts by phase. The budget is not part of the state."""
         return dict(self._by_phase)
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Take back counts that `state_dict` returned."""
+        """Restore the counts that `state_dict` returned."""
         self._by_phase = {str(phase): int(count) for phase, count in state.items()}

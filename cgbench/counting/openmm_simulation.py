@@ -1,4 +1,4 @@
-"""OpenMM's own simulation with every step charged to the ledger before it is made."""
+"""An OpenMM simulation that charges every step to the ledger before it is made."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from openmm import app
 
 __all__ = ["CountedSimulation"]
 
-ASKED = ("energy", "forces", "parameterDerivatives")  # of a context, at the price of an evaluation
-EVALUATES = (*ASKED, *(f"get{name[0].upper()}{name[1:]}" for name in ASKED))  # the second is the older spelling
+QUANTITIES = ("energy", "forces", "parameterDerivatives")  # arguments of getState that cost an evaluation
+EVALUATES = (*QUANTITIES, *(f"get{name[0].upper()}{name[1:]}" for name in QUANTITIES))  # with the older spelling
 
 
 class CountedSimulation(app.Simulation):  # type: ignore[misc]
-    """An ``openmm.app.Simulation`` that anything in OpenMM may drive, ``app.Metadynamics`` for one.
+    """An ``openmm.app.Simulation`` with counted steps, for use with OpenMM classes such as ``app.Metadynamics``.
 
-    A step is one evaluation. Energies and forces of the molecule that are asked of the context are one, too; those of
-    added forces alone, in force groups of their own, are free.
+    A step costs one evaluation. So does a state of the context with the molecule's energy or forces. A state
+    restricted to the force groups of added forces is free.
 
     Parameters
     ----------
     topology, system
-        The molecule, with all forces that a method adds.
+        The molecule, including all forces that a method adds.
     integrator
-        OpenMM's.
+        An OpenMM integrator.
     platform, properties
-        Name of an OpenMM platform, and its properties.
+        Name and properties of the OpenMM platform.
     own_groups
         Force groups of the molecule.
     charge
-        Called with a number of evaluations before they are made; it raises where the budget would be passed.
+        Called with the number of evaluations before they are made; raises if they would exceed the budget.
     """
 
     def __init__(
@@ -52,30 +52,30 @@ class CountedSimulation(app.Simulation):  # type: ignore[misc]
         self.context.getState = self._counted_state
 
     def step(self, steps: int) -> None:
-        """Charge so many evaluations, then advance.
+        """Charge `steps` evaluations, then advance the simulation.
 
         Raises
         ------
         BudgetExhausted
-            Before anything is evaluated, if the budget would be passed.
+            If the steps would exceed the budget; nothing is evaluated then.
         """
         self._charge(steps)
         super().step(steps)
 
     def _counted_state(self, *args: Any, **options: Any) -> Any:
-        asked = inspect.signature(openmm.Context.getState).bind(self.context, *args, **options).arguments
-        groups = asked.get("groups", -1)
+        arguments = inspect.signature(openmm.Context.getState).bind(self.context, *args, **options).arguments
+        groups = arguments.get("groups", -1)
         if isinstance(groups, int):
             groups = {group for group in range(32) if groups >> group & 1}
-        wanted = any(asked.get(name) for name in EVALUATES)
-        if wanted and self._own_groups & set(groups):
+        evaluates = any(arguments.get(name) for name in EVALUATES)
+        if evaluates and self._own_groups & set(groups):
             self._charge(1)
         return self._get_state(*args, **options)
 
     def minimizeEnergy(self, *args: Any, **options: Any) -> NoReturn:  # noqa: N802 - OpenMM's name
-        """Not offered: its evaluations cannot be counted."""
-        raise TypeError("a counted simulation cannot minimise: OpenMM does not say how many evaluations that takes")
+        """Raise TypeError: the evaluations of a minimisation cannot be counted."""
+        raise TypeError("a counted simulation cannot minimise: OpenMM does not report how many evaluations it takes")
 
     def runForClockTime(self, *args: Any, **options: Any) -> NoReturn:  # noqa: N802 - OpenMM's name
-        """Not offered: the number of steps would not be known beforehand."""
-        raise TypeError("a counted simulation runs for a number of steps, not for a time")
+        """Raise TypeError: the number of steps is not known in advance."""
+        raise TypeError("a counted simulation runs for a given number of steps, not for a given time")

@@ -1,4 +1,4 @@
-"""Named, seeded streams of random numbers; nobody draws from a global generator."""
+"""Named, seeded streams of random numbers. No code draws from a global generator."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["Streams"]
 
 
 class Streams:
-    """Hands out independent generators by name; the same name always gives the same generator.
+    """Provides independent random generators by name; the same name always gives the same generator.
 
     Parameters
     ----------
     seed
-        The run's seed. Streams of different names or seeds are independent.
+        The seed of the run. Streams with different names or seeds are independent.
     """
 
     def __init__(self, seed: int) -> None:
@@ -42,11 +42,11 @@ class Streams:
         return np.random.default_rng([int(word) for word in words])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """States of all generators handed out so far."""
+        """Return the states of all generators created so far."""
         return {key: generator.get_state() for key, generator in self._torch.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore states in place, so that generators already handed out go on from there."""
+        """Restore states in place: generators that are already in use continue from them."""
         for key, value in state.items():
             name, device = key.rsplit("@", 1)
             self.torch(name, device).set_state(value)

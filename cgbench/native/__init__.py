@@ -1,8 +1,10 @@
-"""Kernels in C++, compiled with the compiler of the machine when first wanted, and kept.
+"""Kernels in C++, compiled on first use with the machine's compiler and then cached.
 
 A kernel is a source file next to the module that uses it; its functions are called through `ctypes`. Every
-kernel has a counterpart in torch that gives the same numbers to rounding: it serves where there is no compiler, on
-other devices, and as the reference of the tests. With ``CGBENCH_NATIVE=0`` in the environment no kernel is used.
+kernel has a torch counterpart that gives the same numbers to rounding. The counterpart is used without a compiler and
+on other devices, and it is the reference in the tests. With ``CGBENCH_NATIVE=0`` in the environment no kernel is used.
+
+`vectors.hpp` has the vector functions for kernels, and `tensors` passes torch tensors to them. Imports no other room.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ __all__ = ["CACHE", "compiler", "in_parallel", "library", "switched_off"]
 
 CACHE = platformdirs.user_cache_path("cgbench") / "native"
 COMPILERS = ("c++", "g++", "clang++")
-# No option here lets the compiler assume that there are no infinities and NaNs: they must come through.
+# No option may let the compiler assume that infinities and NaNs do not occur: they must propagate.
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 LINK = ("-shared", "-fPIC")
 HEADERS = Path(__file__).parent
@@ -35,13 +37,13 @@ log = logging.getLogger(__name__)
 
 
 def switched_off() -> bool:
-    """Whether the environment says that no kernel be used."""
+    """Whether the environment disables kernels."""
     return os.environ.get("CGBENCH_NATIVE") == "0"
 
 
 @functools.cache
 def compiler() -> tuple[str, str] | None:
-    """Path of the C++ compiler and the first line of its version; None if there is none."""
+    """Return the path of the C++ compiler and the first line of its version; None without a compiler."""
     for name in (os.environ.get("CXX"), *COMPILERS):
         path = shutil.which(name) if name else None
         if path is None:
@@ -54,8 +56,8 @@ def compiler() -> tuple[str, str] | None:
     return None
 
 
-def _processor() -> str:
-    """What distinguishes the instructions of this processor: homes are shared by unlike machines."""
+def _cpu() -> str:
+    """Return text that identifies the CPU's instruction set: different machines may share a home folder."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -67,12 +69,12 @@ def _processor() -> str:
 
 
 def library(source: Path) -> ctypes.CDLL | None:
-    """Load a kernel, compiled before if it has not been on this machine; None where it cannot be, or shall not.
+    """Load a kernel and compile it on first use. Return None if it cannot be compiled or kernels are disabled.
 
     Parameters
     ----------
     source
-        The C++ file. What it includes beside the standard library is in the folder of this module.
+        The C++ file. It may include the standard library and the headers in this folder.
     """
     return None if switched_off() else _library(source)
 
@@ -81,11 +83,11 @@ def library(source: Path) -> ctypes.CDLL | None:
 def _library(source: Path) -> ctypes.CDLL | None:
     found = compiler()
     if found is None:
-        log.warning("no C++ compiler: %s is done in torch, which is slower", source.stem)
+        log.warning("no C++ compiler: %s uses torch, which is slower", source.stem)
         return None
     path, version = found
     texts = [file.read_bytes() for file in (source, *sorted(HEADERS.glob("*.hpp")))]
-    parts = [*texts, *(part.encode() for part in (path, version, *FLAGS, *LINK, _processor()))]
+    parts = [*texts, *(part.encode() for part in (path, version, *FLAGS, *LINK, _cpu()))]
     digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
     name = f"{source.stem}-{digest}.so"
     try:
@@ -97,21 +99,21 @@ def _library(source: Path) -> ctypes.CDLL | None:
                 pass
         _compile(path, source, CACHE / name)
         return ctypes.CDLL(str(CACHE / name))
-    except OSError as error:  # a full or read-only home
-        log.warning("%s is done in torch, which is slower: %s", source.stem, error)
+    except OSError as error:  # for example a full or read-only home folder
+        log.warning("%s uses torch, which is slower: %s", source.stem, error)
     except subprocess.CalledProcessError as error:
         message = next((line for line in error.stderr.splitlines() if "error" in line), "no message")
-        log.warning("%s is done in torch, which is slower: %s cannot compile it (%s)", source.stem, path, message)
+        log.warning("%s uses torch, which is slower: %s cannot compile it (%s)", source.stem, path, message)
     return None
 
 
 def _compile(path: str, source: Path, target: Path) -> None:
-    """Compile beside the target and move there: another process may do the same at the same time."""
+    """Compile in a temporary folder, then move: another process may compile the same kernel at the same time."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".compile-") as folder:
-        made = Path(folder) / target.name
-        command = [path, *FLAGS, *LINK, f"-I{HEADERS}", "-o", str(made), str(source)]
+        compiled = Path(folder) / target.name
+        command = [path, *FLAGS, *LINK, f"-I{HEADERS}", "-o", str(compiled), str(source)]
         subprocess.run(command, capture_output=True, text=True, check=True)
-        os.replace(made, target)
+        os.replace(compiled, target)
 
 
 @functools.cache
@@ -120,9 +122,9 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
 
 
 def in_parallel(work: Callable[[int, int], object], count: int, threads: int) -> None:
-    """Call ``work(from, to)`` on parts of `count` things, one part a thread.
+    """Call ``work(start, end)`` on parts of ``range(count)``, one part per thread.
 
-    Calls through `ctypes` release Python's lock; the parts must not depend on each other.
+    Calls through `ctypes` release Python's global lock. The parts must be independent.
     """
     threads = max(1, min(threads, count))
     if threads == 1:
@@ -133,7 +135,7 @@ def in_parallel(work: Callable[[int, int], object], count: int, threads: int) ->
     others = [pool.submit(work, start, end) for start, end in zip(edges[1:-1], edges[2:], strict=True)]
     try:
         work(edges[0], edges[1])
-    finally:  # the arrays must outlive every thread that writes to them
+    finally:  # the caller may free its arrays only when no thread writes to them any more
         wait(others)
     for other in others:
         other.result()

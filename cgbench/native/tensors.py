@@ -1,4 +1,4 @@
-"""Torch tensors as arguments of kernels, which come in two: ``<name>_float`` and ``<name>_double``."""
+"""Torch tensors as arguments of kernels, which exist in two precisions: ``<name>_float`` and ``<name>_double``."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ SUFFIXES = {torch.float32: "float", torch.float64: "double"}
 
 
 def serves(source: Path, *tensors: torch.Tensor) -> bool:
-    """Whether a kernel can take these tensors: of one such type, on the CPU, and compiled on this machine."""
+    """Whether a kernel can use these tensors: all float or all double, on the CPU, and the kernel can be compiled."""
     types = {tensor.dtype for tensor in tensors}
-    near = all(tensor.device.type == "cpu" for tensor in tensors)
-    return near and len(types) == 1 and types <= set(SUFFIXES) and library(source) is not None
+    on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
+    return on_cpu and len(types) == 1 and types <= set(SUFFIXES) and library(source) is not None
 
 
 def function(source: Path, name: str, dtype: torch.dtype) -> Any:
-    """Return the kernel for numbers of this type; `serves` says whether there is one."""
-    found = library(source)
-    assert found is not None
-    return getattr(found, f"{name}_{SUFFIXES[dtype]}")
+    """Return the kernel for this dtype. Check with `serves` first that it exists."""
+    loaded = library(source)
+    assert loaded is not None
+    return getattr(loaded, f"{name}_{SUFFIXES[dtype]}")
 
 
 def address(tensor: torch.Tensor | None) -> ctypes.c_void_p:
-    """Where a contiguous tensor begins; null for none."""
+    """Return the address of a contiguous tensor's data; null for None."""
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())

@@ -1,7 +1,7 @@
 // Vectors of 64 bytes or less and their elementary functions, for kernels that run over a batch.
 //
-// Vectors are the compiler's own (GCC, Clang), so that the same text serves every processor. A vector is always
-// computed whole, the last one of a batch filled up: a result does not depend on where in the batch it stands.
+// Uses the vector extensions of GCC and Clang, so the same source works on every CPU. Vectors are always computed
+// whole, and the last one of a batch is padded: a result does not depend on its position in the batch.
 
 #pragma once
 
@@ -16,7 +16,7 @@
 
 namespace cgbench {
 
-// As wide as the processor's registers: of wider vectors, comparisons would be taken apart into single numbers.
+// The width of the CPU's registers. With wider vectors, the compiler splits comparisons into scalar operations.
 #if defined(__AVX512F__)
 constexpr int BYTES = 64;
 #elif defined(__AVX__)
@@ -32,9 +32,9 @@ template <> struct Format<float> {
     typedef float Vector __attribute__((vector_size(BYTES)));
     typedef std::int32_t Mask __attribute__((vector_size(BYTES)));
     static constexpr int mantissa = 23, bias = 127;
-    // for a few units in the last place
+    // numbers of terms that give an accuracy of a few units in the last place
     static constexpr int exp_terms = 7, log_terms = 5, log1p_terms = 8, atan_terms = 9;
-    static constexpr float smallest = -87.0f, largest = 88.0f; // of the exponential's argument
+    static constexpr float smallest = -87.0f, largest = 88.0f; // arguments of the exponential
     static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
     static constexpr float tiny = 1.17549435e-38f; // smallest normal number
 };
@@ -56,7 +56,7 @@ template <class T> constexpr int LANES = BYTES / sizeof(T);
 
 template <class T> inline Vec<T> all(T x) { return Vec<T>{} + x; }
 
-template <class T> inline Vec<T> load(const T *from, int valid) { // lanes beyond `valid` repeat the first
+template <class T> inline Vec<T> load(const T *from, int valid) { // lanes from `valid` on repeat the first
     Vec<T> v = {};
     if (valid == LANES<T>)
         std::memcpy(&v, from, sizeof v);
@@ -75,7 +75,7 @@ template <class T> inline T sum_of(Vec<T> v) {
     return sum;
 }
 
-// Of a loop over the lanes the compiler makes halves that go through memory: hence the instructions by name.
+// Intrinsics, because the compiler turns a loop over the lanes into half-width operations that go through memory.
 #if defined(__AVX512F__)
 inline Vec<float> square_root_of(Vec<float> x) { return (Vec<float>)_mm512_sqrt_ps((__m512)x); }
 inline Vec<double> square_root_of(Vec<double> x) { return (Vec<double>)_mm512_sqrt_pd((__m512d)x); }
@@ -101,7 +101,7 @@ template <class T> inline Vec<T> square_root(Vec<T> x) { return square_root_of(x
 
 template <class T> inline Vec<T> floor_of(Vec<T> x) { return lower_integer(x); }
 
-template <class T> inline Vec<T> absolute(Vec<T> x) { // without the sign's bit
+template <class T> inline Vec<T> absolute(Vec<T> x) { // clears the sign bit
     return (Vec<T>)((Mask<T>)x & std::numeric_limits<typename Format<T>::Integer>::max());
 }
 
@@ -140,12 +140,12 @@ template <int K, class T> inline Vec<T> artanh_series(Vec<T> z2, Vec<T> above) {
 
 // ---- elementary functions -----------------------------------------------------------------------
 
-// Of arguments cut at `smallest` and `largest`; NaN stays NaN.
+// Clamps the argument to [smallest, largest]; NaN stays NaN.
 template <class T> inline Vec<T> exponential(Vec<T> x) {
     using F = Format<T>;
     x = x < F::smallest ? all<T>(F::smallest) : x;
     x = x > F::largest ? all<T>(F::largest) : x;
-    constexpr T magic = static_cast<T>(3 * (typename F::Integer(1) << (F::mantissa - 1))); // added, it rounds
+    constexpr T magic = static_cast<T>(3 * (typename F::Integer(1) << (F::mantissa - 1))); // adding it rounds
     const Vec<T> shifted = x * static_cast<T>(1.4426950408889634) + magic;
     const Vec<T> n = shifted - magic;
     const Vec<T> r = (x - n * F::ln2_high) - n * F::ln2_low;
@@ -161,7 +161,7 @@ template <int TERMS, class T> inline Vec<T> twice_artanh(Vec<T> z) { // ln((1 + 
     return 2 * z * artanh_series<TERMS - 1, T>(z * z, all<T>(top));
 }
 
-template <class T> struct Binary { // mantissa 2^exponent, the mantissa within a factor sqrt(2) of 1
+template <class T> struct Binary { // mantissa * 2^exponent, with the mantissa within a factor sqrt(2) of 1
     Vec<T> mantissa, exponent;
 };
 
@@ -178,13 +178,13 @@ template <class T> inline Vec<T> logarithm_of(Vec<T> z, Vec<T> exponent) {
     return exponent * F::ln2_high + (exponent * F::ln2_low + twice_artanh<F::log_terms, T>(z));
 }
 
-// Of normal positive numbers; infinity and NaN become NaN.
+// For normal positive numbers; infinity and NaN give NaN.
 template <class T> inline Vec<T> logarithm(Vec<T> x) {
     const Binary<T> a = binary<T>(x);
     return logarithm_of<T>((a.mantissa - 1) / (a.mantissa + 1), a.exponent) + (x - x);
 }
 
-// Both at once, for one division, of normal positive numbers; of others, whatever comes.
+// Two logarithms with a single division, for normal positive numbers; undefined for others.
 template <class T> inline void logarithms(Vec<T> &x, Vec<T> &y) {
     const Binary<T> a = binary<T>(x), b = binary<T>(y);
     const Vec<T> over_a = a.mantissa + 1, over_b = b.mantissa + 1, inverse = 1 / (over_a * over_b);
@@ -192,14 +192,14 @@ template <class T> inline void logarithms(Vec<T> &x, Vec<T> &y) {
     y = logarithm_of<T>((b.mantissa - 1) * (over_a * inverse), b.exponent);
 }
 
-// Angle of the point (x, y) as of `std::atan2`; NaN at the origin and where both are infinite.
+// Angle of the point (x, y) as in `std::atan2`; NaN at the origin and if both are infinite.
 template <class T> inline Vec<T> arctangent(Vec<T> y, Vec<T> x) {
     constexpr long double pi_over_4 = 0.785398163397448309615660845819875721L;
     constexpr T high = static_cast<T>(pi_over_4), low = static_cast<T>(pi_over_4 - high);
     constexpr T border = static_cast<T>(0.41421356237309505), top = SERIES<T>.artanh[Format<T>::atan_terms];
     const Vec<T> zero = {}, rise = absolute<T>(y), run = absolute<T>(x);
     const Vec<T> less = rise < run ? rise : run, more = rise < run ? run : rise;
-    const auto turned = less > border * more; // by pi / 4: the series is of at most tan(pi / 8)
+    const auto turned = less > border * more; // rotated by pi / 4: the argument of the series is at most tan(pi / 8)
     const Vec<T> z = (turned ? less - more : less) / (turned ? less + more : more);
     Vec<T> angle = z * artanh_series<Format<T>::atan_terms - 1, T>(-z * z, all<T>(top));
     Vec<T> turns = turned ? all<T>(1) : zero;

@@ -284,7 +284,7 @@ class Run:
             raise KeyboardInterrupt
 
     def _log_anomalies(self) -> None:
-        for line in self.anomalies.news():
+        for line in self.anomalies.new_lines():
             self.folder.log(f"after {self.ledger.total:,} evaluations: {line}")
 
     def _score_density(self) -> None:

@@ -1,4 +1,4 @@
-"""Divergences between a PMF and its reference; pure functions of probabilities over the same bins."""
+"""Divergences between an estimated PMF and its reference: pure functions of probabilities over the same bins."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _normalised(p: Array, q: Array) -> tuple[Array, Array]:
 
 
 def forward_kld(reference: Array, estimate: Array) -> float:
-    """Forward Kullback-Leibler divergence ``sum p ln(p / q)`` over bins with p > 0, without an epsilon.
+    """Return the forward Kullback-Leibler divergence ``sum p ln(p / q)`` over bins with p > 0, without an epsilon.
 
     Infinite if the estimate is zero where the reference is not.
     """
@@ -32,19 +32,19 @@ def forward_kld(reference: Array, estimate: Array) -> float:
 
 
 def reverse_kld(reference: Array, estimate: Array) -> float:
-    """Reverse divergence ``sum q ln(q / p)``; infinite where the reference is zero and the estimate not."""
+    """Return the reverse divergence ``sum q ln(q / p)``; infinite if only the reference is zero in a bin."""
     p, q = _normalised(reference, estimate)
     return _divergence(q, p)
 
 
 def jensen_shannon(reference: Array, estimate: Array) -> float:
-    """Jensen-Shannon divergence in nats, between 0 and ln 2."""
+    """Return the Jensen-Shannon divergence in nats, between 0 and ln 2."""
     p, q = _normalised(reference, estimate)
     middle = 0.5 * (p + q)
     return 0.5 * _divergence(p, middle) + 0.5 * _divergence(q, middle)
 
 
 def total_variation(reference: Array, estimate: Array) -> float:
-    """Total variation distance, half the sum of the absolute differences."""
+    """Return the total variation distance: half the sum of the absolute differences."""
     p, q = _normalised(reference, estimate)
     return float(0.5 * np.abs(p - q).sum())

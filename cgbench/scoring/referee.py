@@ -1,4 +1,4 @@
-"""The referee: the only part that sees the reference. It scores PMFs and knows the noise floor."""
+"""The referee: the only code that sees the reference during a run. It scores PMFs."""
 
 from __future__ import annotations
 
@@ -19,19 +19,24 @@ if TYPE_CHECKING:
 __all__ = ["METRICS", "Referee"]
 
 METRICS = ("forward_kld", "reverse_kld", "jensen_shannon", "total_variation")
-COVERAGE = {"coverage_68": 0.9945, "coverage_95": 1.96}  # standard deviations on either side
-COVERED_BELOW = 12.0  # kT
+COVERAGE = {"coverage_68": 0.9945, "coverage_95": 1.96}  # half-width of each interval in standard deviations
+COVERED_BELOW = 12.0  # kT; bins with a higher reference free energy are not checked
 
 
 class Referee:
-    """Scores estimates against a system's reference.
+    """Scores estimates against the reference of a system.
 
-    A reference that is missing or damaged breaks no run: scores are then None and `problem` says why.
+    A missing or damaged reference does not stop a run: scores are then None, and `problem` gives the reason.
 
     Parameters
     ----------
     system
-        The system whose reference judges.
+        The system whose reference is used.
+
+    Attributes
+    ----------
+    problem
+        Why there are no scores, or None.
     """
 
     def __init__(self, system: System) -> None:
@@ -42,7 +47,7 @@ class Referee:
             self.reference = _on_the_grid(system.reference(), system)
         except UserError as error:
             self.problem = str(error)
-        except Exception as error:  # a reference may be damaged in any way
+        except Exception as error:  # a damaged reference can raise anything
             self.problem = f"the reference cannot be read: {type(error).__name__}: {' '.join(str(error).split())}"
         self._basins = {basin.name: basin_mask(system.cvs, basin.contains) for basin in system.basins}
 
@@ -57,10 +62,10 @@ class Referee:
         Returns
         -------
         dict
-            Divergences, and for every basin ``delta_f_error/<name>``: its free energy relative to the
-            basin that is largest in the reference, estimate minus reference, in kT. ``coverage_68`` and
-            ``coverage_95``: share of the bins below 12 kT whose error is within the interval that the claims of
-            the estimate and of the reference give together (None if the estimate claims none).
+            The divergences; ``delta_f_error/<name>`` for every basin, the error (estimate minus reference, in kT) of
+            its free energy relative to the basin with the largest reference population; ``coverage_68`` and
+            ``coverage_95``, the fraction of bins below 12 kT whose error is within the interval given by the combined
+            standard errors of estimate and reference (None if the estimate has none).
         """
         if self.reference is None:
             return dict.fromkeys(self.metric_names)
@@ -89,9 +94,10 @@ class Referee:
         true = self.reference.pmf
         low = true.free_energy - true.free_energy.min() < COVERED_BELOW
         error = np.where(low, pmf.free_energy - true.free_energy, 0.0)
+        # free energies are defined up to a constant: remove the mean error
         error = error - (true.probability[low] * error[low]).sum() / true.probability[low].sum()
         variance = pmf.free_energy_std**2
-        if self.reference.standard_error is not None:  # of the probabilities
+        if self.reference.standard_error is not None:
             variance = variance + (self.reference.standard_error / true.probability) ** 2
         z = np.abs(error[low]) / np.sqrt(np.maximum(variance[low], 1e-300))
         return {name: float(np.mean(z < limit)) for name, limit in COVERAGE.items()}
@@ -103,8 +109,9 @@ class Referee:
         -------
         dict or None
             ``log_likelihood``, the mean log-density per configuration, and its ``standard_error``, in the
-            coordinate set named in ``coordinates``, as publications state it, though each with scales of its own;
-            ``samples`` and how many of them the method thinks impossible. None where system or method has none.
+            coordinate set named in ``coordinates`` (publications report it in such coordinates, but their scales
+            differ); ``samples``, the number of configurations; and ``impossible``, the number to which the method
+            assigns zero density. None if the system has no samples or the method no density.
         """
         import torch
 
@@ -133,7 +140,7 @@ class Referee:
         }
 
     def facts(self) -> dict[str, Any] | None:
-        """What the record says of the reference."""
+        """Return what the record states about the reference, or None without one."""
         if self.reference is None:
             return None
         return {

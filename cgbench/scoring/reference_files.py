@@ -1,4 +1,4 @@
-"""Certified reference PMFs on disk."""
+"""Files of certified reference PMFs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["load_reference"]
 
 
 def load_reference(folder: Path, cvs: CollectiveVariables) -> Reference:
-    """Load ``reference.npz`` and ``reference.json`` of a system and check that they belong together.
+    """Load ``reference.npz`` and ``reference.json`` of a system, and check that they match.
 
     Parameters
     ----------
     folder
-        The system's reference folder.
+        The folder with the two files.
     cvs
-        The grid that the file must be on.
+        The grid that the reference must be on.
 
     Raises
     ------
     UserError
-        If a file is missing or unreadable, or the hash in the JSON is not that of the arrays.
+        If a file is missing or unreadable, or the hash in the JSON does not match the arrays.
     """
     arrays_file, facts_file = folder / "reference.npz", folder / "reference.json"
     try:
@@ -38,7 +38,8 @@ def load_reference(folder: Path, cvs: CollectiveVariables) -> Reference:
         sha256 = hashlib.sha256(content).hexdigest()
         if facts["sha256"] != sha256:
             raise UserError(
-                f"reference {arrays_file} has sha256 {sha256[:12]}..., its JSON says {facts['sha256'][:12]}..."
+                f"reference {arrays_file} has sha256 {sha256[:12]}..., "
+                f"but {facts_file.name} states {facts['sha256'][:12]}..."
             )
         with np.load(arrays_file, allow_pickle=False) as arrays:
             pmf = PMF(cvs, arrays["probability"])

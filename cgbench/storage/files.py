@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written aside, synced, and moved into place."""
+"""Atomic files: written under a temporary name, synced, and moved into place."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["csv_bytes", "npz_bytes", "read_npz", "write_atomically", "write_npz"
 
 
 def write_atomically(path: Path, content: bytes, keep: Path | None = None) -> None:
-    """Replace `path` by `content`; a kill at any moment leaves the old file or the new one.
+    """Replace the content of `path`; a kill at any moment leaves either the old file or the new one.
 
     Parameters
     ----------
     path, content
-        The file and its bytes.
+        The file and its new content.
     keep
-        Where the old file is moved, if there is one. A kill just then leaves it there, and no file at `path`.
+        Where to move the old file, if it exists. A kill right after this move leaves no file at `path`.
 
     Raises
     ------
     OSError
-        If it cannot be written, on a full disk for one; the old file is as it was then.
+        If the file cannot be written, for example on a full disk; the old file is unchanged.
     """
     temporary = path.with_name(f".{path.name}.new")
     try:
@@ -47,7 +47,7 @@ def write_atomically(path: Path, content: bytes, keep: Path | None = None) -> No
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a renaming last through a loss of power, where the platform lets folders be synced."""
+    """Sync a folder, where the platform supports it: a renaming then survives a power failure."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -61,7 +61,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """A CSV table with a header; None becomes an empty field."""
+    """Return a CSV table with a header; None becomes an empty field."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()
@@ -70,7 +70,7 @@ def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> byte
 
 
 def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return a compressed npz archive whose bytes depend on the arrays alone (no time stamps)."""
+    """Return a compressed npz archive whose bytes depend only on the arrays (no time stamps)."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for name in sorted(arrays):
@@ -88,19 +88,19 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """Read all arrays of an npz archive; no code in it is run.
+    """Read all arrays of an npz archive, without running any code that it may contain.
 
     Raises
     ------
     ValueError
-        In one line, if the file is missing, damaged, or holds objects.
+        With a one-line message, if the file is missing, damaged, or contains Python objects.
     """
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("no archive of arrays")
+                raise ValueError("not an npz archive")
             return {name: archive[name] for name in archive.files}
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # numpy and zipfile raise anything on a damaged archive
+    except Exception as error:  # numpy and zipfile can raise anything on a damaged archive
         raise ValueError(f"{path} cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from error

@@ -1,4 +1,4 @@
-"""One process a folder: a lock that says who holds it, and that ends with its process."""
+"""File locks: one process at a time, the holder is named in the file, and a dead process holds nothing."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from cgbench.errors import UserError
 
 __all__ = ["FolderLock", "Holder"]
 
-PATIENCE = 0.3  # seconds: somebody who looks whether the lock is held has it for a moment
+PATIENCE = 0.3  # seconds; a process that only checks whether the lock is held has it for a moment
+POLL = 0.02  # seconds between two attempts
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A process, as it wrote itself down."""
+    """The process named in a lock file."""
 
     host: str
     pid: int
@@ -34,7 +35,7 @@ class Holder:
 
     @classmethod
     def parse(cls, text: bytes) -> Holder | None:
-        """Read what `bytes` wrote; None if it is empty or damaged."""
+        """Read the content of a lock file; None if it is empty or damaged."""
         try:
             return cls(**json.loads(text))
         except (ValueError, TypeError):
@@ -44,7 +45,7 @@ class Holder:
         return f"process {self.pid} on {self.host}, since {self.since}"
 
     def gone(self) -> bool:
-        """Whether it certainly has ended: only known of processes of this host."""
+        """Whether the process has certainly ended. This can be known only for processes on this host."""
         if self.host != socket.gethostname():
             return False
         try:
@@ -57,11 +58,11 @@ class Holder:
 
 
 class FolderLock:
-    """A lock file, locked by the operating system, in which its holder is named.
+    """A lock file that is locked by the operating system and names its holder.
 
-    The system gives the lock back when a process ends, however it ends; the name that is left then tells of the dead
-    holder. Where the file system has no locks, the name alone decides: a dead process of this host is replaced, one
-    of another host is believed to be alive.
+    The operating system releases the lock when the process ends, in whatever way. The name that remains in the file
+    then identifies the dead holder. On a file system without locks, only the name counts: a dead process on this host
+    is replaced, and a process on another host is assumed to be alive.
 
     Parameters
     ----------
@@ -73,27 +74,32 @@ class FolderLock:
         self.path = path
         self._finalizer: Any = None
 
-    def acquire(self) -> Holder | None:
-        """Take the lock, and return the dead process that it is taken over from, if there is one.
+    def acquire(self, wait: bool = False) -> Holder | None:
+        """Acquire the lock. Return the dead process that held it before, or None.
+
+        Parameters
+        ----------
+        wait
+            Wait while another process has locked the file, instead of raising an error.
 
         Raises
         ------
         UserError
-            If another process holds it.
+            If another process holds the lock.
         OSError
-            If the file cannot be made.
+            If the file cannot be created.
         """
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             deadline = time.monotonic() + PATIENCE
-            while not (free := _lock(descriptor, exclusive=True)) and time.monotonic() < deadline:
-                time.sleep(0.02)
+            while (free := _lock(descriptor, exclusive=True)) is False and (wait or time.monotonic() < deadline):
+                time.sleep(POLL)
             before = Holder.parse(os.pread(descriptor, 4096, 0))
             if free is None:
                 free = before is None or before.gone()
             if not free:
-                advice = f"wait for it, or give another --out (the lock is {self.path})"
-                raise UserError(f"another process is running in this folder: {before or 'not named'}; {advice}")
+                advice = f"wait for it to end, or choose another --out (the lock is {self.path})"
+                raise UserError(f"another process is running in this folder: {before or 'unknown'}; {advice}")
             _write(descriptor, json.dumps(vars(Holder.this())).encode())
         except BaseException:
             os.close(descriptor)
@@ -102,7 +108,7 @@ class FolderLock:
         return before
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         if self._finalizer is not None:
             self._finalizer()
 
@@ -112,11 +118,12 @@ class FolderLock:
         return (named or Holder("?", 0, "?")) if held else None
 
     def stale(self) -> Holder | None:
-        """Return the dead process that is still named, or None."""
+        """Return the dead process that the file still names, or None."""
         named, held = self._look()
         return None if held else named
 
     def _look(self) -> tuple[Holder | None, bool]:
+        """Return the process named in the file, and whether the lock is held."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY)
         except OSError:
@@ -132,16 +139,16 @@ class FolderLock:
 
 
 def _lock(descriptor: int, exclusive: bool) -> bool | None:
-    """Try to lock; None where there are no locks."""
+    """Try to lock without waiting. Return whether it succeeded; None if locks are not supported."""
     try:
         import fcntl
-    except ImportError:  # not on every platform
+    except ImportError:  # not available on every platform
         return None
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # not on every file system
+    except OSError:  # not supported by every file system
         return None
     return True
 
@@ -153,7 +160,7 @@ def _write(descriptor: int, content: bytes) -> None:
 
 def _release(descriptor: int, owner: int) -> None:
     try:
-        if os.getpid() == owner:  # a forked child only closes its copy
+        if os.getpid() == owner:  # a forked child only closes its copy of the descriptor
             _write(descriptor, b"")
     finally:
         os.close(descriptor)

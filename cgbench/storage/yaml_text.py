@@ -1,4 +1,4 @@
-"""YAML as configuration uses it: plain data, and one line for what cannot be read."""
+"""YAML for configuration: plain data only, with one-line error messages."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["read_yaml"]
 
 
 def read_yaml(text: str) -> Any:
-    """Read YAML that holds mappings with text as keys, lists, text, numbers, booleans and null.
+    """Read YAML that contains only lists, mappings with text keys, text, numbers, booleans and null.
 
     Raises
     ------
     ValueError
-        In one line, for anything else.
+        With a one-line message, for anything else.
     """
     try:
         content = yaml.safe_load(text)
@@ -32,7 +32,7 @@ def _check(value: Any) -> None:
     if isinstance(value, dict):
         for key, inner in value.items():
             if not isinstance(key, str):
-                raise ValueError(f"the key {key!r} is no text")
+                raise ValueError(f"the key {key!r} is not text; put it in quotes")
             _check(inner)
     elif isinstance(value, list):
         for inner in value:
@@ -40,4 +40,6 @@ def _check(value: Any) -> None:
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"the number {value} is not finite")
     elif not (value is None or isinstance(value, str | bool | int | float)):
-        raise ValueError(f"{value!r} is a {type(value).__name__}, which configurations do not use; quotes make it text")
+        raise ValueError(
+            f"{value!r} is a {type(value).__name__}, which configurations do not support; put it in quotes to make it text"
+        )

@@ -125,7 +125,7 @@ BROKEN = {
     ),
     "openmm": (
         {'frozenset({"gradient", "coordinates"})': 'frozenset({"openmm"})'},
-        "muller_brown is not made by OpenMM",
+        "muller_brown has no OpenMM model",
     ),
     "lost-reference": (
         {REFERENCE: f"{REFERENCE}        open('/nowhere/at-all')\n"},

@@ -37,7 +37,7 @@ def test_budget_is_never_passed_in_the_potential(start, counter, checked) -> Non
     record = run.execute()
     assert record.status in ("budget", "failed")
     assert record.evaluations.total == counter.count <= budget
-    assert "would pass the budget" in record.reason
+    assert "would exceed the budget" in record.reason
     assert (run.folder.path / "pmf.npz").exists() == bool(run.curve) == (record.status == "budget")
 
 

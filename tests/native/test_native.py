@@ -1,4 +1,4 @@
-"""Kernels are compiled once and kept; where they cannot be, there is one warning and no kernel."""
+"""Kernels are compiled once and cached; if that fails, there is one warning and no kernel."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_kernel_is_compiled_once(source: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @needs_compiler
-def test_a_changed_kernel_is_compiled_anew(source: Path) -> None:
+def test_a_changed_kernel_is_compiled_again(source: Path) -> None:
     native.library(source)
     source.write_text(SOURCE.replace("42", "43"))
     forget()
@@ -60,7 +60,7 @@ def test_a_changed_kernel_is_compiled_anew(source: Path) -> None:
 
 
 @needs_compiler
-def test_a_damaged_kernel_is_compiled_anew(source: Path, tmp_path: Path) -> None:
+def test_a_damaged_kernel_is_compiled_again(source: Path, tmp_path: Path) -> None:
     homes = {name: str(tmp_path / "home") for name in ("HOME", "XDG_CACHE_HOME")}
     for _ in range(2):
         done = subprocess.run(
@@ -79,9 +79,7 @@ def test_without_a_compiler_there_is_one_warning(source: Path, monkeypatch, capl
     monkeypatch.setattr(shutil, "which", lambda *arguments, **more: None)
     assert native.compiler() is None
     assert native.library(source) is None and native.library(source) is None
-    assert [record.getMessage() for record in caplog.records] == [
-        "no C++ compiler: kernel is done in torch, which is slower"
-    ]
+    assert [record.getMessage() for record in caplog.records] == ["no C++ compiler: kernel uses torch, which is slower"]
 
 
 def test_a_compiler_that_does_not_run_is_none(source: Path, tmp_path: Path, monkeypatch) -> None:
@@ -142,7 +140,7 @@ def test_parts_cover_everything_once(threads: int) -> None:
         assert len(parts) == max(1, min(threads, count))
 
 
-def test_parts_run_at_the_same_time_and_fail_aloud() -> None:
+def test_parts_run_at_the_same_time_and_errors_propagate() -> None:
     barrier = threading.Barrier(3, timeout=30)
     native.in_parallel(lambda first, last: barrier.wait(), 3, 3)
 

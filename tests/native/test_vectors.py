@@ -46,7 +46,7 @@ def widest(dtype: type) -> float:
     return 87.0 if dtype is np.float32 else 708.0
 
 
-ARGUMENTS = {  # numbers of every size that the function is for, and those near its delicate places
+ARGUMENTS = {  # the whole range of each function, and arguments near its delicate points
     "exponential": lambda r, w: [r.uniform(-w, w, 20001), r.normal(size=20001), 1e-4 * r.normal(size=20001)],
     "logarithm": lambda r, w: [np.exp(r.uniform(-w, w, 20001)), r.uniform(0.5, 2, 20001), 1 + 1e-4 * r.normal(size=99)],
     "square_root": lambda r, w: [np.exp(r.uniform(-w, w, 20001))],
@@ -72,7 +72,7 @@ def test_a_few_units_in_the_last_place(name: str, dtype: type, call: Call) -> No
     assert units(call(name, x), true) < {"square_root": 0.51, "floor_of": 0.1}.get(name, 4.0)
 
 
-def test_angles_of_points_all_around(dtype: type, call: Call) -> None:
+def test_angles_in_all_quadrants(dtype: type, call: Call) -> None:
     random = np.random.default_rng(1)
     near, far = random.normal(size=(2, 20001)), np.exp(random.uniform(-20, 20, (2, 20001)))
     y, x = np.concatenate([near, far * random.choice([-1, 1], far.shape)], axis=1).astype(dtype)
@@ -83,7 +83,7 @@ def test_angles_of_points_all_around(dtype: type, call: Call) -> None:
     np.testing.assert_allclose(call("arctangent", y, x), np.arctan2(y, x), rtol=2 * np.finfo(dtype).eps)
 
 
-def test_what_is_no_number_stays_none(dtype: type, call: Call) -> None:
+def test_nan_propagates(dtype: type, call: Call) -> None:
     nan = np.array([np.nan, 1.0], dtype=dtype)
     for name in (*ARGUMENTS, "absolute"):
         assert np.isnan(call(name, nan)).tolist() == [True, False], name
@@ -96,13 +96,13 @@ def test_what_is_no_number_stays_none(dtype: type, call: Call) -> None:
     assert np.isinf(call("square_root", infinite)) and np.isnan(call("square_root", -infinite))
 
 
-def test_exponentials_are_cut_where_they_would_leave_the_normal_numbers(dtype: type, call: Call) -> None:
+def test_exponentials_are_clamped_to_normal_numbers(dtype: type, call: Call) -> None:
     low, high = call("exponential", np.array([-np.inf, np.inf], dtype=dtype))
     assert np.finfo(dtype).tiny <= low < 1e10 * np.finfo(dtype).tiny
     assert 1e-10 * np.finfo(dtype).max < high <= np.finfo(dtype).max
 
 
-def test_a_number_does_not_depend_on_its_place(dtype: type, call: Call) -> None:
+def test_a_result_does_not_depend_on_its_position(dtype: type, call: Call) -> None:
     x = np.random.default_rng(2).normal(size=67).astype(dtype)
     for name in ("exponential", "softplus", "sigmoid"):
         whole = call(name, x)

@@ -1,4 +1,4 @@
-"""Numbers that go wrong: counted, logged, judged, and never silent."""
+"""Anomalies are counted, logged, checked against limits, and always reported."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from cgbench_systems.muller_brown import MullerBrown
 THIS = Path(__file__)
 
 
-def test_counts_news_and_state() -> None:
+def test_counts_new_lines_and_state() -> None:
     anomalies = Anomalies()
     anomalies.add("skipped_step", torch.tensor(2), 10)
     anomalies.add("skipped_step", 0, 10)
     anomalies.add("diverged_walker", 0, 100)
     assert anomalies.counts() == {"skipped_step": (2, 20)}
-    assert anomalies.news() == [f"2 more skipped_step (2 of 20; {KINDS['skipped_step'].meaning})"]
-    assert anomalies.news() == []
+    assert anomalies.new_lines() == [f"2 more skipped_step (2 of 20; {KINDS['skipped_step'].meaning})"]
+    assert anomalies.new_lines() == []
     other = Anomalies()
     other.load_state_dict(anomalies.state_dict())
-    assert other.counts() == anomalies.counts() and other.news() == []
+    assert other.counts() == anomalies.counts() and other.new_lines() == []
     other.add("of my own", 1, 3)
-    assert other.news() == ["1 more of my own (1 of 3; counted by the method)"]
+    assert other.new_lines() == ["1 more of my own (1 of 3; counted by the method)"]
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "of my own"])
@@ -46,7 +46,7 @@ def test_the_limit_is_a_share_of_enough_occasions(kind: str) -> None:
     anomalies.add(kind, allowed, at_least)
     anomalies.check()
     anomalies.add(kind, 2, 1)
-    with pytest.raises(TooManyAnomalies, match=f"too many {kind}, at most"):
+    with pytest.raises(TooManyAnomalies, match=f"too many {kind}: .* limit"):
         anomalies.check()
 
 
@@ -124,7 +124,7 @@ def test_too_many_of_them_end_the_run_with_the_reason(tmp_path: Path) -> None:
     job = start(tmp_path, "CrackedAlmostEverywhere")
     record = job.execute()
     assert record.status == "failed"
-    assert record.reason.startswith("TooManyAnomalies: ") and "are too many nonfinite_energy" in record.reason
+    assert record.reason.startswith("TooManyAnomalies: ") and "too many nonfinite_energy: " in record.reason
     assert len(job.curve) == 2  # 800 energies are too few to judge
     assert record.evaluations.total == 1200 and not (job.folder.path / "pmf.npz").exists()
 

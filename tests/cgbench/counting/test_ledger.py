@@ -1,4 +1,4 @@
-"""The ledger: phases, and a budget that is never passed."""
+"""The ledger: counts by phase, and a budget that is never exceeded."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def test_counts_by_phase() -> None:
     assert changes == ["train", "label", "train", "unassigned"]
 
 
-def test_budget_is_enforced_before_it_is_passed() -> None:
+def test_budget_is_enforced_before_it_is_exceeded() -> None:
     ledger = Ledger(10)
     ledger.charge(7)
-    with pytest.raises(BudgetExhausted, match="4 more evaluations would pass the budget of 10"):
+    with pytest.raises(BudgetExhausted, match="4 more evaluations would exceed the budget of 10"):
         ledger.charge(4)
     assert ledger.total == 7 and ledger.remaining == 3
     ledger.charge(3)

@@ -48,8 +48,8 @@ def test_steps_and_energies_are_charged_before_they_are_made() -> None:
     assert given.evaluations == 28
 
 
-def test_a_system_that_openmm_did_not_make_says_so() -> None:
-    with pytest.raises(TypeError, match="muller_brown is not made by OpenMM"):
+def test_a_system_without_an_openmm_model_says_so() -> None:
+    with pytest.raises(TypeError, match="muller_brown has no OpenMM model"):
         Problem(MullerBrown(), Ledger()).openmm_simulation(openmm.VerletIntegrator(0.001))
 
 

@@ -186,7 +186,7 @@ def test_energies_that_are_not_finite_are_counted(tmp_path) -> None:
 def test_the_gate_charges_before_it_evaluates(tmp_path) -> None:
     job = start(tmp_path, budget=3)
     x = torch.zeros(4, 2, dtype=torch.float64, requires_grad=True)
-    with pytest.raises(Exception, match="would pass the budget"):
+    with pytest.raises(Exception, match="would exceed the budget"):
         job.problem.reduced_energy(x)
     assert job.ledger.total == 0
     energy = job.problem.reduced_energy(x[:2])

@@ -1,4 +1,4 @@
-"""Two at once: the second learns who is first; a dead process holds nothing."""
+"""Locks: the second process learns who holds the lock; a dead process holds nothing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(path: Path, other) -> None:
 
 
 def test_looking_does_not_get_in_the_way(path: Path) -> None:
-    """Somebody who looks holds the file for a moment; whoever wants it waits for so long."""
+    """A process that checks the lock holds the file for a moment; acquiring waits for that long."""
     script = "import fcntl, sys, time; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_SH); "
     script += "print(1, flush=True); time.sleep(0.1)"
     path.write_bytes(b"")
@@ -113,3 +114,15 @@ def test_a_lock_ends_with_its_object(path: Path) -> None:
     started = time.monotonic()
     FolderLock(path).acquire()
     assert time.monotonic() - started < 0.3
+
+
+def test_waiting_for_a_lock_ends_when_it_is_released(path: Path, other) -> None:
+    """Longer than the patience of an acquisition that does not wait."""
+    mine = FolderLock(path)
+    timer = threading.Timer(3 * lock.PATIENCE, other.kill)
+    timer.start()
+    started = time.monotonic()
+    before = mine.acquire(wait=True)
+    assert time.monotonic() - started > 2 * lock.PATIENCE
+    assert before is not None and before.pid == other.pid and mine.holder().pid == os.getpid()
+    timer.join()
