@@ -24,6 +24,7 @@ VERBS = {
     "reference": "Build, show and verify the ground truth of a system.",
     "report": "Write one HTML page that shows the records of runs.",
     "run": "Run a method on a system, or go on with a run.",
+    "system": "Write, and explain, the file that makes a molecule a system.",
     "sweep": "Make all runs that a file names.",
 }
 

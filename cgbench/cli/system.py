@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import click
 
 __all__ = ["command"]
-
-GROUP = "cgbench.system_files"
 
 
 @click.group("system", help="Write, and explain, the file that makes a molecule a system.")
@@ -21,8 +18,9 @@ def command() -> None:
 def _loader(suffix: str) -> Any:
     """Return the plugin that makes systems from files of this suffix."""
     from cgbench.errors import UserError, choices
+    from cgbench.running.registry import file_formats
 
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    found = file_formats()
     if suffix.removeprefix(".") not in found:
         raise UserError(f"no installed package makes systems from {suffix or 'nameless'} files: use {choices(found)}")
     return found[suffix.removeprefix(".")].load()

@@ -21,16 +21,32 @@ __all__ = ["config_hash", "explain", "make_config", "preset_names"]
 DEEPEST = 20  # keys within keys
 
 
-def _folder(method: type[Method], system: str) -> Path:
-    """``presets/<method>/<system>``, or ``presets/<system>`` where a package holds one method."""
+ANY_MOLECULE = "any_molecule"  # presets for molecules without a folder of their own
+
+
+def _preset_files(method: type[Method], system: str, molecular: bool) -> dict[str, Path]:
+    """Preset files of a method for a system by name.
+
+    They are in ``presets/<method>/<system>``, or ``presets/<system>`` where a package holds one method. For molecules,
+    those in the folder "any_molecule" serve where the system has no preset of that name.
+    """
     root = method.presets_folder()
     own = root / method.name
-    return (own if own.is_dir() else root) / system
+    folder = own if own.is_dir() else root
+    general = folder / ANY_MOLECULE
+    found = {path.stem: path for path in general.glob("*.yaml")} if molecular else {}
+    return found | {path.stem: path for path in (folder / system).glob("*.yaml")}
 
 
-def preset_names(method: type[Method], system: str) -> list[str]:
-    """Presets of a method for a system; a method without preset files has "default" alone."""
-    return sorted(path.stem for path in _folder(method, system).glob("*.yaml")) or ["default"]
+def preset_names(method: type[Method], system: str, molecular: bool = False) -> list[str]:
+    """Return the presets of a method for a system; a method without preset files has "default" alone.
+
+    Parameters
+    ----------
+    molecular
+        Whether the system is a molecule (trait "molecular"): it has the presets for any molecule, too.
+    """
+    return sorted(_preset_files(method, system, molecular)) or ["default"]
 
 
 def config_hash(config: MethodConfig) -> str:
@@ -39,7 +55,9 @@ def config_hash(config: MethodConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def make_config(method: type[Method], system: str, preset: str, overrides: Sequence[str] = ()) -> MethodConfig:
+def make_config(
+    method: type[Method], system: str, preset: str, overrides: Sequence[str] = (), *, molecular: bool = False
+) -> MethodConfig:
     """Read a preset and apply overrides of the form ``key=value`` (dotted keys, YAML values).
 
     Raises
@@ -47,12 +65,12 @@ def make_config(method: type[Method], system: str, preset: str, overrides: Seque
     UserError
         For an unknown preset or key, a value of the wrong type, or YAML that cannot be read.
     """
-    known = preset_names(method, system)
+    known = preset_names(method, system, molecular)
     if preset not in known:
         raise UserError(f"unknown preset {preset!r} of {method.name} on {system}: choose from {choices(known)}")
-    path = _folder(method, system) / f"{preset}.yaml"
+    path = _preset_files(method, system, molecular).get(preset)
     settings: Any = {}
-    if path.exists():
+    if path is not None:
         try:
             settings = read_yaml(path.read_text(encoding="utf-8")) or {}
         except (OSError, ValueError) as error:

@@ -7,6 +7,7 @@ together. Imports `cgbench_systems.molecular`.
 
 from __future__ import annotations
 
+from cgbench_systems.molecule import files
 from cgbench_systems.molecule.system import Molecule, load_molecule
 
-__all__ = ["Molecule", "load_molecule"]
+__all__ = ["Molecule", "files", "load_molecule"]

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cgbench.drawing.style import new_figure, save_figure
 from cgbench_systems.molecular.geometry import dihedral
 from cgbench_systems.molecule.definition import MOST_CVS
 from cgbench_systems.molecule.structure import Structure
@@ -121,6 +120,8 @@ def draw_system(system: Molecule, path: Path) -> None:
     OSError
         If the file cannot be written.
     """
+    from cgbench.drawing.style import new_figure, save_figure
+
     structure = system.structure
     x = system.initial_configuration().cpu().numpy()
     centred = x - x.mean(axis=0)
