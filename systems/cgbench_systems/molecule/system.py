@@ -16,7 +16,7 @@ from cgbench.contracts.system import Basin, Check
 from cgbench.errors import UserError
 from cgbench.scoring.reference_files import load_reference
 from cgbench_systems.molecular.system import MolecularSystem, Torsion, angle_range, torsion_cvs
-from cgbench_systems.molecule.coordinates import automatic_coordinates
+from cgbench_systems.molecule.coordinates import MoleculeCoordinates, automatic_coordinates
 from cgbench_systems.molecule.definition import Definition, read_definition
 from cgbench_systems.molecule.sequence import build_peptide
 from cgbench_systems.molecule.structure import Structure, check_molecule, create_system, read_pdb
@@ -40,6 +40,7 @@ class Molecule(MolecularSystem):
         The file.
     """
 
+    coordinates: MoleculeCoordinates
     definition: ClassVar[Definition]
     file: ClassVar[Path]
 
