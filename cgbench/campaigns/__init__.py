@@ -1,5 +1,5 @@
-"""Many runs: sweeps from one file, on this machine or on a SLURM cluster.
+"""Many runs: sweeps defined in one file, on this machine or on a SLURM cluster.
 
-`sweep` reads the file and says how far each run is, `local` runs commands as processes, `slurm` as jobs. Imports
-one run (`cgbench.running`) and the rooms below it.
+`sweep` reads the file and reports the state of each run, `local` executes commands as processes, and `slurm` as jobs.
+Imports running, storage and errors.
 """

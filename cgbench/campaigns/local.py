@@ -1,27 +1,33 @@
-"""Many commands at once: on this machine, each in a process of its own."""
+"""Executes commands on this machine, several processes at a time."""
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-__all__ = ["LocalExecutor", "Task", "stop_signals", "thread_environment"]
+from cgbench.running.signals import stop_event
 
-THREAD_VARIABLES = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
-GRACE = 60.0  # seconds that a process has to save its state
+__all__ = ["THREAD_VARIABLES", "LocalExecutor", "Task", "thread_environment"]
+
+# environment variables that limit the CPU threads of a process
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "OPENMM_CPU_THREADS",
+)
+GRACE = 60.0  # seconds for a process to save its state and end
 
 
 @dataclass(frozen=True)
 class Task:
-    """A command that can be given again after any interruption, and the file that its output is appended to."""
+    """A command that can be repeated after any interruption, and the file that its output is appended to."""
 
     name: str
     command: tuple[str, ...]
@@ -29,23 +35,22 @@ class Task:
 
 
 def thread_environment(threads: int) -> dict[str, str]:
-    """Return the variables that bound the CPU threads of a process."""
-    names = (*(f"{name}_NUM_THREADS" for name in THREAD_VARIABLES), "OPENMM_CPU_THREADS")
-    return dict.fromkeys(names, str(threads))
+    """Return the environment variables that limit a process to `threads` CPU threads."""
+    return dict.fromkeys(THREAD_VARIABLES, str(threads))
 
 
 class LocalExecutor:
-    """Runs tasks as processes on this machine, in the order given.
+    """Executes tasks as processes on this machine, in the given order.
 
-    SIGINT and SIGTERM stop it: no further task starts, running ones are asked to save and end, and are killed at
-    a second signal or after a minute. All processes are in one group, so that what kills the group kills all.
+    On SIGINT or SIGTERM no further task starts. Running tasks get SIGTERM, which makes them save and end; they are
+    killed after a minute or at a second signal. All processes are in one process group and can be killed together.
 
     Parameters
     ----------
     workers
-        Processes at a time.
+        Largest number of processes at a time.
     threads
-        CPU threads of each.
+        CPU threads of each process.
     """
 
     def __init__(self, workers: int, threads: int) -> None:
@@ -58,15 +63,24 @@ class LocalExecutor:
         on_start: Callable[[Task], None],
         on_end: Callable[[Task, int], None],
     ) -> None:
-        """Execute all tasks; `on_end` is told the exit code, negative for a signal.
+        """Execute all tasks.
+
+        Parameters
+        ----------
+        tasks
+            The tasks.
+        on_start
+            Called when a task starts.
+        on_end
+            Called when a task has ended, with its exit code (negative for a signal).
 
         Raises
         ------
         KeyboardInterrupt
-            If it was interrupted; every process has ended then.
+            If the executor was interrupted; all processes have ended.
         """
         waiting, running = deque(tasks), list[tuple[Task, subprocess.Popen[bytes]]]()
-        with stop_signals() as stop:
+        with stop_event() as stop:
             try:
                 while (waiting or running) and not stop.is_set():
                     while waiting and len(running) < self.workers:
@@ -92,24 +106,8 @@ class LocalExecutor:
             )
 
 
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, instead of what they otherwise do."""
-    event = threading.Event()
-
-    def handle(signum: int, frame: Any) -> None:
-        event.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _end(processes: Sequence[subprocess.Popen[bytes]], at_once: threading.Event) -> None:
-    """Ask processes to end, and kill those that have not when the event is set or the time is up."""
+    """Terminate processes; kill those that still run when the event is set or the grace period is over."""
     for process in processes:
         process.terminate()
     waited = 0.0

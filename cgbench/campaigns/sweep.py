@@ -1,4 +1,4 @@
-"""Many runs from one file: the product of systems, methods, presets, seeds and overrides, and how far each is."""
+"""Sweeps: the runs that a file defines as products of systems, methods, presets, seeds and overrides."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from cgbench.storage.yaml_text import read_yaml
 __all__ = ["Job", "Progress", "Runs", "SweepFile", "output_log", "progress", "read_sweep", "task"]
 
 
-def _several(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
 def _seeds(value: Any) -> Any:
-    """Seeds one by one or as ranges: 3, "0-4", [0, 2, "5-7"]."""
+    """Expand seeds given singly or as ranges: 3, "0-4", [0, 2, "5-7"]."""
     seeds = []
-    for part in _several(value):
+    for part in _as_list(value):
         span = re.fullmatch(r"(\d+)\s*-\s*(\d+)", part) if isinstance(part, str) else None
         seeds += list(range(int(span[1]), int(span[2]) + 1)) if span else [part]
     return seeds
 
 
-Names = Annotated[list[str], BeforeValidator(_several), Field(min_length=1)]
+Names = Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]
 Seeds = Annotated[list[Annotated[int, Field(ge=0, strict=True)]], BeforeValidator(_seeds), Field(min_length=1)]
 
 
 class Runs(BaseModel):
-    """A product of runs; single values may stand for lists, and ``"0-4"`` for a range of seeds."""
+    """A product of runs. A single value may replace a list, and ``"0-4"`` is a range of seeds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -50,14 +50,14 @@ class Runs(BaseModel):
     methods: Names
     presets: Names = ["default"]
     seeds: Seeds = [0]
-    overrides: Annotated[list[dict[str, Any]], BeforeValidator(_several), Field(min_length=1)] = [{}]
+    overrides: Annotated[list[dict[str, Any]], BeforeValidator(_as_list), Field(min_length=1)] = [{}]
     budget: int | None = None
     engine: str | None = None
     device: str = "cpu"
 
 
 class Excluded(BaseModel):
-    """Runs to leave out: those that agree with every list that is given."""
+    """Runs to exclude: those that match every list that is given."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -67,13 +67,13 @@ class Excluded(BaseModel):
     seeds: Seeds | None = None
 
     def covers(self, system: str, method: str, preset: str, seed: int) -> bool:
-        """Whether a run is left out."""
+        """Whether a run is excluded."""
         pairs = ((self.systems, system), (self.methods, method), (self.presets, preset), (self.seeds, seed))
         return all(wanted is None or value in wanted for wanted, value in pairs)
 
 
 class SweepFile(BaseModel):
-    """The file: products of runs, what they share, and what is left out of them."""
+    """The content of a sweep file: shared defaults, products of runs, and exclusions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -84,7 +84,7 @@ class SweepFile(BaseModel):
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep, as the command line would be asked for it."""
+    """One run of a sweep, in terms of the options of ``cgbench run``."""
 
     system: str
     method: str
@@ -98,11 +98,11 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The run in words."""
+        """The run in words, for messages."""
         return f"{self.plan.method_class.name} on {self.plan.system.name}, {self.plan.preset}, seed {self.seed}"
 
     def arguments(self) -> list[str]:
-        """Arguments of ``cgbench run``, output and threads left out."""
+        """Return the arguments of ``cgbench run``, without output and threads."""
         words = ["--system", self.system, "--method", self.method, "--preset", self.preset, "--seed", str(self.seed)]
         for override in self.overrides:
             words += ["--set", override]
@@ -113,13 +113,13 @@ class Job:
 
 
 def read_sweep(path: Path) -> list[Job]:
-    """Read a sweep's file and check every run in it; in the file's order, each run once.
+    """Read a sweep file and check every run in it. Return each run once, in the order of the file.
 
     Raises
     ------
     UserError
-        For a file that cannot be read, a key or value that cannot be, a run that cannot be, two different runs
-        that would share a folder, or an exclusion that leaves nothing out.
+        If the file cannot be read, a key, value or run is invalid, two different runs would share a folder, or an
+        exclusion matches no run.
     """
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))
@@ -136,7 +136,7 @@ def read_sweep(path: Path) -> list[Job]:
                 raise UserError(f"{where}: {job.name} is in the file twice, with different settings")
     for number, excluded in enumerate(sweep.exclude, 1):
         if not any(_matches(excluded, sweep.defaults | entry) for entry in sweep.include):
-            raise UserError(f"{path}, exclude {number}: no run is like that")
+            raise UserError(f"{path}, exclude {number}: no run matches it")
     return list(jobs.values())
 
 
@@ -150,7 +150,7 @@ def _validated(model: type[Any], content: Any, where: str) -> Any:
 
 
 def _combinations(runs: Runs) -> Iterator[tuple[str, str, str, int]]:
-    """Systems outermost, then methods, presets and seeds."""
+    """Yield combinations; the system varies slowest, then method, preset and seed."""
     yield from product(runs.systems, runs.methods, runs.presets, runs.seeds)
 
 
@@ -164,7 +164,7 @@ def _product(runs: Runs, exclude: Sequence[Excluded], where: str) -> Iterator[Jo
         for system, method, preset, seed in _combinations(runs):
             if any(excluded.covers(system, method, preset, seed) for excluded in exclude):
                 continue
-            try:  # the device may be another machine's
+            try:  # without the device, which this machine may not have
                 plan = make_plan(
                     system,
                     method,
@@ -180,20 +180,21 @@ def _product(runs: Runs, exclude: Sequence[Excluded], where: str) -> Iterator[Jo
 
 
 def task(job: Job, out: Path, threads: int) -> Task:
-    """Return the command that makes a run, or goes on with it."""
+    """Return the command that starts or resumes a run."""
     options = ("--out", str(out), "--threads", str(threads))
-    command = (sys.executable, "-m", "cgbench", "run", *job.arguments(), *options)
+    # -P: a folder in the working directory must not shadow an installed package
+    command = (sys.executable, "-P", "-m", "cgbench", "run", *job.arguments(), *options)
     return Task(job.name, command, out / output_log(job))
 
 
 def output_log(job: Job) -> Path:
-    """Return the file that a run's output is appended to, below the folder that run folders are made in."""
+    """Return the file that a run's output is appended to, relative to the folder of all runs."""
     return job.plan.folder("") / "checkpoint" / "output.log"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: its state, evaluations so far, what there is to say, and the SLURM job that has it."""
+    """The state of a run: evaluations so far, a note for the user, and its SLURM job, if any."""
 
     state: Literal["finished", "failed", "running", "queued", "interrupted", "waiting"]
     evaluations: int = 0
@@ -202,8 +203,8 @@ class Progress:
 
 
 def progress(job: Job, out: Path, queue: Mapping[str, QueuedRun] | None = None) -> Progress:
-    """Look at what a run has left, and whether SLURM has it; a folder that holds something else has failed."""
-    found = _left(job, out)
+    """Return the state of a run from its files and from SLURM's queue. A folder of another run counts as failed."""
+    found = _from_files(job, out)
     queued = (queue or {}).get(output_log(job).as_posix())
     if queued is None or queued.ended or found.state == "finished":
         return found
@@ -212,7 +213,7 @@ def progress(job: Job, out: Path, queue: Mapping[str, QueuedRun] | None = None) 
     return Progress("running", found.evaluations, f"SLURM job {queued.id}", queued.id)
 
 
-def _left(job: Job, out: Path) -> Progress:
+def _from_files(job: Job, out: Path) -> Progress:
     folder = RunFolder(job.plan.folder(out))
     try:
         record = folder.read_record()

@@ -83,7 +83,9 @@ def _versions() -> str:
 def _threads(cores: int) -> tuple[bool, str]:
     import torch
 
-    fixed = [f"{name}={os.environ[name]}" for name in ("OMP_NUM_THREADS", "OPENMM_CPU_THREADS") if name in os.environ]
+    from cgbench.campaigns.local import THREAD_VARIABLES
+
+    fixed = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
     said = f"torch uses {torch.get_num_threads()} on {cores} cores{', ' * bool(fixed)}{', '.join(fixed)}"
     return torch.get_num_threads() <= cores, said
 

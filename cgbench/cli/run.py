@@ -26,11 +26,17 @@ __all__ = ["command"]
 @click.option("--restart", is_flag=True, help="Start over.")
 def command(**options: Any) -> int:
     """Run, with progress, and print a summary; exit code 1 if the run failed."""
-    from cgbench.running.run import finished_record, prepare
+    from cgbench.running.run import prepare
+    from cgbench.running.signals import handlers, raise_interrupt
+
+    with handlers(raise_interrupt, (signal.SIGTERM,)):  # until there is something to save
+        return _run(prepare(options.pop("system"), options.pop("method"), **options))
+
+
+def _run(job: Any) -> int:
+    from cgbench.running.run import finished_record
     from cgbench.running.signals import Interrupts
 
-    signal.signal(signal.SIGTERM, _interrupt)  # until there is something to save
-    job = prepare(options.pop("system"), options.pop("method"), **options)
     existing = finished_record(job)
     if existing is not None:
         print("This run is complete; --restart would start over.")
@@ -49,10 +55,6 @@ def command(**options: Any) -> int:
     return 0
 
 
-def _interrupt(signum: int, frame: Any) -> None:
-    raise KeyboardInterrupt
-
-
 class _Progress:
     """A live line on a terminal, one line per estimate elsewhere; neither shows the truth."""
 
@@ -61,6 +63,9 @@ class _Progress:
         self.live: Any = None
         self.started = time.monotonic()
         self.before = job.ledger.total
+        # progress at the start of this process, and when it was seen; a resumed method may not know it yet
+        done = job.method.progress if job.curve else 0.0
+        self.origin = None if done is None else (self.started, done)
 
     def __enter__(self) -> _Progress:
         from rich.console import Console
@@ -79,14 +84,24 @@ class _Progress:
             self.live.stop()
 
     def _words(self) -> str:
-        elapsed = time.monotonic() - self.started
+        now = time.monotonic()
+        elapsed = now - self.started
         total = self.job.ledger.total
         rate = (total - self.before) / max(elapsed, 1e-9)
         words = f"{elapsed:6.0f} s  {total:,} evaluations ({rate:,.0f}/s)  {self.job.method.status}"
+        left = self._seconds_left(now)
+        return words if left is None else f"{words}  about {left:.0f} s left"
+
+    def _seconds_left(self, now: float) -> float | None:
+        """Extrapolate the progress made in this process; None if it is unknown or too small."""
         done = self.job.method.progress
-        if done is not None and 0.02 < done <= 1.0:
-            words += f"  about {elapsed * (1 - done) / done:.0f} s left"
-        return words
+        if done is None:
+            return None
+        if self.origin is None or done < self.origin[1]:
+            self.origin = (now, done)
+        since, before = self.origin
+        gained = done - before
+        return (now - since) * (1.0 - done) / gained if 0.02 < gained and done <= 1.0 else None
 
     def _line(self) -> Any:
         from rich.progress_bar import ProgressBar

@@ -1,6 +1,7 @@
 """One run, from the request to its files.
 
-`registry` finds systems and methods, `configuration` reads presets, `plan` checks a request, `run` iterates, scores
-and checkpoints, `record` and `run_folder` are what it leaves behind, `provenance` says where a number comes from,
-and `signals` handles interrupts. Imports scoring, contracts, counting, drawing and storage.
+`run` prepares and starts a run: `registry` finds systems and methods, `configuration` reads presets, and `plan` checks
+the request. `state` holds the parts of a run, and `loop` iterates, scores, checkpoints and resumes it. `record` and
+`run_folder` define the files of a run, `provenance` describes software and hardware, and `signals` handles interrupts.
+Imports drawing, scoring, contracts, counting, storage, native and errors.
 """

@@ -1,4 +1,4 @@
-"""Configurations of methods: presets in YAML, overrides, and errors in one line."""
+"""Configurations of methods: presets in YAML, overrides, and one-line error messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cgbench.storage.yaml_text import read_yaml
 
 __all__ = ["config_hash", "explain", "make_config", "preset_names"]
 
-DEEPEST = 20  # keys within keys
+DEEPEST = 20  # levels of nested keys
 
 
 ANY_MOLECULE = "any_molecule"  # presets for molecules without a folder of their own
@@ -50,7 +50,7 @@ def preset_names(method: type[Method], system: str, molecular: bool = False) -> 
 
 
 def config_hash(config: MethodConfig) -> str:
-    """Hash of a configuration in full, 64 hexadecimal digits."""
+    """Return the hash of a complete configuration, 64 hexadecimal digits."""
     text = json.dumps(config.model_dump(mode="json"), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -63,7 +63,7 @@ def make_config(
     Raises
     ------
     UserError
-        For an unknown preset or key, a value of the wrong type, or YAML that cannot be read.
+        For an unknown preset or key, an invalid value, or YAML that cannot be read.
     """
     known = preset_names(method, system, molecular)
     if preset not in known:
@@ -91,13 +91,13 @@ def _apply(settings: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise UserError(f"--set {_shown(override)}: write key=value, with dots for nested keys")
+        raise UserError(f"--set {_shown(override)}: write key=value, with dots in nested keys")
     if len(parts) > DEEPEST:
-        raise UserError(f"--set {_shown(key)}: no configuration has keys {len(parts)} deep")
+        raise UserError(f"--set {_shown(key)}: the key has {len(parts)} levels, at most {DEEPEST} are allowed")
     try:
         value = read_yaml(text)
     except ValueError as error:
-        raise UserError(f"--set {_shown(key)}: {_shown(text)} is no YAML value: {error}") from error
+        raise UserError(f"--set {_shown(key)}: {_shown(text)} is not a YAML value: {error}") from error
     if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
         try:
             number = float(value)
@@ -110,20 +110,20 @@ def _apply(settings: dict[str, Any], override: str) -> None:
         inner = place.setdefault(part, {})
         if not isinstance(inner, dict):
             raise UserError(
-                f"--set {_shown(key)}: {_shown('.'.join(parts[: depth + 1]))} is a value, it has no keys below it"
+                f"--set {_shown(key)}: {_shown('.'.join(parts[: depth + 1]))} is a value and has no nested keys"
             )
         place = inner
     place[parts[-1]] = value
 
 
 def _shown(value: Any) -> str:
-    """A value as it would be written, in one short line."""
+    """Return a value as Python writes it, shortened to one line."""
     text = repr(value)
     return text if len(text) < 60 else text[:57] + "..."
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Say the first mistake in one line, with the admissible keys where a key is unknown."""
+    """Describe the first mistake in one line; for an unknown key, list the allowed keys."""
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]
     name = ".".join(location)
@@ -143,7 +143,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
-    """Admissible keys at a place; a tag of a discriminated union in the location selects its member."""
+    """Return the allowed keys at a location; a tag of a discriminated union selects its member."""
     candidates = [model]
     for part in location:
         inner = [m for c in candidates if part in c.model_fields for m in _models(c.model_fields[part].annotation)]

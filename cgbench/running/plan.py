@@ -1,4 +1,4 @@
-"""What a run would be, before anything is started: everything that can be wrong with a request is found here."""
+"""The plan of a run: the request, checked before anything is started."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["Plan", "make_plan"]
 
 @dataclass(frozen=True)
 class Plan:
-    """One run: the system, the method with its configuration, and under which names it is filed.
+    """One run: the system, the method with its configuration, and the names of its folder.
 
     Attributes
     ----------
     preset
-        Name of the preset; with overrides that change it, the hash of the configuration is part of the name.
+        Name of the preset; if overrides change it, followed by a hash of the configuration.
     """
 
     system: System
@@ -35,7 +35,7 @@ class Plan:
     budget: int | None
 
     def identity(self) -> dict[str, Any]:
-        """What must agree for a run to go on."""
+        """Return what must match for a run to be resumed."""
         return {
             "system": self.system.name,
             "system_version": self.system.version,
@@ -47,16 +47,16 @@ class Plan:
         }
 
     def folder(self, out: str | Path) -> Path:
-        """Folder of the run below `out`."""
+        """Return the folder of the run below `out`."""
         return Path(out) / self.system.name / self.method_class.name / self.preset / f"seed-{self.seed}"
 
     def settled(self, record: Record, folder: Path) -> bool:
-        """Whether a run with this record needs no more work.
+        """Whether the run with this record is complete.
 
         Raises
         ------
         UserError
-            If the record is that of another run.
+            If the record belongs to another run.
         """
         for name, value in self.identity().items():
             found = getattr(record, name)
@@ -79,12 +79,12 @@ def make_plan(
     engine: str | None = None,
     device: str = "cpu",
 ) -> Plan:
-    """Look everything up and check it; parameters as for `cgbench.running.run.run`.
+    """Look up and check everything in a request. Parameters are those of `cgbench.running.run.run`.
 
     Raises
     ------
     UserError
-        For anything in the request that cannot be.
+        If anything in the request is invalid.
     """
     method_class = load("method", method)
     system_class = load("system", system)

@@ -1,4 +1,4 @@
-"""Where a number comes from: versions, hardware, threads, git state."""
+"""Provenance of a result: versions, hardware, threads and git state."""
 
 from __future__ import annotations
 
@@ -9,20 +9,28 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import cgbench
 from cgbench import native
 
 __all__ = ["collect", "physical_cores"]
 
 PACKAGES = ("torch", "numpy", "scipy", "openmm", "nflows", "mdtraj", "pymbar", "pydantic")
+PACKAGE_FOLDER = Path(__file__).resolve().parents[1]  # the folder of the package cgbench
+SOURCES = ("cgbench", "systems", "methods")  # folders of a checkout that results depend on
 
 
 def physical_cores() -> int:
-    """Cores that this process may run on."""
+    """Return the number of cores that this process may run on."""
     try:
         return max(1, len(os.sched_getaffinity(0)))
-    except AttributeError:  # not on every platform
+    except AttributeError:  # not available on every platform
         return max(1, os.cpu_count() or 1)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _cpu_name() -> str:
@@ -35,43 +43,47 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _git() -> dict[str, Any] | None:
-    """Commit and cleanliness of the checkout that holds this package, if it is one."""
-    folder = Path(__file__).resolve().parent.parent
-    if not (folder / ".git").exists():
+def _checkout(package: Path) -> Path | None:
+    """Return the git checkout whose ``cgbench`` folder is this package.
+
+    None if the package is not in a checkout, or in that of another project (for example, installed in a virtual
+    environment inside it).
+    """
+    root = next((folder for folder in package.parents if (folder / ".git").exists()), None)
+    return root if root is not None and (root / package.name).resolve() == package else None
+
+
+def _git(package: Path = PACKAGE_FOLDER) -> dict[str, Any] | None:
+    """Return the commit of this project's checkout, and whether its sources have uncommitted changes."""
+    root = _checkout(package)
+    if root is None:
         return None
     try:
-        call = ["git", "-C", str(folder)]
+        call = ["git", "-C", str(root)]
         options: Any = {"capture_output": True, "text": True, "timeout": 10, "check": True}
         commit = subprocess.run([*call, "rev-parse", "HEAD"], **options).stdout.strip()
-        sources = ["--", "cgbench", "systems", "methods"]
-        changes = subprocess.run([*call, "status", "--porcelain", *sources], **options).stdout.strip()
+        changes = subprocess.run([*call, "status", "--porcelain", "--", *SOURCES], **options).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": commit, "dirty": bool(changes)}
 
 
 def _native() -> str | None:
-    """Version of the compiler that makes the kernels; None where they are done in torch."""
+    """Return the version of the compiler that builds the kernels; None if kernels are not used."""
     compiler = None if native.switched_off() else native.compiler()
     return compiler and compiler[1]
 
 
 def collect(device: str, threads: int) -> dict[str, Any]:
-    """Facts about software and machine; nothing that names a person or a host."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
+    """Return facts about software and hardware, without names of persons or hosts."""
+    versions = {package: version for package in PACKAGES if (version := _version(package)) is not None}
     accelerator = None
     if device != "cpu":
         import torch
 
         accelerator = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
     return {
-        "cgbench": cgbench.__version__,
+        "cgbench": _version("cgbench"),
         "python": platform.python_version(),
         "packages": versions,
         "platform": f"{platform.system()} {platform.machine()}",

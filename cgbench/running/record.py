@@ -1,4 +1,4 @@
-"""The record of a run: everything about it but its arrays."""
+"""The record of a run: ``record.json``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Status = Literal["running", "finished", "budget", "failed"]
 
 
 class Evaluations(BaseModel):
-    """Energy evaluations: all, by phase, and as the method's publication counts them."""
+    """Energy evaluations: in total, by phase, and as the method's publication counts them."""
 
     total: int
     by_phase: dict[str, int]
@@ -24,14 +24,14 @@ class Evaluations(BaseModel):
 
 
 class AnomalyCount(BaseModel):
-    """How often numbers of one kind went wrong, and out of how many."""
+    """The number of anomalies of one kind, and the number of occasions."""
 
     count: int
     occasions: int
 
 
 class Record(BaseModel):
-    """Everything about a run but its arrays; the content of ``record.json``."""
+    """Everything about a run except its arrays; the content of ``record.json``."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,17 +60,17 @@ class Record(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_older_records(cls, data: Any) -> Any:
-        """Bring a record of schema version 1 to the present one."""
+    def _upgrade(cls, data: Any) -> Any:
+        """Accept a record of schema version 1."""
         return _upgraded(data) if isinstance(data, dict) and data.get("schema_version") == 1 else data
 
     @property
     def wall_seconds(self) -> float:
-        """Wall seconds of the method, scoring left out."""
+        """Wall seconds of the method, without scoring."""
         return sum(spent.get("wall", 0.0) for spent in self.seconds.values())
 
 
-# kinds of anomalies, as records of schema version 1 call them
+# kinds of anomalies that have other names in records of schema version 1
 OLDER_KINDS = {
     "lost_walker": "diverged_walker",
     "unusable_label": "unusable_sample",
@@ -79,19 +79,19 @@ OLDER_KINDS = {
 
 
 def _upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record of schema version 1 as one of version 2."""
+    """Convert a record of schema version 1 to version 2."""
     found = {**data, "schema_version": 2}
-    older = found.pop("incidents", {})
-    count = found.pop("nonfinite_energies", None)  # the first records had this count alone
+    anomalies = found.pop("incidents", {})
+    count = found.pop("nonfinite_energies", None)  # the only count in the first records
     if count and isinstance(found.get("evaluations"), dict):
-        older = {"nonfinite_energy": {"count": count, "occasions": found["evaluations"].get("total")}}
-    if isinstance(older, dict):
-        older = {OLDER_KINDS.get(kind, kind): counts for kind, counts in older.items()}
-    return found | {"anomalies": older}
+        anomalies = {"nonfinite_energy": {"count": count, "occasions": found["evaluations"].get("total")}}
+    if isinstance(anomalies, dict):
+        anomalies = {OLDER_KINDS.get(kind, kind): counts for kind, counts in anomalies.items()}
+    return found | {"anomalies": anomalies}
 
 
 def to_json(value: Any) -> str:
-    """Valid JSON: numbers that are not finite become the strings "inf", "-inf" and "nan"."""
+    """Return valid JSON; non-finite numbers become the strings "inf", "-inf" and "nan"."""
     return json.dumps(_clean(value), indent=2, allow_nan=False) + "\n"
 
 
@@ -106,35 +106,35 @@ def _clean(item: Any) -> Any:
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
-    """SHA-256 of the values, however they are laid out in the file."""
+    """Return the SHA-256 of the values, independent of their layout in the file."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def record_bytes(record: Record) -> bytes:
-    """Return the content of ``record.json``, with a checksum of its values."""
+    """Return the content of ``record.json``, including a checksum of its values."""
     content = json.loads(to_json(record.model_dump()))
     return to_json(content | {"checksum": _checksum(content)}).encode()
 
 
 def parse_record(content: bytes) -> Record:
-    """Read what `record_bytes` returned; records without a checksum are read, too.
+    """Parse the content of a ``record.json``; the checksum is optional.
 
     Raises
     ------
     ValueError
-        In one line, if it is no record, or not what was written.
+        With a one-line message, if it is not a record, or was changed after it was written.
     """
     try:
         data = json.loads(content)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except ValueError as error:
-        raise ValueError(f"no JSON: {error}") from None
+        raise ValueError(f"not valid JSON: {error}") from None
     if not isinstance(data, dict):
         raise ValueError(f"must be an object, not {type(data).__name__}")
     checksum = data.pop("checksum", None)
     if checksum is not None and checksum != _checksum(data):
-        raise ValueError("the checksum does not fit: it was changed or damaged after it was written")
+        raise ValueError("the checksum does not match: the record was changed or damaged after it was written")
     try:
         return Record.model_validate(data)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Names to systems and methods: entry points, or a class in a file."""
+"""The registry of systems and methods: entry points, or a class in a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GROUPS = {"system": "cgbench.systems", "method": "cgbench.methods"}
 
 @dataclass(frozen=True)
 class Plugin:
-    """A registered name: its class, or the reason why it cannot be loaded."""
+    """A registered name with its class, or with the reason why the class cannot be loaded."""
 
     name: str
     cls: Any
@@ -36,17 +36,17 @@ def file_formats() -> dict[str, EntryPoint]:
 
 
 def names(kind: Kind) -> list[str]:
-    """Registered names, sorted; nothing is imported."""
+    """Return the registered names, sorted, without importing anything."""
     return sorted(_entries(kind))
 
 
 def plugins(kind: Kind) -> list[Plugin]:
-    """Everything registered; a plugin that fails to import is listed with its reason and breaks nothing."""
+    """Return all registered plugins; a plugin that cannot be imported is listed with the reason."""
     found = []
     for name, entry in sorted(_entries(kind).items()):
         try:
             found.append(Plugin(name, _checked(kind, entry.load(), f"entry point {name!r}")))
-        except Exception as error:  # a plugin may fail in any way
+        except Exception as error:  # a plugin can raise anything
             found.append(Plugin(name, None, f"{type(error).__name__}: {error}".splitlines()[0]))
     return found
 
@@ -72,7 +72,7 @@ def load(kind: Kind, name: str) -> Any:
         raise UserError(f"unknown {kind} {name!r}: choose from {choices(entries)}, or give path/to/file.py:Class{more}")
     try:
         loaded = entries[name].load()
-    except Exception as error:  # a plugin may fail in any way
+    except Exception as error:  # a plugin can raise anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{kind} {name!r} cannot be imported: {reason}") from error
     return _checked(kind, loaded, f"entry point {name!r}")
@@ -82,7 +82,7 @@ def _load_file(kind: Kind, name: str) -> Any:
     path_text, _, class_name = name.rpartition(":")
     path = Path(path_text).resolve()
     if not path.is_file():
-        raise UserError(f"no file {path_text!r} (from --{kind} {name})")
+        raise UserError(f"no file {path_text!r} (from --{kind} {name}): give path/to/file.py:Class")
     module_name = f"cgbench_plugin_{abs(hash(str(path)))}"
     if module_name in sys.modules:
         module = sys.modules[module_name]
@@ -93,7 +93,7 @@ def _load_file(kind: Kind, name: str) -> Any:
         sys.modules[module_name] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as error:  # a plugin may fail in any way
+        except Exception as error:  # a plugin can raise anything
             del sys.modules[module_name]
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise UserError(f"{path_text} cannot be imported: {reason}") from error
@@ -109,7 +109,7 @@ def _checked(kind: Kind, cls: Any, origin: str) -> Any:
     else:
         from cgbench.contracts.method import Method as Base  # type: ignore[assignment]
     if not (isinstance(cls, type) and issubclass(cls, Base)):
-        raise UserError(f"{origin} is not a cgbench.{kind}.{Base.__name__}")
+        raise UserError(f"{origin} is not a subclass of {Base.__module__}.{Base.__name__}")
     if not getattr(cls, "name", None):
-        raise UserError(f"{origin}: the class {cls.__name__} has no name attribute")
+        raise UserError(f"{origin}: the class {cls.__name__} has no attribute 'name'")
     return cls

@@ -1,4 +1,4 @@
-"""The files of one run: record, tables, checkpoints, log, and the lock on them all."""
+"""The folder of one run: record, tables, checkpoints, log, and the lock on the folder."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from cgbench.storage.lock import FolderLock
 
 __all__ = ["RunFolder"]
 
-DIGEST = 32  # bytes of SHA-256, in front of a checkpoint
+DIGEST = 32  # bytes; a checkpoint begins with its SHA-256
 
 
 class RunFolder:
-    """The files of one run; every file is whole at every moment.
+    """The folder of one run. All files are written atomically.
 
     Parameters
     ----------
@@ -34,12 +34,12 @@ class RunFolder:
         self.lock = FolderLock(path / "checkpoint" / "lock")
 
     def create(self) -> list[str]:
-        """Make the folder and hold it for this process; return what there is to say about that.
+        """Create the folder and lock it for this process. Return messages for the user.
 
         Raises
         ------
         UserError
-            If it cannot be made or written to, or another process is running in it.
+            If the folder cannot be created or written to, or another process is running in it.
         """
         try:
             (self.path / "checkpoint").mkdir(parents=True, exist_ok=True)
@@ -49,25 +49,25 @@ class RunFolder:
             raise UserError(
                 f"cannot write to {self.path}: {error.strerror}; choose another folder with --out"
             ) from error
-        return [] if before is None else [f"taken over from {before}, which has ended without giving the folder back"]
+        return [] if before is None else [f"taken over from {before}, which ended without releasing the folder"]
 
     def held(self) -> bool:
         """Whether a process is running in the folder now."""
         return self.lock.holder() is not None
 
     def release(self) -> None:
-        """Give the folder back."""
+        """Release the folder for other processes."""
         self.lock.release()
 
     # ---- files --------------------------------------------------------------------------------------
 
     def write(self, name: str, content: bytes, keep: str | None = None) -> None:
-        """Write a file of the folder; `keep` names the file that the old content is moved to.
+        """Write a file in the folder; the old file is moved to the name `keep`, if given.
 
         Raises
         ------
         StorageError
-            If it cannot be written; the file is as it was then.
+            If the file cannot be written; the old file is unchanged.
         """
         try:
             write_atomically(self.path / name, content, None if keep is None else self.path / keep)
@@ -79,7 +79,7 @@ class RunFolder:
         self.write(name, csv_bytes(columns, rows))
 
     def log(self, text: str) -> None:
-        """Append to ``run.log``, with the time; on a full disk the line is lost, and nothing else."""
+        """Append a line with the time to ``run.log``. A line that cannot be written is dropped."""
         stamp = datetime.now(UTC).isoformat(timespec="seconds")
         try:
             with open(self.path / "run.log", "a", encoding="utf-8") as file:
@@ -90,19 +90,19 @@ class RunFolder:
     # ---- record -------------------------------------------------------------------------------------
 
     def write_record(self, record: Record) -> None:
-        """Write ``record.json``, and first a copy of it to fall back on."""
+        """Write ``record.json`` and, before it, a backup copy."""
         content = record_bytes(record)
         if (self.path / "checkpoint").is_dir():
             self.write("checkpoint/record.copy", content)
         self.write("record.json", content)
 
     def read_record(self) -> Record | None:
-        """Read ``record.json``, or its copy if it is damaged; None if there is none.
+        """Read ``record.json``, or its backup copy if it is damaged. Return None if there is no record.
 
         Raises
         ------
         UserError
-            If there is no valid one.
+            If record and copy are both damaged.
         """
         path = self.path / "record.json"
         try:
@@ -111,25 +111,25 @@ class RunFolder:
             return None
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            damaged = f"{path} is no valid record ({reason})"
+            damaged = f"{path} is not a valid record ({reason})"
             try:
                 record = parse_record((self.path / "checkpoint" / "record.copy").read_bytes())
             except (OSError, ValueError):
-                raise UserError(f"{damaged}; mend it, or start over with --restart") from error
-        logging.getLogger(__name__).warning("%s: its copy is used", damaged)
+                raise UserError(f"{damaged}; repair it, or start over with --restart") from error
+        logging.getLogger(__name__).warning("%s: using its backup copy", damaged)
         return record
 
     # ---- checkpoints ----------------------------------------------------------------------------------
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Write the checkpoint with its checksum in front; the one before is kept.
+        """Write a checkpoint, preceded by its checksum; the previous checkpoint is kept.
 
         Raises
         ------
         TypeError
-            If the state holds anything but tensors, numbers, text, None, and lists, tuples and dicts of these.
+            If the state contains anything but tensors, numbers, text, None, and lists, tuples and dicts of these.
         StorageError
-            If it cannot be written; the last one stays.
+            If the checkpoint cannot be written; the last one is unchanged.
         """
         import torch
 
@@ -139,7 +139,7 @@ class RunFolder:
         self.write("checkpoint/latest.pt", hashlib.sha256(content).digest() + content, keep="checkpoint/previous.pt")
 
     def load_checkpoints(self) -> Iterator[tuple[dict[str, Any] | None, str]]:
-        """Load the checkpoints, newest first: each with its name, or None with what is wrong with it."""
+        """Load the checkpoints, newest first. Yield each with its name, or None with a description of the problem."""
         import torch
 
         for path in self._checkpoints():
@@ -151,13 +151,13 @@ class RunFolder:
                 yield None, f"checkpoint {path.name} cannot be read ({error.strerror})"
                 continue
             if hashlib.sha256(content[DIGEST:]).digest() != content[:DIGEST]:
-                yield None, f"checkpoint {path.name} is damaged (its checksum does not fit)"
+                yield None, f"checkpoint {path.name} is damaged (its checksum does not match)"
                 continue
             try:
                 state = torch.load(io.BytesIO(content[DIGEST:]), weights_only=True)
                 if not isinstance(state, dict):
-                    raise TypeError("no dictionary")
-            except Exception as error:  # whoever wrote it knew about checksums; torch may fail in any way
+                    raise TypeError("not a dictionary")
+            except Exception as error:  # torch can raise anything; a valid checksum does not make it a checkpoint
                 yield None, f"checkpoint {path.name} cannot be read ({type(error).__name__})"
                 continue
             yield state, path.name
@@ -173,7 +173,7 @@ class RunFolder:
 
 
 def _plain(value: Any, where: str) -> Any:
-    """The same with all tensors on the CPU; refuses what could not be loaded again without running code."""
+    """Return a copy with all tensors on the CPU; refuse what cannot be loaded without running code."""
     import torch
 
     if isinstance(value, Mapping):
@@ -186,6 +186,6 @@ def _plain(value: Any, where: str) -> Any:
     if value is None or type(value) in (bool, int, float, str, bytes):
         return value
     raise TypeError(
-        f"{where} is of type {type(value).__name__}; a checkpoint may hold tensors, numbers, text, None, "
+        f"{where} is of type {type(value).__name__}; a checkpoint may contain tensors, numbers, text, None, "
         "and lists, tuples and dicts of these"
     )

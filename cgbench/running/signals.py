@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: save first, then end."""
+"""Signal handlers: SIGINT and SIGTERM as requests to save and stop."""
 
 from __future__ import annotations
 
@@ -6,20 +6,47 @@ import _thread
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-__all__ = ["Interrupts"]
+__all__ = ["Interrupts", "handlers", "raise_interrupt", "stop_event"]
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE = 20.0  # seconds; batch systems leave 30 between SIGTERM and SIGKILL
 ECHO = 0.5  # seconds; Ctrl-C on a sweep reaches a run twice, from the terminal and from the sweep
 
 
-class Interrupts:
-    """A context in which the first SIGINT or SIGTERM is a request, and the next an order, unless it is its echo.
+@contextmanager
+def handlers(handle: Callable[[int, Any], None], signals: Iterable[int] = STOP_SIGNALS) -> Iterator[None]:
+    """Call `handle` for these signals inside the context, and restore the previous handlers afterwards."""
+    before = {number: signal.signal(number, handle) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
-    The request is answered by `requested`, which the run asks when it has saved. What takes longer than the grace, and
-    what is interrupted again, gets a KeyboardInterrupt where it stands.
+
+def raise_interrupt(signum: int, frame: Any) -> None:
+    """Raise KeyboardInterrupt; a signal handler."""
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def stop_event() -> Iterator[threading.Event]:
+    """Return an event that SIGINT and SIGTERM set inside the context, instead of their usual effect."""
+    event = threading.Event()
+    with handlers(lambda signum, frame: event.set()):
+        yield event
+
+
+class Interrupts:
+    """A context in which the first SIGINT or SIGTERM asks the run to stop, and a second one stops it at once.
+
+    The run calls `requested` after it has saved an estimate. If it does not stop within the grace period, or if a
+    second signal arrives, it gets a KeyboardInterrupt at its current position. A signal within half a second of the
+    first is its echo and is ignored. Outside the main thread, signals are not handled.
 
     Parameters
     ----------
@@ -33,11 +60,11 @@ class Interrupts:
         self._announce, self._grace = announce, grace
         self._asked = threading.Event()
         self._first = 0.0
-        self._before: dict[int, Any] = {}
+        self._handlers = ExitStack()
         self._timer: threading.Timer | None = None
 
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal has arrived."""
         return self._asked.is_set()
 
     def _handle(self, signum: int, frame: Any) -> None:
@@ -51,17 +78,16 @@ class Interrupts:
         self._timer.daemon = True
         self._timer.start()
         self._announce(
-            f"{signal.Signals(signum).name}: ending at the next estimate, or in {self._grace:.0f} s from the last one; "
-            "once more ends at once"
+            f"{signal.Signals(signum).name}: stopping at the next estimate, or in {self._grace:.0f} s with the last "
+            "checkpoint; a second signal stops at once"
         )
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._handlers.enter_context(handlers(self._handle))
         return self
 
     def __exit__(self, *exception: Any) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._handlers.close()

@@ -41,5 +41,5 @@ def _check(value: Any) -> None:
         raise ValueError(f"the number {value} is not finite")
     elif not (value is None or isinstance(value, str | bool | int | float)):
         raise ValueError(
-            f"{value!r} is a {type(value).__name__}, which configurations do not support; put it in quotes to make it text"
+            f"{value!r} is a {type(value).__name__}, which is not allowed; put it in quotes to make it text"
         )

@@ -261,7 +261,7 @@ def test_any_bytes_in_a_folder_of_runs(record: bytes, curve: bytes, tmp_path: Pa
     for verb, *more in (["leaderboard"], ["report", "--out", str(tmp_path / "page.html")]):
         assert main([verb, "--runs", str(tmp_path), *more]) == 2
         err = capsys.readouterr().err
-        assert err.count("\n") == 1 and "record.json is no valid record" in err
+        assert err.count("\n") == 1 and "record.json is not a valid record" in err
 
 
 ARRAYS = npz_bytes({"probability": np.full(100, 0.01), "centers_0": np.arange(100.0)})

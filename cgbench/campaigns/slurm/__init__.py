@@ -1,5 +1,5 @@
 """Runs as jobs of a SLURM cluster, submitted through submitit.
 
-`executor` submits and waits, `queue` knows what SLURM has, `job` is what runs on the node, `resources` what a job
-asks for.
+`executor` submits jobs and waits for them, `queue` finds the jobs of a sweep in SLURM, `job` executes a run on the
+node, and `resources` holds the options of a job.
 """

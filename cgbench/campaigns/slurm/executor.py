@@ -1,11 +1,13 @@
-"""Many commands at once: as jobs of a SLURM cluster, submitted through submitit."""
+"""Executes commands as jobs of a SLURM cluster, submitted through submitit."""
 
 from __future__ import annotations
 
 import io
 import os
+import shlex
 import shutil
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -14,51 +16,54 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from cgbench.campaigns.local import Task, stop_signals, thread_environment
+from cgbench.campaigns.local import Task, thread_environment
 from cgbench.campaigns.slurm.job import Command
 from cgbench.campaigns.slurm.queue import Queue, QueuedRun, QueueError
 from cgbench.campaigns.slurm.resources import Resources
 from cgbench.errors import UserError
+from cgbench.running.signals import stop_event
 
 __all__ = ["SlurmExecutor", "check_slurm"]
 
 COMMANDS = ("sbatch", "srun", "squeue", "scontrol")
-WARNING = 90  # seconds before the time limit at which a run is asked to save
-SLOWEST = 15.0  # seconds between two looks at the queue, when it has been long
-OUTER = ("SLURM_", "SRUN_", "SUBMITIT_")
-SETTLED = 6.0  # seconds that a job must have been over: one that requeues itself looks so for a moment
-SILENCE = 120.0  # seconds without an answer from squeue after which the user is told
+WARNING = 90  # seconds before the time limit at which a run gets the signal to save
+SLOWEST = 15.0  # largest number of seconds between two queries of the queue
+OUTER = ("SLURM_", "SRUN_", "SUBMITIT_")  # prefixes of variables that a surrounding job sets for its steps
+SETTLED = 6.0  # seconds before an unsuccessful end counts: a job that is being requeued seems ended for a moment
+SILENCE = 120.0  # seconds without an answer from squeue before the user is informed
+# -P: a folder in the working directory must not shadow an installed package
+PYTHON = f"{shlex.quote(sys.executable)} -P"
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)  # whoever reads it through a pipe waits for it
+    print(line, flush=True)  # appears immediately in a pipe, too
 
 
 class SlurmExecutor:
-    """Has tasks run as SLURM jobs, and waits for them.
+    """Executes tasks as SLURM jobs and waits for them.
 
-    A task that is in the queue from an earlier call is waited for and not submitted again. SIGINT and SIGTERM end the
-    waiting; the jobs go on.
+    A task whose job is still in the queue from an earlier call is not submitted again. SIGINT and SIGTERM end the
+    waiting, but not the jobs.
 
     Parameters
     ----------
     out
-        Folder that run folders are made in, on a file system that the nodes share.
+        Folder that run folders are created in, on a file system shared with the nodes.
     workers
-        Largest number of jobs at a time; None for as many as there are nodes for.
+        Largest number of jobs at a time; None for no limit.
     threads
-        CPU threads of each, and CPUs that it asks for.
+        CPU threads of each run, and CPUs requested for its job.
     resources
-        What else each job asks for.
+        Further resources of each job.
     tell
-        Called with what there is to say on the way.
+        Called with messages for the user.
 
     Attributes
     ----------
     notes : dict
-        For tasks that ended otherwise than by their own command, why.
+        Reasons for the end of tasks that their own command did not end.
     unfinished : list of str
-        Jobs that were in the queue when the waiting ended.
+        Jobs in the queue at the end of an interrupted wait.
     """
 
     def __init__(
@@ -73,7 +78,7 @@ class SlurmExecutor:
         if missing:
             raise UserError(
                 f"--executor slurm: no {missing[0]} on this machine; "
-                "sweep from a machine that SLURM's commands are installed on, or with --executor local"
+                "use a machine with SLURM's commands, or --executor local"
             )
         self.out, self.workers, self.threads, self.resources, self.tell = out, workers, threads, resources, tell
         self.queue = Queue(out)
@@ -86,30 +91,32 @@ class SlurmExecutor:
         on_start: Callable[[Task], None],
         on_end: Callable[[Task, int], None],
     ) -> None:
-        """Submit what is not in the queue, and wait for all; `on_end` is told the exit code, negative for a signal.
+        """Submit the tasks that are not in the queue, and wait for all. Parameters are those of `LocalExecutor`.
+
+        `on_start` is called again when a requeued job restarts.
 
         Raises
         ------
         UserError
-            If SLURM does not answer, or refuses the jobs.
+            If SLURM does not answer or rejects the jobs.
         KeyboardInterrupt
-            If it was interrupted; `unfinished` says which jobs go on.
+            If the wait was interrupted; `unfinished` lists the jobs that continue.
         """
         if not tasks:
             return
-        with stop_signals() as stop:
+        with stop_event() as stop:
             try:
                 with self.queue.lock():
                     self.queue.tidy()
                     found = self.queue.look()
-                    there = {task for task in tasks if (run := found.get(self._key(task))) and not run.ended}
-                    if there:
-                        self.tell(f"{_runs(len(there))} in SLURM's queue already")
-                    if new := [task for task in tasks if task not in there]:
+                    queued = {task for task in tasks if (run := found.get(self._key(task))) and not run.ended}
+                    if queued:
+                        self.tell(f"{_runs(len(queued))} in SLURM's queue already")
+                    if new := [task for task in tasks if task not in queued]:
                         self._submit(new)
                 self._wait(list(tasks), on_start, on_end, stop)
             except UserError:
-                if not stop.is_set():  # SIGINT reaches sbatch and squeue too
+                if not stop.is_set():  # SIGINT also reaches sbatch and squeue, which then fail
                     raise
             if stop.is_set():
                 self.unfinished = self._jobs(tasks)
@@ -125,29 +132,29 @@ class SlurmExecutor:
         name = f"cgbench-{uuid.uuid4().hex[:12]}"
         folder = self.queue.note(name, [self._key(task) for task in tasks])
         try:
-            executor = submitit.SlurmExecutor(folder=folder)
+            executor = submitit.SlurmExecutor(folder=folder, python=PYTHON)
             executor.update_parameters(
                 **self.resources.parameters(),
                 job_name=name,
                 nodes=1,
                 cpus_per_task=self.threads,
-                srun_args=[f"--cpus-per-task={self.threads}"],  # since SLURM 22.05, srun does not ask sbatch
+                srun_args=[
+                    f"--cpus-per-task={self.threads}"
+                ],  # since SLURM 22.05, srun does not inherit this from sbatch
                 array_parallelism=self.workers or len(tasks),
                 signal_delay_s=WARNING,
                 wckey=None,
                 stderr_to_stdout=True,
                 additional_parameters={"requeue": True, **self.resources.more},
             )
-            with (
-                _without(self.resources.overruled()),
-                redirect_stderr(io.StringIO()),
-            ):  # the error has all that is written there
+            # submitit prints the message of a failed sbatch; the exception contains it as well
+            with _without(self.resources.overruled()), redirect_stderr(io.StringIO()):
                 jobs = executor.submit_array([self._command(task) for task in tasks])
         except (FailedJobError, FailedSubmissionError) as error:
             if self.queue.look().keys().isdisjoint(map(self._key, tasks)):
                 self.queue.forget(name)
             lines = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in str(error).splitlines()]
-            raise UserError(f"SLURM does not take the jobs: {'; '.join(lines) or 'sbatch failed'}") from error
+            raise UserError(f"SLURM rejected the jobs: {'; '.join(lines) or 'sbatch failed'}") from error
         at_a_time = f", at most {self.workers} at a time" if self.workers and self.workers < len(tasks) else ""
         self.tell(f"{_runs(len(tasks))} submitted to SLURM as job {jobs[0].job_id.partition('_')[0]}{at_a_time}")
 
@@ -170,7 +177,7 @@ class SlurmExecutor:
         while waiting and not stop.wait(min(SLOWEST, 1.0 + (time.monotonic() - begun) / 30)):
             try:
                 found = self.queue.look()
-            except QueueError as error:  # a controller that restarts, or is busy; the jobs do not mind
+            except QueueError as error:  # the controller restarts or is busy; the jobs are not affected
                 if time.monotonic() - answered > SILENCE:
                     self.tell(f"still waiting: {error}")
                     answered = time.monotonic()
@@ -178,7 +185,7 @@ class SlurmExecutor:
             answered = time.monotonic()
             for task in tuple(waiting):
                 run = found.get(self._key(task))
-                gone = run is None and task in missed  # not at one look alone
+                gone = run is None and task in missed  # missing from two queries in a row
                 missed.add(task) if run is None else missed.discard(task)
                 if run is not None and run.pending:
                     started.discard(task)  # it has been requeued
@@ -194,9 +201,9 @@ class SlurmExecutor:
                     on_end(task, self._end(task, run))
 
     def _end(self, task: Task, run: QueuedRun | None) -> int:
-        """Return the exit code of a job, and note what its command cannot have said."""
+        """Return the exit code of a job. Add a note if its command cannot have reported the reason."""
         if run is None:
-            self.notes[task.name] = "SLURM does not know its job any more"
+            self.notes[task.name] = "SLURM no longer knows its job"
             return 1
         if run.state not in ("COMPLETED", "FAILED"):
             self.notes[task.name] = f"SLURM job {run.id}: {run.state.lower().replace('_', ' ')}"
@@ -206,7 +213,7 @@ class SlurmExecutor:
         return run.code or int(run.state != "COMPLETED")
 
     def _jobs(self, tasks: Sequence[Task]) -> list[str]:
-        """Jobs of these tasks that are in the queue now, arrays as a whole."""
+        """Return the ids of the jobs of these tasks that have not ended; one id per array."""
         try:
             found = self.queue.look()
         except QueueError:
@@ -228,7 +235,7 @@ def _mentions(path: Path, words: str) -> bool:
 
 @contextmanager
 def _without(names: Sequence[str]) -> Iterator[None]:
-    """Hide variables of the environment, and what a job that this process may itself run in has set for its steps."""
+    """Hide environment variables, and those of the SLURM job that this process may itself run in."""
     names = [n for n in os.environ if n in names or (n.startswith(OUTER) and n != "SLURM_CONF")]
     hidden = {name: os.environ.pop(name) for name in names}
     try:
@@ -238,7 +245,7 @@ def _without(names: Sequence[str]) -> Iterator[None]:
 
 
 def check_slurm() -> tuple[bool, str]:
-    """Say whether all is well with SLURM on this machine, and how it is; to have none is well."""
+    """Return whether SLURM works on this machine, and a description. A machine without SLURM passes."""
     if shutil.which("sinfo") is None:
         return True, "none here"
     try:

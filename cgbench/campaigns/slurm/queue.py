@@ -1,13 +1,12 @@
-"""Which runs of a sweep SLURM has: notes beside the runs say what was submitted, squeue says what became of it.
+"""The SLURM jobs of a sweep: notes in the folder of runs list what was submitted, squeue gives the state of the jobs.
 
-A note is written before its jobs are submitted, and names them: jobs are found by their name, so that a kill between
-submission and note cannot lose them.
+A note contains the name of its jobs and is written before they are submitted. Jobs are found by this name, and a kill
+during submission does not lose them.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from cgbench.errors import UserError
 from cgbench.storage.files import write_atomically
+from cgbench.storage.lock import FolderLock
 
 __all__ = ["Queue", "QueuedRun", "QueueError"]
 
@@ -26,24 +26,28 @@ ENDED = {
     *("NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT"),
 }
 FIELDS = "Name:40,ArrayJobID:16,ArrayTaskID:16,State:24,exit_code:16,Reason:80"
-KEPT = 600.0  # seconds that a note is kept at least: its jobs may be on their way
-PATIENCE = 30.0  # seconds that squeue may take
+KEPT = 600.0  # seconds; a younger note is kept, because its jobs may not be submitted yet
+PATIENCE = 30.0  # seconds for squeue to answer
 
 
 class QueueError(UserError):
-    """SLURM does not say what it has."""
+    """The state of SLURM's queue is unknown."""
 
 
 @dataclass(frozen=True)
 class QueuedRun:
-    """What SLURM says of a run.
+    """The SLURM job of a run.
 
     Attributes
     ----------
     id
-        The job as commands such as scancel take it: ``12``, or ``12_3`` in an array.
+        Id of the job as used by commands such as scancel: ``12``, or ``12_3`` in an array.
+    state
+        State of the job as squeue names it.
     status
-        Exit status as the kernel gives it: the code in the upper byte, or a signal.
+        Wait status: the exit code in the upper byte, or a signal.
+    reason
+        Why the job is pending.
     """
 
     id: str
@@ -53,17 +57,17 @@ class QueuedRun:
 
     @property
     def ended(self) -> bool:
-        """Whether the job is over, for better or worse."""
+        """Whether the job has ended, successfully or not."""
         return self.state in ENDED
 
     @property
     def succeeded(self) -> bool:
-        """Whether the job is over, for better."""
+        """Whether the job has ended successfully."""
         return self.state == "COMPLETED"
 
     @property
     def pending(self) -> bool:
-        """Whether the job waits to be started."""
+        """Whether the job is waiting to be started."""
         return self.state in ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 
     @property
@@ -73,21 +77,21 @@ class QueuedRun:
 
 
 class Queue:
-    """The jobs that sweeps into one folder have in SLURM; a run is known by its path in the folder.
+    """The SLURM jobs of all sweeps into one folder. A run is identified by its path in the folder.
 
     Parameters
     ----------
     out
-        Folder that run folders are made in; notes lie in ``<out>/.sweep``.
+        Folder that run folders are created in; notes are in ``<out>/.sweep``.
     """
 
     def __init__(self, out: Path) -> None:
         self.folder = out / ".sweep"
 
     def look(self) -> dict[str, QueuedRun]:
-        """Return what SLURM has of each run: the job that is not over, or the last that was.
+        """Return the job of each run: the one that has not ended, or else the latest.
 
-        SLURM forgets jobs some minutes after they ended.
+        SLURM forgets jobs some minutes after their end.
 
         Raises
         ------
@@ -99,7 +103,7 @@ class Queue:
         for line in _squeue(sorted(notes)) if notes else ():
             name, job, index, state, status, reason = (*line.split(maxsplit=5), "")[:6]
             runs = notes.get(name, [])
-            number = int(index) if index.isdigit() else 0  # "N/A" for a job that is no array
+            number = int(index) if index.isdigit() else 0  # "N/A" for a job that is not in an array
             if number < len(runs):
                 entry = QueuedRun(f"{job}_{index}" if index.isdigit() else job, state, int(status), reason.strip())
                 other = found.get(runs[number])
@@ -108,7 +112,7 @@ class Queue:
         return found
 
     def note(self, name: str, runs: Sequence[str]) -> Path:
-        """Write down that jobs of this name are about to be submitted; return the folder for their files."""
+        """Write a note that jobs of this name are about to be submitted. Return the folder for their files."""
         folder = self.folder / name
         folder.mkdir(parents=True)
         write_atomically(folder / "runs.json", (json.dumps(list(runs), indent=1) + "\n").encode())
@@ -119,7 +123,7 @@ class Queue:
         shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def tidy(self) -> None:
-        """Remove notes whose jobs SLURM does not know any more.
+        """Remove notes whose jobs SLURM no longer knows.
 
         Raises
         ------
@@ -134,23 +138,21 @@ class Queue:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Between a look and what follows from it, no other sweep submits."""
+        """Wait until no other sweep is submitting, and keep others from submitting inside the context."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT)
+        lock = FolderLock(self.folder / "lock")
+        lock.acquire(wait=True)
         try:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(descriptor)
+            lock.release()
 
     def _notes(self) -> dict[str, list[str]]:
         notes = {}
         for path in self.folder.glob("*/runs.json"):
             try:
                 notes[path.parent.name] = [str(run) for run in json.loads(path.read_text(encoding="utf-8"))]
-            except (OSError, ValueError, TypeError):  # another sweep has just removed it
+            except (OSError, ValueError, TypeError):  # another sweep has just removed the note
                 continue
         return notes
 
@@ -160,12 +162,12 @@ def _number(run: QueuedRun) -> int:
 
 
 def _squeue(names: Sequence[str]) -> list[str]:
-    """Ask for all jobs of these names, those included that have ended lately."""
+    """Ask squeue for all jobs with these names, including those that ended recently."""
     words = ["squeue", "--noheader", "--array", "--states=all", f"--name={','.join(names)}", f"--Format={FIELDS}"]
     try:
         answer = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
     except FileNotFoundError as error:
-        raise QueueError("no squeue on this machine: what SLURM has of these runs is not known") from error
+        raise QueueError("no squeue on this machine: the SLURM jobs of these runs are unknown") from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise QueueError(f"squeue does not answer: {error}") from error
     if answer.returncode:

@@ -1,4 +1,4 @@
-"""What each run of a sweep on SLURM is given: the options of the verb, checked, as submitit takes them."""
+"""The resources of each SLURM job of a sweep: options of ``cgbench sweep``, checked and converted for submitit."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ OURS = ("array", "job-name", "signal", "output", "error", "open-mode", "requeue"
 
 @dataclass(frozen=True)
 class Resources:
-    """What each run is given, as sbatch's options of these names take it; None leaves it to the cluster.
+    """The resources of a job, with values as for the sbatch options. None means the default of the cluster.
+
+    Attributes
+    ----------
+    more
+        Further options of sbatch; True for an option without a value.
 
     Raises
     ------
     UserError
-        For a value that cannot be.
+        If a value is invalid.
     """
 
     partition: str | None = None
@@ -42,12 +47,12 @@ class Resources:
 
     @staticmethod
     def parse(words: Sequence[str]) -> dict[str, str | bool]:
-        """Read further options of sbatch: ``KEY=VALUE``, or ``KEY`` for one without a value.
+        """Parse further options of sbatch: ``KEY=VALUE``, or ``KEY`` for an option without a value.
 
         Raises
         ------
         UserError
-            For a word that is no option, or one that sweeps need themselves.
+            For a word that is not an option, or for an option that cgbench sets itself.
         """
         more: dict[str, str | bool] = {}
         for word in words:
@@ -61,7 +66,7 @@ class Resources:
         return more
 
     def overruled(self) -> list[str]:
-        """Return the variables of the environment that would go before what is asked for here."""
+        """Return the environment variables of sbatch that would conflict with these resources."""
         given = {
             "PARTITION": self.partition,
             "TIMELIMIT": self.time,
@@ -74,7 +79,7 @@ class Resources:
         return [f"SBATCH_{name}" for name in (*names, "ARRAY_INX")]
 
     def parameters(self) -> dict[str, Any]:
-        """Return submitit's names and values."""
+        """Return the resources under submitit's names."""
         return {
             "partition": self.partition,
             "time": self.time,

@@ -1,4 +1,4 @@
-"""Sweeps on SLURM where there is none: mistakes, and what is made of the answers of its commands."""
+"""Sweeps on SLURM without a cluster: mistakes, and how the answers of SLURM's commands are interpreted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SWEEP = "include: [{systems: muller_brown, methods: md, presets: smoke}]\n"
 
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
-    """A function that puts a command in the PATH, which has nothing else but a shell's own."""
+    """A function that adds a command to a PATH that contains only a shell and a few tools."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("cat", "sh", "bash", "mv", "rm"):
@@ -42,7 +42,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, 
 
 
 MISTAKES = {
-    "no sbatch": (["--executor", "slurm"], "no sbatch on this machine; sweep from a machine that"),
+    "no sbatch": (["--executor", "slurm"], "no sbatch on this machine; use a machine with SLURM's commands"),
     "executor": (["--executor", "slum"], "'slum' is not one of 'local', 'slurm'"),
     "local partition": (["--partition", "a"], "--partition is for SLURM alone; give --executor slurm, or leave it out"),
     "local gpus": (["--gpus", "0"], "--gpus is for SLURM alone"),
@@ -143,7 +143,7 @@ done
 
 
 def executor(tmp_path: Path, commands, states: Sequence[Sequence[str]]) -> tuple[SlurmExecutor, list[Task]]:
-    """An executor on a SLURM that is a play, and the two tasks in it."""
+    """An executor on a mock SLURM, and its two tasks."""
     for name in ("srun", "scontrol"):
         commands(name, "exit 1")
     script = f'while read -r line; do case "$line" in *job-name=*) echo "$line" > {tmp_path}/name;; esac; done < "$1"'
@@ -172,7 +172,7 @@ def test_a_job_that_slurm_forgot_is_over(tmp_path: Path, commands) -> None:
     play, tasks = executor(tmp_path, commands, [["RUNNING"] * 2] * 2 + [["RUNNING"], ["FAILED"]])
     codes: dict[str, int] = {}
     play.execute(tasks, lambda task: None, lambda task, code: codes.update({task.name: code}))
-    assert codes == {"a": 1, "b": 1} and play.notes["b"] == "SLURM does not know its job any more"
+    assert codes == {"a": 1, "b": 1} and play.notes["b"] == "SLURM no longer knows its job"
 
 
 def test_without_an_answer_nothing_is_submitted(tmp_path: Path, commands, capsys) -> None:
@@ -180,6 +180,26 @@ def test_without_an_answer_nothing_is_submitted(tmp_path: Path, commands, capsys
     with pytest.raises(QueueError):
         play.execute(tasks, lambda task: None, lambda task, code: None)
     assert not (tmp_path / "name").exists()
+
+
+def test_jobs_ignore_modules_in_the_working_directory(tmp_path: Path, commands) -> None:
+    play, tasks = executor(tmp_path, commands, [["PENDING"] * 2])
+    play._submit(tasks)
+    scripts = [path.read_text() for path in (tmp_path / "out" / ".sweep").rglob("*.sh")]
+    assert scripts and all(f"{sys.executable} -P -u -m submitit.core._submit" in script for script in scripts)
+
+
+def test_one_sweep_submits_at_a_time(tmp_path: Path) -> None:
+    """A second process waits for the first, also for longer than a run folder would."""
+    queue = Queue(tmp_path)
+    with queue.lock():
+        script = "import sys, pathlib; from cgbench.campaigns.slurm.queue import Queue; print('ready', flush=True)\n"
+        script += "with Queue(pathlib.Path(sys.argv[1])).lock(): print('locked', flush=True)"
+        process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        time.sleep(1.0)
+        assert process.poll() is None
+    assert process.communicate(timeout=30)[0] == "locked\n" and process.returncode == 0
 
 
 def test_an_interrupt_ends_the_waiting_and_names_the_jobs(tmp_path: Path, commands) -> None:
@@ -220,7 +240,7 @@ time.sleep(60)
 @pytest.mark.parametrize(
     ("number", "run", "code", "said"),
     [
-        (signal.SIGUSR2, RUN, 130, "saved\ncgbench: the time is up, SLURM job 12_3 is in the queue again\n"),
+        (signal.SIGUSR2, RUN, 130, "saved\ncgbench: time limit reached: SLURM job 12_3 is requeued\n"),
         (signal.SIGUSR2, RUN.replace('open("run/latest.pt", "a").write("x")', ""), 130, "cgbench: no checkpoint"),
         (signal.SIGUSR2, RUN.replace("130", "0"), 0, "saved\n"),
         (signal.SIGTERM, RUN, 130, "saved\n"),
@@ -246,7 +266,7 @@ def test_a_job_saves_and_goes_back_into_the_queue(
     assert process.wait(timeout=30) == code
     text = log.read_text()
     assert text.startswith("SLURM job 12_3\n") and said in text
-    assert (tmp_path / "asked").exists() == ("queue again" in said)
-    if "queue again" in said:
+    assert (tmp_path / "asked").exists() == ("is requeued" in said)
+    if "is requeued" in said:
         assert (tmp_path / "asked").read_text() == "requeue 12_3\n" and "threads 3" in text
     assert number is not signal.SIGTERM or text.endswith("saved\n")

@@ -1,4 +1,4 @@
-"""Sweeps: what a file means, what is wrong with it, and campaigns that are killed and go on."""
+"""Sweeps: the meaning of a file, mistakes in it, and campaigns that are killed and resumed."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_overrides_are_a_factor_and_file_runs_apart(tmp_path: Path) -> None:
     labels = [job.plan.preset for job in jobs]
     assert labels[0] == "smoke" and len(set(labels)) == 3 and all(label.startswith("smoke") for label in labels)
     command = task(jobs[2], tmp_path / "out", 2).command
-    assert command[:4] == (sys.executable, "-m", "cgbench", "run")
+    assert command[:5] == (sys.executable, "-P", "-m", "cgbench", "run")
     words = " ".join(command)
     assert "--set steps=20 --set step_size=0.001 --budget 5000 --device cpu" in words
     assert words.endswith(f"--out {tmp_path / 'out'} --threads 2")
@@ -100,7 +100,7 @@ MISTAKES = {
         "include 1: configuration of md (--set): unknown key 'stpes': did you mean 'steps'",
     ),
     "budget": ("include: [{systems: aldp, methods: md, budget: 0}]", "include 1: --budget must be at least 1, not 0"),
-    "exclude": (GOOD + "exclude: [{seeds: 1}]", "exclude 1: no run is like that"),
+    "exclude": (GOOD + "exclude: [{seeds: 1}]", "exclude 1: no run matches it"),
     "twice": (
         "include: [{systems: aldp, methods: md}, {systems: aldp, methods: md, budget: 9}]",
         "include 2: md on aldp, default, seed 0 is in the file twice, with different settings",
@@ -252,7 +252,7 @@ def test_states_failures_and_another_try(tmp_path: Path, capsys) -> None:
         "3,552  OSError: no space left",
     ]
     assert table[-1] == "1 finished, 1 running, 1 failed"
-    # neither the failed run nor the one that another process holds is touched
+    # neither the failed run nor the one of another process is touched
     assert main(["sweep", str(path), "--out", str(out), "--threads", "1"]) == 1
     captured = capsys.readouterr()
     assert "0 of 3 runs to make" in captured.out
@@ -275,6 +275,20 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, capsys) -> No
     captured = capsys.readouterr()
     assert "1 finished, 1 failed" in captured.out
     assert "seed 0: failed: no estimate within the budget" in captured.err and captured.err.count("\n") == 1
+
+
+def test_runs_ignore_modules_in_the_working_directory(tmp_path: Path, capsys, monkeypatch) -> None:
+    path = write(tmp_path, GOOD)
+    for name in ("cgbench", "cgbench_methods", "methods", "systems"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('shadowed')\n")
+    (tmp_path / "torch.py").write_text("raise SystemExit('shadowed')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    shadowed = subprocess.run([sys.executable, "-m", "cgbench", "--help"], capture_output=True, text=True)
+    assert shadowed.returncode == 1 and shadowed.stderr == "shadowed\n"  # the folder is as hostile as it should be
+    assert main(["sweep", str(path), "--threads", "1"]) == 0
+    assert "1 finished" in capsys.readouterr().out
 
 
 def test_a_folder_of_something_else_is_reported(tmp_path: Path, capsys) -> None:

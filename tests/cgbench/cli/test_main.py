@@ -122,8 +122,9 @@ def test_an_interrupt_says_how_to_go_on(sent: signal.Signals, tmp_path) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert [line for line in err.splitlines() if line] == [  # click adds an empty one
-        f"cgbench: {sent.name}: ending at the next estimate, or in 20 s from the last one; once more ends at once",
+        f"cgbench: {sent.name}: stopping at the next estimate, or in 20 s with the last checkpoint; a second signal "
+        "stops at once",
         "cgbench: interrupted; the same command goes on from the last checkpoint",
     ]
     again = subprocess.run(command(tmp_path), capture_output=True, text=True, check=True)
-    assert "going on after" in again.stdout
+    assert "resuming after" in again.stdout

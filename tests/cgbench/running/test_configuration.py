@@ -10,7 +10,7 @@ from cgbench.running.registry import load, names
 from cgbench_methods.cgflow import ActiveLearning
 from cgbench_methods.md import MolecularDynamics
 
-# there is no publication of the method on this very potential whose settings could be kept to the letter
+# no publication of this method on this potential gives settings for a paper preset
 WITHOUT_PAPER = {
     ("metadynamics", "aldp"),
     ("metadynamics", "muller_brown"),
@@ -45,8 +45,8 @@ MISTAKES = {
     "out of range": (["walkers=0"], "key 'walkers'.*greater than or equal to 1"),
     "no value": (["walkers"], "write key=value"),
     "empty part": (["=3"], "write key=value"),
-    "below a value": (["walkers.x=3"], "is a value, it has no keys below it"),
-    "not YAML": (["walkers=[1"], "no YAML value"),
+    "below a value": (["walkers.x=3"], "is a value and has no nested keys"),
+    "not YAML": (["walkers=[1"], "is not a YAML value"),
 }
 
 

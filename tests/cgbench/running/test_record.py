@@ -8,13 +8,15 @@ import io
 import json
 import math
 import os
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from cgbench.errors import StorageError, UserError
-from cgbench.running.record import Evaluations, Record, parse_record, record_bytes, to_json
+from cgbench.running.record import AnomalyCount, Evaluations, Record, parse_record, record_bytes, to_json
 from cgbench.running.run_folder import RunFolder
 from cgbench.storage import files
 from cgbench.storage.files import npz_bytes, write_atomically
@@ -68,7 +70,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(folder) -> None:
     content = bytearray(latest.read_bytes())
     content[len(content) // 2] ^= 1
     latest.write_bytes(content)
-    assert load() == ([1], ["checkpoint latest.pt is damaged (its checksum does not fit)"])
+    assert load() == ([1], ["checkpoint latest.pt is damaged (its checksum does not match)"])
     (folder.path / "checkpoint" / "previous.pt").write_bytes(b"short")
     assert load()[0] == [] and len(load()[1]) == 2
     folder.clear_checkpoints()
@@ -82,7 +84,7 @@ class Evil:
 
 def test_a_checkpoint_runs_no_code(folder, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TypeError, match=r"state\['x'\]\[0\] is of type Evil; a checkpoint may hold tensors"):
+    with pytest.raises(TypeError, match=r"state\['x'\]\[0\] is of type Evil; a checkpoint may contain tensors"):
         folder.save_checkpoint({"x": [Evil()]})
     buffer = io.BytesIO()
     torch.save({"x": Evil()}, buffer)
@@ -114,7 +116,7 @@ RECORD = Record(
 def test_a_bad_record_is_named(folder, text: str) -> None:
     assert folder.read_record() is None
     (folder.path / "record.json").write_text(text)
-    with pytest.raises(UserError, match="is no valid record") as caught:
+    with pytest.raises(UserError, match="is not a valid record") as caught:
         folder.read_record()
     assert "\n" not in str(caught.value)
 
@@ -123,17 +125,65 @@ def test_a_record_comes_back_and_a_change_to_it_is_noticed() -> None:
     content = record_bytes(RECORD)
     assert parse_record(content) == RECORD
     assert parse_record(json.dumps(json.loads(content)).encode()) == RECORD  # laid out differently
-    with pytest.raises(ValueError, match="the checksum does not fit"):
+    with pytest.raises(ValueError, match="the checksum does not match"):
         parse_record(content.replace(b'"total": 3', b'"total": 2'))
 
 
-def test_records_of_the_first_versions_are_read() -> None:
+def version_1(**changes: Any) -> bytes:
+    """The record as schema version 1 had it."""
     old = json.loads(record_bytes(RECORD))
     for name in ("checksum", "anomalies"):
         del old[name]
-    assert parse_record(json.dumps(old | {"nonfinite_energies": 0}).encode()) == RECORD
-    anomaly = parse_record(json.dumps(old | {"nonfinite_energies": 2}).encode()).anomalies["nonfinite_energy"]
+    return json.dumps(old | {"schema_version": 1} | changes).encode()
+
+
+def test_the_first_records_with_a_single_count_are_upgraded() -> None:
+    assert parse_record(version_1(nonfinite_energies=0)) == RECORD
+    anomaly = parse_record(version_1(nonfinite_energies=2)).anomalies["nonfinite_energy"]
     assert (anomaly.count, anomaly.occasions) == (2, 3)
+
+
+RENAMED = {
+    "lost_walker": "diverged_walker",
+    "unusable_label": "unusable_sample",
+    "no_spread": "collapsed_ensemble",
+    "dominant_weight": "dominant_weight",  # not renamed
+    "of my own": "of my own",
+}
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_anomalies_of_version_1_are_upgraded(old: str) -> None:
+    record = parse_record(version_1(incidents={old: {"count": 2, "occasions": 30}}))
+    assert record.schema_version == 2
+    assert record.anomalies == {RENAMED[old]: AnomalyCount(count=2, occasions=30)}
+    assert parse_record(record_bytes(record)) == record
+
+
+def test_version_2_does_not_accept_the_names_of_version_1() -> None:
+    with pytest.raises(ValueError, match="incidents: Extra inputs are not permitted"):
+        parse_record(version_1(schema_version=2, incidents={}))
+
+
+def test_published_records_of_version_1_are_upgraded() -> None:
+    """Everything but the version and the name of the anomalies is what the file says, checksum included."""
+    paths = sorted((Path(__file__).parents[3] / "runs").glob("*/*/*/*/record.json"))
+    counted = set()
+    for path in paths:
+        old = json.loads(path.read_bytes())
+        if old["schema_version"] != 1:
+            continue
+        new = json.loads(record_bytes(parse_record(path.read_bytes())))
+        assert new["schema_version"] == 2
+        anomalies = {RENAMED.get(kind, kind): counts for kind, counts in old.get("incidents", {}).items()}
+        counted |= set(anomalies)
+        assert new["anomalies"] == anomalies
+        ours, theirs = ({k: v for k, v in r.items() if k not in VERSIONED} for r in (new, old))
+        assert ours == {"density": None} | theirs  # the first records have no such field
+    assert "dominant_weight" in counted  # records with anomalies were among them
+
+
+VERSIONED = ("schema_version", "anomalies", "incidents", "nonfinite_energies", "checksum")
 
 
 def test_a_damaged_record_is_replaced_by_its_copy(folder, caplog) -> None:
@@ -141,7 +191,7 @@ def test_a_damaged_record_is_replaced_by_its_copy(folder, caplog) -> None:
     path = folder.path / "record.json"
     path.write_bytes(path.read_bytes()[:-100])
     assert folder.read_record() == RECORD
-    assert "record.json is no valid record (no JSON" in caplog.text and "its copy is used" in caplog.text
+    assert "record.json is not a valid record (not valid JSON" in caplog.text and "using its backup copy" in caplog.text
     (folder.path / "checkpoint" / "record.copy").write_bytes(b"")
     with pytest.raises(UserError, match="start over with --restart"):
         folder.read_record()

@@ -65,8 +65,8 @@ def test_class_in_a_file(plugin: Path) -> None:
     "name, message",
     [
         ("Missing", "has no class 'Missing': it has .*Flat"),
-        ("Other", "is not a cgbench.contracts.method.Method"),
-        ("NoName", "has no name attribute"),
+        ("Other", "is not a subclass of cgbench.contracts.method.Method"),
+        ("NoName", "has no attribute 'name'"),
     ],
 )
 def test_wrong_class_in_a_file(plugin: Path, name: str, message: str) -> None:

@@ -1,0 +1,243 @@
+"""The loop of a run: resume, iterate, score, checkpoint, and write the results."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from cgbench.contracts.pmf import PMF
+from cgbench.counting.ledger import BudgetExhausted
+from cgbench.errors import StorageError, UserError
+from cgbench.running.plan import Plan
+from cgbench.running.record import Record, Status
+from cgbench.running.run_folder import RunFolder
+from cgbench.running.state import RunState
+from cgbench.storage.files import npz_bytes
+
+__all__ = ["Run"]
+
+SAVE_SHARE = 0.01
+AUXILIARY_COLUMNS = ("name", "replicate", "evaluations", "forward_kld")
+
+
+class Run(RunState):
+    """A run in progress.
+
+    Parameters
+    ----------
+    plan, threads, folder
+        As for `RunState`.
+    on_estimate
+        Called after each estimate.
+
+    Attributes
+    ----------
+    stop
+        Called after each estimate. If it returns True, the run saves everything and raises KeyboardInterrupt.
+    save_share
+        Largest fraction of the time that may be spent on checkpoints. The first estimate is always saved. A kill loses
+        the work since the last checkpoint but does not change the result.
+    messages
+        Messages for the user about the start of the run.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        threads: int,
+        folder: RunFolder,
+        on_estimate: Callable[[Run], None] = lambda run: None,
+    ) -> None:
+        super().__init__(plan, threads, folder)
+        self.on_estimate = on_estimate
+        self.stop: Callable[[], bool] = lambda: False
+        self.save_share = SAVE_SHARE
+        self.messages: list[str] = []
+        self._next_save = 0.0
+
+    # ---- checkpoints ------------------------------------------------------------------------------
+
+    def resume(self) -> bool:
+        """Resume from the newest intact checkpoint. Return whether there was one.
+
+        Raises
+        ------
+        UserError
+            If the checkpoint belongs to another run or to another version of the code.
+        """
+        for state, name in self.folder.load_checkpoints():
+            if state is None:  # the name then describes the problem
+                self.messages.append(f"{name}; skipped")
+                continue
+            self._restore(state, f"{name} in {self.folder.path}")
+            self.messages.append(f"resuming after {self.ledger.total:,} evaluations")
+            return True
+        if self.messages:
+            self.messages.append("no intact checkpoint: starting over")
+        return False
+
+    def _restore(self, state: Mapping[str, Any], name: str) -> None:
+        if state.get("identity") != self.identity():
+            raise UserError(f"{name} belongs to another run; choose another --out, or --restart")
+        device = str(state.get("device", "cpu"))
+        if torch.device(device).type != torch.device(self.system.device).type:
+            raise UserError(
+                f"{name} is from a run on {device}, whose random streams cannot continue on {self.system.device}; "
+                f"give --device {device}, or --restart"
+            )
+        try:
+            self.load_state_dict(state)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise UserError(
+                f"{name} does not fit this version of the code ({reason}); --restart starts over"
+            ) from error
+
+    def _save(self) -> None:
+        self.folder.save_checkpoint(self.state_dict())
+        self._write_curves()
+        self.folder.write_record(self.record("running"))
+
+    def _save_if_due(self, stop: bool) -> None:
+        if stop or time.monotonic() >= self._next_save:
+            begun = time.monotonic()
+            self._save()
+            ended = time.monotonic()
+            self._next_save = ended + (ended - begun) / self.save_share
+
+    def _write_curves(self) -> None:
+        self.folder.write_table("curve.csv", self.columns, self.curve)
+        if self.auxiliary:
+            self.folder.write_table("side_estimates.csv", AUXILIARY_COLUMNS, self.auxiliary)
+
+    # ---- the loop ---------------------------------------------------------------------------------
+
+    def execute(self) -> Record:
+        """Run until the method, the budget or an error ends it. Write all files and release the folder.
+
+        Raises
+        ------
+        StorageError
+            If a file cannot be written, for example on a full disk; the last checkpoint is intact.
+        KeyboardInterrupt
+            If the run was interrupted; the last checkpoint is intact.
+        """
+        for message in self.messages:
+            self.folder.log(message)
+        try:
+            self.folder.write_record(self.record("running"))
+            status, reason = self._iterate()
+            return self._finish(status, reason)
+        except StorageError as error:
+            raise StorageError(
+                f"{error}; stopped after {self.ledger.total:,} evaluations: free some space, then run the same "
+                "command again to resume from the last checkpoint"
+            ) from error
+        except KeyboardInterrupt:
+            self.folder.log(f"interrupted after {self.ledger.total:,} evaluations")
+            raise
+        finally:
+            self.folder.release()
+
+    def _iterate(self) -> tuple[Status, str | None]:
+        """Take estimates until the method ends. Return the status of the run and the reason for it."""
+        status: Status = "finished"
+        reason: str | None = None
+        self.clock.start()
+        try:
+            for pmf in self.method.estimates():
+                self.clock.stop()
+                self._take(pmf)
+                self.clock.start()
+        except BudgetExhausted as exhausted:
+            status, reason = "budget", str(exhausted)
+            if self.pmf is None:
+                status, reason = "failed", f"no estimate within the budget: {exhausted}"
+        except StorageError:
+            raise
+        except Exception as error:  # a method can raise anything; the results so far are kept
+            status, reason = "failed", f"{type(error).__name__}: {error}".splitlines()[0]
+            self.folder.log(traceback.format_exc())
+        self.clock.stop()
+        if status == "finished" and self.pmf is None:
+            status, reason = "failed", "the method ended without an estimate"
+        return status, reason
+
+    def _take(self, pmf: PMF) -> None:
+        """Check, score and save an estimate."""
+        self._log_anomalies()
+        self.anomalies.check()
+        if np.any(pmf.probability <= 0):
+            raise ValueError("the estimate is zero in some bins; a method's PMF must be positive on the whole grid")
+        self.pmf = pmf
+        row: dict[str, Any] = {"evaluations": self.ledger.total, "wall_s": round(self.clock.wall, 3)}
+        self.curve.append(row | self.referee.score(pmf))
+        for other in self.method.auxiliary_estimates():
+            self.auxiliary.append(
+                {
+                    "name": other.name,
+                    "replicate": other.replicate,
+                    "evaluations": round(self.ledger.total * other.share),
+                    "forward_kld": self.referee.score(other.pmf)["forward_kld"],
+                }
+            )
+        stop = self.stop()
+        self._save_if_due(stop)
+        self.on_estimate(self)
+        if stop:
+            raise KeyboardInterrupt
+
+    def _log_anomalies(self) -> None:
+        for line in self.anomalies.new_lines():
+            self.folder.log(f"after {self.ledger.total:,} evaluations: {line}")
+
+    # ---- the end ----------------------------------------------------------------------------------
+
+    def _finish(self, status: Status, reason: str | None) -> Record:
+        """Write the results of a run that has ended."""
+        self._log_anomalies()
+        if status != "failed":
+            self._score_density()
+        record = self.record(status, reason)
+        if self.pmf is not None and status != "failed":
+            self.folder.write("pmf.npz", npz_bytes(self.pmf.arrays() | self.method.extra_arrays()))
+            self._draw(record)
+        self._write_curves()
+        self.folder.write_record(record)
+        if status == "finished":
+            self.folder.clear_checkpoints()
+        return record
+
+    def _score_density(self) -> None:
+        """Score the density of a generative method; if that fails, the run has no such score."""
+        try:
+            self.density = self.referee.score_density(self.method)
+        except Exception:
+            self.folder.log(traceback.format_exc())
+            self.messages.append("the method's log_density failed; see run.log")
+
+    def _draw(self, record: Record) -> None:
+        from cgbench.drawing.pmf import draw_pmf
+
+        assert self.pmf is not None
+        reference = self.referee.reference
+        path = self.folder.path / "pmf.png"
+        try:
+            draw_pmf(path, self.pmf, _title(record), reference.pmf if reference else None)
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _title(record: Record) -> str:
+    """Return the title of the picture of the PMF."""
+    kld = record.metrics.get("forward_kld")
+    score = "no reference" if kld is None else f"forward KLD {kld:.1e}"
+    return (
+        f"{record.method} on {record.system}, preset {record.preset}, seed {record.seed}\n"
+        f"{record.evaluations.total:,} energy evaluations, {score}"
+    )

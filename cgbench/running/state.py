@@ -1,0 +1,146 @@
+"""The parts of a run, and their conversion to a record and to a checkpoint."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from cgbench.contracts.method import Method
+from cgbench.contracts.pmf import PMF
+from cgbench.contracts.problem import Problem
+from cgbench.counting.anomalies import Anomalies
+from cgbench.counting.clock import PhaseClock
+from cgbench.counting.ledger import Ledger
+from cgbench.counting.streams import Streams
+from cgbench.running import provenance
+from cgbench.running.plan import Plan
+from cgbench.running.record import AnomalyCount, Evaluations, Record, Status, to_json
+from cgbench.running.run_folder import RunFolder
+from cgbench.scoring.referee import Referee
+
+__all__ = ["RunState"]
+
+
+class RunState:
+    """The parts of a run and its results so far.
+
+    Parameters
+    ----------
+    plan
+        What to run.
+    threads
+        CPU threads, for the record.
+    folder
+        Folder of the run.
+
+    Attributes
+    ----------
+    curve
+        One row per estimate: evaluations, wall seconds, and all metrics.
+    auxiliary
+        One row per auxiliary estimate.
+    pmf
+        The latest estimate.
+    density
+        Score of the full density of a generative method, once the run has ended.
+    """
+
+    def __init__(self, plan: Plan, threads: int, folder: RunFolder) -> None:
+        self.plan, self.threads, self.folder = plan, threads, folder
+        self.system, self.config, self.budget = plan.system, plan.config, plan.budget
+        self.clock = PhaseClock()
+        self.ledger = Ledger(self.budget, on_phase=self.clock.switch)
+        self.anomalies = Anomalies()
+        self.problem = Problem(self.system, self.ledger, self.anomalies)
+        self.streams = Streams(plan.seed)
+        self.referee = Referee(self.system)
+        self.method: Method = plan.method_class(self.problem, self.config, self.streams)
+        self.curve: list[dict[str, Any]] = []
+        self.auxiliary: list[dict[str, Any]] = []
+        self.pmf: PMF | None = None
+        self.density: dict[str, Any] | None = None
+        self._provenance = provenance.collect(self.system.device, threads)
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the curve."""
+        return ["evaluations", "wall_s", *self.referee.metric_names]
+
+    def identity(self) -> dict[str, Any]:
+        """Return what must match for the run to be resumed."""
+        return self.plan.identity()
+
+    # ---- record -----------------------------------------------------------------------------------
+
+    def record(self, status: Status, reason: str | None = None) -> Record:
+        """Return the record of the run in its current state."""
+        total, phases = self.ledger.total, dict(self.ledger.by_phase)
+        uncounted = sum(phases.get(name, 0) for name in self.method.uncounted_in_publication)
+        metrics = dict.fromkeys(self.referee.metric_names)
+        if self.curve:
+            metrics = {name: self.curve[-1][name] for name in self.referee.metric_names}
+        return Record(
+            **self.identity(),
+            config=self.config.model_dump(mode="json"),
+            device=self.system.device,
+            threads=self.threads,
+            budget=self.budget,
+            status=status,
+            reason=reason or self.referee.problem,
+            evaluations=Evaluations(total=total, by_phase=phases, publication_convention=total - uncounted),
+            metrics=metrics,
+            anomalies={
+                kind: AnomalyCount(count=count, occasions=occasions)
+                for kind, (count, occasions) in self.anomalies.counts().items()
+            },
+            density=self.density,
+            diagnostics=self._diagnostics(),
+            seconds=self.clock.by_phase(),
+            reference=self.referee.facts(),
+            provenance=self._provenance,
+        )
+
+    def _diagnostics(self) -> dict[str, Any]:
+        """Return the method's diagnostics; if they fail, a warning instead, so that the run continues."""
+        try:
+            found = self.method.diagnostics()
+            to_json(found)
+        except Exception as error:
+            self.folder.log(traceback.format_exc())
+            return {"warnings": [f"the method's diagnostics failed ({type(error).__name__}: {error})".splitlines()[0]]}
+        return found
+
+    # ---- checkpoint -------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the content of a checkpoint. There must be an estimate."""
+        assert self.pmf is not None
+        std = self.pmf.free_energy_std
+        return {
+            "identity": self.identity(),
+            "device": self.system.device,
+            "ledger": self.ledger.state_dict(),
+            "seconds": self.clock.by_phase(),
+            "curve": self.curve,
+            "auxiliary": self.auxiliary,
+            "probability": torch.from_numpy(self.pmf.probability),
+            "free_energy_std": None if std is None else torch.from_numpy(std),
+            "anomalies": self.anomalies.state_dict(),
+            "method": self.method.state_dict(),
+            "streams": self.streams.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state that `state_dict` returned."""
+        self.ledger.load_state_dict(state["ledger"])
+        self.clock.restore(state["seconds"])
+        self.curve = list(state["curve"])
+        self.auxiliary = list(state["auxiliary"])
+        std = state["free_energy_std"]
+        self.pmf = PMF.restored(self.system.cvs, state["probability"].numpy(), None if std is None else std.numpy())
+        self.anomalies.load_state_dict(state["anomalies"])
+        self.method.load_state_dict(state["method"])
+        self.streams.load_state_dict(state["streams"])
