@@ -98,9 +98,8 @@ def make_plan(
             f"method {method_class.name} needs a system with {choices(missing)}; "
             f"{built.name} has {choices(built.traits)}"
         )
-    molecular = "molecular" in built.traits
-    config = make_config(method_class, built.name, preset, overrides, molecular=molecular)
+    config = make_config(method_class, built.name, preset, overrides)
     label = preset
-    if overrides and config != make_config(method_class, built.name, preset, molecular=molecular):
+    if overrides and config != make_config(method_class, built.name, preset):
         label = f"{preset}-{config_hash(config)[:8]}"
     return Plan(built, method_class, config, label, seed, budget)

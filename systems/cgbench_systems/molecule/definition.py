@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cgbench.errors import UserError
-from cgbench.storage.yaml_text import read_yaml
+from cgbench.storage.yaml_text import position, read_yaml
 
 __all__ = ["CV", "Definition", "read_definition"]
 
@@ -97,7 +97,8 @@ def read_definition(path: Path) -> tuple[Definition, str, str]:
         If the file cannot be read or a setting is wrong.
     """
     try:
-        content = read_yaml(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = read_yaml(text)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"system {path} cannot be read: {reason}") from error
@@ -106,7 +107,8 @@ def read_definition(path: Path) -> tuple[Definition, str, str]:
     try:
         definition = Definition.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"system {path}: {_explain(error)}") from error
+        at = position(text, error.errors()[0]["loc"])
+        raise UserError(f"system {path} ({at}): {_explain(error)}") from error
     name = definition.name or re.sub(r"[^a-z0-9]+", "_", path.stem.lower()).strip("_")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UserError(f"system {path}: give it a name (lower-case letters, digits, _), since {path.stem!r} is none")
