@@ -16,10 +16,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from cgbench.campaigns.local import Task
 from cgbench.campaigns.slurm.queue import QueuedRun
 from cgbench.errors import UserError
-from cgbench.running.configuration import explain
+from cgbench.running.configuration import explain, validated
 from cgbench.running.plan import Plan, make_plan
 from cgbench.running.run_folder import RunFolder
-from cgbench.storage.yaml_text import read_yaml
+from cgbench.storage.yaml_text import position, read_yaml
 
 __all__ = ["Job", "Progress", "Runs", "SweepFile", "output_log", "progress", "read_sweep", "task"]
 
@@ -122,15 +122,17 @@ def read_sweep(path: Path) -> list[Job]:
         exclusion matches no run.
     """
     try:
-        content = read_yaml(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = read_yaml(text)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(f"sweep {path} cannot be read: {reason}") from error
-    sweep: SweepFile = _validated(SweepFile, content, str(path))
+    sweep: SweepFile = _validated(SweepFile, content, str(path), text)
     jobs: dict[Path, Job] = {}
     for number, entry in enumerate(sweep.include, 1):
         where = f"{path}, include {number}"
-        for job in _product(_validated(Runs, {**sweep.defaults, **entry}, where), sweep.exclude, where):
+        runs = _validated(Runs, {**sweep.defaults, **entry}, where, text, ("include", number - 1))
+        for job in _product(runs, sweep.exclude, where):
             place = job.plan.folder("")
             if jobs.setdefault(place, job).arguments() != job.arguments():
                 raise UserError(f"{where}: {job.name} is in the file twice, with different settings")
@@ -140,13 +142,15 @@ def read_sweep(path: Path) -> list[Job]:
     return list(jobs.values())
 
 
-def _validated(model: type[Any], content: Any, where: str) -> Any:
+def _validated(model: type[Any], content: Any, where: str, text: str, place: tuple[str | int, ...] = ()) -> Any:
+    """Check content of the file; `place` is its location in the text."""
     if not isinstance(content, dict):
         raise UserError(f"{where}: must be a mapping of keys to values, not {type(content).__name__}")
     try:
-        return model.model_validate(content)
+        return validated(model, content)
     except ValidationError as error:
-        raise UserError(f"{where}: {explain(error, model)}") from error
+        at = position(text, (*place, *error.errors()[0]["loc"]))
+        raise UserError(f"{where} ({at}): {explain(error, model)}") from error
 
 
 def _combinations(runs: Runs) -> Iterator[tuple[str, str, str, int]]:

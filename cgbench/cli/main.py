@@ -25,6 +25,7 @@ COMMANDS = {
     "report": "Write an HTML report of runs.",
     "run": "Run a method on a system, or resume a run.",
     "sweep": "Run everything in a sweep file.",
+    "system": "Define a molecule as a system, from a file.",
 }
 EPILOG = (
     "'cgbench COMMAND --help' describes a command. "

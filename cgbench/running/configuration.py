@@ -5,32 +5,39 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from cgbench.contracts.method import Method, MethodConfig
 from cgbench.errors import UserError, choices
-from cgbench.storage.yaml_text import read_yaml
+from cgbench.storage.yaml_text import position, read_yaml
 
-__all__ = ["config_hash", "explain", "make_config", "preset_names"]
+__all__ = ["config_hash", "explain", "make_config", "preset_names", "validated"]
+
+Model = TypeVar("Model", bound=BaseModel)
 
 DEEPEST = 20  # levels of nested keys
+ANY_SYSTEM = "any"  # folder of presets for systems without one of their own
 
 
-def _folder(method: type[Method], system: str) -> Path:
-    """Return ``presets/<method>/<system>``, or ``presets/<system>`` if the package contains one method only."""
+def _preset_files(method: type[Method], system: str) -> dict[str, Path]:
+    """Return the preset files of a method for a system by name.
+
+    They are in ``presets/<system>``, or ``presets/<method>/<system>`` where a package holds several methods. Those in
+    the folder "any" serve where the system has no preset of that name.
+    """
     root = method.presets_folder()
     own = root / method.name
-    return (own if own.is_dir() else root) / system
+    folder = own if own.is_dir() else root
+    return {path.stem: path for name in (ANY_SYSTEM, system) for path in (folder / name).glob("*.yaml")}
 
 
 def preset_names(method: type[Method], system: str) -> list[str]:
     """Return the presets of a method for a system; ["default"] if there are no preset files."""
-    return sorted(path.stem for path in _folder(method, system).glob("*.yaml")) or ["default"]
+    return sorted(_preset_files(method, system)) or ["default"]
 
 
 def config_hash(config: MethodConfig) -> str:
@@ -50,11 +57,13 @@ def make_config(method: type[Method], system: str, preset: str, overrides: Seque
     known = preset_names(method, system)
     if preset not in known:
         raise UserError(f"unknown preset {preset!r} of {method.name} on {system}: choose from {choices(known)}")
-    path = _folder(method, system) / f"{preset}.yaml"
+    path = _preset_files(method, system).get(preset)
     settings: Any = {}
-    if path.exists():
+    text = ""
+    if path is not None:
         try:
-            settings = read_yaml(path.read_text(encoding="utf-8")) or {}
+            text = path.read_text(encoding="utf-8")
+            settings = read_yaml(text) or {}
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise UserError(f"preset {path} cannot be read: {reason}") from error
@@ -63,10 +72,21 @@ def make_config(method: type[Method], system: str, preset: str, overrides: Seque
     for override in overrides:
         _apply(settings, override)
     try:
-        return method.Config.model_validate(settings)
+        return validated(method.Config, settings)
     except ValidationError as error:
-        origin = "--set" if overrides else str(path)
+        origin = "--set" if overrides else f"{path}, {position(text, error.errors()[0]['loc'])}"
         raise UserError(f"configuration of {method.name} ({origin}): {explain(error, method.Config)}") from error
+
+
+def validated(model: type[Model], content: Any) -> Model:
+    """Check content that was read from YAML, with strict types: text is no number, and a number is no boolean.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If a key or a value is wrong.
+    """
+    return model.model_validate_json(json.dumps(content), strict=True)  # JSON has lists where models have tuples
 
 
 def _apply(settings: dict[str, Any], override: str) -> None:
@@ -80,13 +100,6 @@ def _apply(settings: dict[str, Any], override: str) -> None:
         value = read_yaml(text)
     except ValueError as error:
         raise UserError(f"--set {_shown(key)}: {_shown(text)} is not a YAML value: {error}") from error
-    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
-        try:
-            number = float(value)
-        except ValueError:
-            pass
-        else:
-            value = number if math.isfinite(number) else value
     place = settings
     for depth, part in enumerate(parts[:-1]):
         inner = place.setdefault(part, {})

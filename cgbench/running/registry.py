@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from cgbench.errors import UserError, choices
 
-__all__ = ["Kind", "Plugin", "load", "names", "plugins"]
+__all__ = ["Kind", "Plugin", "file_formats", "load", "names", "plugins"]
 
 Kind = Literal["system", "method"]
 GROUPS = {"system": "cgbench.systems", "method": "cgbench.methods"}
@@ -28,6 +28,11 @@ class Plugin:
 
 def _entries(kind: Kind) -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUPS[kind])}
+
+
+def file_formats() -> dict[str, EntryPoint]:
+    """Return the plugins that make systems from files, by the suffix of the file."""
+    return {entry.name: entry for entry in entry_points(group="cgbench.system_files")}
 
 
 def names(kind: Kind) -> list[str]:
@@ -47,7 +52,7 @@ def plugins(kind: Kind) -> list[Plugin]:
 
 
 def load(kind: Kind, name: str) -> Any:
-    """Return the class registered as `name`, or the class in ``path/to/file.py:Class``.
+    """Return the class registered as `name`, the class in ``path/to/file.py:Class``, or the system that a file defines.
 
     Raises
     ------
@@ -56,9 +61,15 @@ def load(kind: Kind, name: str) -> Any:
     """
     if ".py:" in name:
         return _load_file(kind, name)
+    if kind == "system" and (suffix := Path(name).suffix.removeprefix(".")) in file_formats():
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"no file {name!r} (from --system)")
+        return _checked(kind, file_formats()[suffix].load().load(path), name)
     entries = _entries(kind)
     if name not in entries:
-        raise UserError(f"unknown {kind} {name!r}: choose from {choices(entries)}, or give path/to/file.py:Class")
+        more = " or path/to/molecule.yaml" if kind == "system" else ""
+        raise UserError(f"unknown {kind} {name!r}: choose from {choices(entries)}, or give path/to/file.py:Class{more}")
     try:
         loaded = entries[name].load()
     except Exception as error:  # a plugin can raise anything

@@ -83,14 +83,21 @@ def test_overrides_are_a_factor_and_file_runs_apart(tmp_path: Path) -> None:
 
 GOOD = "include: [{systems: muller_brown, methods: md, presets: smoke}]\n"
 MISTAKES = {
-    "YAML": ("include: [", "cannot be read: while parsing"),
+    "YAML": ("include: [", "cannot be read: line 1, column 11: expected"),
     "no mapping": ("[1, 2]", "must be a mapping of keys to values, not list"),
     "empty": ("", "must be a mapping"),
     "nothing included": ("defaults: {}", "key 'include': Field required"),
     "key": (GOOD + "exlude: []", "unknown key 'exlude': did you mean 'exclude'?"),
-    "key of an entry": ("include: [{systems: aldp, methods: md, seed: 1}]", "include 1: unknown key 'seed': did you"),
-    "no method": ("include: [{systems: aldp}]", "include 1: key 'methods': Field required"),
+    "key of an entry": (
+        "include: [{systems: aldp, methods: md, seed: 1}]",
+        "include 1 (line 1, column 46): unknown key 'seed': did you",
+    ),
+    "no method": ("include: [{systems: aldp}]", "include 1 (line 1, column 11): key 'methods': Field required"),
     "seeds": ("include: [{systems: aldp, methods: md, seeds: one}]", "key 'seeds.0': Input should be a valid integer"),
+    "budget as text": ("include: [{systems: aldp, methods: md, budget: '9'}]", "key 'budget'"),
+    "seeds twice": ("include: [{systems: aldp, methods: md, seeds: 0, seeds: 1}]", "the key 'seeds' appears twice"),
+    "octal seed": ("include: [{systems: aldp, methods: md, seeds: 010}]", "010 is ambiguous"),
+    "seed yes": ("include: [{systems: aldp, methods: md, seeds: yes}]", "yes is ambiguous"),
     "negative seed": ("include: [{systems: aldp, methods: md, seeds: -1}]", "greater than or equal to 0"),
     "no seeds": ("include: [{systems: aldp, methods: md, seeds: 4-0}]", "key 'seeds'"),
     "method": ("include: [{systems: aldp, methods: mdd}]", "include 1: unknown method 'mdd': choose from"),

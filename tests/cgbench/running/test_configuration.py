@@ -43,6 +43,9 @@ MISTAKES = {
     "typo": (["walker=3"], "unknown key 'walker': did you mean 'walkers'"),
     "wrong type": (["walkers=many"], "key 'walkers'.*'many'"),
     "out of range": (["walkers=0"], "key 'walkers'.*greater than or equal to 1"),
+    "text for a number": (["walkers='3'"], "key 'walkers'"),
+    "true for a number": (["walkers=true"], "key 'walkers'"),
+    "a fraction for a whole number": (["walkers=2.5"], "key 'walkers'"),
     "no value": (["walkers"], "write key=value"),
     "empty part": (["=3"], "write key=value"),
     "below a value": (["walkers.x=3"], "is a value and has no nested keys"),
@@ -67,6 +70,18 @@ def test_nested_typo_names_the_keys_of_its_place() -> None:
 def test_unknown_preset_lists_the_choices() -> None:
     with pytest.raises(UserError, match="unknown preset 'fast' of md on aldp: choose from .*paper"):
         make_config(MolecularDynamics, "aldp", "fast")
+
+
+def test_a_mistake_in_a_preset_has_its_line(tmp_path) -> None:
+    class Elsewhere(MolecularDynamics):
+        @classmethod
+        def presets_folder(cls):
+            return tmp_path
+
+    (tmp_path / "any").mkdir()
+    (tmp_path / "any" / "default.yaml").write_text("walkers: 3\nsteps: 1e3\nstride: many\n")
+    with pytest.raises(UserError, match=r"default.yaml, line 3, column 9\): key 'stride'"):
+        make_config(Elsewhere, "some_molecule", "default")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,62 @@
+"""``cgbench system``: molecules from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = ["command"]
+
+
+@click.group("system", help="Write, and explain, the file that makes a molecule a system.")
+def command() -> None:
+    """Group of the commands on a molecule's file."""
+
+
+def _loader(suffix: str) -> Any:
+    """Return the plugin that makes systems from files of this suffix."""
+    from cgbench.errors import UserError, choices
+    from cgbench.running.registry import file_formats
+
+    found = file_formats()
+    if suffix.removeprefix(".") not in found:
+        raise UserError(f"no installed package makes systems from {suffix or 'nameless'} files: use {choices(found)}")
+    return found[suffix.removeprefix(".")].load()
+
+
+@command.command("new", help="Write a system's file for a PDB file or a sequence, with the torsions that were found.")
+@click.argument("pdb", required=False)
+@click.option("--sequence", help='Residues to build a peptide from, such as "ACE VAL NME", in place of a PDB file.')
+@click.option("--force-field", multiple=True, required=True, help="OpenMM's name of a force-field file, or a path.")
+@click.option("--temperature", type=float, default=300.0, show_default=True, help="In kelvin.")
+@click.option("--out", required=True, help="File to write, such as my.yaml.")
+def new(pdb: str | None, sequence: str | None, force_field: tuple[str, ...], temperature: float, out: str) -> int:
+    """Write the file, and print what was found in the molecule."""
+    from cgbench.errors import UserError
+
+    path = Path(out)
+    if path.exists():
+        raise UserError(f"{path} exists already: remove it, or give another --out")
+    text, found = _loader(path.suffix).new(pdb, sequence, force_field, temperature, path)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+    print("\n".join(found))
+    print(f"{path} written; choose its cvs, then: cgbench system show {path}")
+    return 0
+
+
+@command.command("show", help="Explain a system's file: torsions, coordinates and the state space; --out draws it.")
+@click.argument("file")
+@click.option("--out", help="Picture to write, .png or .pdf.")
+def show(file: str, out: str | None) -> int:
+    """Print the description, and draw the molecule."""
+    path = Path(file)
+    for line in _loader(path.suffix).show(path, None if out is None else Path(out)):
+        print(line)
+    if out is not None:
+        print(f"{out} written")
+    return 0

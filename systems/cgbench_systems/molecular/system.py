@@ -1,0 +1,146 @@
+"""What all molecules made by OpenMM share: energies, masses, torsions as collective variables, self-checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import openmm
+import torch
+from numpy.typing import NDArray
+from openmm import app, unit
+
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.system import Check, OpenMMModel, System
+from cgbench_systems.molecular.forcefield import TorchForceField
+from cgbench_systems.molecular.geometry import dihedral
+from cgbench_systems.molecular.openmm_engine import OpenMMEngine
+
+__all__ = ["MolecularSystem", "angle_range", "torsion_cvs"]
+
+Torsion = tuple[int, int, int, int]
+Columns = Sequence[NDArray[np.float64]]
+
+
+def torsion_cvs(names: Sequence[str]) -> CollectiveVariables:
+    """Return torsions as collective variables: periodic, from -pi to pi, 100 bins each."""
+    count = len(names)
+    return CollectiveVariables(
+        names=tuple(names), lower=(-np.pi,) * count, upper=(np.pi,) * count, periodic=(True,) * count
+    )
+
+
+def angle_range(ranges: Sequence[tuple[float, float] | None]) -> Callable[[Columns], NDArray[np.bool_]]:
+    """Return the definition of a basin: one range in degrees for each torsion, or None for no restriction.
+
+    A range goes upwards from its first value, across +-180 degrees if the second is smaller.
+    """
+
+    def contains(columns: Columns) -> NDArray[np.bool_]:
+        inside = np.ones(np.shape(columns[0]), dtype=bool)
+        for column, limits in zip(columns, ranges, strict=True):
+            if limits is not None:
+                low, high = limits
+                width = np.mod(high - low, 360.0)
+                inside &= np.mod(np.degrees(column) - low, 360.0) < (width if width > 0 else 360.0)
+        return inside
+
+    return contains
+
+
+class MolecularSystem(System):
+    """A molecule as OpenMM defines it, with torsions as collective variables.
+
+    Subclasses set `torsions`, `cvs`, `temperature`, `coordinates` and `basins`, and implement `topology`,
+    `openmm_system` and `initial_configuration`.
+
+    Attributes
+    ----------
+    torsions
+        Atoms of each collective variable.
+    """
+
+    engines = ("torch", "openmm")
+    torsions: tuple[Torsion, ...]
+
+    def __init__(self, *, engine: str | None = None, device: str = "cpu") -> None:
+        super().__init__(engine=engine, device=device)
+        self.traits = frozenset({"gradient", "coordinates", "molecular", "openmm"})
+
+    def topology(self) -> app.Topology:
+        """Return OpenMM's topology."""
+        raise NotImplementedError
+
+    def openmm_system(self) -> openmm.System:
+        """Return a new ``openmm.System`` of the molecule."""
+        raise NotImplementedError
+
+    @property
+    def _platform(self) -> str:
+        return "CUDA" if self.device.startswith("cuda") else "CPU"
+
+    def openmm_model(self) -> OpenMMModel:
+        """Return the molecule with the collective variables as OpenMM's torsions."""
+        angles = []
+        for atoms in self.torsions:
+            angle = openmm.CustomTorsionForce("theta")
+            angle.addTorsion(*atoms, [])
+            angles.append(angle)
+        properties = {"DeterministicForces": "true"}
+        if self._platform == "CPU":
+            properties["Threads"] = str(torch.get_num_threads())
+        return OpenMMModel(self.topology(), self.openmm_system(), tuple(angles), self._platform, properties)
+
+    @cached_property
+    def _engine(self) -> TorchForceField | OpenMMEngine:
+        if self.engine == "openmm":
+            return OpenMMEngine(self.openmm_system(), self.temperature, self._platform)
+        return TorchForceField.from_openmm(self.openmm_system(), self.temperature)
+
+    @cached_property
+    def masses(self) -> torch.Tensor:
+        """Atomic masses in dalton, ``[atoms]``."""
+        system = self.openmm_system()
+        masses = [system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(system.getNumParticles())]
+        return torch.tensor(masses, dtype=torch.float64)
+
+    def reduced_energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return reduced energies ``[batch]`` and gradients ``[batch, atoms, 3]`` in 1/nm."""
+        return self._engine.energy_and_gradient(x)
+
+    def collective_variables(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the torsions of configurations, ``[batch, cvs]`` in [-pi, pi)."""
+        angles = [dihedral(*(x[:, atom] for atom in quadruple)) for quadruple in self.torsions]
+        return torch.stack(angles, dim=1)
+
+    def compile(self) -> None:
+        """Compile the batched engine; OpenMM needs nothing."""
+        if isinstance(self._engine, TorchForceField):
+            self._engine.compile()
+
+    def _varied_configurations(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw collective variables over the whole domain and fine-grained coordinates near the reference."""
+        generator = torch.Generator().manual_seed(0)
+        kinds: dict[str, Any] = {"generator": generator, "dtype": torch.float64}
+        s = torch.pi * (2 * torch.rand(count, len(self.cvs), **kinds) - 1)
+        y = 0.5 * torch.randn(count, len(self.coordinates.names), **kinds)
+        return s, torch.where(self.coordinates.periodic, 0.5 * y, y)  # a folded rotor turns within +-60 degrees
+
+    def self_check(self) -> list[Check]:
+        """Compare the engines on random configurations, and the coordinates with themselves."""
+        s, y = self._varied_configurations(20)
+        x, log_det = self.coordinates.to_cartesian(s, y)
+        s_back, y_back, log_det_back = self.coordinates.to_internal(x)
+        trip = max(float((a - b).abs().max()) for a, b in ((s, s_back), (y, y_back), (log_det, -log_det_back)))
+        energy, gradient = TorchForceField.from_openmm(self.openmm_system(), self.temperature).energy_and_gradient(x)
+        certified = OpenMMEngine(self.openmm_system(), self.temperature, "Reference")
+        true_energy, true_gradient = certified.energy_and_gradient(x)
+        energy_error = float(((energy - true_energy) / true_energy).abs().max())
+        force_error = float((gradient - true_gradient).norm() / true_gradient.norm())
+        return [
+            Check("coordinates round trip", trip < 1e-9, f"largest difference {trip:.1e}"),
+            Check("energy against OpenMM", energy_error < 1e-6, f"largest relative difference {energy_error:.1e}"),
+            Check("forces against OpenMM", force_error < 1e-8, f"relative difference {force_error:.1e}"),
+        ]

@@ -1,0 +1,136 @@
+"""The file that defines a molecule as a system, checked."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from cgbench.errors import UserError
+from cgbench.storage.yaml_text import position, read_yaml
+
+__all__ = ["CV", "Definition", "read_definition"]
+
+MOST_CVS = 2  # a grid over more of them is too large
+
+
+class CV(BaseModel):
+    """A collective variable: a torsion by its IUPAC name, or by a name and four atoms."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: str = Field(min_length=1)
+    dihedral: Annotated[list[str], Field(min_length=4, max_length=4)] | None = None
+
+
+def _cv(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Range = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class Definition(BaseModel):
+    """A molecule as a system.
+
+    Attributes
+    ----------
+    name
+        Name of the system in records; by default that of the file.
+    pdb, sequence, openmm_system
+        A PDB file; or a sequence that the molecule is built from; with a PDB file, a serialised ``openmm.System`` may
+        stand in for the force field. Paths are relative to the file.
+    force_field
+        OpenMM's names of force-field files, or paths.
+    temperature
+        In kelvin.
+    cvs
+        Torsions.
+    basins
+        Ranges of torsions in degrees by name of the basin; a range may go across 180.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: str | None = Field(None, pattern=r"^[a-z][a-z0-9_]*$")
+    pdb: str | None = None
+    sequence: str | None = None
+    openmm_system: str | None = None
+    force_field: list[str] = []
+    temperature: float = Field(300.0, gt=0, le=5000)
+    cvs: list[Annotated[CV, BeforeValidator(_cv)]] = Field(min_length=1, max_length=MOST_CVS)
+    basins: dict[str, dict[str, Range]] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Definition:
+        if (self.pdb is None) == (self.sequence is None):
+            raise ValueError("give either pdb (a file) or sequence (residue names), one of the two")
+        if (self.openmm_system is None) == (not self.force_field):
+            raise ValueError("give either force_field (a list of files) or openmm_system (a serialised system)")
+        if self.openmm_system is not None and self.pdb is None:
+            raise ValueError("openmm_system needs the pdb that its atoms belong to")
+        names = [cv.name for cv in self.cvs]
+        if len(set(names)) < len(names):
+            raise ValueError("two collective variables have the same name")
+        for basin, ranges in self.basins.items():
+            unknown = sorted(set(ranges) - set(names))
+            if unknown or not ranges:
+                what = f"{unknown[0]!r}" if unknown else "nothing"
+                raise ValueError(f"basin {basin!r} restricts {what}: name some of the cvs, {', '.join(names)}")
+        return self
+
+
+def read_definition(path: Path) -> tuple[Definition, str, str]:
+    """Read a molecule's file.
+
+    Returns
+    -------
+    definition, name, version
+        The definition; the name of the system; its version, a hash of the definition and of the files that it names.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read or a setting is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = read_yaml(text)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"system {path} cannot be read: {reason}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"system {path} must be a mapping of keys to values, not {type(content).__name__}")
+    try:
+        definition = Definition.model_validate(content)
+    except ValidationError as error:
+        at = position(text, error.errors()[0]["loc"])
+        raise UserError(f"system {path} ({at}): {_explain(error)}") from error
+    name = definition.name or re.sub(r"[^a-z0-9]+", "_", path.stem.lower()).strip("_")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise UserError(f"system {path}: give it a name (lower-case letters, digits, _), since {path.stem!r} is none")
+    return definition, name, _version(definition, path.parent)
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = f"unknown key: choose from {', '.join(Definition.model_fields)}"
+    if first["type"] == "too_long" and first["loc"] == ("cvs",):
+        message = f"at most {MOST_CVS} collective variables can be scored on one grid, not {len(first['input'])}"
+    return f"{where}: {message}" if where else message
+
+
+def _version(definition: Definition, folder: Path) -> str:
+    """Hash of what defines the density: the settings and the content of the files that they name."""
+    settings = definition.model_dump_json(exclude={"name"})
+    digest = hashlib.sha256(settings.encode())
+    for name in (definition.pdb, definition.openmm_system, *definition.force_field):
+        if name is not None and (folder / name).is_file():
+            digest.update((folder / name).read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,153 @@
+"""What a molecule offers, in words and in a picture: torsions, stereocentres, amide bonds, equal hydrogens, rings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cgbench_systems.molecular.geometry import dihedral
+from cgbench_systems.molecule.definition import MOST_CVS
+from cgbench_systems.molecule.structure import Structure
+from cgbench_systems.molecule.system import Molecule
+from cgbench_systems.molecule.torsions import named_torsions
+
+__all__ = ["definition_text", "describe_structure", "describe_system", "draw_system"]
+
+Torsion = tuple[int, int, int, int]
+
+
+def describe_structure(structure: Structure) -> list[str]:
+    """Return one line for each thing that was found in a structure."""
+    graph, labels = structure.graph, structure.labels
+    lines = [f"{structure.source}: {len(labels)} atoms in {len(structure.residue_numbers())} residues"]
+    lines += _torsion_lines(structure)
+    lines += [f"stereocentre   {labels[centre.atom]}" for centre in graph.stereocentres]
+    for amide in graph.amide_bonds:
+        angle = _angle(structure.positions, amide.torsion)
+        kind = "trans" if abs(angle) > 90 else "cis"
+        lines.append(f"amide bond     {labels[amide.carbon]} - {labels[amide.nitrogen]}: {kind} ({angle:.0f} degrees)")
+    lines += [f"equal H        three on {labels[atom]}" for atom, _ in graph.rotors]
+    ring_atoms = sorted({atom for bond in graph.ring_bonds for atom in bond})
+    if ring_atoms:
+        lines.append(f"ring atoms     {', '.join(labels[atom] for atom in ring_atoms)}")
+    return lines
+
+
+def _torsion_lines(structure: Structure) -> list[str]:
+    graph, labels = structure.graph, structure.labels
+    named = named_torsions(structure)
+    wells = {frozenset(free.bond): free.wells for free in graph.free_torsions}
+    lines = []
+    for name, atoms in named.items():
+        rotates = f"{wells[frozenset(atoms[1:3])]} wells at most" if frozenset(atoms[1:3]) in wells else "stiff"
+        path = " - ".join(labels[atom] for atom in atoms)
+        lines.append(f"torsion        {name:<8} {path}: {_angle(structure.positions, atoms):.0f} degrees, {rotates}")
+    known = {frozenset(atoms[1:3]) for atoms in named.values()}
+    for free in graph.free_torsions:
+        if frozenset(free.bond) not in known:
+            i, j = free.bond
+            lines.append(f"torsion        {'(no name)':<8} about {labels[i]} - {labels[j]}: {free.wells} wells at most")
+    return lines
+
+
+def _angle(positions: np.ndarray, atoms: Torsion) -> float:
+    x = torch.from_numpy(positions)
+    return float(np.degrees(float(dihedral(*(x[atom] for atom in atoms)))))
+
+
+def definition_text(structure: Structure, origin: str, force_field: Sequence[str], temperature: float) -> str:
+    """Return the file that defines a structure as a system, with all named torsions for the user to choose from.
+
+    Parameters
+    ----------
+    origin
+        The line that says where the structure comes from: ``pdb: ...`` or ``sequence: ...``.
+    """
+    named = named_torsions(structure)
+    backbone = [name for name in named if name.startswith(("phi", "psi"))]
+    ordered = sorted(backbone, key=lambda name: (int(name.split()[1]) if name.split()[1].isdigit() else 0, name))
+    chosen = ordered[:MOST_CVS] or list(named)[:MOST_CVS]
+    lines = [
+        f"{origin}",
+        f"force_field: [{', '.join(force_field)}]",
+        f"temperature: {temperature:g}  # K",
+        f"# at most {MOST_CVS} of: {', '.join(named) or 'no named torsions; give name and dihedral'}",
+    ]
+    if chosen:
+        lines.append(f"cvs: [{', '.join(chosen)}]")
+    else:
+        lines += ["cvs:", '  - {name: my_torsion, dihedral: ["1:A", "1:B", "1:C", "1:D"]}']
+    lines += [
+        "# basins, for the free-energy differences of a score; ranges in degrees, upwards, across 180 if need be:",
+        f"# basins: {{left: {{{chosen[0] if chosen else 'my_torsion'}: [0, 120]}}}}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def describe_system(system: Molecule) -> list[str]:
+    """Return lines on collective variables, fine-grained coordinates and the state space of a system."""
+    labels, coordinates = system.structure.labels, system.coordinates
+    lines = describe_structure(system.structure)
+    lines.append(f"system {system.name}, version {system.version}, {system.temperature:g} K")
+    start = system.collective_variables(system.initial_configuration()[None])[0]
+    for name, atoms, value in zip(system.cvs.names, system.torsions, np.degrees(start.cpu().numpy()), strict=True):
+        lines.append(f"  CV {name}: {' - '.join(labels[atom] for atom in atoms)}, {value:.1f} degrees at the start")
+    for name, periodic in zip(coordinates.names, coordinates.periodic.tolist(), strict=True):
+        if periodic:
+            lines.append(f"  free: {_readable(name, labels)}")
+    kept = [labels[atom] for atom, _, _ in coordinates.stereocentres]
+    lines.append(f"  state space: chirality of {', '.join(kept) or 'nothing'}")
+    for quadruple, trans in coordinates.amides:
+        lines.append(f"  state space: {labels[quadruple[1]]} - {labels[quadruple[2]]} {'trans' if trans else 'cis'}")
+    return lines
+
+
+def _readable(name: str, labels: Sequence[str]) -> str:
+    """Replace atom numbers by labels in the name of a coordinate such as ``dihedral 14-12-8-6``."""
+    kind, _, atoms = name.partition(" ")
+    return f"{kind} {' - '.join(labels[int(atom)] for atom in atoms.split('-'))}"
+
+
+def draw_system(system: Molecule, path: Path) -> None:
+    """Draw the molecule in the plane of its largest extent, with the bonds of its torsions in colour.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    from cgbench.drawing.style import new_figure, save_figure
+
+    structure = system.structure
+    x = system.initial_configuration().cpu().numpy()
+    centred = x - x.mean(axis=0)
+    plane = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
+    figure = new_figure(4.8, 6.0)
+    axes = figure.add_subplot()
+    for i, others in enumerate(structure.graph.neighbours):
+        for j in others:
+            if i < j:
+                axes.plot(*plane[[i, j]].T, color="0.6", linewidth=1.5, zorder=1)
+    free = {frozenset(torsion.bond) for torsion in structure.graph.free_torsions}
+    for bond in free - {frozenset(atoms[1:3]) for atoms in system.torsions}:
+        axes.plot(*plane[sorted(bond)].T, color="0.2", linewidth=3, linestyle=":", zorder=2)
+    for name, atoms in zip(system.cvs.names, system.torsions, strict=True):
+        axes.plot(*plane[list(atoms[1:3])].T, linewidth=4, zorder=2, label=name)
+    for atom, label in enumerate(structure.labels):
+        hydrogen = structure.graph.is_hydrogen(atom)
+        axes.annotate(
+            label,
+            plane[atom],
+            ha="center",
+            va="center",
+            fontsize=5 if hydrogen else 7,
+            color="0.5" if hydrogen else "0",
+        )
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+    axes.legend(frameon=False)
+    save_figure(figure, path)

@@ -1,0 +1,108 @@
+"""Structures from a sequence: an extended backbone, completed by PDBFixer."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from openmm import app, unit
+
+from cgbench.errors import UserError, choices
+
+__all__ = ["build_peptide"]
+
+Array = NDArray[np.float64]
+RESIDUES = (
+    *("ALA", "ARG", "ASN", "ASP", "CYS", "GLN", "GLU", "GLY", "HIS", "ILE"),
+    *("LEU", "LYS", "MET", "PHE", "PRO", "SER", "THR", "TRP", "TYR", "VAL"),
+)
+PHI, PSI, OMEGA = np.radians([-120.0, 140.0, 180.0])
+# bond lengths (angstrom) and angles (degrees) of a peptide backbone: Engh & Huber, Acta Cryst. A 47, 392 (1991)
+N_CA, CA_C, C_N, C_O = 1.458, 1.525, 1.329, 1.231
+N_CA_C, CA_C_N, C_N_CA, CA_C_O = np.radians([111.2, 116.2, 121.7, 120.8])
+PH = 7.0
+SEED = 1  # of PDBFixer's choices
+
+
+def build_peptide(sequence: str) -> tuple[app.Topology, Array]:
+    """Build a peptide in an extended conformation, with all hydrogens at pH 7.
+
+    Parameters
+    ----------
+    sequence
+        Residue names from the N to the C terminus, separated by spaces; the caps ACE and NME are allowed at the ends.
+
+    Returns
+    -------
+    topology, positions
+        OpenMM's topology, and positions ``[atoms, 3]`` in nm. They are not minimised.
+
+    Raises
+    ------
+    UserError
+        If the sequence has an unknown residue, a cap inside, or no residue.
+    """
+    names = sequence.upper().split()
+    _check(names)
+    from pdbfixer import PDBFixer
+
+    fixer = PDBFixer(pdbfile=io.StringIO(_backbone_pdb(names)))
+    fixer.missingResidues = {}
+    fixer.findNonstandardResidues()
+    fixer.findMissingAtoms()
+    if names[-1] == "NME":
+        fixer.missingTerminals = {}
+    fixer.addMissingAtoms(seed=SEED)
+    fixer.addMissingHydrogens(PH)
+    positions = np.array(fixer.positions.value_in_unit(unit.nanometer), dtype=np.float64)
+    return fixer.topology, positions
+
+
+def _check(names: Sequence[str]) -> None:
+    inner = names[(names[:1] == ["ACE"]) : len(names) - (names[-1:] == ["NME"])]
+    if not inner:
+        raise UserError("sequence: give at least one amino acid between the caps, such as ACE ALA NME")
+    for name in inner:
+        if name not in RESIDUES:
+            hint = f"the cap {name} belongs at an end" if name in ("ACE", "NME") else f"choose from {choices(RESIDUES)}"
+            raise UserError(f"sequence: {name!r} is not an amino acid that can be built here: {hint}")
+
+
+def _place(a: Array, b: Array, c: Array, distance: float, angle: float, torsion: float) -> Array:
+    """Place a point at a distance from `c`, an angle at `c` to `b`, and a torsion about `b`-`c` to `a`."""
+    axis = (c - b) / np.linalg.norm(c - b)
+    normal = np.cross(b - a, axis)
+    normal /= np.linalg.norm(normal)
+    side = np.cross(normal, axis)
+    along, across = -np.cos(angle), np.sin(angle)
+    return np.asarray(c + distance * (along * axis + across * (np.cos(torsion) * side + np.sin(torsion) * normal)))
+
+
+def _backbone_pdb(names: Sequence[str]) -> str:
+    """Write the heavy atoms of an extended backbone, caps included, as a PDB file."""
+    alphas = [{"ACE": "CH3", "NME": "C"}.get(name, "CA") for name in names]
+    before = np.array([-0.5, 1.4, 0.0])  # where the N of a first residue is; an acetyl cap has none
+    alpha, carbonyl = np.zeros(3), np.array([CA_C, 0.0, 0.0])
+    atoms: list[tuple[int, str, Array]] = []
+    for index, name in enumerate(names):
+        if index:
+            nitrogen = _place(before, alpha, carbonyl, C_N, CA_C_N, PSI)
+            atoms.append((index, "N", nitrogen))
+            last_alpha, last_carbonyl = alpha, carbonyl
+            alpha = _place(last_alpha, last_carbonyl, nitrogen, N_CA, C_N_CA, OMEGA)
+            carbonyl = _place(last_carbonyl, nitrogen, alpha, CA_C, N_CA_C, PHI)
+            before = nitrogen
+        elif name != "ACE":
+            atoms.append((0, "N", before))
+        atoms.append((index, alphas[index], alpha))
+        if name != "NME":
+            atoms.append((index, "C", carbonyl))
+            atoms.append((index, "O", _place(before, alpha, carbonyl, C_O, CA_C_O, PSI + np.pi)))
+    lines = [
+        f"ATOM  {serial:5d}  {atom:<3s} {names[residue]:3s} A{residue + 1:4d}    "
+        f"{x:8.3f}{y:8.3f}{z:8.3f}  1.00  0.00           {atom[0]}"
+        for serial, (residue, atom, (x, y, z)) in enumerate(atoms, 1)
+    ]
+    return "\n".join([*lines, "TER", "END", ""])

@@ -1,0 +1,177 @@
+"""A molecule from a file as a system."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import openmm
+import torch
+from openmm import app, unit
+
+from cgbench.contracts.reference import Reference, ReferenceBuilder
+from cgbench.contracts.system import Basin, Check
+from cgbench.errors import UserError
+from cgbench.scoring.reference_files import load_reference
+from cgbench_systems.molecular.system import MolecularSystem, Torsion, angle_range, torsion_cvs
+from cgbench_systems.molecule.coordinates import MoleculeCoordinates, automatic_coordinates
+from cgbench_systems.molecule.definition import Definition, read_definition
+from cgbench_systems.molecule.sequence import build_peptide
+from cgbench_systems.molecule.structure import Structure, check_molecule, create_system, read_pdb
+from cgbench_systems.molecule.torsions import torsion
+
+__all__ = ["Molecule", "load_molecule"]
+
+TOLERANCE = 1e-3  # kJ/(mol nm), root mean square force of the minimised configuration
+
+
+class Molecule(MolecularSystem):
+    """A molecule that a file defines; `load_molecule` makes one class for each file.
+
+    Attributes
+    ----------
+    definition
+        Content of the file.
+    folder
+        Folder of the file, where paths start.
+    file
+        The file.
+    """
+
+    coordinates: MoleculeCoordinates
+    definition: ClassVar[Definition]
+    file: ClassVar[Path]
+
+    def __init__(self, *, engine: str | None = None, device: str = "cpu") -> None:
+        super().__init__(engine=engine, device=device)
+        self.temperature = self.definition.temperature
+        names = [cv.name for cv in self.definition.cvs]
+        self.torsions = tuple(self._torsion(cv.name, cv.dihedral) for cv in self.definition.cvs)
+        self.cvs = torsion_cvs(names)
+        self.basins = tuple(
+            Basin(name, angle_range([(r[0], r[1]) if (r := ranges.get(cv)) else None for cv in names]))
+            for name, ranges in self.definition.basins.items()
+        )
+        self.coordinates = automatic_coordinates(
+            self.structure, self.torsions, names, torch.from_numpy(self._minimum.copy())
+        )
+
+    def _torsion(self, name: str, atoms: list[str] | None) -> Torsion:
+        if atoms is None:
+            return torsion(self.structure, name)
+        a, b, c, d = (self.structure.index(label) for label in atoms)
+        return a, b, c, d
+
+    @cached_property
+    def structure(self) -> Structure:
+        """The molecule as read or built."""
+        if self.definition.sequence is not None:
+            topology, positions = build_peptide(self.definition.sequence)
+            structure = Structure(topology, positions, f"sequence {self.definition.sequence}")
+            check_molecule(structure)
+            return structure
+        return read_pdb(self.file.parent / str(self.definition.pdb))
+
+    def topology(self) -> app.Topology:
+        """Return OpenMM's topology."""
+        return self.structure.topology
+
+    @cached_property
+    def _serialized(self) -> str:
+        if self.definition.openmm_system is None:
+            system = create_system(self.structure, self.definition.force_field, self.file.parent)
+            return str(openmm.XmlSerializer.serialize(system))
+        path = self.file.parent / self.definition.openmm_system
+        try:
+            text = path.read_text(encoding="utf-8")
+            atoms = openmm.XmlSerializer.deserialize(text).getNumParticles()
+        except OSError as error:
+            raise UserError(f"openmm_system {path} cannot be read: {error.strerror}") from error
+        except Exception as error:  # OpenMM raises anything on a damaged file
+            raise UserError(f"openmm_system {path} is no serialised system: {' '.join(str(error).split())}") from error
+        if atoms != len(self.structure.labels):
+            raise UserError(
+                f"openmm_system {path} has {atoms} particles, the PDB file {len(self.structure.labels)} atoms"
+            )
+        return text
+
+    def openmm_system(self) -> openmm.System:
+        """Return a new ``openmm.System`` of the molecule."""
+        return openmm.XmlSerializer.deserialize(self._serialized)
+
+    @cached_property
+    def _minimum(self) -> np.ndarray:
+        """The structure, minimised by OpenMM's Reference platform, ``[atoms, 3]`` in nm."""
+        context = openmm.Context(
+            self.openmm_system(), openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
+        )
+        context.setPositions(self.structure.positions)
+        energy = context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+        if not np.isfinite(energy):
+            raise UserError(f"{self.structure.source}: the energy of the structure is not finite: do atoms overlap?")
+        openmm.LocalEnergyMinimizer.minimize(context, TOLERANCE, 0)
+        positions = context.getState(getPositions=True).getPositions(asNumpy=True)
+        return np.array(positions.value_in_unit(unit.nanometer), dtype=np.float64)
+
+    def initial_configuration(self) -> torch.Tensor:
+        """Return the minimum next to the structure of the file, ``[atoms, 3]`` in nm."""
+        return torch.from_numpy(self._minimum.copy()).to(self.device)
+
+    @property
+    def _reference_folder(self) -> Path:
+        return self.file.with_suffix(".reference")
+
+    def reference(self) -> Reference:
+        """Return the reference PMF beside the file, ``<file without suffix>.reference``.
+
+        Raises
+        ------
+        UserError
+            If none has been built, or it is of another version of the system.
+        """
+        folder = self._reference_folder
+        if not folder.exists():
+            raise UserError(
+                f"{self.name} has no reference yet: `cgbench reference build {self.file} --out work --certify`"
+            )
+        reference = load_reference(folder, self.cvs)
+        version = reference.details.get("system_version")
+        if version != self.version:
+            raise UserError(f"the reference in {folder} is of version {version} of {self.name}, not of {self.version}")
+        return reference
+
+    def reference_samples(self) -> torch.Tensor | None:
+        """Return the equilibrium configurations beside the reference, if there are any."""
+        path = self._reference_folder / "samples.npz"
+        if not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as arrays:
+            return torch.from_numpy(arrays["positions"].astype(np.float64))
+
+    def reference_builder(self, folder: Path) -> ReferenceBuilder:
+        """Build the reference by biased, umbrella and unbiased dynamics."""
+        from cgbench_systems.molecular.reference.build import MolecularReferenceBuilder
+
+        facts = {"force_field": ", ".join(self.definition.force_field) or str(self.definition.openmm_system)}
+        return MolecularReferenceBuilder(self, self.openmm_system(), folder, self._reference_folder, facts)
+
+    def verify_reference(self, reference: Reference) -> list[Check]:
+        """Sample under a bias that flattens the reference, for at most five minutes."""
+        from cgbench_systems.molecular.reference.verify import Sampling, verify
+
+        return verify(self, reference, Sampling())
+
+
+def load_molecule(path: Path) -> type[Molecule]:
+    """Return the system that a file defines, as a class.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read or a setting is wrong; mistakes in the structure show when the class is called.
+    """
+    definition, name, version = read_definition(path)
+    members = {"definition": definition, "file": path.resolve(), "name": name, "version": version}
+    return type(f"Molecule_{name}", (Molecule,), members)

@@ -1,0 +1,172 @@
+"""Molecules from files: energies, state space, and mistakes in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import openmm
+import pytest
+import torch
+
+from cgbench.errors import UserError
+from cgbench_systems.molecule import Molecule, load_molecule
+from cgbench_systems.molecule.sequence import build_peptide
+from cgbench_systems.molecule.structure import Structure, create_system, read_pdb
+from tests.systems.molecule.conftest import TETRA, VALINE
+
+
+@pytest.mark.parametrize("name", ["valine", "tetra"])
+def test_self_check_passes(name: str, request: pytest.FixtureRequest) -> None:
+    for check in request.getfixturevalue(name).self_check():
+        assert check.passed, check
+
+
+def test_the_tetrapeptide_has_the_energy_of_the_literature(tetra: Molecule) -> None:
+    """-0.5412641773899 kT at 300 K for the file's configuration, without constraints (OpenMM's Reference platform)."""
+    positions = torch.from_numpy(tetra.structure.positions)[None]
+    assert float(tetra.reduced_energy(positions)) == pytest.approx(-0.5412641773899, abs=1e-8)
+
+
+def test_the_start_is_a_minimum_in_the_state_space(valine: Molecule) -> None:
+    x = valine.initial_configuration()[None]
+    energy, gradient = valine.reduced_energy_and_gradient(x)
+    assert float(gradient.abs().max()) < 0.01 and float(energy) < float(
+        valine.reduced_energy(torch.from_numpy(valine.structure.positions)[None])
+    )
+    assert bool(valine.coordinates.in_state_space(x))
+
+
+def test_the_mirror_image_and_a_cis_amide_are_outside(valine: Molecule) -> None:
+    x = valine.initial_configuration()[None]
+    assert not bool(valine.coordinates.in_state_space(-x))
+    (omega, trans), *_ = valine.coordinates.amides
+    assert trans
+    s, y, _ = valine.coordinates.to_internal(x)
+    position = valine.coordinates.names.index(next(n for n in valine.coordinates.names if n.startswith("dihedral 0-4")))
+    assert omega[:2] == (0, 4)
+    turned = y.clone()
+    turned[0, position] += torch.pi / 0.1
+    assert not bool(valine.coordinates.in_state_space(valine.coordinates.to_cartesian(s, turned)[0]))
+
+
+def test_openmm_sees_the_same_torsions(valine: Molecule) -> None:
+    model = valine.openmm_model()
+    x = valine.initial_configuration()
+    for force, value in zip(model.collective_variables, valine.collective_variables(x[None])[0], strict=True):
+        force.setForceGroup(7)
+        system = openmm.System()
+        for mass in valine.masses:
+            system.addParticle(float(mass))
+        system.addForce(force)
+        context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+        context.setPositions(x.numpy())
+        assert context.getState(getEnergy=True).getPotentialEnergy()._value == pytest.approx(float(value), abs=1e-9)
+
+
+def test_basins_go_across_180_degrees(define: Callable[..., Path]) -> None:
+    system = load_molecule(define(more="basins: {b: {phi 2: [150, -150]}}"))()
+    columns = torch.tensor([170.0, -170.0, 0.0]).deg2rad().numpy()
+    assert system.basins[0].contains([columns, 0 * columns]).tolist() == [True, True, False]
+
+
+def test_the_version_follows_every_setting(define: Callable[..., Path]) -> None:
+    first = load_molecule(define())
+    assert first.name == "my" and load_molecule(define()).version == first.version
+    assert load_molecule(define(more="temperature: 310")).version != first.version
+    assert load_molecule(define(cvs="[phi 2]")).version != first.version
+
+
+def test_a_peptide_from_its_sequence() -> None:
+    topology, positions = build_peptide("ACE SER NME")
+    structure = Structure(topology, positions, "sequence")
+    system = create_system(structure, ["amber96.xml", "implicit/obc1.xml"], Path())
+    assert system.getNumParticles() == len(positions) == 23
+    assert [structure.labels[c.atom] for c in structure.graph.stereocentres] == ["2:CA"]
+    assert len(structure.graph.amide_bonds) == 2
+
+
+@pytest.mark.parametrize(
+    ("cvs", "more", "expected"),
+    [
+        ("[phi 3, psi 3]", "", "has no torsion 'phi 3': choose from chi1 2, phi 2, psi 2"),
+        ("[phi 2, psi 2, chi1 2]", "", "at most 2 collective variables"),
+        ("[]", "", "cvs:"),
+        ("[phi 2, phi 2]", "", "two collective variables have the same name"),
+        ("[phi 2]", "temperature: 300 K", "temperature: "),
+        ("[phi 2]", "temperature: -3", "temperature: "),
+        ("[phi 2]", "colour: red", "unknown key: choose from"),
+        ("[phi 2]", "basins: {a: {psi 2: [0, 1]}}", "basin 'a' restricts 'psi 2'"),
+        ("[phi 2]", "sequence: ACE VAL NME", "either pdb"),
+        ("[{name: x, dihedral: ['2:N', '2:CA', '2:CB', '2:XX']}]", "", "has no atom '2:XX': choose from"),
+        ("[{name: x, dihedral: ['2:N', '2:CA']}]", "", "cvs.0.dihedral"),
+    ],
+)
+def test_mistakes_in_the_file(cvs: str, more: str, expected: str, define: Callable[..., Path]) -> None:
+    with pytest.raises(UserError) as caught:
+        load_molecule(define(cvs=cvs, more=more))()
+    assert expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+def changed(text: str, change: str) -> str:
+    lines = text.splitlines()
+    atoms = [number for number, line in enumerate(lines) if line.startswith(("ATOM", "HETATM"))]
+    match change:
+        case "hydrogen":
+            del lines[next(n for n in atoms if lines[n][12:16].strip() == "HA")]
+        case "alternate":
+            lines[atoms[3]] = lines[atoms[3]][:16] + "A" + lines[atoms[3]][17:]
+        case "models":
+            lines = ["MODEL        1", *lines, "ENDMDL", "MODEL        2", *lines, "ENDMDL"]
+        case "water":
+            lines.insert(atoms[-1] + 1, lines[atoms[-1]].replace("H3  NME", "O   HOH"))
+        case "name":
+            lines[atoms[8]] = lines[atoms[8]].replace(" CA  VAL", " XQ  VAL")
+        case "residue":
+            lines = [line.replace("VAL", "XYZ") for line in lines]
+        case "twice":
+            lines.insert(atoms[8], lines[atoms[8]])
+        case "empty":
+            lines = ["REMARK nothing here"]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("hydrogen", "ydrogen"),
+        ("alternate", "alternate locations"),
+        ("models", "2 models"),
+        ("water", "water"),
+        ("name", "2:XQ"),
+        ("residue", "XYZ"),
+        ("twice", "atoms named"),
+        ("empty", "no atoms"),
+    ],
+)
+def test_mistakes_in_the_structure(change: str, expected: str, define: Callable[..., Path], tmp_path: Path) -> None:
+    pdb = tmp_path / "changed.pdb"
+    pdb.write_text(changed(VALINE.read_text(), change))
+    with pytest.raises(UserError) as caught:
+        load_molecule(define(pdb=pdb))()
+    assert expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_an_unknown_force_field(define: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read: No such file"):
+        load_molecule(define(pdb=tmp_path / "none.pdb"))()
+    path = define()
+    path.write_text(path.read_text().replace("amber96.xml", "amber1066.xml"))
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_molecule(path)()
+
+
+@pytest.mark.parametrize("sequence", ["", "ACE NME", "ALA XYZ", "ALA ACE ALA"])
+def test_mistakes_in_a_sequence(sequence: str) -> None:
+    with pytest.raises(UserError, match="sequence: "):
+        build_peptide(sequence)
+
+
+def test_the_tetrapeptide_is_read_in_the_order_of_the_file() -> None:
+    structure = read_pdb(TETRA)
+    assert structure.labels[8] == "2:CA" and structure.index("3:CA") == 18 and len(structure.labels) == 42
