@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from openmm import app, unit
 
 from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.reference import Reference, ReferenceBuilder
 from cgbench.contracts.system import Check, OpenMMModel, System
+from cgbench.scoring.reference_files import load_reference
 from cgbench_systems.molecular.forcefield import TorchForceField
 from cgbench_systems.molecular.geometry import dihedral
 from cgbench_systems.molecular.openmm_engine import OpenMMEngine
@@ -53,17 +56,23 @@ def angle_range(ranges: Sequence[tuple[float, float] | None]) -> Callable[[Colum
 class MolecularSystem(System):
     """A molecule as OpenMM defines it, with torsions as collective variables.
 
-    Subclasses set `torsions`, `cvs`, `temperature`, `coordinates` and `basins`, and implement `topology`,
-    `openmm_system` and `initial_configuration`.
+    Subclasses set `torsions`, `force_field`, `reference_folder`, `cvs`, `temperature`, `coordinates` and `basins`, and
+    implement `topology`, `openmm_system` and `initial_configuration`.
 
     Attributes
     ----------
     torsions
         Atoms of each collective variable.
+    force_field
+        The force field in words, for the certificate of a reference.
+    reference_folder
+        Folder of the certified reference and of the equilibrium configurations.
     """
 
     engines = ("torch", "openmm")
     torsions: tuple[Torsion, ...]
+    force_field: str
+    reference_folder: Path
 
     def __init__(self, *, engine: str | None = None, device: str = "cpu") -> None:
         super().__init__(engine=engine, device=device)
@@ -115,8 +124,33 @@ class MolecularSystem(System):
         angles = [dihedral(*(x[:, atom] for atom in quadruple)) for quadruple in self.torsions]
         return torch.stack(angles, dim=1)
 
+    def reference(self) -> Reference:
+        """Return the reference PMF from biased molecular dynamics (`cgbench_systems.molecular.reference`)."""
+        return load_reference(self.reference_folder, self.cvs)
+
+    def reference_samples(self) -> torch.Tensor | None:
+        """Return equilibrium configurations (`cgbench_systems.molecular.reference.samples`), or None without any."""
+        path = self.reference_folder / "samples.npz"
+        if not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as arrays:
+            return torch.from_numpy(arrays["positions"].astype(np.float64))
+
+    def reference_builder(self, folder: Path) -> ReferenceBuilder:
+        """Return the builder: biased, umbrella and unbiased MD, checked against OpenMM."""
+        from cgbench_systems.molecular.reference.build import MolecularReferenceBuilder
+
+        facts = {"force_field": self.force_field}
+        return MolecularReferenceBuilder(self, self.openmm_system(), folder, self.reference_folder, facts)
+
+    def verify_reference(self, reference: Reference) -> list[Check]:
+        """Compare a reference with new sampling (at most five minutes) under a bias that flattens it."""
+        from cgbench_systems.molecular.reference.verify import Sampling, verify
+
+        return verify(self, reference, Sampling())
+
     def compile(self) -> None:
-        """Compile the batched engine; OpenMM needs nothing."""
+        """Compile the batched force field on first use; OpenMM needs no compilation."""
         if isinstance(self._engine, TorchForceField):
             self._engine.compile()
 

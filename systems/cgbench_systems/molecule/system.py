@@ -11,10 +11,9 @@ import openmm
 import torch
 from openmm import app, unit
 
-from cgbench.contracts.reference import Reference, ReferenceBuilder
-from cgbench.contracts.system import Basin, Check
+from cgbench.contracts.reference import Reference
+from cgbench.contracts.system import Basin
 from cgbench.errors import UserError
-from cgbench.scoring.reference_files import load_reference
 from cgbench_systems.molecular.system import MolecularSystem, Torsion, angle_range, torsion_cvs
 from cgbench_systems.molecule.coordinates import MoleculeCoordinates, automatic_coordinates
 from cgbench_systems.molecule.definition import Definition, read_definition
@@ -47,6 +46,8 @@ class Molecule(MolecularSystem):
     def __init__(self, *, engine: str | None = None, device: str = "cpu") -> None:
         super().__init__(engine=engine, device=device)
         self.temperature = self.definition.temperature
+        self.force_field = ", ".join(self.definition.force_field) or str(self.definition.openmm_system)
+        self.reference_folder = self.file.with_suffix(".reference")
         names = [cv.name for cv in self.definition.cvs]
         self.torsions = tuple(self._torsion(cv.name, cv.dihedral) for cv in self.definition.cvs)
         self.cvs = torsion_cvs(names)
@@ -119,49 +120,25 @@ class Molecule(MolecularSystem):
         """Return the minimum next to the structure of the file, ``[atoms, 3]`` in nm."""
         return torch.from_numpy(self._minimum.copy()).to(self.device)
 
-    @property
-    def _reference_folder(self) -> Path:
-        return self.file.with_suffix(".reference")
-
     def reference(self) -> Reference:
-        """Return the reference PMF beside the file, ``<file without suffix>.reference``.
+        """Return the reference PMF beside the file, in ``<file without suffix>.reference``.
 
         Raises
         ------
         UserError
             If none has been built, or it is of another version of the system.
         """
-        folder = self._reference_folder
-        if not folder.exists():
+        if not self.reference_folder.exists():
             raise UserError(
                 f"{self.name} has no reference yet: `cgbench reference build {self.file} --out work --certify`"
             )
-        reference = load_reference(folder, self.cvs)
+        reference = super().reference()
         version = reference.details.get("system_version")
         if version != self.version:
-            raise UserError(f"the reference in {folder} is of version {version} of {self.name}, not of {self.version}")
+            raise UserError(
+                f"the reference in {self.reference_folder} is of version {version}, {self.name} is of {self.version}"
+            )
         return reference
-
-    def reference_samples(self) -> torch.Tensor | None:
-        """Return the equilibrium configurations beside the reference, if there are any."""
-        path = self._reference_folder / "samples.npz"
-        if not path.exists():
-            return None
-        with np.load(path, allow_pickle=False) as arrays:
-            return torch.from_numpy(arrays["positions"].astype(np.float64))
-
-    def reference_builder(self, folder: Path) -> ReferenceBuilder:
-        """Build the reference by biased, umbrella and unbiased dynamics."""
-        from cgbench_systems.molecular.reference.build import MolecularReferenceBuilder
-
-        facts = {"force_field": ", ".join(self.definition.force_field) or str(self.definition.openmm_system)}
-        return MolecularReferenceBuilder(self, self.openmm_system(), folder, self._reference_folder, facts)
-
-    def verify_reference(self, reference: Reference) -> list[Check]:
-        """Sample under a bias that flattens the reference, for at most five minutes."""
-        from cgbench_systems.molecular.reference.verify import Sampling, verify
-
-        return verify(self, reference, Sampling())
 
 
 def load_molecule(path: Path) -> type[Molecule]:
