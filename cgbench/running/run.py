@@ -317,8 +317,7 @@ def _title(record: Record) -> str:
     )
 
 
-def check_device(device: str) -> None:
-    """Raise a UserError if PyTorch cannot use a device on this machine."""
+def _check_device(device: str) -> None:
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -343,7 +342,7 @@ def prepare(
     """Build a run without starting it; parameters as for `run`."""
     if threads is not None and threads < 1:
         raise UserError(f"--threads must be at least 1, not {threads}")
-    check_device(device)
+    _check_device(device)
     plan = make_plan(
         system,
         method,
