@@ -1,4 +1,4 @@
-"""A system in one file: a double well in two dimensions, with an exact reference."""
+"""A system in one file: a double well in two dimensions with an exact reference."""
 
 import hashlib
 
@@ -12,7 +12,7 @@ from cgbench.contracts.system import Basin, System
 
 
 class DoubleWell(System):
-    """Double well 3 (x^2 - 1)^2 + x / 2 + 2 (y - x)^2 in kT, CV s = x."""
+    """The double well ``3 (x^2 - 1)^2 + x / 2 + 2 (y - x)^2`` in kT, with the CV ``s = x``."""
 
     name = "double_well"
     version = "1"  # raise it with any change to the density or to the reference
@@ -20,7 +20,7 @@ class DoubleWell(System):
     def __init__(self, *, engine: str | None = None, device: str = "cpu") -> None:
         super().__init__(engine=engine, device=device)
         self.temperature = 1.0
-        self.traits = frozenset({"gradient"})  # with `coordinates` and "coordinates", flows run on it too
+        self.traits = frozenset({"gradient"})  # flows also need the trait "coordinates" and `coordinates`
         self.cvs = CollectiveVariables(names=("x",), lower=(-2.0,), upper=(2.0,), periodic=(False,), unit="")
         self.basins = (
             Basin("left", lambda columns: columns[0] < 0),
@@ -28,11 +28,11 @@ class DoubleWell(System):
         )
 
     def initial_configuration(self) -> torch.Tensor:
-        """The left minimum."""
+        """Return the left minimum, ``[2]``."""
         return torch.tensor([-1.0202, -1.0202], dtype=torch.float64)
 
     def reduced_energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Energies ``[batch]`` in kT and gradients ``[batch, 2]``."""
+        """Return energies ``[batch]`` in kT and gradients ``[batch, 2]``."""
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             a, b = x[:, 0], x[:, 1]
@@ -41,11 +41,11 @@ class DoubleWell(System):
         return energy.detach(), gradient
 
     def collective_variables(self, x: torch.Tensor) -> torch.Tensor:
-        """``s = x`` ``[batch, 1]``."""
+        """Return ``s = x`` ``[batch, 1]``."""
         return x[:, :1]
 
     def reference(self) -> Reference:
-        """Exact: the Gaussian in y integrates to a constant."""
+        """Return the exact PMF: the integral over y of the Gaussian is a constant."""
         pmf = PMF.from_function(self.cvs, lambda s: 3.0 * (s[:, 0] ** 2 - 1.0) ** 2 + 0.5 * s[:, 0], subdivisions=50)
         sha256 = hashlib.sha256(np.round(pmf.probability, 12).tobytes()).hexdigest()
         return Reference(pmf, standard_error=None, noise_floor=0.0, source="exact, by quadrature", sha256=sha256)

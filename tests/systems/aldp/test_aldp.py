@@ -87,7 +87,7 @@ def test_reference_looks_like_alanine_dipeptide(aldp) -> None:
 
 
 def test_reference_has_no_seam(aldp) -> None:
-    """Across +-180 degrees the PMF changes as little as between neighbours elsewhere."""
+    """The PMF is as smooth across +-180 degrees as elsewhere."""
     energy = aldp.reference().pmf.free_energy
     for axis in range(2):
         steps = np.abs(energy - np.roll(energy, 1, axis=axis))

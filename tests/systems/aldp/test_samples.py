@@ -1,4 +1,4 @@
-"""The configurations that densities are scored on, against the certificate."""
+"""The equilibrium configurations for scoring densities, against the certificate."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def samples(aldp: AlanineDipeptide) -> torch.Tensor:
     return aldp.reference_samples()
 
 
-def test_they_belong_to_the_state_space_and_are_all_different(aldp, samples) -> None:
+def test_they_are_in_the_state_space_and_all_different(aldp, samples) -> None:
     assert samples.shape == (2000, 22, 3) and samples.dtype == torch.float64
     assert bool(aldp.coordinates.in_state_space(samples).all())
     assert len(np.unique(samples[:, 8].numpy(), axis=0)) == 2000
 
 
 def test_mean_energy_is_the_certified_one(aldp, samples) -> None:
-    """One configuration of every walker: independent but for the start (z < 4)."""
+    """The samples are independent apart from their starts (z < 4)."""
     energy = aldp.reduced_energy_and_gradient(samples)[0].numpy()
     certified = Referee(aldp).reference.details["mean_reduced_energy"]
     error = math.hypot(energy.std(ddof=1) / math.sqrt(len(energy)), certified["standard_error"])

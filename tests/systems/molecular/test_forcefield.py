@@ -1,4 +1,4 @@
-"""The batched force field, in C++ and in torch, against OpenMM, whose Reference platform is the authority."""
+"""The batched force field, in C++ and in torch, against OpenMM's Reference platform."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEMPERATURE = 300.0
 
 @pytest.fixture(params=["native", "torch"])
 def kernel(request, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Which kernel computes on processors."""
+    """The kernel used on CPUs."""
     if request.param == "torch":
         monkeypatch.setenv("CGBENCH_NATIVE", "0")
     elif native.compiler() is None:
@@ -89,7 +89,7 @@ def test_solvent_models(model: str, varied_configurations: torch.Tensor, kernel:
 
 
 def random_system(atoms: int, random: np.random.Generator) -> openmm.System:
-    """A made-up molecule with every supported bonded term, exceptions and phases that are not 0 or pi."""
+    """An invented molecule with every supported bonded term, exceptions and phases that are not 0 or pi."""
     system = openmm.System()
     bonds, angles, torsions = openmm.HarmonicBondForce(), openmm.HarmonicAngleForce(), openmm.PeriodicTorsionForce()
     nonbonded = openmm.NonbondedForce()
@@ -140,7 +140,7 @@ def test_gradient_is_that_of_the_energy(aldp, varied_configurations: torch.Tenso
     torch.testing.assert_close((up - down) / (2 * step), slope, rtol=1e-5, atol=1e-2)
 
 
-def test_batches_are_cut_without_a_trace(aldp, varied_configurations: torch.Tensor, kernel: str) -> None:
+def test_results_do_not_depend_on_the_batch(aldp, varied_configurations: torch.Tensor, kernel: str) -> None:
     whole, whole_gradient = aldp.reduced_energy_and_gradient(varied_configurations[: EAGER_CHUNK + 3])
     for size in (1, EAGER_CHUNK - 1, EAGER_CHUNK, EAGER_CHUNK + 1):
         energy, gradient = aldp.reduced_energy_and_gradient(varied_configurations[:size])
@@ -150,7 +150,9 @@ def test_batches_are_cut_without_a_trace(aldp, varied_configurations: torch.Tens
     assert energy.shape == (0,) and gradient.shape == (0, 22, 3)
 
 
-def test_rigid_motion_changes_nothing(aldp, varied_configurations: torch.Tensor, generator, kernel: str) -> None:
+def test_energy_is_invariant_under_rigid_motion(
+    aldp, varied_configurations: torch.Tensor, generator, kernel: str
+) -> None:
     x = varied_configurations[:50]
     rotation, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))
     energy, gradient = aldp.reduced_energy_and_gradient(x)

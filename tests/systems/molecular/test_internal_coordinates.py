@@ -22,7 +22,7 @@ def coordinates(request) -> ZMatrixCoordinates:
 def draw(
     coordinates: ZMatrixCoordinates, count: int, generator: torch.Generator, spread: float = 0.8
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``s`` over the torus and ``y`` of some thermal widths, periodic ones over their whole period."""
+    """Random ``s`` on the torus and ``y`` of a few thermal widths, periodic ones over their whole period."""
     s = math.pi * (2 * torch.rand(count, 2, generator=generator, dtype=torch.float64) - 1)
     y = spread * torch.randn(count, len(coordinates.names), generator=generator, dtype=torch.float64)
     fraction = torch.rand(y.shape, generator=generator, dtype=torch.float64)
@@ -47,7 +47,7 @@ def test_round_trip_from_internal(coordinates, generator) -> None:
 
 
 def test_round_trip_from_cartesian(varied_configurations, generator) -> None:
-    """Distances survive; with folded rotors, up to an exchange of equal hydrogens."""
+    """Distances are recovered; with folded rotors, up to an exchange of equivalent hydrogens."""
     x = varied_configurations[:600]
     literature = SETS["literature"](torch.from_numpy(initial_positions()))
     s, y, _ = literature.to_internal(x)
@@ -79,8 +79,8 @@ def test_folding_keeps_energy_and_chirality(aldp, varied_configurations) -> None
 def test_log_det_against_autograd(coordinates, generator) -> None:
     """``slogdet`` of the full map from translation, rotation and internals, up to its constant.
 
-    The rotation enters through its exponential map at the identity, so nothing of how rigid motion was
-    integrated out in the implementation is assumed here.
+    The rotation enters through its exponential map at the identity, which assumes nothing about how the
+    implementation integrates out rigid motion.
     """
     count = 6
     s, y = draw(coordinates, count, generator)
@@ -102,8 +102,8 @@ def test_log_det_against_autograd(coordinates, generator) -> None:
     assert float((excess - excess[0]).abs().max()) < 1e-8
 
 
-def test_nothing_happens_at_the_seams(coordinates, generator) -> None:
-    """Value and derivative agree on both sides of +-pi (or of the folded rotor's period)."""
+def test_coordinates_are_continuous_across_the_periods(coordinates, generator) -> None:
+    """Values and derivatives are continuous at +-pi (and at the ends of a folded rotor's period)."""
     s, y = draw(coordinates, 20, generator)
     for axis in range(2):
         below, above = s.clone(), s.clone()

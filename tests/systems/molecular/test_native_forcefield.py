@@ -1,4 +1,4 @@
-"""The force field's kernel in C++ against that in torch, and its own promises."""
+"""The C++ kernel of the force field against the torch kernel, and its reproducibility."""
 
 from __future__ import annotations
 
@@ -37,13 +37,15 @@ def vacuum() -> openmm.System:
 
 
 def spheres(atoms: int, engulfing: bool, random: np.random.Generator) -> ForceFieldParameters:
-    """Nothing but generalized Born, with atoms small enough to vanish in others."""
-    tables = ForceFieldParameters(atoms, charge_product=np.zeros((atoms, atoms)))
-    tables.sigma, tables.epsilon = np.ones((atoms, atoms)), np.zeros((atoms, atoms))
+    """Parameters with generalized Born alone, with atoms small enough to be inside others."""
+    parameters = ForceFieldParameters(atoms, charge_product=np.zeros((atoms, atoms)))
+    parameters.sigma, parameters.epsilon = np.ones((atoms, atoms)), np.zeros((atoms, atoms))
     offset = random.uniform(0.05, 0.3, atoms)
     scaled = offset * random.uniform(0.05, 0.9, atoms)
-    tables.born = BornParameters(random.normal(size=atoms), offset, scaled, (1.0, 0.8, 4.85), 137.0, 28.0, engulfing)
-    return tables
+    parameters.born = BornParameters(
+        random.normal(size=atoms), offset, scaled, (1.0, 0.8, 4.85), 137.0, 28.0, engulfing
+    )
+    return parameters
 
 
 def test_it_computes_what_torch_computes(force_field, varied_configurations: torch.Tensor) -> None:
@@ -53,7 +55,7 @@ def test_it_computes_what_torch_computes(force_field, varied_configurations: tor
     assert float(difference.max()) < 1e-12
 
 
-def test_single_precision_is_as_good_as_torchs(force_field, varied_configurations: torch.Tensor) -> None:
+def test_single_precision_is_as_accurate_as_torchs(force_field, varied_configurations: torch.Tensor) -> None:
     true, true_gradient = force_field._in_torch(varied_configurations)
     errors = []
     for energy, gradient in both(force_field, varied_configurations.float()):
@@ -66,7 +68,7 @@ def test_single_precision_is_as_good_as_torchs(force_field, varied_configuration
 
 @pytest.mark.parametrize("engulfing", [True, False])
 @pytest.mark.parametrize("size", [0.02, 0.1, 0.3, 2.0, 50.0])
-def test_spheres_within_and_far_from_others(engulfing: bool, size: float) -> None:
+def test_generalized_born_inside_and_far_from_other_atoms(engulfing: bool, size: float) -> None:
     random = np.random.default_rng(3)
     force_field = TorchForceField(spheres(7, engulfing, random), TEMPERATURE)
     x = torch.from_numpy(size * random.normal(size=(333, 7, 3)))
@@ -102,31 +104,31 @@ def test_a_result_does_not_depend_on_the_threads(force_field, varied_configurati
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("make", [make_system, vacuum])
-def test_it_has_no_number_where_torch_has_none(make, dtype: torch.dtype) -> None:
-    """Any two atoms in the same place or nearly, flat and straight molecules, positions that are no numbers."""
+def test_results_are_finite_where_those_of_torch_are(make, dtype: torch.dtype) -> None:
+    """Pairs of coinciding or nearly coinciding atoms, planar and straight molecules, non-finite positions."""
     force_field = TorchForceField.from_openmm(make(), TEMPERATURE)
-    sound = torch.from_numpy(initial_positions()).to(dtype)
+    valid = torch.from_numpy(initial_positions()).to(dtype)
     first, second = force_field._master["first"], force_field._master["second"]
     broken = []
     for distance in (0.0, 1e-20, 1e-12, 1e-7):
         for i, j in zip(first.tolist(), second.tolist(), strict=True):
-            x = sound.clone()
+            x = valid.clone()
             x[j] = x[i] + torch.tensor([distance, 0.0, 0.0], dtype=dtype)
             broken.append(x)
-    broken += [sound * torch.tensor(scale, dtype=dtype) for scale in ([0, 0, 0], [1, 0, 0], [1, 1, 0])]
+    broken += [valid * torch.tensor(scale, dtype=dtype) for scale in ([0, 0, 0], [1, 0, 0], [1, 1, 0])]
     for value in (torch.nan, torch.inf, -torch.inf, 1e15, 1e25):
-        broken.append(sound.clone())
+        broken.append(valid.clone())
         broken[-1][3, 1] = value
-    x = torch.stack([configuration for one in broken for configuration in (one, sound)])
+    x = torch.stack([configuration for one in broken for configuration in (one, valid)])
     (energy, gradient), (true, true_gradient) = both(force_field, x)
     assert torch.equal(energy.isfinite(), true.isfinite())
     assert torch.equal(gradient.isfinite(), true_gradient.isfinite())
     assert not energy[::2].isfinite().all() and energy[1::2].isfinite().all()
-    lonely, lonely_gradient = force_field.energy_and_gradient(sound[None])
-    assert (energy[1::2] == lonely).all() and (gradient[1::2] == lonely_gradient).all()
+    alone, alone_gradient = force_field.energy_and_gradient(valid[None])
+    assert (energy[1::2] == alone).all() and (gradient[1::2] == alone_gradient).all()
 
 
-def test_any_layout_any_gradient_any_size(force_field, varied_configurations: torch.Tensor) -> None:
+def test_memory_layout_gradients_and_empty_batches(force_field, varied_configurations: torch.Tensor) -> None:
     x = varied_configurations[:20]
     energy, gradient = force_field.energy_and_gradient(x)
     scattered = x.permute(2, 1, 0).contiguous().permute(2, 1, 0)
@@ -146,7 +148,7 @@ def test_a_single_atom_and_no_bonds() -> None:
     assert torch.equal(gradient, true_gradient) and not gradient.any()
 
 
-def test_there_is_nothing_to_compile(monkeypatch: pytest.MonkeyPatch, varied_configurations: torch.Tensor) -> None:
+def test_torch_compile_is_not_called(monkeypatch: pytest.MonkeyPatch, varied_configurations: torch.Tensor) -> None:
     monkeypatch.setattr(torch, "compile", lambda *arguments, **options: pytest.fail("torch.compile was called"))
     force_field = TorchForceField(read_parameters(make_system()), TEMPERATURE)
     force_field.compile()

@@ -1,4 +1,4 @@
-"""Atoms in the same place, and positions that are no numbers: no crash, no number for a configuration that has none."""
+"""Coinciding atoms and non-finite positions: no crash, and an infinite or very large energy."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ WAYS = ("two bonded atoms", "two distant atoms", "nearly the same", "all at the 
 
 
 def configurations(x: torch.Tensor) -> torch.Tensor:
-    """One sound configuration at either end, and one of each of `WAYS` between them."""
-    spoilt = x.repeat(len(WAYS) + 2, 1, 1)
-    spoilt[1, 1] = x[0]
-    spoilt[2, 20] = x[0]
-    spoilt[3, 20] = x[0] + 1e-9
-    spoilt[4] = 0.0
-    spoilt[5, :, 1:] = 0.0
-    spoilt[6, 3, 1] = torch.nan
-    spoilt[7, 3, 1] = torch.inf
-    return spoilt
+    """One invalid configuration for each of `WAYS`, between two valid ones."""
+    changed = x.repeat(len(WAYS) + 2, 1, 1)
+    changed[1, 1] = x[0]
+    changed[2, 20] = x[0]
+    changed[3, 20] = x[0] + 1e-9
+    changed[4] = 0.0
+    changed[5, :, 1:] = 0.0
+    changed[6, 3, 1] = torch.nan
+    changed[7, 3, 1] = torch.inf
+    return changed
 
 
 @pytest.mark.parametrize("engine", [*AlanineDipeptide.engines, "torch without kernels"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_they_have_no_finite_energy_or_an_enormous_one(engine: str, dtype: torch.dtype, monkeypatch) -> None:
+def test_their_energy_is_infinite_or_very_large(engine: str, dtype: torch.dtype, monkeypatch) -> None:
     if engine not in AlanineDipeptide.engines:
         engine = "torch"
         monkeypatch.setenv("CGBENCH_NATIVE", "0")
@@ -38,7 +38,7 @@ def test_they_have_no_finite_energy_or_an_enormous_one(engine: str, dtype: torch
     energy, gradient = problem.reduced_energy_and_gradient(x)
     assert not energy.isnan().any() and gradient.isfinite().all()
     lowest = problem.reduced_energy_and_gradient(x[:1])[0]
-    torch.testing.assert_close(energy[[0, -1]], lowest.expand(2), rtol=1e-5, atol=1e-3)  # nobody spoils the neighbours
+    torch.testing.assert_close(energy[[0, -1]], lowest.expand(2), rtol=1e-5, atol=1e-3)  # valid ones are not affected
     assert (energy[1:-1] > 1e10).all()
     for number, way in enumerate(WAYS, start=1):
         if way not in ("nearly the same", "on a line"):
@@ -48,8 +48,8 @@ def test_they_have_no_finite_energy_or_an_enormous_one(engine: str, dtype: torch
     assert count == int(energy.isinf().sum()) >= 5 and occasions == len(x) + 1
 
 
-def test_a_compiled_force_field_pads_with_nothing_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch that is filled up for the compiled kernel: the first configuration is repeated, broken or not."""
+def test_padding_for_the_compiled_kernel_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch is padded with its first configuration, which may be an invalid one."""
     from cgbench_systems.aldp.topology import make_system
     from cgbench_systems.molecular.forcefield import TorchForceField
 
@@ -62,7 +62,7 @@ def test_a_compiled_force_field_pads_with_nothing_broken(monkeypatch: pytest.Mon
         torch.testing.assert_close(mine, theirs, equal_nan=True)
 
 
-def test_a_walker_whose_atoms_collide_is_put_back() -> None:
+def test_a_walker_whose_atoms_collide_is_restored() -> None:
     from cgbench_methods.lib.sampling.walkers import end_block, make_walkers
 
     anomalies = Anomalies()

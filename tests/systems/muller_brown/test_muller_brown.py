@@ -1,4 +1,4 @@
-"""Müller-Brown against the literature's stationary points and an independent quadrature."""
+"""Müller-Brown against published stationary points and an independent quadrature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The routes to a reference: estimators on known answers, resumption, and the comparison of routes."""
+"""The routes to a reference: estimators on known answers, continuation, and the comparison with a reference."""
 
 from __future__ import annotations
 
@@ -26,16 +26,8 @@ class SmallBiased(BiasedRoute):
 
 
 class SmallUmbrella(UmbrellaRoute):
-    walkers, block_steps, per_side, stiffness, pull_steps, frames, equilibration, exchange = (
-        128,
-        10,
-        8,
-        4.0,
-        10,
-        2,
-        0,
-        5,
-    )
+    walkers, block_steps, equilibration, pull_steps = 128, 10, 0, 10
+    per_side, stiffness, frames, exchange = 8, 4.0, 2, 5
 
 
 class SmallUnbiased(UnbiasedRoute):
@@ -136,8 +128,8 @@ def test_walkers_outside_the_state_space_stop_a_route(aldp: AlanineDipeptide, tm
         route.check_state_space(x)
 
 
-def test_umbrella_windows_give_back_a_known_density(aldp: AlanineDipeptide, tmp_path: Path) -> None:
-    """Samples drawn exactly from each window of a known PMF; MBAR must undo the restraints."""
+def test_umbrella_windows_recover_a_known_density(aldp: AlanineDipeptide, tmp_path: Path) -> None:
+    """MBAR recovers a known PMF from samples drawn exactly from each window."""
     route = SmallUmbrella(aldp, tmp_path)
     random = np.random.default_rng(0)
     fine = aldp.cvs.grid()
@@ -168,23 +160,23 @@ def test_relaxation_time_of_an_exponential() -> None:
     assert relaxation_time(mixed, 0.1, 0.5) == pytest.approx(7.0, rel=0.05)
 
 
-def made_up_reference(aldp: AlanineDipeptide, p: np.ndarray) -> Reference:
+def invented_reference(aldp: AlanineDipeptide, p: np.ndarray) -> Reference:
     pmf = PMF(aldp.cvs, p)
     basins = {
         b.name: {"population": pmf.population(basin_mask(aldp.cvs, b.contains)), "population_standard_error": 1e-5}
         for b in aldp.basins
     }
-    return Reference(pmf, np.zeros_like(p), 1e-5, "made up", "0", {"basins": basins})
+    return Reference(pmf, np.zeros_like(p), 1e-5, "invented", "0", {"basins": basins})
 
 
 def test_comparison_passes_what_agrees_and_fails_what_does_not(aldp: AlanineDipeptide) -> None:
     random = np.random.default_rng(0)
     p = aldp.reference().pmf.probability
     parts = random.multinomial(200_000, p.ravel(), size=8).reshape(8, *p.shape).astype(float)
-    checks = compare_estimate(aldp, made_up_reference(aldp, p), "same", parts.sum(0), parts)
+    checks = compare_estimate(aldp, invented_reference(aldp, p), "same", parts.sum(0), parts)
     assert len(checks) == len(aldp.basins) + 1 and all(check.passed for check in checks)
     tilted = p * np.where(aldp.cvs.grid()[:, 0].reshape(p.shape) > 0, 1.2, 1.0)
-    checks = compare_estimate(aldp, made_up_reference(aldp, tilted / tilted.sum()), "other", parts.sum(0), parts)
+    checks = compare_estimate(aldp, invented_reference(aldp, tilted / tilted.sum()), "other", parts.sum(0), parts)
     assert not all(check.passed for check in checks)
 
 
@@ -210,14 +202,14 @@ def test_windows_exchange_neighbours_by_metropolis(aldp: AlanineDipeptide, tmp_p
     label = torch.arange(route.walkers).float()
     route.stiffness = math.log(2.0) / (2 * (1 - math.cos(2 * math.pi / route.per_side)))
     swapped = 0.0
-    for attempt in range(40):  # every walker in the middle of its window: the exchange costs ln 2
+    for attempt in range(40):  # every walker at the centre of its window: an exchange costs ln 2
         route.dynamics.positions = label[:, None, None].expand(-1, 22, 3).clone()
         route._exchange(s)
         order = route.dynamics.positions[:, 0, 0].long()
         moved = order != torch.arange(route.walkers)
         swapped += float(moved.double().mean())
-        assert torch.equal(order[order], torch.arange(route.walkers))  # pairs, and all walkers still there
-        assert torch.equal(order // 64, torch.arange(route.walkers) // 64)  # within one simulation
+        assert torch.equal(order[order], torch.arange(route.walkers))  # walkers are exchanged in pairs
+        assert torch.equal(order // 64, torch.arange(route.walkers) // 64)  # within one replicate
         step = torch.remainder(route.goal[order] - route.goal + math.pi, 2 * math.pi) - math.pi
         axis = attempt % 2
         assert float(step[:, 1 - axis].abs().max()) < 1e-6
@@ -226,4 +218,4 @@ def test_windows_exchange_neighbours_by_metropolis(aldp: AlanineDipeptide, tmp_p
     route.stiffness = 50.0
     route.dynamics.positions = label[:, None, None].expand(-1, 22, 3).clone()
     route._exchange(s)
-    assert torch.equal(route.dynamics.positions[:, 0, 0], label)  # far too dear
+    assert torch.equal(route.dynamics.positions[:, 0, 0], label)  # the exchange costs too much

@@ -1,4 +1,4 @@
-"""Statistics of blocks, on distributions that are known."""
+"""Statistics of blocks, on known distributions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def known_density() -> np.ndarray:
 
 
 def test_noise_floor_is_half_a_chi_square_per_sample() -> None:
-    """Of N independent samples on B bins it is (B - 1) / 2N."""
+    """The noise floor of N independent samples on B bins is (B - 1) / 2N."""
     random = np.random.default_rng(0)
     p, samples, blocks = known_density(), 4000, 100
     drawn = random.multinomial(samples, p.ravel(), size=blocks).reshape(blocks, BINS, BINS).astype(float)
@@ -41,7 +41,7 @@ def test_share_and_its_error_are_binomial_and_right() -> None:
 
 
 def test_correlated_blocks_need_grouping() -> None:
-    """Blocks that repeat one another look independent until they are grouped."""
+    """Repeated blocks look independent unless they are grouped."""
     random = np.random.default_rng(2)
     p, mask = known_density(), np.zeros((BINS, BINS), dtype=bool)
     mask[:, : BINS // 2] = True

@@ -1,4 +1,4 @@
-"""Verification passes the true molecule and fails every planted fault."""
+"""Verification passes for the true molecule and fails for every planted fault."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Mirrored(AlanineDipeptide):
 
 
 class DAlanine(AlanineDipeptide):
-    """The mirror image, measured rightly: its phi and psi have the opposite signs."""
+    """The mirror image; its phi and psi have opposite signs."""
 
     def __init__(self) -> None:
         super().__init__()
