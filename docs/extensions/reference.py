@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
+import re
 import shutil
 from pathlib import Path
 from types import FunctionType
@@ -74,6 +76,18 @@ def leave_as_text(app: Any, env: Any, node: Any, contnode: nodes.Element) -> nod
     return contnode if node.get("refdomain") == "py" and known else None
 
 
+def skip_described(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out a property that the docstring of its class describes already, under Attributes."""
+    getter = getattr(obj, "fget", None) or getattr(obj, "func", None)
+    if what != "class" or not isinstance(getter, FunctionType):
+        return None
+    owner = _found(getter.__module__, getter.__qualname__.rpartition(".")[0])
+    _, _, section = inspect.cleandoc(getattr(owner, "__doc__", None) or "").partition("\nAttributes\n")
+    section = re.split(r"\n\w+\n--", section)[0]
+    described = {one for line in re.findall(r"^\w.*", section, re.MULTILINE) for one in re.split(r"\W+", line)}
+    return True if getter.__name__ in described else None
+
+
 def keep_formulas(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Show indented blocks of docstrings, which hold formulas, as they are written."""
     shown: list[str] = []
@@ -95,6 +109,7 @@ def setup(app: Any) -> dict[str, Any]:
     """Register the extension."""
     app.config.autosummary_context = {"own_members": own_members, "packages": packages}
     app.connect("builder-inited", remove_old_pages, priority=100)  # before pages are generated
+    app.connect("autodoc-skip-member", skip_described)
     app.connect("autodoc-process-docstring", keep_formulas, priority=400)  # before napoleon reads the sections
     app.connect("doctree-read", qualify)
     app.connect("missing-reference", leave_as_text)
