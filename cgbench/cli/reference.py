@@ -28,19 +28,10 @@ def _reference(system: Any) -> Any:
 
 
 def _system(name: str, device: str = "cpu", threads: int | None = None) -> Any:
-    import torch
-
-    from cgbench.errors import UserError
-    from cgbench.running.provenance import physical_cores
     from cgbench.running.registry import load
+    from cgbench.running.run import use_hardware
 
-    if threads is not None and threads < 1:
-        raise UserError(f"--threads must be at least 1, not {threads}")
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    torch.set_num_threads(threads or physical_cores())
+    use_hardware(device, threads)
     return load("system", name)(device=device)
 
 

@@ -71,9 +71,7 @@ def prepare(
     on_estimate: Callable[[Run], None] = lambda run: None,
 ) -> Run:
     """Build a run and lock its folder, without starting it. Parameters are those of `run`."""
-    if threads is not None and threads < 1:
-        raise UserError(f"--threads must be at least 1, not {threads}")
-    check_device(device)
+    threads = use_hardware(device, threads)
     plan = make_plan(
         system,
         method,
@@ -84,8 +82,6 @@ def prepare(
         engine=engine,
         device=device,
     )
-    threads = threads or provenance.physical_cores()
-    torch.set_num_threads(threads)
     job = Run(plan, threads, RunFolder(plan.folder(out)), on_estimate)
     job.messages += job.folder.create()  # last: a method that rejects its system leaves no folder
     if restart:
@@ -106,9 +102,20 @@ def finished_record(job: Run) -> Record | None:
     return existing if existing is not None and job.plan.settled(existing, job.folder.path) else None
 
 
-def check_device(device: str) -> None:
-    """Raise a UserError if PyTorch cannot use a device on this machine."""
+def use_hardware(device: str, threads: int | None) -> int:
+    """Set the number of PyTorch's CPU threads (default: all cores) and return it.
+
+    Raises
+    ------
+    UserError
+        If the number is less than 1, or PyTorch cannot use the device on this machine.
+    """
+    if threads is not None and threads < 1:
+        raise UserError(f"--threads must be at least 1, not {threads}")
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    threads = threads or provenance.physical_cores()
+    torch.set_num_threads(threads)
+    return threads
