@@ -16,7 +16,6 @@ from cgbench.drawing.style import COLOURS, new_figure, save_figure, theme, write
 
 __all__ = [
     "CUT",
-    "LABEL",
     "colour_bar",
     "draw_bins",
     "draw_contours",
@@ -32,7 +31,6 @@ Array = NDArray[np.float64]
 CUT = 15.0  # kT: PMFs are cut here
 LEVELS = (2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0)  # kT, of contours
 COLOUR_MAP = "viridis"
-LABEL = f"PMF (kT), cut at {CUT:.0f}"
 ROOM = 0.09  # of the width of a map: least distance between labels of contours
 SHORTEST_LABELLED = 0.25  # of the width of a map: pieces of contours with a label
 NAMES = {"phi": r"$\phi$", "psi": r"$\psi$"}
@@ -131,17 +129,19 @@ def draw_contours(
     levels: Sequence[float],
     *,
     size: float = 6.0,
-    linewidth: float = 0.6,
+    labels: bool = True,
 ) -> None:
-    """Draw contours with their labels; those of periodic variables close over the edges."""
+    """Draw contours, with their values; along periodic variables they continue over the edges."""
     from matplotlib.patheffects import withStroke
 
     within = [level for level in levels if values.min() < level < values.max()]
     if not within:
         return
     x, y, z = padded(cvs, values)
-    lines = axes.contour(x, y, z.T, levels=within, colors="white", linewidths=linewidth)
-    lines.set(path_effects=[withStroke(linewidth=2.5 * linewidth, foreground=COLOURS["black"])])
+    lines = axes.contour(x, y, z.T, levels=within, colors="white", linewidths=0.6)
+    lines.set(path_effects=[withStroke(linewidth=1.4, foreground=COLOURS["black"])])
+    if not labels:
+        return
     places = _places_of_labels(lines, *(shown(cvs, [cvs.lower[axis], cvs.upper[axis]]) for axis in (0, 1)))
     for text in axes.clabel(lines, fmt="%g", fontsize=size, inline_spacing=2, manual=places) if places else ():
         text.set(path_effects=[withStroke(linewidth=1.5, foreground=COLOURS["black"])])
@@ -167,9 +167,10 @@ def _places_of_labels(lines: Any, *bounds: Array) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in low + places * (high - low)] if places else []
 
 
-def colour_bar(axes: Any, image: Any, label: str, extend: str = "max") -> None:
-    """Draw a colour bar to the right of a map, as high as the map."""
-    axes.figure.colorbar(image, cax=axes.inset_axes((1.04, 0.0, 0.045, 1.0)), label=label, extend=extend)
+def colour_bar(axes: Any, image: Any, label: str = f"PMF (kT), cut at {CUT:.0f}", extend: str = "max") -> None:
+    """Draw a colour bar to the right of a map, as high as the map; by default that of a PMF."""
+    place = axes.inset_axes((1.04, 0.0, 0.045, 1.0))
+    axes.figure.colorbar(image, cax=place, label=label, extend=extend)
 
 
 def padded(cvs: CollectiveVariables, values: Array) -> tuple[Array, Array, Array]:
@@ -231,4 +232,4 @@ def _draw_whole_map(axes: Any, pmf: PMF) -> None:
         energy = -np.log(pmf.probability.sum(axis=others))
     image = draw_map(axes, pmf.cvs, energy, size=7.0)
     label_axes(axes, pmf.cvs)
-    colour_bar(axes, image, LABEL)
+    colour_bar(axes, image)

@@ -1,4 +1,4 @@
-"""Plots of results: how unbiased MD converges."""
+"""Plots of results: how plain MD converges."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def draw_md_curve(path: Path, system: str, curves: Mapping[str, MDCurve]) -> Non
     figure = new_figure(3.6, 5.0)
     axes = figure.add_subplot()
     draw_curves(axes, curves)
-    axes.set_title(f"unbiased MD on {system}")
+    axes.set_title(f"plain MD on {system}")
     save_figure(figure, path)
 
 
@@ -31,8 +31,6 @@ def draw_curves(axes: Any, curves: Mapping[str, MDCurve]) -> None:
     """Draw the mean over simulations with its 95 % interval, and the power law (dotted), for each estimator."""
     import seaborn
 
-    axes.set_xscale("log")
-    axes.set_yscale("log")
     for estimator, curve in curves.items():
         colour, line, marker = LOOKS[estimator]
         table = curve.table
@@ -57,6 +55,8 @@ def draw_curves(axes: Any, curves: Mapping[str, MDCurve]) -> None:
         if np.isfinite(b):
             reach = np.array([n[-1] / 10**FIT_DECADES, 3 * n[-1]])
             axes.plot(reach, a * reach**b, color=colour, linewidth=0.7, linestyle=":", gid=f"{estimator}/power law")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
     axes.set_xlabel("energy evaluations (MD steps)")
     axes.set_ylabel("forward KLD of the PMF")
     axes.legend()

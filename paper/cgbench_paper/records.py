@@ -131,7 +131,7 @@ class Records:
         return self._references[system]
 
     def md_curves(self, system: str) -> dict[str, MDCurve]:
-        """Return the curves of unbiased MD by estimator."""
+        """Return the curves of plain MD by estimator."""
         return md_curves([run for members in self.groups(system, ["md"]).values() for run in members])
 
     @cached_property

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cgbench.drawing.style import COLOURS, line_of_preset, method_looks, write_picture
 
-__all__ = ["SYSTEMS", "Drawing", "label_panels", "legend_of_methods", "save"]
+__all__ = ["SYSTEMS", "Drawing", "legend_of_methods", "save"]
 
 SYSTEMS = {"aldp": "alanine dipeptide", "muller_brown": "Müller-Brown potential"}
 DPI = 220
+COLUMNS = 6  # of a legend as wide as the page
 
 
 @dataclass(frozen=True)
@@ -62,23 +62,9 @@ def legend_of_methods(figure: Figure, methods: Iterable[str], shown: Sequence[tu
     upper = [Line2D([], [], color=looks[n].colour, marker=looks[n].marker, label=n, **edge) for n in names]
     presets = sorted({preset for _, preset in shown} - {""})
     lower = [Line2D([], [], color=COLOURS["black"], linestyle=line_of_preset(p), label=f"preset {p}") for p in presets]
-    columns = max(len(upper), len(lower))
+    columns = min(max(len(upper), len(lower)), COLUMNS)
     blank = Line2D([], [], linestyle="none", label=" ")
-    rows = [row + [blank] * (columns - len(row)) for row in (upper, lower)]
+    rows = [half[start : start + columns] for half in (upper, lower) for start in range(0, len(half), columns)]
+    rows = [row + [blank] * (columns - len(row)) for row in rows]
     handles = [handle for column in zip(*rows, strict=True) for handle in column]  # legends fill columns first
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.4, columnspacing=1.2)
-
-
-def label_panels(panels: Iterable[Any]) -> None:
-    """Write (a), (b), ... above the upper left corners of panels."""
-    for letter, axes in zip("abcdefghijklmnopqrstuvwxyz", panels, strict=False):
-        axes.annotate(
-            f"({letter})",
-            (0, 1),
-            xycoords="axes fraction",
-            xytext=(-2, 4),
-            textcoords="offset points",
-            fontweight="bold",
-            ha="right",
-            va="bottom",
-        )

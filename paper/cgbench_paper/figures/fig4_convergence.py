@@ -22,8 +22,8 @@ COLUMNS = ["evaluations", "forward_kld", "seed"]
 CAPTION = """\
 **Forward KLD of the PMF against energy evaluations.** All evaluations are counted, from the first step on. Lines:
 mean of ln KLD over seeds, interpolated in ln KLD against ln evaluations, over the range that all seeds cover; bands:
-one standard error over seeds, where there are several; symbols: the last estimate of each seed. Unbiased MD (`md`,
-the preset with most evaluations): histogram estimator, mean over independent simulations with one standard error.
+one standard error over seeds, where there are several; symbols: the last estimate of each seed. Plain MD (`md`,
+of the preset with most evaluations): histogram estimator, mean over independent simulations with one standard error.
 Dashed grey line: noise floor of the reference, below which differences have no meaning (the reference of the
 Müller-Brown potential is exact). Dotted: targets 1e-2 and 1e-3."""
 
@@ -92,6 +92,7 @@ def draw_noise_floor(axes: Any, records: Records, system: str) -> None:
     """Draw the noise floor of the reference as a horizontal line; nothing for an exact reference."""
     floor = records.reference(system).noise_floor
     if floor > 0:
+        axes.set_ylim(bottom=min(axes.get_ylim()[0], 0.5 * floor))
         axes.axhline(floor, color="0.4", linestyle="--", linewidth=0.8, gid="noise floor")
         across = axes.get_yaxis_transform()
         axes.text(0.99, floor, "noise floor", color="0.3", fontsize=6, ha="right", va="bottom", transform=across)

@@ -11,7 +11,7 @@ from cgbench.contracts.system import System
 from cgbench.drawing.pmf import COLOUR_MAP
 from cgbench.drawing.style import COLOURS, new_figure
 from cgbench_paper.records import Records
-from cgbench_paper.style import Drawing, label_panels
+from cgbench_paper.style import Drawing
 
 __all__ = ["draw", "potential"]
 
@@ -50,7 +50,8 @@ def draw(records: Records) -> Drawing:
     beside.set_xlim(system.cvs.lower[0], system.cvs.upper[0])
     beside.set_ylim(bottom=0)
     beside.set(xlabel="s = x \N{MINUS SIGN} y", ylabel="PMF (kT)")
-    label_panels([axes, beside])
+    for panel, letter in ((axes, "(a)"), (beside, "(b)")):
+        panel.set_title(letter, loc="left")
     return Drawing(figure, CAPTION.format(cut=HIGHEST))
 
 

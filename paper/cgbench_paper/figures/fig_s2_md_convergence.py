@@ -1,4 +1,4 @@
-"""Fig. S2: convergence of unbiased MD."""
+"""Fig. S2: convergence of plain MD."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cgbench_paper.style import SYSTEMS, Drawing
 __all__ = ["draw"]
 
 CAPTION = """\
-**Unbiased MD: forward KLD of the PMF against energy evaluations.** One evaluation is one step of one walker. Lines:
+**Plain MD: forward KLD of the PMF against energy evaluations.** One evaluation is one step of one walker. Lines:
 mean over independent simulations; for each number of evaluations, the simulations with the longest walkers. Bands:
 95 % interval of the mean. Dotted: power law N^b fitted to the last {decades:.0f} decades, by which Table 1
 extrapolates speedups. Two estimators: a histogram with half a count added to each bin, and a smoothed one. Dashed grey
@@ -20,7 +20,7 @@ line: noise floor of the reference."""
 
 
 def draw(records: Records) -> Drawing:
-    """Draw one panel for each system that has runs of unbiased MD."""
+    """Draw one panel for each system that has runs of plain MD."""
     curves = {system: records.md_curves(system) for system in records.systems}
     curves = {system: found for system, found in curves.items() if found}
     if not curves:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cgbench.drawing.pmf import CUT, draw_bins, draw_contours, label_axes
+from cgbench.drawing.pmf import CUT, colour_bar, draw_bins, draw_contours, label_axes
 from cgbench.drawing.style import new_figure
 from cgbench.results.runs import FoundRun
 from cgbench_paper.records import Records, arrays_of, commands
@@ -38,7 +38,7 @@ def draw(records: Records) -> Drawing:
         records.first_with("aldp", METHODS[0], "efficiency", ("default",))  # raises, and says what makes one
     methods, presets = (sorted({key[part] for key in runs}) for part in (0, 1))
     rows, columns = len(methods), len(presets)
-    figure = new_figure(0.5 + 2.05 * rows, 1.1 + 1.85 * columns)
+    figure = new_figure(0.3 + 2.0 * rows, 1.1 + 1.8 * columns)
     panels = figure.subplots(rows, columns, squeeze=False)
     cvs = records.system("aldp").cvs
     reference = np.minimum(records.reference("aldp").pmf.free_energy, CUT)
@@ -55,7 +55,8 @@ def draw(records: Records) -> Drawing:
         beside = column > 0 and (methods[row], presets[column - 1]) in runs
         below = row + 1 < rows and (methods[row + 1], presets[column]) in runs
         label_axes(axes, cvs, left=not beside, bottom=not below)
-    figure.colorbar(image, ax=panels, label="effective sample size / samples", aspect=30)
+        if column + 1 == columns or (methods[row], presets[column + 1]) not in runs:
+            colour_bar(axes, image, "effective fraction of samples", extend="neither")
     seeds = sorted({run.record.seed for run in runs.values()})
     which = f"One run of each preset (seed {', '.join(map(str, seeds))})."
     caption = CAPTION.format(which=which, levels=", ".join(f"{level:g}" for level in LEVELS))

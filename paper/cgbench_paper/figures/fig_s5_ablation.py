@@ -60,7 +60,7 @@ def draw(records: Records) -> Drawing:
         left.axvline(floor, color="0.4", linestyle="--", linewidth=0.8)
     _draw_targets(right, table)
     for axes in (left, right):
-        axes.grid(axis="y")
+        axes.grid(axis="y", color="0.9")
         axes.set_ylabel("")
     return Drawing(figure, f"{CAPTION}\n\n{_provenance(table)}")
 

@@ -11,6 +11,7 @@ import seaborn
 from matplotlib.patches import Patch
 
 from cgbench.drawing.style import COLOURS, new_figure
+from cgbench.results.numbers import rounded
 from cgbench.results.runs import FoundRun
 from cgbench_paper.records import MissingData, Records, commands
 from cgbench_paper.style import SYSTEMS, Drawing
@@ -58,7 +59,9 @@ def draw(records: Records) -> Drawing:
     looks = {str(name): _look(number) for number, name in enumerate(order.index)}
     for row, system in zip(panels, systems, strict=True):
         for axes, what in zip(row, KINDS, strict=True):
-            part = table[(table["system"] == system) & (table["what"] == what)]
+            part = table[(table["system"] == system) & (table["what"] == what)].copy()
+            names = [f"{method}, {preset}" for method, preset in records.groups(system)]
+            part["run"] = pd.Categorical(part["run"], names)  # those without a phase, too
             _bars(axes, part, looks, totals[system, what])
             axes.set_title(SYSTEMS.get(system, system))
     panels[-1, 0].set_xlabel("fraction of energy evaluations")
@@ -77,7 +80,7 @@ def _table(records: Records) -> tuple[pd.DataFrame, dict[tuple[str, str], list[s
             texts = []
             for (method, preset), runs in groups.items():
                 found, total = shares(runs, what)
-                texts.append(f"{total:,.3g}" if what == "evaluations" else f"{total:,.0f} s")
+                texts.append(rounded(total) if what == "evaluations" else f"{total:,.0f} s")
                 rows += [(system, what, f"{method}, {preset}", phase, share) for phase, share in found.items()]
             totals[system, what] = texts
     return pd.DataFrame(rows, columns=["system", "what", "run", "phase", "share"]), totals
@@ -95,7 +98,7 @@ def _bars(axes: Any, table: pd.DataFrame, looks: dict[str, dict[str, Any]], tota
         table,
         y="run",
         hue="phase",
-        hue_order=names,
+        hue_order=names[::-1],  # the last is at the left, and drawn first
         weights="share",
         multiple="stack",
         discrete=True,
@@ -103,7 +106,7 @@ def _bars(axes: Any, table: pd.DataFrame, looks: dict[str, dict[str, Any]], tota
         legend=False,
         ax=axes,
     )
-    for name, bars in zip(reversed(names), axes.containers, strict=True):  # the last hue is drawn first
+    for name, bars in zip(names, axes.containers, strict=True):
         for bar in bars:
             bar.set(gid=name, alpha=1.0, **looks[name])
     for height, text in enumerate(totals):
