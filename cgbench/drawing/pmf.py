@@ -214,10 +214,10 @@ def _draw_curve(axes: Any, pmf: PMF, reference: PMF | None, label: str = "estima
 
     s = shown(pmf.cvs, pmf.centers(0))
     if reference is not None:
-        seaborn.lineplot(x=s, y=reference.free_energy, ax=axes, color=COLOURS["black"], label="reference", errorbar=None)
-    seaborn.lineplot(
-        x=s, y=pmf.free_energy, ax=axes, color=COLOURS["blue"], linestyle="--", label=label, errorbar=None
-    )
+        seaborn.lineplot(
+            x=s, y=reference.free_energy, ax=axes, color=COLOURS["black"], label="reference", errorbar=None
+        )
+    seaborn.lineplot(x=s, y=pmf.free_energy, ax=axes, color=COLOURS["blue"], linestyle="--", label=label, errorbar=None)
     if pmf.free_energy_std is not None:
         low, high = pmf.free_energy - pmf.free_energy_std, pmf.free_energy + pmf.free_energy_std
         axes.fill_between(s, low, high, color=COLOURS["blue"], alpha=0.25, linewidth=0, label="one standard error")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -58,10 +59,10 @@ def legend_of_methods(figure: Figure, methods: Iterable[str], shown: Sequence[tu
     """
     looks = method_looks(methods)
     names = sorted({method for method, _ in shown}, key=lambda name: (name != "md", name))
-    edge = {"markeredgecolor": "white", "markeredgewidth": 0.4}
+    edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.4}
     upper = [Line2D([], [], color=looks[n].colour, marker=looks[n].marker, label=n, **edge) for n in names]
-    presets = sorted({preset for _, preset in shown} - {""})
-    lower = [Line2D([], [], color=COLOURS["black"], linestyle=line_of_preset(p), label=f"preset {p}") for p in presets]
+    lines: dict[str, Any] = {preset: line_of_preset(preset) for _, preset in shown if preset}
+    lower = [Line2D([], [], color=COLOURS["black"], linestyle=lines[p], label=f"preset {p}") for p in sorted(lines)]
     columns = min(max(len(upper), len(lower)), COLUMNS)
     blank = Line2D([], [], linestyle="none", label=" ")
     rows = [half[start : start + columns] for half in (upper, lower) for start in range(0, len(half), columns)]

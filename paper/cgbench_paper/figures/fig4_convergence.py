@@ -119,8 +119,8 @@ def _draw_group(axes: Any, runs: Sequence[FoundRun], name: str, line: str, look:
         linestyle=line,
         gid=name,
     )
-    ends = [(run.evaluations[-1], run.forward_kld[-1]) for run in runs if len(run.evaluations)]
-    _draw_ends(axes, *np.array(ends).reshape(-1, 2).T, look, name)
+    ended = [run for run in runs if len(run.evaluations)]
+    _draw_ends(axes, [run.evaluations[-1] for run in ended], [run.forward_kld[-1] for run in ended], look, name)
 
 
 def _draw_ends(axes: Any, n: Any, kld: Any, look: Look, name: str = "md") -> None:

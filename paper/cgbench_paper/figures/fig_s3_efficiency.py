@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from cgbench.drawing.pmf import CUT, colour_bar, draw_bins, draw_contours, label_axes
@@ -43,7 +45,7 @@ def draw(records: Records) -> Drawing:
     cvs = records.system("aldp").cvs
     reference = np.minimum(records.reference("aldp").pmf.free_energy, CUT)
     for row, column in np.ndindex(rows, columns):
-        axes = panels[row, column]
+        axes: Any = panels[row, column]
         run = runs.get((methods[row], presets[column]))
         if run is None:
             axes.set_visible(False)

@@ -133,7 +133,8 @@ def _markdown(records: Records, table: pd.DataFrame) -> str:
         if ours:
             parts.append(_pipes(HEADINGS, ours))
         if published:
-            parts += ["Published values, counted and scored by each publication in its own way:", _pipes(PUBLISHED_HEADINGS, published)]
+            parts.append("Published values, counted and scored by each publication in its own way:")
+            parts.append(_pipes(PUBLISHED_HEADINGS, published))
     parts += ["## Data", commands(records.runs)]
     return "\n\n".join(parts) + "\n"
 
