@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -75,7 +76,16 @@ def _write_figure(name: str, records: Records, folder: Path) -> None:
         drawing: Drawing = importlib.import_module(FIGURES[name]).draw(records)
         _make(folder)
         save(drawing.figure, folder / name)
-    _write(folder / f"{name}.md", f"# {name}\n\n{drawing.caption.strip()}\n")
+    _write(folder / f"{name}.md", f"# {name}\n\n{_wrapped(drawing.caption.strip())}\n")
+
+
+def _wrapped(caption: str) -> str:
+    """Wrap the paragraphs of a caption; lists stay as they are."""
+    paragraphs = [
+        text if text.startswith("- ") else textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+        for text in caption.split("\n\n")
+    ]
+    return "\n\n".join(paragraphs)
 
 
 def _write_table(name: str, records: Records, folder: Path) -> None:
