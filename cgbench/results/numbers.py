@@ -1,7 +1,7 @@
 """The one format of numbers in tables, captions and messages.
 
-Scores and costs spread over many orders of magnitude, so that digits are significant digits, and exponents are written
-without padding: 0.0123, 53,500, 1.92e-4.
+Scores and costs span many orders of magnitude: digits are significant digits, and exponents are not padded, as in
+0.0123, 53,500 and 1.92e-4.
 """
 
 from __future__ import annotations
