@@ -120,7 +120,7 @@ def draw_system(system: Molecule, path: Path) -> None:
     OSError
         If the file cannot be written.
     """
-    from cgbench.drawing.style import new_figure, save_figure
+    from cgbench.drawing.style import COLOURS, new_figure, save_figure, theme
 
     structure = system.structure
     x = system.initial_configuration().cpu().numpy()
