@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from cgbench.contracts.cvs import CollectiveVariables
-from cgbench_methods.lib.estimators.series import ProductSeries
+from cgbench_methods.lib.estimators.fourier import ProductSeries
 
 __all__ = ["FourierFit", "choose_order", "fit", "fit_likeliest"]
 
@@ -49,7 +49,7 @@ class FourierFit:
 def _basis(cvs: CollectiveVariables, axis: int, order: int, subdivisions: int = 1) -> tuple[Array, Array]:
     """Functions ``[bins, functions]`` of one CV at bin centres, and the number of waves of each.
 
-    Those of `SeriesAxis`, and along a CV that is not periodic a straight line and a parabola in the place of the two
+    Those of `FourierAxis`, and along a CV that is not periodic a straight line and a parabola in the place of the two
     fastest cosines, since ``ln p`` need not be flat at the ends.
     """
     functions = ProductSeries(cvs, order).axes[axis]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from cgbench.contracts.cvs import CollectiveVariables
-from cgbench_methods.lib.estimators.basis import FourierBasis
+from cgbench_methods.lib.estimators.fourier import FourierBasis
 
 __all__ = ["FourierSurrogate", "grid_cell"]
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
-from cgbench_methods.lib.estimators.series import ProductSeries
+from cgbench_methods.lib.estimators.fourier import ProductSeries
 from cgbench_methods.lib.sampling.langevin import EnergyAndGradient
 
 __all__ = ["Bias", "Biased", "FourierBias", "biased"]

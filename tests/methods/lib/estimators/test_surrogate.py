@@ -1,4 +1,4 @@
-"""The model of the PMF: bases, fits to values and to weights, calibrated uncertainty."""
+"""The model of the PMF: fits to values and to weights, and their uncertainty."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import torch
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench_methods.cgflow.harmonic.samples import WeightedSamples
-from cgbench_methods.lib.estimators.basis import FourierBasis
 from cgbench_methods.lib.estimators.importance import effective_sample_size, free_energies, pareto_tail_index
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 
 TORUS = CollectiveVariables(("phi", "psi"), (-math.pi,) * 2, (math.pi,) * 2, (True, True), bins=(20, 20))
-LINE = CollectiveVariables(("s",), (-2.5,), (1.1,), (False,), unit="")
 
 
 def truth(s: torch.Tensor) -> torch.Tensor:
@@ -24,28 +22,6 @@ def truth(s: torch.Tensor) -> torch.Tensor:
 
 def uniform(count: int, generator: torch.Generator) -> torch.Tensor:
     return math.pi * (2 * torch.rand(count, 2, generator=generator, dtype=torch.float64) - 1)
-
-
-@pytest.mark.parametrize("cvs", [TORUS, LINE])
-@pytest.mark.parametrize("product", [True, False])
-def test_modes_are_orthonormal_on_their_domain(cvs, product) -> None:
-    basis = FourierBasis(cvs, 3, product=product, margin=0.0)
-    points = torch.from_numpy(cvs.grid(4))
-    features = basis(points)
-    gram = features.T @ features / len(points)
-    torch.testing.assert_close(gram, torch.eye(len(basis), dtype=torch.float64), rtol=0, atol=1e-10)
-    assert float(basis.squared_frequency[0]) == 0.0
-    expected = {(TORUS, True): 49, (TORUS, False): 25, (LINE, True): 4, (LINE, False): 4}
-    assert len(basis) == expected[cvs, product]
-
-
-def test_modes_have_the_frequencies_that_they_say(generator) -> None:
-    """The Laplacian of a mode is minus its squared frequency times itself."""
-    basis = FourierBasis(TORUS, 3, product=True)
-    point = uniform(1, generator)[0]
-    hessian = torch.func.jacfwd(torch.func.jacrev(lambda s: basis(s[None])[0]))(point)
-    laplacian = hessian.diagonal(dim1=1, dim2=2).sum(1)
-    torch.testing.assert_close(laplacian, -basis.squared_frequency * basis(point[None])[0], rtol=0, atol=1e-9)
 
 
 def test_fit_to_values(generator) -> None:
@@ -149,21 +125,6 @@ def test_adopting_a_posterior(generator) -> None:
     third.load_state_dict(second.state_dict())
     for a, b in zip(third.mean_and_std(s), second.mean_and_std(s), strict=True):
         torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize("cvs", [TORUS, LINE])
-@pytest.mark.parametrize("product", [True, False])
-def test_series_and_derivatives(cvs, product, generator) -> None:
-    basis = FourierBasis(cvs, 4, product=product)
-    coefficients = torch.randn(len(basis), generator=generator, dtype=torch.float64)
-    s = torch.from_numpy(cvs.grid()).clone().requires_grad_()
-    values = basis(s) @ coefficients
-    (slopes,) = torch.autograd.grad(values.sum(), s)
-    found = basis.series(s.detach(), coefficients)
-    torch.testing.assert_close(found[:, 0], values.detach(), rtol=0, atol=1e-10)
-    torch.testing.assert_close(found[:, 1:], slopes, rtol=0, atol=1e-10)
-    for axis in range(len(cvs)):
-        torch.testing.assert_close(basis(s.detach(), axis) @ coefficients, slopes[:, axis], rtol=0, atol=1e-10)
 
 
 def slope_of_truth(s: torch.Tensor) -> torch.Tensor:
