@@ -12,6 +12,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench_methods.lib.estimators.fourier import ProductSeries
+from cgbench_methods.lib.estimators.newton import minimise
 
 __all__ = ["FourierFit", "choose_order", "fit", "fit_likeliest"]
 
@@ -129,24 +130,17 @@ def fit(
         mean = np.exp(np.minimum(values, 600.0)) * exposure
         return float((mean - visits * values).sum() + 0.5 * (penalty * c.ravel() ** 2).sum()), mean
 
-    value, mean = objective(c)
     transposed = [basis.T for basis in bases]
-    for _ in range(60):
+
+    def newton_step(c: Array, mean: Array) -> tuple[Array, float]:
         gradient = _on_grid(mean - visits, transposed).ravel() + penalty * c.ravel()
         hessian = _gram(mean, bases)
         hessian[np.diag_indices(len(hessian))] += penalty + 1e-9 * (1.0 + mean.sum())
-        move = cho_solve(cho_factor(hessian, overwrite_a=True, check_finite=False), gradient, check_finite=False)
-        decrement = float(gradient @ move)
-        length = 1.0
-        while True:
-            trial, trial_mean = objective(c - length * move.reshape(c.shape))
-            if trial <= value - 1e-4 * length * decrement or length < 1e-6:
-                break
-            length *= 0.5
-        c, value, mean = c - length * move.reshape(c.shape), trial, trial_mean
-        if decrement < 1e-2:
-            break
-    return FourierFit(cvs, order, c)
+        step = cho_solve(cho_factor(hessian, overwrite_a=True, check_finite=False), gradient, check_finite=False)
+        return step.reshape(c.shape), float(gradient @ step)
+
+    fitted, _ = minimise(objective, newton_step, c, iterations=60, shortest=1e-6, armijo=1e-4, least_decrement=1e-2)
+    return FourierFit(cvs, order, fitted)
 
 
 def _projected(cvs: CollectiveVariables, histogram: Array, bases: Sequence[Array]) -> Array:

@@ -11,6 +11,7 @@ import torch
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench_methods.lib.estimators.fourier import FourierBasis
+from cgbench_methods.lib.estimators.newton import minimise
 
 __all__ = ["FourierSurrogate", "grid_cell"]
 
@@ -205,43 +206,35 @@ class FourierSurrogate:
         excess = (log_weights + features @ shifted)[usable]
         # start at the right constant: the optimum of the constant alone
         shifted[0] -= torch.logsumexp(excess + inverse_variance[usable].log(), 0) - inverse_variance.sum().log()
-        step_size = 1.0
 
-        def ratios(c: torch.Tensor) -> torch.Tensor:
-            return torch.exp((log_weights + features @ c).clamp(max=50.0))
-
-        def objective(c: torch.Tensor, ratio: torch.Tensor) -> float:
+        def objective(c: torch.Tensor) -> tuple[float, torch.Tensor]:
+            ratio = torch.exp((log_weights + features @ c).clamp(max=50.0))
             deviation = c - self.prior_mean
             fit = (inverse_variance * (ratio - features @ c)).sum() + 0.5 * c @ (fixed @ c) - pull @ c
-            return float(fit + 0.5 * (self._precision * deviation**2).sum())
+            return float(fit + 0.5 * (self._precision * deviation**2).sum()), ratio
 
         def likelihood_gradient(c: torch.Tensor, ratio: torch.Tensor) -> torch.Tensor:
             return features.T @ (inverse_variance * (ratio - 1.0)) + fixed @ c - pull
 
-        ratio = ratios(shifted)
-        current = objective(shifted, ratio)
-        for _ in range(iterations):
-            gradient = likelihood_gradient(shifted, ratio) + self._precision * (shifted - self.prior_mean)
+        def newton_step(c: torch.Tensor, ratio: torch.Tensor) -> tuple[torch.Tensor, float]:
+            gradient = likelihood_gradient(c, ratio) + self._precision * (c - self.prior_mean)
             curvature = inverse_variance * (0.5 * ratio + 0.5)  # between observed and expected information
             hessian = (features * curvature[:, None]).T @ features + fixed + torch.diag(self._precision)
             step = torch.linalg.solve(hessian, gradient)
-            step_size = min(1.0, 2.0 * step_size)
-            while step_size > 1e-4:
-                trial = shifted - step_size * step
-                trial_ratio = ratios(trial)
-                value = objective(trial, trial_ratio)
-                if value <= current:
-                    break
-                step_size *= 0.5
-            else:
-                break
-            gain, current = current - value, value
-            shifted, ratio = trial, trial_ratio
-            if gain < 1e-3:  # of a nat: far below what the noise moves
-                break
+            return step, float(gradient @ step)
+
+        fitted, ratio = minimise(
+            objective,
+            newton_step,
+            shifted,
+            iterations=iterations,
+            shortest=1e-4,
+            growth=2.0,
+            least_gain=1e-3,  # of a nat: far below what the noise moves
+        )
         information = (features * inverse_variance[:, None]).T @ features + fixed
-        self._likelihood = (information, likelihood_gradient(shifted, ratio))
-        self._set_posterior(shifted, information + torch.diag(self._precision))
+        self._likelihood = (information, likelihood_gradient(fitted, ratio))
+        self._set_posterior(fitted, information + torch.diag(self._precision))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a fit has changed."""
