@@ -20,9 +20,9 @@ from cgbench.counting.streams import Streams
 from cgbench_methods.flow_ais_bootstrap.ais import AnnealedImportanceSampling, Points
 from cgbench_methods.flow_ais_bootstrap.buffer import ReplayBuffer
 from cgbench_methods.flow_ais_bootstrap.config import FABConfig
-from cgbench_methods.flow_ais_bootstrap.estimator import WeightedHistogram, effective_sample_size
+from cgbench_methods.flow_ais_bootstrap.estimator import WeightedHistogram
 from cgbench_methods.flow_ais_bootstrap.target import JointTarget
-from cgbench_methods.lib.estimators.importance import LARGEST_SHARE, largest_share
+from cgbench_methods.lib.estimators.importance import LARGEST_SHARE, effective_sample_size, largest_share
 from cgbench_methods.lib.flows.build import UnconditionalFlow, spline_coupling_flow
 from cgbench_methods.lib.flows.distributions import UniformGaussian
 from cgbench_methods.lib.flows.steps import sound_step
@@ -145,7 +145,7 @@ class FlowAISBootstrap(Method):
             z, log_p, grad_p = z[usable], log_p[usable], grad_p[usable]
             log_q, grad_q = self.flow.log_prob_and_gradient(z)
             ends, log_weights = self.ais.run(Points(z, log_q, log_p, grad_q, grad_p))
-        self.ais_share = effective_sample_size(log_weights)
+        self.ais_share = float(effective_sample_size(log_weights.double()))
         self.problem.report_anomaly("dominant_weight", int(largest_share(log_weights) > LARGEST_SHARE), 1)
         self.buffer.add(self.target.wrap(ends.z), log_weights, ends.log_q)
 

@@ -11,25 +11,16 @@ from numpy.typing import NDArray
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.pmf import PMF
 from cgbench_methods.flow_ais_bootstrap.config import EstimateConfig
+from cgbench_methods.lib.estimators.importance import effective_sample_size, kish
 from cgbench_methods.lib.estimators.smoothing import WIDTHS, smooth, smoothed_pmf
 
-__all__ = ["WeightedHistogram", "effective_sample_size"]
+__all__ = ["WeightedHistogram"]
 
 Array = NDArray[np.float64]
 SHARES = (1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3, 0.6, 0.9, 0.99)  # of the flow's own marginal in the estimate
 LARGEST = 300.0  # logarithm of a weight; the square of its exponential is still far from what a float64 holds
 RESCALE = 1e80
 MEMORY = 0.9  # of the running effective sample size, per set of samples
-
-
-def effective_sample_size(log_weights: torch.Tensor) -> float:
-    """Kish's effective sample size over the number of samples, in [0, 1]; weights that are not finite count as zero."""
-    finite = log_weights.isfinite()
-    if not bool(finite.any()):
-        return 0.0
-    log_weights = log_weights.double().masked_fill(~finite, -torch.inf)
-    both = 2.0 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2.0 * log_weights, 0)
-    return float(both.exp()) / len(log_weights)
 
 
 class WeightedHistogram:
@@ -86,7 +77,7 @@ class WeightedHistogram:
         for half in range(2):
             self.flow[half] += self.cvs.histogram(values[half::2])
         self.flow_sums[0] += drawn
-        share = effective_sample_size(log_weights[usable]) * float(usable.sum()) / drawn
+        share = float(effective_sample_size(log_weights[usable].double())) * float(usable.sum()) / drawn
         if share == 0.0:
             return share
         log_w = log_weights[usable].double().cpu().numpy()
@@ -133,12 +124,12 @@ class WeightedHistogram:
     def flow_effective_sample_size(self) -> float:
         """Kish's effective sample size over the number drawn since the last `forget_flow`, in [0, 1]."""
         drawn, first, second = self.flow_sums
-        return first**2 / (second * drawn) if second > 0 else 0.0
+        return float(kish(first, second, drawn))
 
     @property
     def effective_samples(self) -> float:
         """Kish's effective sample size of all that has been added."""
-        return float(self.halves.sum() ** 2 / self.squares) if self.squares > 0 else 0.0
+        return float(kish(self.halves.sum(), self.squares))
 
     @property
     def log_normalisation(self) -> float:

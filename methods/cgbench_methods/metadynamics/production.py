@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.pmf import PMF
 from cgbench_methods.lib.estimators.fourier_fit import fit, fit_likeliest
+from cgbench_methods.lib.estimators.importance import kish
 
 __all__ = ["Production", "Visits"]
 
@@ -109,7 +110,7 @@ class Production:
     @property
     def effective_sample_size(self) -> float:
         """Of the weights, ``(sum w)^2 / sum w^2``; correlation in time is not in it."""
-        return float(self.moments[1] ** 2 / self.moments[2]) if self.moments[2] > 0 else 0.0
+        return float(kish(self.moments[1], self.moments[2]))
 
     @property
     def coverage(self) -> float:

@@ -15,7 +15,7 @@ from cgbench.counting.ledger import Ledger
 from cgbench.running.run import prepare
 from cgbench.scoring.divergences import forward_kld
 from cgbench_methods.flow_ais_bootstrap.config import AISConfig, EstimateConfig, FlowConfig
-from cgbench_methods.flow_ais_bootstrap.estimator import WeightedHistogram, effective_sample_size
+from cgbench_methods.flow_ais_bootstrap.estimator import WeightedHistogram
 from cgbench_methods.flow_ais_bootstrap.target import JointTarget
 from cgbench_systems.muller_brown import BETA, MullerBrown, potential
 
@@ -99,12 +99,6 @@ def test_samples_outside_the_state_space_count_as_drawn() -> None:
     share = histogram.add(s, torch.tensor([0.0, 0.0, -math.inf, -math.inf], dtype=FLOAT64), 8)
     assert share == pytest.approx(2 / 8)
     assert histogram.log_normalisation == pytest.approx(math.log(2 / 8))
-
-
-def test_effective_sample_size_of_known_weights() -> None:
-    assert effective_sample_size(torch.zeros(50)) == pytest.approx(1.0)
-    assert effective_sample_size(torch.tensor([0.0, -math.inf, -math.inf, -math.inf])) == pytest.approx(0.25)
-    assert effective_sample_size(torch.full((3,), -math.inf)) == 0.0
 
 
 # ---- the whole method -----------------------------------------------------------------------------

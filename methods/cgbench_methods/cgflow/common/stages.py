@@ -14,6 +14,7 @@ from cgbench.contracts.coordinates import Coordinates
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.training import Flow
+from cgbench_methods.lib.estimators.importance import kish
 from cgbench_methods.lib.estimators.surrogate import grid_cell
 
 __all__ = ["Stages", "configurations_of", "efficiency_map"]
@@ -178,5 +179,5 @@ def efficiency_map(cvs: CollectiveVariables, s: torch.Tensor, excess: torch.Tens
         for column in (torch.ones_like(weights), weights, weights**2)
     )
     held = number * np.prod([2.0 * np.sqrt(np.pi) * width for width in widths])  # samples that count as much
-    efficiency = total**2 / np.maximum(number * squares, 1e-300)
+    efficiency = kish(total, squares, number)
     return torch.from_numpy(np.where(held >= LEAST_SAMPLES, efficiency, np.nan)).float()

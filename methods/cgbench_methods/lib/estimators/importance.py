@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import genpareto
 
-__all__ = ["LARGEST_SHARE", "effective_sample_size", "largest_share", "free_energies", "pareto_tail_index"]
+__all__ = ["LARGEST_SHARE", "effective_sample_size", "free_energies", "kish", "largest_share", "pareto_tail_index"]
 
+Sums = TypeVar("Sums", float, NDArray[np.float64])
+TINY = 1e-300  # keeps quotients finite where all weights are zero
 LARGEST_SHARE = 0.5  # of the sum of a set of importance weights; beyond, one weight dominates
 
 
@@ -26,11 +32,33 @@ def free_energies(log_weights: torch.Tensor, clip_largest: int = 0) -> torch.Ten
     return -(torch.logsumexp(log_weights, dim=1) - torch.log(torch.tensor(float(log_weights.shape[1]))))
 
 
+def kish(total: Sums, squares: Sums, number: Sums | float = 1.0) -> Sums:
+    """Effective sample size ``(sum w)^2 / (n sum w^2)`` from the sums of weights and of their squares (Kish 1965).
+
+    Parameters
+    ----------
+    total, squares
+        Sums of the weights and of their squares.
+    number
+        Number of samples n, for the effective sample size as a fraction of it; 1 for the size itself.
+
+    Returns
+    -------
+    Sums
+        Zero where all weights are zero.
+    """
+    size: Sums = total**2 / np.maximum(number * squares, TINY)
+    return size
+
+
 def effective_sample_size(log_weights: torch.Tensor) -> torch.Tensor:
-    """Kish's effective sample size as a fraction of the samples, along the last axis."""
+    """Kish's effective sample size as a fraction of the samples, from logarithms of weights, along the last axis.
+
+    Non-finite log-weights count as weight zero. Without any weight the fraction is zero.
+    """
     usable = log_weights.masked_fill(~log_weights.isfinite(), -torch.inf)
     ratio = 2 * torch.logsumexp(usable, -1) - torch.logsumexp(2 * usable, -1)
-    return torch.nan_to_num(torch.exp(ratio), nan=0.0) / log_weights.shape[-1]  # 0 where no weight is left
+    return torch.nan_to_num(torch.exp(ratio), nan=0.0) / max(log_weights.shape[-1], 1)
 
 
 def pareto_tail_index(log_weights: torch.Tensor) -> float:

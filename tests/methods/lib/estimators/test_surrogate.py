@@ -10,7 +10,6 @@ import torch
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench_methods.cgflow.harmonic.samples import WeightedSamples
-from cgbench_methods.lib.estimators.importance import effective_sample_size, free_energies, pareto_tail_index
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 
 TORUS = CollectiveVariables(("phi", "psi"), (-math.pi,) * 2, (math.pi,) * 2, (True, True), bins=(20, 20))
@@ -104,14 +103,6 @@ def test_label_store_keeps_its_state(generator) -> None:
     assert len(other) == 20 and other.group.tolist() == labels.group.tolist()
     assert torch.equal(other.group_variance, labels.group_variance)
     assert other.groups == 1
-
-
-def test_mean_weight_labels() -> None:
-    log_weights = torch.log(torch.tensor([[1.0, 2.0, 3.0, 10.0]], dtype=torch.float64))
-    assert float(free_energies(log_weights)) == pytest.approx(-math.log(4.0))
-    assert float(free_energies(log_weights, clip_largest=3)) == pytest.approx(-math.log(7.0 / 4))
-    assert float(effective_sample_size(log_weights[0])) == pytest.approx(16**2 / 114 / 4)
-    assert float(effective_sample_size(torch.zeros(5))) == pytest.approx(1.0)
 
 
 def test_adopting_a_posterior(generator) -> None:
@@ -209,10 +200,3 @@ def test_table_is_the_model_at_the_resolution_of_the_bins(generator) -> None:
     near = nodes + 0.4 * (2 * math.pi / 20) * (2 * torch.rand(nodes.shape, generator=generator) - 1)
     for found, expected in zip(model.table()(near), model.mean_and_std(nodes), strict=True):
         torch.testing.assert_close(found, expected)
-
-
-@pytest.mark.parametrize("shape", [0.2, 0.9])
-def test_pareto_tail_index(shape, generator) -> None:
-    uniform_numbers = torch.rand(40_000, generator=generator, dtype=torch.float64)
-    log_weights = -shape * uniform_numbers.log()  # Pareto: the tail index is `shape`
-    assert pareto_tail_index(log_weights) == pytest.approx(shape, abs=0.15)
