@@ -93,7 +93,7 @@ class BatchedSampler:
         config = self.config
         self.advance(config.pace)
         s, bias = self._here()
-        inside = torch.from_numpy(self.problem.cvs.bin_index(s.cpu().numpy()) >= 0).to(s.device)
+        inside = self.problem.cvs.bin_index(s) >= 0
         heights = inside.to(s) * config.height / config.walkers * torch.exp(-bias / (config.bias_factor - 1.0))
         # a hill of height zero still must stand somewhere: zero times NaN would be in the bias for ever
         inside &= heights.isfinite()

@@ -15,7 +15,7 @@ from cgbench.counting.streams import Streams
 from cgbench_methods.lib.sampling.exchange import WindowExchange, rearranged
 from cgbench_methods.lib.sampling.langevin import Langevin
 from cgbench_methods.lib.sampling.metropolis import Metropolis
-from cgbench_methods.lib.sampling.restraints import HarmonicRestraints, shortest
+from cgbench_methods.lib.sampling.restraints import HarmonicRestraints
 from cgbench_methods.lib.sampling.walkers import end_block, make_walkers
 from cgbench_methods.umbrella.config import UmbrellaConfig
 from cgbench_methods.umbrella.estimate import Combined, combine, free_energies_of_cells, warnings_of
@@ -137,7 +137,7 @@ class UmbrellaSampling(Method):
             source = source[order]
             self._inherit(order)
         goal = self.lattice.centres(self.sites)[self.window]
-        way = shortest(self.problem.cvs, goal - source)
+        way = self.problem.cvs.difference(goal, source)
         for step in range(1, self.config.pull_steps + 1):
             self.bias.centres = self._on_device(source + step / self.config.pull_steps * way)
             self.dynamics.step()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.pmf import PMF
 from cgbench_methods.lib.estimators.fourier_fit import FourierFit, fit, fit_likeliest
-from cgbench_methods.lib.sampling.restraints import HarmonicRestraints, shortest
+from cgbench_methods.lib.sampling.restraints import HarmonicRestraints
 from cgbench_methods.umbrella.mbar import Frames, Windows, disconnected, statistical_inefficiency
 
 __all__ = ["Combined", "combine", "free_energies_of_cells", "warnings_of"]
@@ -128,7 +128,7 @@ def free_energies_of_cells(combined: Combined, centres: torch.Tensor, half_width
     """
     cvs = combined.pmf.cvs
     grid, weights = torch.from_numpy(cvs.grid()), torch.from_numpy(combined.histogram).flatten()
-    inside = [(shortest(cvs, grid - centre).abs() <= half_widths).all(1) for centre in centres]
+    inside = [(cvs.difference(grid, centre).abs() <= half_widths).all(1) for centre in centres]
     populations = torch.stack([weights[cell].sum() for cell in inside])
     once = torch.exp(-combined.windows.log_exposure(centres))
     populations = torch.where(populations > 0, populations, once)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
-from cgbench_methods.lib.sampling.restraints import HarmonicRestraints, shortest
+from cgbench_methods.lib.sampling.restraints import HarmonicRestraints
 
 __all__ = ["Frames", "Windows", "disconnected", "statistical_inefficiency"]
 
@@ -214,7 +214,7 @@ def statistical_inefficiency(
         Walkers that are looked at, at most.
     """
     chosen = torch.linspace(0, len(stretch.window) - 1, min(series, len(stretch.window))).round().long()
-    away = shortest(cvs, stretch.s[:, chosen].double() - centres[stretch.window[chosen]]).numpy()
+    away = cvs.difference(stretch.s[:, chosen].double(), centres[stretch.window[chosen]]).numpy()
     found = [list(_inefficiencies(away[:, :, axis])) for axis in range(len(cvs))]
     return float(max(np.mean(each) if each else 1.0 for each in found))
 

@@ -9,7 +9,7 @@ import torch
 from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.design import regular_grid
-from cgbench_methods.cgflow.common.exploration import difference, farthest_points, walk
+from cgbench_methods.cgflow.common.exploration import farthest_points, walk
 from cgbench_methods.cgflow.common.stages import Stages
 from cgbench_methods.cgflow.harmonic.config import AtlasConfig
 from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
@@ -82,7 +82,7 @@ class MinimaSearch:
 
     def extend(self, s: torch.Tensor) -> int:
         """Chart points ``[n, cvs]``; says how many of them are in the atlas now."""
-        distance = difference(self.cvs, s[:, None], self.minima.s[None]).norm(dim=2)
+        distance = self.cvs.difference(s[:, None], self.minima.s[None]).norm(dim=2)
         parent = distance.argmin(dim=1)
         new = self._chart(s, self.minima.y[parent], self.minima.hessian[parent])
         self.minima = self.minima.append(new)
@@ -150,7 +150,7 @@ class MinimaSearch:
             [(high - low) / points for low, high in zip(self.cvs.lower, self.cvs.upper, strict=True)],
             dtype=torch.float64,
         )
-        away = (difference(self.cvs, nodes[:, None], self.minima.s[None]) / spacing).norm(dim=2)
+        away = (self.cvs.difference(nodes[:, None], self.minima.s[None]) / spacing).norm(dim=2)
         charted = (away[:, 1:] < 1e-6).any(dim=1)
         reach = away.min(dim=1).values.masked_fill(charted, torch.inf)
         order = reach.argsort(stable=True)[: self.config.max_points - len(self.minima)]

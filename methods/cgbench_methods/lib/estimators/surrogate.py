@@ -13,16 +13,7 @@ from cgbench.contracts.cvs import CollectiveVariables
 from cgbench_methods.lib.estimators.fourier import FourierBasis
 from cgbench_methods.lib.estimators.newton import minimise
 
-__all__ = ["FourierSurrogate", "grid_cell"]
-
-
-def grid_cell(cvs: CollectiveVariables, s: torch.Tensor) -> torch.Tensor:
-    """Flat index of the PMF's bin that holds each point, ``[batch, cvs] -> [batch]``; clamped to the domain."""
-    flat = torch.zeros(len(s), dtype=torch.long)
-    for axis, bins in enumerate(cvs.bins):
-        fraction = (s[:, axis] - cvs.lower[axis]) / (cvs.upper[axis] - cvs.lower[axis])
-        flat = flat * bins + (fraction * bins).floor().clamp(0, bins - 1).long()
-    return flat
+__all__ = ["FourierSurrogate"]
 
 
 class FourierSurrogate:
@@ -132,7 +123,7 @@ class FourierSurrogate:
         cvs = self.cvs
 
         def look_up(s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            cell = grid_cell(cvs, s)
+            cell = cvs.bin_index(s, nearest=True)
             return mean[cell], std[cell]
 
         return look_up

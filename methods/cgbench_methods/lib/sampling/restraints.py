@@ -9,16 +9,7 @@ import torch
 
 from cgbench.contracts.cvs import CollectiveVariables
 
-__all__ = ["HarmonicRestraints", "shortest"]
-
-
-def shortest(cvs: CollectiveVariables, difference: torch.Tensor) -> torch.Tensor:
-    """Differences ``[..., cvs]`` by the shorter way around periodic collective variables."""
-    columns = []
-    for axis, periodic in enumerate(cvs.periodic):
-        column, period = difference[..., axis], cvs.upper[axis] - cvs.lower[axis]
-        columns.append(torch.remainder(column + period / 2, period) - period / 2 if periodic else column)
-    return torch.stack(columns, dim=-1)
+__all__ = ["HarmonicRestraints"]
 
 
 class HarmonicRestraints:

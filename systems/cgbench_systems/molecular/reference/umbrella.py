@@ -50,8 +50,7 @@ class UmbrellaRoute(Route):
     def _centre(self) -> torch.Tensor:
         """Centres of the restraints; they move from the minimum to the windows, by the shorter way."""
         reach = min(1.0, self.pulled / self.pull_steps)
-        way = torch.remainder(self.goal - self.origin + math.pi, 2 * math.pi) - math.pi
-        return self.origin + reach * way
+        return self.origin + reach * self.system.cvs.difference(self.goal, self.origin)
 
     def _evaluate(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         energy, gradient = self.system.reduced_energy_and_gradient(x)
