@@ -11,12 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
 
-__all__ = [
-    "PMF",
-]
+__all__ = ["LARGEST_FREE_ENERGY", "PMF"]
 
 Array = NDArray[np.float64]
-LARGEST = 600.0  # kT; its Boltzmann factor is still a normal float64
+LARGEST_FREE_ENERGY = 600.0  # kT; its Boltzmann factor is still a normal float64
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ class PMF:
             Midpoints per bin and CV.
         """
         values = np.asarray(free_energy(cvs.grid(subdivisions)), dtype=np.float64)
-        density = np.exp(-np.minimum(values - values.min(), LARGEST))
+        density = np.exp(-np.minimum(values - values.min(), LARGEST_FREE_ENERGY))
         shape: list[int] = []
         for bins in cvs.bins:
             shape += [bins, subdivisions]

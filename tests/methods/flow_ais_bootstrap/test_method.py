@@ -160,7 +160,7 @@ def test_density_over_configurations_is_normalised(finished) -> None:
     assert total * float(axis[1] - axis[0]) ** 2 == pytest.approx(1.0, abs=5e-3)
 
 
-def test_side_estimate_without_weights_is_worse_at_first(finished) -> None:
+def test_auxiliary_estimate_without_weights_is_worse_at_first(finished) -> None:
     job, _ = finished
     rows = (job.folder.path / "side_estimates.csv").read_text().splitlines()
     assert rows[1].startswith("flow without reweighting")

@@ -153,7 +153,7 @@ def broaden(
     direction = direction / direction.norm(dim=2, keepdim=True)
     uniform = torch.rand(len(points), count, 1, **options)
     distance = radius * uniform ** (1.0 / dimensions)
-    spread = (points[:, None] + distance * direction).reshape(-1, dimensions)
+    spread: torch.Tensor = (points[:, None] + distance * direction).reshape(-1, dimensions)
     spread = cvs.wrap(spread)
     for axis, periodic in enumerate(cvs.periodic):
         if not periodic:  # reflect at the bounds

@@ -39,8 +39,8 @@ class FourierAxis:
     periodic
         Whether the CV is periodic.
     frequencies
-        Angular frequencies ``w_k``, rising, float64 ``[waves]``. Callers compute them, because they round differently
-        and published numbers depend on the last bit.
+        Angular frequencies ``w_k``, increasing, float64 ``[waves]``. The two users of this class compute them with
+        different rounding, and published numbers depend on the last bit.
     """
 
     def __init__(self, lower: float, upper: float, periodic: bool, frequencies: torch.Tensor) -> None:
@@ -79,7 +79,7 @@ class FourierAxis:
         return torch.cat([torch.zeros_like(s)[:, None], *(ROOT2 * slope for slope in slopes)], dim=1)
 
     def values_and_slopes(self, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Functions and their derivatives, both ``[batch, functions]``; half the work of two calls."""
+        """Functions and their derivatives, both ``[batch, functions]``; half the work of separate calls."""
         cosine, sine = (ROOT2 * wave for wave in self._cosines_and_sines(s))
         values = torch.cat([torch.ones_like(s)[:, None], *self._kept(cosine, sine)], dim=1)
         return values, torch.cat([torch.zeros_like(s)[:, None], *self._derivatives(s, cosine, sine)], dim=1)

@@ -1,4 +1,8 @@
-"""Importance weights: effective sample size, tail index, largest share, and free energies from them."""
+"""Importance weights w: effective sample size, tail index, largest share, and free energies from them.
+
+The effective sample size is Kish's ``(sum w)^2 / sum w^2``. The free energy of a point with several weighted samples is
+``-ln mean w``, up to a constant.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +17,18 @@ __all__ = ["LARGEST_SHARE", "effective_sample_size", "free_energies", "kish", "l
 
 Sums = TypeVar("Sums", float, NDArray[np.float64])
 TINY = 1e-300  # keeps quotients finite where all weights are zero
-LARGEST_SHARE = 0.5  # of the sum of a set of importance weights; beyond, one weight dominates
+LARGEST_SHARE = 0.5  # a weight with a larger share of the sum dominates the estimate
 
 
 def free_energies(log_weights: torch.Tensor, clip_largest: int = 0) -> torch.Tensor:
-    """PMF labels ``-ln mean w`` per point from several samples each, up to a constant.
+    """Free energies ``-ln mean w`` of points with several samples each, ``[points]``.
 
     Parameters
     ----------
     log_weights
         ``[points, samples]``.
     clip_largest
-        The largest weights of each point are set to the one that ranks here (0: none are).
+        Number of largest weights of each point that are clipped to the smallest of them; 0 for none.
     """
     if clip_largest:
         ceiling = log_weights.topk(clip_largest, dim=1).values[:, -1:]
@@ -62,10 +66,10 @@ def effective_sample_size(log_weights: torch.Tensor) -> torch.Tensor:
 
 
 def pareto_tail_index(log_weights: torch.Tensor) -> float:
-    """Shape k of a generalised Pareto distribution fitted to the largest weights.
+    """Shape k of a generalised Pareto distribution fitted to the ``min(n / 5, 3 sqrt(n))`` largest weights.
 
-    The mean of the weights is unreliable above 0.7 (Vehtari et al., J. Mach. Learn. Res. 25, 72, 2024). The tail
-    has ``min(n / 5, 3 sqrt(n))`` weights, fitted by maximum likelihood.
+    The mean of the weights is unreliable above k = 0.7 (Vehtari et al., J. Mach. Learn. Res. 25, 72, 2024). The result
+    is NaN for fewer than five tail weights.
     """
     usable = log_weights[log_weights.isfinite()]
     count = int(min(len(usable) / 5, 3 * len(usable) ** 0.5))
@@ -79,7 +83,7 @@ def pareto_tail_index(log_weights: torch.Tensor) -> float:
 
 
 def largest_share(log_weights: torch.Tensor) -> float:
-    """Share of the largest weight in the sum of all; 0 without any weight. Weights that are not finite do not count."""
+    """Share of the largest weight in the sum of all, without non-finite log-weights; 0 without any weight."""
     usable = log_weights[log_weights.isfinite()]
     if not len(usable):
         return 0.0
