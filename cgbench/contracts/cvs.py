@@ -28,13 +28,13 @@ class CollectiveVariables:
     names
         One name per CV, e.g. ``("phi", "psi")``.
     lower, upper
-        Bounds of the domain; for a periodic CV exactly one period.
+        Bounds of the domain; exactly one period for a periodic CV.
     periodic
-        Whether the domain closes on itself.
+        Whether each CV is periodic.
     bins
         Number of bins of the PMF grid along each CV.
     unit
-        Unit of the bounds: "rad" for angles.
+        Unit of the bounds, "rad" for angles.
     """
 
     names: tuple[str, ...]
@@ -55,17 +55,17 @@ class CollectiveVariables:
         return len(self.names)
 
     def edges(self, axis: int) -> Array:
-        """Bin edges along one CV, shape ``[bins + 1]``."""
+        """Return the bin edges along one CV, shape ``[bins + 1]``."""
         return np.linspace(self.lower[axis], self.upper[axis], self.bins[axis] + 1)
 
     def centers(self, axis: int, subdivisions: int = 1) -> Array:
-        """Bin centres along one CV, or those of each bin cut into `subdivisions` equal parts."""
+        """Return the bin centres along one CV, or the centres of `subdivisions` equal parts of each bin."""
         count = self.bins[axis] * subdivisions
         width = (self.upper[axis] - self.lower[axis]) / count
         return np.asarray(self.lower[axis] + width * (np.arange(count) + 0.5))
 
     def grid(self, subdivisions: int = 1) -> Array:
-        """All grid points, shape ``[points, cvs]``, first CV slowest."""
+        """Return all grid points, shape ``[points, cvs]``; the first CV varies slowest."""
         axes = [self.centers(axis, subdivisions) for axis in range(len(self))]
         return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(self))
 
@@ -76,7 +76,7 @@ class CollectiveVariables:
     def wrap(self, s: ArrayLike) -> Array: ...
 
     def wrap(self, s: Any) -> Any:
-        """Map periodic CVs into their domain, ``[lower, upper)``; others unchanged. Infinite angles become NaN.
+        """Map periodic CVs into ``[lower, upper)``; leave the others unchanged. Infinite angles become NaN.
 
         Parameters
         ----------
@@ -88,7 +88,7 @@ class CollectiveVariables:
         for axis, periodic in enumerate(self.periodic):
             if periodic:
                 low, high = self.lower[axis], self.upper[axis]
-                with np.errstate(invalid="ignore"):  # of infinite angles
+                with np.errstate(invalid="ignore"):  # from infinite angles
                     column = low + (values[..., axis] - low) % (high - low)
                 values[..., axis] = library.where(column >= high, low, column)  # the sum may round to `high`
         return values
@@ -100,7 +100,7 @@ class CollectiveVariables:
     def difference(self, a: Array, b: Array) -> Array: ...
 
     def difference(self, a: Any, b: Any) -> Any:
-        """Differences ``a - b`` by the shorter way around periodic CVs, ``[..., cvs]``; broadcasts.
+        """Return ``a - b`` by the shorter way around periodic CVs, ``[..., cvs]``; arguments broadcast.
 
         Two arrays give an array, two tensors a tensor.
         """
@@ -118,14 +118,14 @@ class CollectiveVariables:
     def bin_index(self, s: ArrayLike, nearest: bool = False) -> NDArray[np.int64]: ...
 
     def bin_index(self, s: Any, nearest: bool = False) -> Any:
-        """Flat index of the bin of each sample ``[samples]``; -1 outside a non-periodic domain, and for NaN.
+        """Return the flat index of each sample's bin ``[samples]``; -1 outside a non-periodic domain and for NaN.
 
         Parameters
         ----------
         s
             Samples, shape ``[samples, cvs]``. A tensor gives a tensor on its device.
         nearest
-            Give the nearest bin to samples outside the domain instead of -1.
+            Return the nearest bin instead of -1 for samples outside the domain.
         """
         if _library(s) is not np:
             import torch
@@ -144,7 +144,7 @@ class CollectiveVariables:
         return np.where(inside, flat, -1)
 
     def histogram(self, s: ArrayLike, weights: ArrayLike | None = None) -> Array:
-        """Histogram of samples on the grid; samples outside a non-periodic domain, and NaN, are left out.
+        """Return the histogram of samples on the grid; skip NaN and samples outside a non-periodic domain.
 
         Parameters
         ----------
