@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from dataclasses import dataclass, field
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["CollectiveVariables"]
 
@@ -62,37 +69,74 @@ class CollectiveVariables:
         axes = [self.centers(axis, subdivisions) for axis in range(len(self))]
         return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(self))
 
-    def wrap(self, s: ArrayLike) -> Array:
+    @overload
+    def wrap(self, s: torch.Tensor) -> torch.Tensor: ...
+
+    @overload
+    def wrap(self, s: ArrayLike) -> Array: ...
+
+    def wrap(self, s: Any) -> Any:
         """Map periodic CVs into ``[lower, upper)``; leave the others unchanged. Infinite angles become NaN.
 
         Parameters
         ----------
         s
-            Values, shape ``[..., cvs]``.
+            Values, shape ``[..., cvs]``. A tensor gives a tensor of its dtype, anything else a float64 array.
         """
-        values = np.array(s, dtype=np.float64)
+        library = _library(s)
+        values = np.array(s, dtype=np.float64) if library is np else s.clone()
         for axis, periodic in enumerate(self.periodic):
             if periodic:
                 low, high = self.lower[axis], self.upper[axis]
                 with np.errstate(invalid="ignore"):  # from infinite angles
-                    column = low + np.mod(values[..., axis] - low, high - low)
-                values[..., axis] = np.where(column >= high, low, column)
+                    column = low + (values[..., axis] - low) % (high - low)
+                values[..., axis] = library.where(column >= high, low, column)  # the sum may round to `high`
         return values
 
-    def bin_index(self, s: ArrayLike) -> NDArray[np.int64]:
+    @overload
+    def difference(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor: ...
+
+    @overload
+    def difference(self, a: Array, b: Array) -> Array: ...
+
+    def difference(self, a: Any, b: Any) -> Any:
+        """Return ``a - b`` by the shorter way around periodic CVs, ``[..., cvs]``; arguments broadcast.
+
+        Two arrays give an array, two tensors a tensor.
+        """
+        delta = a - b
+        for axis, periodic in enumerate(self.periodic):
+            if periodic:
+                column, period = delta[..., axis], self.upper[axis] - self.lower[axis]
+                delta[..., axis] = column - period * (column / period).round()
+        return delta
+
+    @overload
+    def bin_index(self, s: torch.Tensor, nearest: bool = False) -> torch.Tensor: ...
+
+    @overload
+    def bin_index(self, s: ArrayLike, nearest: bool = False) -> NDArray[np.int64]: ...
+
+    def bin_index(self, s: Any, nearest: bool = False) -> Any:
         """Return the flat index of each sample's bin ``[samples]``; -1 outside a non-periodic domain and for NaN.
 
         Parameters
         ----------
         s
-            Samples, shape ``[samples, cvs]``.
+            Samples, shape ``[samples, cvs]``. A tensor gives a tensor on its device.
+        nearest
+            Return the nearest bin instead of -1 for samples outside the domain.
         """
+        if _library(s) is not np:
+            import torch
+
+            return torch.from_numpy(self.bin_index(s.detach().double().cpu().numpy(), nearest)).to(s.device)
         values = self.wrap(s)
         flat = np.zeros(values.shape[:-1], dtype=np.int64)
         inside = np.ones(flat.shape, dtype=bool)
         for axis, bins in enumerate(self.bins):
             low, high = self.lower[axis], self.upper[axis]
-            column = values[..., axis]
+            column = np.clip(values[..., axis], low, high) if nearest else values[..., axis]
             within = (column >= low) & (column <= high)
             inside &= within
             cell = np.floor((np.where(within, column, low) - low) * (bins / (high - low))).astype(np.int64)
@@ -109,6 +153,14 @@ class CollectiveVariables:
         weights
             One weight per sample, or None for counts.
         """
-        edges = [self.edges(axis) for axis in range(len(self))]
-        counts, _ = np.histogramdd(self.wrap(s), bins=edges, weights=None if weights is None else np.asarray(weights))
-        return np.asarray(counts, dtype=np.float64)
+        index = self.bin_index(np.asarray(s))
+        inside = index >= 0
+        chosen = None if weights is None else np.asarray(weights)[inside]
+        counts = np.bincount(index[inside], chosen, minlength=math.prod(self.bins))
+        return counts.reshape(self.bins).astype(np.float64)
+
+
+def _library(values: Any) -> ModuleType:
+    """Return torch for its tensors, numpy for everything else."""
+    torch = sys.modules.get("torch")  # not imported here: commands that need no torch start faster
+    return torch if torch is not None and isinstance(values, torch.Tensor) else np

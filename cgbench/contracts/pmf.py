@@ -14,10 +14,10 @@ from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.errors import UserError
 from cgbench.storage.files import read_npz
 
-__all__ = ["PMF", "basin_mask"]
+__all__ = ["LARGEST_FREE_ENERGY", "PMF", "basin_mask"]
 
 Array = NDArray[np.float64]
-LARGEST = 600.0  # kT; the Boltzmann factor of this energy is still a normal float64
+LARGEST_FREE_ENERGY = 600.0  # kT; its Boltzmann factor is still a normal float64
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class PMF:
             Midpoints per bin along each CV.
         """
         values = np.asarray(free_energy(cvs.grid(subdivisions)), dtype=np.float64)
-        density = np.exp(-np.minimum(values - values.min(), LARGEST))
+        density = np.exp(-np.minimum(values - values.min(), LARGEST_FREE_ENERGY))
         shape: list[int] = []
         for bins in cvs.bins:
             shape += [bins, subdivisions]

@@ -1,4 +1,4 @@
-"""Every method on systems whose numbers go wrong: it finishes with a sound PMF, or fails with the incident's name."""
+"""Every method on systems with numerical failures: it gives a valid PMF, or fails and names the anomaly."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def start(system: str, method: str, out: Path, **options) -> Run:
 
 
 def check(job: Run, record: Record) -> None:
-    """Whatever happened, it has a name, and no estimate has a number that is none."""
+    """Check that a failure names its anomaly and that every estimate is finite."""
     if record.status == "failed":
         assert record.reason is not None and any(kind in record.reason for kind in KINDS), record.reason
         assert not (job.folder.path / "pmf.npz").exists()
@@ -87,7 +87,7 @@ def test_on_a_molecule(way: str, method: str, tmp_path: Path) -> None:
 
 
 def poison(job: Run) -> None:
-    """Let the flow have diverged, at the first estimate."""
+    """Make the flow diverge at the first estimate."""
     owner = getattr(job.method, "recipe", job.method)
     if len(job.curve) == 1:
         with torch.no_grad():
@@ -96,13 +96,13 @@ def poison(job: Run) -> None:
 
 
 @pytest.mark.parametrize("overrides", [(), ("recipe.labels.mean_force=false", "recipe.training.path_gradients=false")])
-def test_a_diverged_flow_leaves_the_atlas(overrides: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_diverged_flow_leaves_the_harmonic_estimate(overrides: tuple[str, ...], tmp_path: Path) -> None:
     job = start("muller_brown", "cgflow_al", tmp_path, on_estimate=poison, overrides=overrides)
     record = job.execute()
     check(job, record)
     assert record.status == "finished"
     klds = [row["forward_kld"] for row in job.curve]
-    assert klds == klds[:1] * len(klds)  # nothing was learnt from it
+    assert klds == klds[:1] * len(klds)  # the PMF stays the harmonic one
     skipped = record.anomalies["skipped_step"]
     assert skipped.count == skipped.occasions == 4
     assert record.anomalies["unusable_sample"].count >= 64 + 100
@@ -111,7 +111,7 @@ def test_a_diverged_flow_leaves_the_atlas(overrides: tuple[str, ...], tmp_path: 
 
 @pytest.mark.parametrize("method", ["published", "flow_ais_bootstrap"])
 def test_a_diverged_flow_ends_the_run(method: str, tmp_path: Path) -> None:
-    """Flow AIS Bootstrap would wait for ever for samples that never come, at no cost."""
+    """Without the anomaly limit, Flow AIS Bootstrap would draw unusable samples forever, at no cost."""
     job = start("muller_brown", method, tmp_path, on_estimate=poison)
     record = job.execute()
     check(job, record)
@@ -120,14 +120,14 @@ def test_a_diverged_flow_ends_the_run(method: str, tmp_path: Path) -> None:
         assert record.anomalies["skipped_step"].count > 0
 
 
-def test_openmm_says_so_itself(tmp_path: Path) -> None:
+def test_openmm_reports_a_diverged_walker(tmp_path: Path) -> None:
     options = {"engine": "openmm", "overrides": ("walkers=1", "time_step=5.0")}
     record = start("aldp", "metadynamics", tmp_path, **options).execute()
     assert record.status == "failed"
     assert "Particle coordinate is NaN" in record.reason and "\n" not in record.reason
 
 
-def test_openmm_behind_the_gate(tmp_path: Path) -> None:
+def test_openmm_energies_pass_the_counted_gate(tmp_path: Path) -> None:
     options = {"engine": "openmm", "overrides": ("walkers=20", "steps=20", "time_step=5.0")}
     job = start("aldp", "md", tmp_path, **options)
     record = job.execute()

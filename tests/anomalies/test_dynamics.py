@@ -1,4 +1,4 @@
-"""Walkers that get lost: put back, counted, and in no histogram, bias or MBAR."""
+"""Diverged walkers are restored and counted, and never enter a histogram, a bias or MBAR."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from cgbench.counting.anomalies import Anomalies
 from cgbench.counting.ledger import Ledger
 from cgbench.running.run import prepare
 from cgbench_methods.lib.estimators.fourier_fit import FourierFit, fit
+from cgbench_methods.lib.estimators.mbar import Frames, Windows, statistical_inefficiency
 from cgbench_methods.lib.sampling.langevin import Langevin
 from cgbench_methods.lib.sampling.metropolis import Metropolis
 from cgbench_methods.lib.sampling.restraints import HarmonicRestraints
 from cgbench_methods.lib.sampling.walkers import BLOCK, advance
 from cgbench_methods.metadynamics.production import Production
 from cgbench_methods.umbrella.estimate import combine
-from cgbench_methods.umbrella.mbar import Frames, Windows, statistical_inefficiency
 from cgbench_systems.muller_brown import MullerBrown
 
 LINE = CollectiveVariables(("s",), (-3.0,), (3.0,), (False,), (60,))
@@ -48,28 +48,28 @@ def problem() -> Problem:
 # ---- dynamics -------------------------------------------------------------------------------------
 
 
-def test_a_walker_thrown_to_nan_comes_back() -> None:
+def test_a_walker_with_a_nan_position_is_restored() -> None:
     dynamics, twin = langevin(), langevin()
     for one in (dynamics, twin):
         one.step(10)
-        assert not one.put_back_lost().any()
+        assert not one.restore_diverged().any()
     kept, velocities = dynamics.positions.clone(), dynamics.velocities.clone()
     dynamics.step(5)
     dynamics.positions[2, 1, 0] = torch.nan
     dynamics.step(5)
     twin.step(10)
-    assert dynamics.put_back_lost().tolist() == [False, False, True, False]
+    assert dynamics.restore_diverged().tolist() == [False, False, True, False]
     assert torch.equal(dynamics.positions[2], kept[2])
     assert torch.equal(dynamics.velocities[2], -velocities[2])
     others = [0, 1, 3]
     assert torch.equal(dynamics.positions[others], twin.positions[others])
     assert torch.equal(dynamics.velocities[others], twin.velocities[others])
     dynamics.step(10)
-    assert dynamics.positions.isfinite().all() and not dynamics.put_back_lost().any()
+    assert dynamics.positions.isfinite().all() and not dynamics.restore_diverged().any()
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_a_walker_without_energy_in_the_middle_of_a_block_is_lost(value: float) -> None:
+def test_a_walker_without_a_finite_energy_within_a_block_has_diverged(value: float) -> None:
     calls = []
 
     def hole(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,32 +83,32 @@ def test_a_walker_without_energy_in_the_middle_of_a_block_is_lost(value: float) 
     start = dynamics.positions.clone()
     dynamics.step(8)
     assert dynamics.positions.isfinite().all()
-    assert dynamics.put_back_lost().tolist() == [True, False, False, False]
+    assert dynamics.restore_diverged().tolist() == [True, False, False, False]
     assert torch.equal(dynamics.positions[0], start[0])
 
 
-def test_a_restored_walker_comes_back_to_where_it_was_restored() -> None:
+def test_a_loaded_state_is_the_one_to_restore() -> None:
     dynamics = langevin()
     dynamics.step(10)
     state = {name: value.clone() for name, value in dynamics.state_dict().items()}
     other = langevin()
     other.load_state_dict(state)
     other.positions = other.positions * torch.nan
-    assert other.put_back_lost().all()
+    assert other.restore_diverged().all()
     assert torch.equal(other.positions, state["positions"])
 
 
-def test_blocks_are_counted_and_make_no_other_trajectory() -> None:
+def test_blocks_are_counted_and_do_not_change_the_trajectory() -> None:
     given, dynamics, twin = problem(), langevin(), langevin()
-    lost = advance(given, dynamics, 2 * BLOCK + 7)
+    diverged = advance(given, dynamics, 2 * BLOCK + 7)
     twin.step(2 * BLOCK + 7)
-    assert torch.equal(dynamics.positions, twin.positions) and not lost.any()
+    assert torch.equal(dynamics.positions, twin.positions) and not diverged.any()
     assert given._anomalies.state_dict()["diverged_walker"] == [0, 3 * 4]
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("in_bias", [False, True])
-def test_metropolis_rejects_what_has_no_energy(value: float, in_bias: bool) -> None:
+def test_metropolis_rejects_non_finite_energies(value: float, in_bias: bool) -> None:
     def hole(x: torch.Tensor) -> torch.Tensor:
         return torch.where(x[:, 0] > 0.5, value, 0.0)
 
@@ -121,32 +121,32 @@ def test_metropolis_rejects_what_has_no_energy(value: float, in_bias: bool) -> N
     for _ in range(50):
         sampler.step()
         assert (sampler.positions <= 0.5).all() and sampler.energies.isfinite().all()
-    assert not sampler.put_back_lost().any() and sampler.positions.std() > 0.5
+    assert not sampler.restore_diverged().any() and sampler.positions.std() > 0.5
 
 
-def test_a_metropolis_walker_that_starts_without_energy_is_lost_until_it_finds_one() -> None:
+def test_a_metropolis_walker_without_a_finite_energy_counts_as_diverged_until_it_finds_one() -> None:
     def half(x: torch.Tensor) -> torch.Tensor:
         return torch.where(x[:, 0] > 0.5, torch.inf, 0.0)
 
     sampler = Metropolis(half, torch.tensor([[0.0], [0.9]]).double(), 0.3, torch.Generator().manual_seed(2))
-    assert not sampler.put_back_lost().any()  # nothing is known yet
+    assert not sampler.restore_diverged().any()  # nothing is known yet
     sampler.step()
-    assert sampler.put_back_lost()[1] == bool(sampler.positions[1] > 0.5)
+    assert sampler.restore_diverged()[1] == bool(sampler.positions[1] > 0.5)
     sampler.step(200)
-    assert not sampler.put_back_lost().any()
+    assert not sampler.restore_diverged().any()
 
 
 # ---- what is counted ------------------------------------------------------------------------------
 
 
-def test_bins_of_what_is_no_number() -> None:
+def test_non_finite_values_are_in_no_bin() -> None:
     for cvs in (LINE, RING):
         s = np.array([[0.1], [np.nan], [np.inf], [-np.inf]])
         assert cvs.bin_index(s).tolist()[1:] == [-1, -1, -1] and cvs.bin_index(s)[0] >= 0
         assert cvs.histogram(s).sum() == 1
 
 
-def test_md_counts_nothing_of_a_block_in_which_a_walker_is_lost(tmp_path: Path) -> None:
+def test_md_ignores_the_blocks_in_which_a_walker_diverges(tmp_path: Path) -> None:
     job = prepare("aldp", "md", preset="smoke", overrides=("walkers=3", "equilibration_steps=0"), out=tmp_path)
     method = job.method
     step, calls = method.dynamics.step, []
@@ -165,7 +165,7 @@ def test_md_counts_nothing_of_a_block_in_which_a_walker_is_lost(tmp_path: Path) 
     assert job.anomalies.counts()["diverged_walker"] == (1, 6)
 
 
-def test_no_hill_and_no_sample_of_a_lost_walker(tmp_path: Path) -> None:
+def test_a_diverged_walker_adds_no_hill_and_no_sample(tmp_path: Path) -> None:
     job = prepare("aldp", "metadynamics", preset="smoke", overrides=("walkers=3",), out=tmp_path)
     sampler = job.method.sampler
     step = sampler.dynamics.step
@@ -188,15 +188,16 @@ def test_no_hill_and_no_sample_of_a_lost_walker(tmp_path: Path) -> None:
     assert production.moments[0] == 1 and np.isfinite(production.histograms).all()
 
 
-def test_umbrella_frames_of_lost_walkers_are_marked(tmp_path: Path) -> None:
+def test_umbrella_frames_of_diverged_walkers_are_marked(tmp_path: Path) -> None:
     job = prepare("muller_brown", "umbrella", preset="smoke", out=tmp_path)
     method = job.method
-    method._open()
-    lost = method.dynamics.put_back_lost
-    method.dynamics.put_back_lost = lambda: lost() | (torch.arange(len(method.window)) == 1)
-    frames = method._sample(10)
+    walkers = method.walkers
+    walkers.start()
+    restore = walkers.dynamics.restore_diverged
+    walkers.dynamics.restore_diverged = lambda: restore() | (torch.arange(len(walkers)) == 1)
+    frames = walkers.sample(10)
     assert frames.s[:, 1].isnan().all() and frames.usable.sum() == frames.usable.numel() - len(frames.s)
-    assert method.dynamics.positions.isfinite().all()
+    assert walkers.dynamics.positions.isfinite().all()
 
 
 def harmonic(frames: int = 400) -> tuple[HarmonicRestraints, Frames]:
@@ -206,7 +207,7 @@ def harmonic(frames: int = 400) -> tuple[HarmonicRestraints, Frames]:
     return restraints, Frames(torch.from_numpy(s)[:, :, None], torch.arange(5), torch.zeros(5, dtype=torch.long))
 
 
-def test_mbar_leaves_marked_entries_out() -> None:
+def test_mbar_ignores_marked_entries() -> None:
     restraints, frames = harmonic()
     marked = frames.s.clone()
     marked[100:, 3] = torch.nan
@@ -223,7 +224,7 @@ def test_mbar_leaves_marked_entries_out() -> None:
     assert combined.facts["frames"] == 4 * 400 + 100 and np.isfinite(combined.pmf.free_energy_std).all()
 
 
-def test_an_empty_window_is_reported_and_all_empty_ones_refused() -> None:
+def test_an_empty_window_is_reported_and_without_any_frame_mbar_fails() -> None:
     restraints, frames = harmonic()
     marked = frames.s.clone()
     marked[:, 2] = torch.nan
@@ -239,10 +240,10 @@ def test_an_empty_window_is_reported_and_all_empty_ones_refused() -> None:
         combine(LINE, restraints, [outside], np.zeros(5), **options)
 
 
-def test_mbar_that_did_not_converge_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mbar_that_did_not_converge_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     import pymbar
 
-    from cgbench_methods.umbrella import mbar
+    from cgbench_methods.lib.estimators import mbar
 
     restraints, frames = harmonic()
     options = {"cutoff": 5.0, "mbar_frames": 10**6, "min_overlap": 0.01}
@@ -265,7 +266,7 @@ def test_mbar_that_did_not_converge_shows(monkeypatch: pytest.MonkeyPatch) -> No
 # ---- estimates ------------------------------------------------------------------------------------
 
 
-def test_the_fit_refuses_what_is_not_finite_and_is_positive_everywhere() -> None:
+def test_the_fit_refuses_non_finite_input_and_is_positive_everywhere() -> None:
     histogram = np.ones(60)
     for broken in (np.nan, np.inf):
         spoilt = histogram.copy()
@@ -281,7 +282,7 @@ def test_the_fit_refuses_what_is_not_finite_and_is_positive_everywhere() -> None
     assert (PMF(LINE, steep.probability()).probability > 0).all()
 
 
-def test_production_under_a_towering_bias_and_with_a_single_group() -> None:
+def test_production_under_a_huge_bias_and_with_a_single_group() -> None:
     bias = np.linspace(0.0, 2000.0, 60)
     production = Production(LINE, bias, 4, 4)
     assert np.isfinite(production.exposure).all()
@@ -294,7 +295,7 @@ def test_production_under_a_towering_bias_and_with_a_single_group() -> None:
     assert np.isfinite(pmf.probability).all() and pmf.free_energy_std is None
 
 
-def test_incidents_are_judged_by_themselves_now_and_then() -> None:
+def test_anomalies_are_checked_at_regular_intervals() -> None:
     from cgbench.counting.anomalies import TooManyAnomalies
 
     given = problem()
@@ -303,6 +304,6 @@ def test_incidents_are_judged_by_themselves_now_and_then() -> None:
             given.report_anomaly("skipped_step", 1, 1)
 
 
-def test_a_pmf_says_how_much_of_it_is_broken() -> None:
+def test_the_error_of_a_broken_pmf_counts_its_bins() -> None:
     with pytest.raises(ValueError, match="59 of 60 are not finite"):
         PMF(LINE, np.r_[1.0, np.full(59, np.nan)])

@@ -24,7 +24,6 @@ from cgbench_methods.cgflow.published.ensemble import NetworkEnsemble
 from cgbench_methods.flow_ais_bootstrap.ais import AnnealedImportanceSampling, Points, hmc_transition
 from cgbench_methods.flow_ais_bootstrap.config import EstimateConfig
 from cgbench_methods.flow_ais_bootstrap.estimator import WeightedHistogram
-from cgbench_methods.flow_ais_bootstrap.estimator import effective_sample_size as share_of_samples
 from cgbench_methods.lib.estimators.importance import effective_sample_size, free_energies, largest_share
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.steps import sound_step
@@ -311,7 +310,7 @@ def test_share_of_the_largest_weight() -> None:
     assert largest_share(torch.zeros(4)) == pytest.approx(0.25)
     assert largest_share(torch.tensor([0.0, 690.0, torch.nan, torch.inf, -torch.inf])) == pytest.approx(1.0)
     assert largest_share(torch.full((3,), -torch.inf)) == 0.0 == largest_share(torch.zeros(0))
-    assert share_of_samples(torch.tensor([0.0, 0.0, torch.nan, torch.inf])) == pytest.approx(0.5)
+    assert effective_sample_size(torch.tensor([0.0, 0.0, torch.nan, torch.inf])) == pytest.approx(0.5)
 
 
 def histogram(sets: list[tuple[torch.Tensor, torch.Tensor]], **options) -> WeightedHistogram:

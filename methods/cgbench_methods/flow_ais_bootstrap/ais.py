@@ -1,4 +1,15 @@
-"""Annealed importance sampling with Hamiltonian Monte Carlo between a flow and its target."""
+"""Annealed importance sampling (AIS) with Hamiltonian Monte Carlo (HMC), from a flow q towards its target p.
+
+AIS (Neal, Stat. Comput. 11, 125, 2001) goes from q to ``g = p^alpha q^(1 - alpha)`` over the intermediate densities
+
+    g_n = q^(1 - b_n) g^(b_n) = q^(1 - alpha b_n) p^(alpha b_n),    b_n = n / (N + 1),    n = 0, ..., N + 1.
+
+One HMC transition leaves each of g_1, ..., g_N invariant. A chain z_0, ..., z_N has the weight
+
+    w = prod_{n=0}^{N} g_{n+1}(z_n) / g_n(z_n),
+
+and the mean of ``w f(z_N)`` estimates the integral of ``g f``.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +26,7 @@ LogDensity = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass
 class Points:
-    """Points with both log-densities and their gradients, so that no transition evaluates its start again.
+    """Points with both log-densities and their gradients; transitions do not evaluate their start again.
 
     Attributes
     ----------
@@ -31,13 +42,13 @@ class Points:
 
     @classmethod
     def at(cls, z: torch.Tensor, log_q: LogDensity, log_p: LogDensity) -> Points:
-        """Evaluate both densities."""
+        """Evaluate both log-densities at `z`."""
         value_p, grad_p = log_p(z)
         value_q, grad_q = log_q(z)
         return cls(z, value_q, value_p, grad_q, grad_p)
 
     def where(self, chosen: torch.Tensor, other: Points) -> Points:
-        """These points where `chosen` ``[batch]``, the others elsewhere."""
+        """Return these points where `chosen` ``[batch]``, the others elsewhere."""
         return Points(
             *(
                 torch.where(chosen[:, None] if mine.dim() == 2 else chosen, mine, theirs)
@@ -46,12 +57,12 @@ class Points:
         )
 
     def rows(self, chosen: torch.Tensor) -> Points:
-        """A part of the points."""
+        """Return some of the points."""
         return Points(*(value[chosen] for value in vars(self).values()))
 
 
 def annealed(points: Points, power: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """``ln(q^(1 - power) p^power)`` ``[batch]`` and its gradient; `power` may pass 1."""
+    """Return ``ln(q^(1 - power) p^power)`` ``[batch]`` and its gradient; `power` may exceed 1."""
     value = (1.0 - power) * points.log_q + power * points.log_p
     return value, (1.0 - power) * points.grad_q + power * points.grad_p
 
@@ -65,12 +76,14 @@ def hmc_transition(
     log_p: LogDensity,
     generator: torch.Generator,
 ) -> tuple[Points, torch.Tensor]:
-    """One transition that leaves ``q^(1 - power) p^power`` invariant (Duane et al., Phys. Lett. B 195, 216, 1987).
+    """Make one HMC transition that leaves ``q^(1 - power) p^power`` invariant.
+
+    Hybrid Monte Carlo of Duane et al., Phys. Lett. B 195, 216, 1987.
 
     Returns
     -------
     points, acceptance
-        New points, and the probability ``[batch]`` with which each proposal was accepted.
+        New points, and the acceptance probability of each proposal ``[batch]``.
     """
     value, gradient = annealed(points, power)
     options: dict[str, Any] = {"generator": generator, "dtype": value.dtype, "device": value.device}
@@ -90,21 +103,18 @@ def hmc_transition(
 
 
 class AnnealedImportanceSampling:
-    """Annealed importance sampling (Neal, Stat. Comput. 11, 125, 2001) from q to ``p^alpha q^(1 - alpha)``.
+    """Annealed importance sampling from q to ``p^alpha q^(1 - alpha)``, with adaptive step sizes.
 
-    Intermediate distribution n of N is ``q^(1 - b) (p^alpha q^(1 - alpha))^b`` with ``b = n / (N + 1)``, and one
-    HMC transition leaves it invariant. With N distributions of L leapfrog steps a chain costs ``1 + N L``
-    evaluations.
+    With N intermediate densities of L leapfrog steps, a chain costs ``1 + N L`` evaluations.
 
     Parameters
     ----------
     log_q, log_p
         Log-densities with gradients.
     distributions, leapfrog_steps, step_size, alpha
-        Size of the annealing; the step size is the one at the start.
+        Number of intermediate densities N, leapfrog steps L of a transition, initial step size, and alpha.
     target_acceptance, adaptation
-        After each pass the logarithm of every distribution's step size changes by `adaptation` times the excess
-        of its acceptance.
+        After each pass every step size is multiplied by ``1 + adaptation (acceptance - target_acceptance)``.
     generator
         Source of momenta and acceptances.
     """
@@ -129,12 +139,12 @@ class AnnealedImportanceSampling:
         self.acceptance = [0.0] * distributions
 
     def run(self, points: Points) -> tuple[Points, torch.Tensor]:
-        """Take samples of q to the target.
+        """Run chains from samples of q to the target.
 
         Parameters
         ----------
         points
-            Samples of q where p is not zero.
+            Samples of q where p is positive.
 
         Returns
         -------
@@ -144,7 +154,7 @@ class AnnealedImportanceSampling:
         """
         increment = self.alpha / (len(self.step_sizes) + 1)
         log_weights = increment * (points.log_p - points.log_q)
-        if not len(log_weights):  # no chains: nothing to learn about step sizes either
+        if not len(log_weights):  # without chains, step sizes cannot be adapted
             return points, log_weights
         for number, step_size in enumerate(self.step_sizes):
             power = (number + 1) * increment
@@ -162,9 +172,9 @@ class AnnealedImportanceSampling:
             self.step_sizes[number] *= factor
 
     def state_dict(self) -> dict[str, Any]:
-        """Step sizes and acceptances."""
+        """Return step sizes and acceptances."""
         return {"step_sizes": list(self.step_sizes), "acceptance": list(self.acceptance)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.step_sizes, self.acceptance = list(state["step_sizes"]), list(state["acceptance"])

@@ -1,4 +1,9 @@
-"""Prioritised replay buffer with weights that follow the flow."""
+"""Prioritised replay buffer whose weights are corrected for the change of the flow.
+
+Sample i is drawn with probability proportional to its weight w_i, stored with the log-density of the flow q_old that
+it was computed for. For the present flow q, the weight of the target ``p^alpha q^(1 - alpha)`` is
+``w_i (q_old / q)^(alpha - 1)`` (Midgley et al., ICLR 2023, section 3.3).
+"""
 
 from __future__ import annotations
 
@@ -11,22 +16,20 @@ __all__ = ["ReplayBuffer"]
 
 
 class ReplayBuffer:
-    """Ends of chains, drawn in proportion to their importance weights (Midgley et al., ICLR 2023, section 3.3).
+    """Ends of AIS chains, drawn in proportion to their importance weights.
 
-    A weight is that of the target ``p^alpha q^(1 - alpha)`` for the flow q that last looked at the sample. When a
-    sample is used again, the flow has changed: `correct` gives the factor between the weights for the new and the
-    old flow, and brings the stored weight up to date.
+    `correct` returns the factor by which the weight of a drawn sample has changed, and updates the stored weight.
 
     Parameters
     ----------
     capacity
-        Samples kept; the oldest give way.
+        Largest number of samples; new ones replace the oldest.
     dims
         Dimension of a sample.
     alpha
         Exponent of the target.
     dtype, device
-        Of the samples.
+        Type and device of the samples.
     """
 
     def __init__(self, capacity: int, dims: int, alpha: float, dtype: torch.dtype, device: str = "cpu") -> None:
@@ -41,7 +44,7 @@ class ReplayBuffer:
         return self.size
 
     def add(self, z: torch.Tensor, log_w: torch.Tensor, log_q: torch.Tensor) -> None:
-        """Add samples with their log-weights and the flow's log-density; those that are not finite stay out."""
+        """Add samples with log-weights and log-densities of the flow; samples with non-finite ones are ignored."""
         usable = (log_w.isfinite() & log_q.isfinite()).nonzero().squeeze(1)[-self.capacity :]
         rows = torch.remainder(self.next + torch.arange(len(usable), device=z.device), self.capacity)
         self.z[rows], self.log_w[rows], self.log_q[rows] = z[usable], log_w[usable], log_q[usable]
@@ -49,9 +52,9 @@ class ReplayBuffer:
         self.size = min(self.capacity, self.size + len(usable))
 
     def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """Rows of `count` samples ``[count]`` without replacement, by weight, in random order.
+        """Draw rows of `count` samples ``[count]`` without replacement, by weight, in random order.
 
-        Gumbel noise on the log-weights and the largest sums: the same as drawing one after the other.
+        The largest sums of log-weights and Gumbel noise are distributed as successive draws.
         """
         log_w = self.log_w[: self.size].double()
         uniform = torch.rand(self.size, generator=generator, dtype=torch.float64, device=log_w.device)
@@ -60,13 +63,13 @@ class ReplayBuffer:
         return rows[torch.randperm(len(rows), generator=generator, device=log_w.device)]
 
     def correct(self, rows: torch.Tensor, log_q: torch.Tensor, limit: float) -> torch.Tensor:
-        """Bring the weights of `rows` up to date with the flow's present log-densities.
+        """Update the weights of `rows` for the flow's present log-densities.
 
         Returns
         -------
         factors
-            New weight over the one that the samples were drawn by ``[rows]``, at most `limit`:
-            ``(q_old / q_new)^(alpha - 1)``.
+            Ratio of the new weight to the one that the samples were drawn by ``[rows]``, at most `limit`:
+            ``(q_old / q)^(alpha - 1)``.
         """
         change = (self.alpha - 1.0) * (self.log_q[rows] - log_q)
         change = torch.nan_to_num(change, nan=-torch.inf)
@@ -75,7 +78,7 @@ class ReplayBuffer:
         return change.clamp(max=math.log(limit)).exp()
 
     def state_dict(self) -> dict[str, Any]:
-        """Samples, weights and place."""
+        """Return samples, weights and the next row to fill."""
         filled = slice(0, self.size)
         return {
             "z": self.z[filled].clone(),
@@ -85,7 +88,7 @@ class ReplayBuffer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.size, self.next = len(state["log_w"]), int(state["next"])
         filled = slice(0, self.size)
         self.z[filled], self.log_w[filled], self.log_q[filled] = state["z"], state["log_w"], state["log_q"]

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from cgbench.contracts.method import MethodConfig
+from cgbench_methods.lib.sampling.settings import CompileEnergy
 
 __all__ = ["AISConfig", "BufferConfig", "EstimateConfig", "FABConfig", "FlowConfig", "TrainingConfig"]
 
@@ -15,60 +16,64 @@ class FlowConfig(MethodConfig):
     """Shape of the flow over all coordinates."""
 
     coordinates: str = Field("default", description="name of the system's coordinate set")
-    fine_scale: float = Field(1.0, gt=0, description="width of the base in fine-grained coordinates")
+    fine_scale: float = Field(1.0, gt=0, description="standard deviation of the base in fine-grained coordinates")
     num_couplings: int = Field(6, ge=1)
     hidden_features: int = Field(96, ge=1)
     num_blocks: int = Field(1, ge=0)
     num_bins: int = Field(8, ge=2)
-    spline_on_identity: bool = Field(False, description="the half that conditions has splines of its own")
-    tail_bound: float = Field(5.0, gt=0, description="splines are the identity beyond")
+    spline_on_identity: bool = Field(
+        False, description="also transform the conditioning half of a coupling, by unconditional splines"
+    )
+    tail_bound: float = Field(5.0, gt=0, description="splines are the identity outside this range")
     dtype: Literal["float32", "float64"] = "float32"
 
 
 class AISConfig(MethodConfig):
-    """Annealed importance sampling from the flow to ``p^alpha q^(1 - alpha)``."""
+    """Settings of annealed importance sampling from the flow to ``p^alpha q^(1 - alpha)``."""
 
     alpha: float = Field(2.0, ge=1)
     distributions: int = Field(8, ge=1, description="intermediate distributions, one HMC transition each")
     leapfrog_steps: int = Field(4, ge=1)
-    step_size: float = Field(0.1, gt=0, description="of the leapfrog integrator, at the start")
+    step_size: float = Field(0.1, gt=0, description="initial step size of the leapfrog integrator")
     target_acceptance: float = Field(0.65, gt=0, lt=1)
-    adaptation: float = Field(0.1, ge=0, description="change of the logarithm of the step for a unit of acceptance")
-    batch: int = Field(256, ge=1, description="chains of one pass")
-    energy_linear_below: float = Field(1e8, gt=0, description="kT; the logarithm is taken beyond")
-    energy_largest: float = Field(1e20, gt=0, description="kT; energies are cut here")
+    adaptation: float = Field(0.1, ge=0, description="relative change of the step size per unit of excess acceptance")
+    batch: int = Field(256, ge=1, description="chains per pass")
+    energy_linear_below: float = Field(1e8, gt=0, description="kT; energies above this grow logarithmically")
+    energy_largest: float = Field(1e20, gt=0, description="kT; energies are clipped at this")
 
 
 class BufferConfig(MethodConfig):
-    """Prioritised replay of chain ends, in batches of the training."""
+    """Size of the replay buffer, in training batches."""
 
     smallest: int = Field(64, ge=1, description="batches before training starts")
     largest: int = Field(512, ge=1)
-    correction_limit: float = Field(10.0, gt=0, description="largest factor that corrects for the flow's change")
+    correction_limit: float = Field(10.0, gt=0, description="largest correction for the change of the flow")
 
 
 class TrainingConfig(MethodConfig):
-    """Updates of the flow."""
+    """Settings of the flow's training."""
 
     updates: int = Field(20_000, ge=1)
-    updates_per_pass: int = Field(8, ge=1, description="of annealed importance sampling")
+    updates_per_pass: int = Field(8, ge=1, description="updates per pass of annealed importance sampling")
     batch: int = Field(256, ge=1)
     learning_rate: float = Field(5e-4, gt=0)
-    warmup: int = Field(1000, ge=0, description="updates of linear warm-up; cosine to zero after")
+    warmup: int = Field(1000, ge=0, description="updates of linear warm-up, before a cosine decay to zero")
     weight_decay: float = Field(1e-5, ge=0)
     clip_norm: float = Field(1e3, gt=0)
 
 
 class EstimateConfig(MethodConfig):
-    """How samples of the flow become a PMF."""
+    """Settings of the estimate of the PMF from samples of the flow."""
 
-    samples: int = Field(1_000_000, ge=1, description="of the trained flow, after training")
-    chunk: int = Field(2000, ge=1, description="samples at a time")
-    use_training: bool = Field(True, description="starts of the chains count as well")
-    truncation: float | None = Field(1000.0, gt=1, description="weights are cut at this multiple of their mean")
-    smoothing: bool = Field(True, description="kernel width by held-out likelihood; else a plain histogram")
-    pseudocount: float = Field(0.1, gt=0, description="added to each bin of a histogram")
-    per_decade: int = Field(10, ge=1, description="estimates for a tenfold number of evaluations")
+    samples: int = Field(1_000_000, ge=1, description="samples of the trained flow")
+    chunk: int = Field(2000, ge=1, description="samples per batch")
+    use_training: bool = Field(True, description="also use the starts of the AIS chains")
+    truncation: float | None = Field(1000.0, gt=1, description="weights are clipped at this multiple of their mean")
+    smoothing: bool = Field(
+        True, description="smooth the histogram, with the kernel width chosen by held-out likelihood"
+    )
+    pseudocount: float = Field(0.1, gt=0, description="added to each bin of the histogram")
+    per_decade: int = Field(10, ge=1, description="estimates per tenfold number of evaluations")
 
 
 class FABConfig(MethodConfig):
@@ -79,4 +84,4 @@ class FABConfig(MethodConfig):
     buffer: BufferConfig = BufferConfig()
     training: TrainingConfig = TrainingConfig()
     estimate: EstimateConfig = EstimateConfig()
-    compile: bool = Field(False, description="compile the energy where it is done in torch; an hour repays it")
+    compile: CompileEnergy = False

@@ -1,4 +1,13 @@
-"""A PMF from weighted samples of a flow that changes while they are drawn."""
+"""The PMF from weighted samples of a flow that changes while they are drawn.
+
+Every set k of N_k samples of some flow q estimates the same unnormalised probabilities of bins,
+
+    P_b^(k) = (1 / N_k) sum_{i in bin b} p(z_i) / q(z_i),
+
+without bias. The sets are averaged with weights ``N_k E_k``, where E_k is the running mean of the effective sample
+sizes (as fractions) of earlier sets. If it included the set itself, sets with a rare large weight would count less,
+and the average would be biased.
+"""
 
 from __future__ import annotations
 
@@ -11,38 +20,24 @@ from numpy.typing import NDArray
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.pmf import PMF
 from cgbench_methods.flow_ais_bootstrap.config import EstimateConfig
+from cgbench_methods.lib.estimators.importance import effective_sample_size, kish
 from cgbench_methods.lib.estimators.smoothing import WIDTHS, smooth, smoothed_pmf
 
-__all__ = ["WeightedHistogram", "effective_sample_size"]
+__all__ = ["WeightedHistogram"]
 
 Array = NDArray[np.float64]
-SHARES = (1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3, 0.6, 0.9, 0.99)  # of the flow's own marginal in the estimate
-LARGEST = 300.0  # logarithm of a weight; the square of its exponential is still far from what a float64 holds
-RESCALE = 1e80
-MEMORY = 0.9  # of the running effective sample size, per set of samples
-
-
-def effective_sample_size(log_weights: torch.Tensor) -> float:
-    """Kish's effective sample size over the number of samples, in [0, 1]; weights that are not finite count as zero."""
-    finite = log_weights.isfinite()
-    if not bool(finite.any()):
-        return 0.0
-    log_weights = log_weights.double().masked_fill(~finite, -torch.inf)
-    both = 2.0 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2.0 * log_weights, 0)
-    return float(both.exp()) / len(log_weights)
+SHARES = (1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3, 0.6, 0.9, 0.99)  # candidates: share of the flow's marginal in the estimate
+LARGEST = 300.0  # logarithm of a weight; its square is still far from overflow in float64
+RESCALE = 1e80  # mean weight above which all sums are rescaled
+MEMORY = 0.9  # decay per set of the running means
 
 
 class WeightedHistogram:
-    """Adds up histograms of importance-weighted samples, set by set.
+    """Accumulates histograms of importance-weighted samples, set by set.
 
-    Every set of N samples of some flow q estimates the same unnormalised probabilities,
-    ``(1/N) sum of p/q over the samples in the bin``, without bias. Sets are averaged by their expected precision, N
-    times the effective sample size of *earlier* sets: were it their own, sets that happened upon a rare heavy
-    sample would be held back, and what they found would be underestimated.
-
-    The estimate is a mixture of the weighted histogram, smoothed, and of the flow's own marginal; kernel width and
-    share of the flow are those that make each half of the weighted samples likeliest under the other half. While
-    few weights dominate, that is the flow; later, hardly anything of it is left.
+    The estimate is a mixture of the smoothed weighted histogram and the flow's own marginal. Kernel width and share of
+    the flow maximise the likelihood of each half of the weighted samples under the other half. The flow dominates
+    while a few weights do; later its share is negligible.
 
     Parameters
     ----------
@@ -55,17 +50,17 @@ class WeightedHistogram:
     def __init__(self, cvs: CollectiveVariables, config: EstimateConfig) -> None:
         self.cvs, self.config = cvs, config
         self.halves = np.zeros((2, *cvs.bins))
-        self.flow = np.zeros((2, *cvs.bins))  # samples themselves, of the flow as it is now
-        self.flow_sums = [0.0, 0.0, 0.0]  # of these: how many, their weights, the squares
+        self.flow = np.zeros((2, *cvs.bins))  # unweighted samples of the present flow
+        self.flow_sums = [0.0, 0.0, 0.0]  # their number, sums of their weights and of the squares
         self.offset: float | None = None
         self.sets, self.precision, self.squares = 0, 0.0, 0.0
-        self.expected = 0.0  # effective sample size, share
+        self.expected = 0.0  # running effective sample size as a fraction
         self.mean = 0.0  # running mean weight, for truncation
         self.truncated = 0
-        self.heaviest = 0.0  # contribution of one sample
+        self.heaviest = 0.0  # largest contribution of one sample
 
     def add(self, s: torch.Tensor, log_weights: torch.Tensor, drawn: int) -> float:
-        """Add one set.
+        """Add one set of samples.
 
         Parameters
         ----------
@@ -74,19 +69,19 @@ class WeightedHistogram:
         log_weights
             ``ln(p/q)`` ``[samples]``.
         drawn
-            Samples drawn, with those outside the state space (of weight zero) that are not among `s`.
+            Number of samples drawn, including samples of weight zero that are not in `s`.
 
         Returns
         -------
         share
-            Effective sample size of the set over `drawn`.
+            Effective sample size of the set as a fraction of `drawn`.
         """
         usable = log_weights.isfinite()
         values = s.double().cpu().numpy()
         for half in range(2):
             self.flow[half] += self.cvs.histogram(values[half::2])
         self.flow_sums[0] += drawn
-        share = effective_sample_size(log_weights[usable]) * float(usable.sum()) / drawn
+        share = float(effective_sample_size(log_weights[usable].double())) * float(usable.sum()) / drawn
         if share == 0.0:
             return share
         log_w = log_weights[usable].double().cpu().numpy()
@@ -114,7 +109,7 @@ class WeightedHistogram:
         return share
 
     def _rescale(self) -> None:
-        """Take the mean weight as the new unit, before squares of weights are more than a float holds."""
+        """Rescale all sums by the mean weight, before squares of weights overflow."""
         assert self.offset is not None
         unit, self.offset = self.mean, self.offset + float(np.log(self.mean))
         self.halves /= unit
@@ -125,31 +120,31 @@ class WeightedHistogram:
 
     @property
     def largest_share(self) -> float:
-        """Share of the heaviest sample, truncated as it is, in all weights."""
+        """Share of the largest (truncated) weight in the sum of all."""
         total = float(self.halves.sum())
         return self.heaviest / total if total > 0 else 0.0
 
     @property
     def flow_effective_sample_size(self) -> float:
-        """Kish's effective sample size over the number drawn since the last `forget_flow`, in [0, 1]."""
+        """Effective sample size as a fraction of the samples drawn since the last `forget_flow`."""
         drawn, first, second = self.flow_sums
-        return first**2 / (second * drawn) if second > 0 else 0.0
+        return float(kish(first, second, drawn))
 
     @property
     def effective_samples(self) -> float:
-        """Kish's effective sample size of all that has been added."""
-        return float(self.halves.sum() ** 2 / self.squares) if self.squares > 0 else 0.0
+        """Effective sample size of all samples."""
+        return float(kish(self.halves.sum(), self.squares))
 
     @property
     def log_normalisation(self) -> float:
-        """Estimate of ``ln Z``, the integral of p; NaN before any sample."""
+        """Estimate of ``ln Z`` with Z the integral of p; NaN before the first sample."""
         if self.offset is None:
             return float("nan")
         total = float(self.halves.sum())
         return self.offset + float(np.log(total / self.precision)) if total > 0 else -np.inf
 
     def pmf(self) -> PMF:
-        """The estimate, positive on the whole grid."""
+        """Return the estimate, positive on the whole grid."""
         total = self.halves.sum()
         if not self.config.smoothing:
             counts = self.halves.sum(0) * (self.effective_samples / total if total > 0 else 0.0)
@@ -161,7 +156,7 @@ class WeightedHistogram:
         return PMF(self.cvs, (1.0 - share) * smooth(self.cvs, self.halves.sum(0) / total, width) + share * flow)
 
     def _likeliest(self, flow: Array) -> tuple[float, float]:
-        """Kernel width in bins and share of the flow, by the likelihood of each half under the other."""
+        """Choose kernel width in bins and share of the flow by the likelihood of each half under the other."""
         best, chosen = -np.inf, (WIDTHS[-1], SHARES[-1])
         normalised = [half / half.sum() for half in self.halves]
         for width in WIDTHS:
@@ -174,16 +169,16 @@ class WeightedHistogram:
         return chosen
 
     def flow_pmf(self) -> PMF:
-        """Smoothed histogram of the samples themselves since the last `forget_flow`, without weights."""
+        """Return the smoothed histogram of the unweighted samples since the last `forget_flow`."""
         return smoothed_pmf(self.cvs, (self.flow[0], self.flow[1]), self.config.pseudocount)
 
     def forget_flow(self) -> None:
-        """Start the histogram without weights anew."""
+        """Reset the histogram of unweighted samples."""
         self.flow = np.zeros((2, *self.cvs.bins))
         self.flow_sums = [0.0, 0.0, 0.0]
 
     def state_dict(self) -> dict[str, Any]:
-        """All sums."""
+        """Return all sums."""
         return {
             "halves": torch.from_numpy(self.halves.copy()),
             "flow": torch.from_numpy(self.flow.copy()),
@@ -194,7 +189,7 @@ class WeightedHistogram:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.halves, self.flow = state["halves"].numpy().copy(), state["flow"].numpy().copy()
         self.flow_sums = list(state["flow_sums"])
         self.offset = state["offset"]

@@ -1,4 +1,11 @@
-"""The Boltzmann density over all internal coordinates, as a flow wants it."""
+"""The Boltzmann density over all internal coordinates, in scaled coordinates for the flow.
+
+With ``z = (s, y)`` in the units of the flow and the energy ``E(s, y)`` of `cgbench_methods.lib.flows.target`,
+
+    ln p(z) = -min(r(E(s, y)), E_max),    r(E) = E up to the knee, knee + ln(1 + E - knee) above it.
+
+`energy_linear_below` is the knee, and `energy_largest` is E_max.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +21,23 @@ from cgbench_methods.lib.flows.target import ConditionalTarget
 
 __all__ = ["JointTarget"]
 
-WIDTHS = 3.0  # half the domain of a CV that is not periodic, in widths of the base
+WIDTHS = 3.0  # half the domain of a non-periodic CV, in standard deviations of the base
 
 
 class JointTarget:
-    """Log-density of ``z = (s, y)``, unnormalised, with energies regularised as FAB has them.
+    """Unnormalised log-density of ``z = (s, y)``, with energies regularised as in the publication.
 
-    Periodic coordinates are angles; the others are shifted and scaled: collective variables so that their
-    domain is +-3, fine-grained ones about the initial configuration.
+    Periodic coordinates are angles. The others are shifted and scaled: collective variables to the domain [-3, 3],
+    fine-grained coordinates around the initial configuration.
 
     Parameters
     ----------
     problem
         The counted gate to the energy.
     flow, ais
-        Settings of coordinates, and of regularisation.
+        Settings of the coordinates and of the regularisation.
     dtype
-        Of all computation.
+        Type of `z` and of the results.
     """
 
     def __init__(self, problem: Problem, flow: FlowConfig, ais: AISConfig, dtype: torch.dtype) -> None:
@@ -58,12 +65,12 @@ class JointTarget:
         self._log_unit = float(self.unit.double().log().sum())
 
     def split(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Collective variables ``[batch, cvs]`` and fine-grained coordinates ``[batch, fine]`` of `z`."""
+        """Return collective variables ``[batch, cvs]`` and fine-grained coordinates ``[batch, fine]`` of `z`."""
         values = self.origin + self.unit * z
         return values[:, : self.cvs], values[:, self.cvs :]
 
     def join(self, s: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """The inverse of `split`."""
+        """Return `z` from collective variables and fine-grained coordinates: the inverse of `split`."""
         return (torch.cat([s, y], dim=1).to(self.unit) - self.origin) / self.unit
 
     def wrap(self, z: torch.Tensor) -> torch.Tensor:
@@ -72,16 +79,15 @@ class JointTarget:
         return torch.where(self.periodic, self.lower + torch.remainder(z - self.lower, period), z)
 
     def log_density(self, x: torch.Tensor, z_log_density: torch.Tensor) -> torch.Tensor:
-        """Turn a density over `z` into one over configurations ``[batch]``, rigid motion integrated out."""
+        """Convert a log-density over `z` to one over configurations ``[batch]``, up to rigid motion."""
         each = z_log_density.double() - math.log(self.coordinates.symmetry_number) - self._log_unit
         return each + self.coordinates.to_internal(x)[2]
 
     def log_prob_and_gradient(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """``ln p [batch]`` up to one constant and its gradient ``[batch, dims]``.
+        """Return ``ln p [batch]`` up to a constant, and its gradient ``[batch, dims]``.
 
-        Outside the coordinates' domain or the state space ``ln p`` is minus infinity with zero gradient;
-        such configurations never reach the potential, hence cost nothing. Above `energy_linear_below` the
-        energy u is replaced by its value there plus ``ln(1 + excess)``, and cut at `energy_largest`.
+        Outside the coordinates' domain or the state space ``ln p`` is minus infinity with zero gradient. Such
+        configurations are not evaluated and cost nothing.
 
         Raises
         ------
@@ -94,12 +100,12 @@ class JointTarget:
         return log_p, torch.where(log_p.isinf()[:, None], 0.0, -gradient / (1.0 + excess)[:, None])
 
     def log_prob(self, z: torch.Tensor) -> torch.Tensor:
-        """``ln p [batch]`` as `log_prob_and_gradient` has it, without the gradient."""
+        """Return ``ln p [batch]`` without its gradient; see `log_prob_and_gradient`."""
         with torch.no_grad():
             return self._regularised(self._target.energy(*self.split(z)))[0]
 
     def _regularised(self, energy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """``ln p``, and by how much each energy is above the knee."""
+        """Return ``ln p``, and the excess of each energy above the knee."""
         energy = torch.where(energy.isnan(), torch.inf, energy)
         knee = self.ais.energy_linear_below
         excess = (energy - knee).clamp(min=0.0)

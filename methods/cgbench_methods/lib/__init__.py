@@ -1,6 +1,6 @@
-"""The library: what methods and reference builders use and no method owns.
+"""The library: what methods and reference builders share and no method owns.
 
 `sampling` has integrators, walkers and biases, `flows` normalizing flows, `estimators` Fourier fits, importance
-weights and smoothing. It knows systems only through `cgbench.contracts.problem.Problem`; the reference builders of
-systems use it, too.
+weights, MBAR and smoothing. The library knows a system only through `cgbench.contracts.problem.Problem`; the reference
+builders of systems use it too.
 """

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.method import MethodConfig
+from cgbench_methods.lib.sampling.settings import CompileEnergy, Friction, StepSize, TimeStep
 
 __all__ = ["MetadynamicsConfig"]
 
@@ -13,36 +14,40 @@ __all__ = ["MetadynamicsConfig"]
 class MetadynamicsConfig(MethodConfig):
     """Settings of well-tempered metadynamics and of the production under its frozen bias."""
 
-    walkers: int = Field(256, ge=1, description="that share one bias, all from the initial configuration")
+    walkers: int = Field(256, ge=1, description="number of walkers, all from the initial configuration")
     pace: int = Field(100, ge=1, description="steps between the hills of a walker")
-    deposits: int = Field(200, ge=1, description="hills of each walker, then the bias is frozen")
-    height: float = Field(25.0, gt=0, description="kT, of the hills that all walkers leave at one time, together")
-    width: float = Field(0.04, gt=0, description="standard deviation of a hill, as a part of each CV's domain")
-    bias_factor: float = Field(6.0, gt=1, description="gamma: the bias tends to -(1 - 1/gamma) times the PMF")
-    bias_order: int = Field(12, ge=1, description="most waves of the bias across the domain of a CV; batched engine")
-    equilibration_steps: int = Field(2_000, ge=0, description="of each walker under the frozen bias, not counted in")
-    steps: int = Field(50_000, ge=1, description="production steps of each walker")
-    stride: int = Field(10, ge=1, description="steps between counted configurations")
-    time_step: float = Field(0.001, gt=0, description="ps; molecules only")
-    friction: float = Field(1.0, gt=0, description="1/ps; molecules only")
-    step_size: float = Field(0.15, gt=0, description="of Metropolis proposals; systems without masses only")
+    deposits: int = Field(200, ge=1, description="hills per walker before the bias is frozen")
+    height: float = Field(25.0, gt=0, description="kT; total height of the hills that all walkers add at one time")
+    width: float = Field(0.04, gt=0, description="standard deviation of a hill as a fraction of each CV's domain")
+    bias_factor: float = Field(6.0, gt=1, description="gamma: the bias converges to -(1 - 1/gamma) times the PMF")
+    bias_order: int = Field(
+        12, ge=1, description="largest number of waves of the bias across each CV's domain; batched engine only"
+    )
+    equilibration_steps: int = Field(
+        2_000, ge=0, description="steps per walker under the frozen bias before production"
+    )
+    steps: int = Field(50_000, ge=1, description="production steps per walker")
+    stride: int = Field(10, ge=1, description="steps between samples")
+    time_step: TimeStep = 0.001
+    friction: Friction = 1.0
+    step_size: StepSize = 0.15
     fit_orders: tuple[int, ...] = Field(
-        (2, 3, 4, 5, 6, 7, 8, 10, 12, 14), min_length=1, description="candidates for the order of the fit, rising"
+        (2, 3, 4, 5, 6, 7, 8, 10, 12, 14), min_length=1, description="candidate orders of the fit, increasing"
     )
     groups: int = Field(
-        8, ge=2, description="of walkers, or of stretches of time: halves for the order, blocks for errors"
+        8, ge=2, description="groups of walkers, or of stretches of time, for the order of the fit and for errors"
     )
-    production_estimates: int = Field(10, ge=1, description="in all, the time between them growing by half")
-    compile: bool = Field(False, description="compile the energy where it is done in torch; minutes repay it")
+    production_estimates: int = Field(10, ge=1, description="number of estimates; the steps before each grow by a half")
+    compile: CompileEnergy = False
 
     @model_validator(mode="after")
     def _consistent(self) -> MetadynamicsConfig:
         if list(self.fit_orders) != sorted(set(self.fit_orders)):
-            raise ValueError("fit_orders must rise")
+            raise ValueError("fit_orders must be increasing")
         if self.stride > self.steps:
             raise ValueError("stride must not exceed steps")
         return self
 
     def widths(self, cvs: CollectiveVariables) -> list[float]:
-        """Width of a hill along each CV, in its own unit."""
+        """Width of a hill along each CV, in the CV's unit."""
         return [self.width * (upper - lower) for lower, upper in zip(cvs.lower, cvs.upper, strict=True)]

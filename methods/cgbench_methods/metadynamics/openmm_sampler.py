@@ -1,4 +1,4 @@
-"""The same on OpenMM: its own ``app.Metadynamics`` drives a simulation whose steps the harness counts."""
+"""Walkers that share one bias on OpenMM: ``app.Metadynamics`` drives a simulation whose steps are counted."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 __all__ = ["OpenMMSampler"]
 
 Array = NDArray[np.float64]
-FINENESS = 2  # points of the tabulated bias per bin: every second one is a bin centre
+FINENESS = 2  # points of the tabulated bias per bin; every second point is a bin centre
 TEMPERATURE = unit.kelvin
 ENERGY = unit.kilojoules_per_mole
 
 
 class OpenMMSampler:
-    """Walkers one after the other in one OpenMM simulation, with the bias tabulated by ``app.Metadynamics``.
+    """Walkers taking turns in one OpenMM simulation, with the bias tabulated by ``app.Metadynamics``.
 
-    Every stretch between two estimates is a new simulation with a seed of its own, which goes on from exact
-    positions and velocities. So it depends on nothing but `state_dict` and the stream, and no checkpoint of OpenMM's
-    has to hold the state of its random generators.
+    Every stretch between two estimates is a new simulation with a new seed that continues from exact positions and
+    velocities. It therefore depends only on `state_dict` and the random stream, and resumed runs need no OpenMM
+    checkpoint.
 
     Parameters
     ----------
     problem
         The system.
     config
-        Settings; ``bias_order`` and ``step_size`` have no meaning here.
+        Settings; ``bias_order`` and ``step_size`` are not used.
     generator
         Source of all seeds.
     """
@@ -50,12 +50,12 @@ class OpenMMSampler:
         self.bias = np.zeros(tuple(FINENESS * bins + 1 for bins in reversed(problem.cvs.bins)))  # kJ/mol, last CV first
         self.simulation: app.Simulation | None = None
         self.metadynamics: app.Metadynamics
-        self._inside = -1
+        self._active = -1
 
     # ---- the simulation ---------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Make a new simulation that goes on from the walkers and the bias."""
+        """Make a new simulation that continues from the walkers and the bias."""
         if self.simulation is not None:
             self._fetch()
         config = self.config
@@ -69,7 +69,7 @@ class OpenMMSampler:
                 context.setPositions(positions)
                 context.setVelocitiesToTemperature(self.problem.temperature, self._seed())
                 self.velocities[walker] = context.getState(velocities=True).getVelocities(asNumpy=True)._value
-        self._inside = -1
+        self._active = -1
         self._restore_bias(self.bias)
 
     def _seed(self) -> int:
@@ -83,49 +83,49 @@ class OpenMMSampler:
             for force, lower, upper, width, periodic, bins in domains
         ]
         height = config.height / config.walkers * self.kt * ENERGY
-        with _global_numpy_generator_kept():  # OpenMM draws a number for the files that are not written here
+        with _numpy_generator_restored():  # OpenMM draws a random number for files that are not written here
             self.metadynamics = app.Metadynamics(
                 system, variables, self.problem.temperature * TEMPERATURE, config.bias_factor, height, config.pace
             )
         self._group = system.getForce(system.getNumForces() - 1).getForceGroup()
 
     def _restore_bias(self, bias: Array) -> None:
-        """Put a bias in; ``app.Metadynamics`` could only read it from files."""
+        """Set the bias; ``app.Metadynamics`` itself can only read it from files."""
         assert self.simulation is not None
         for grid in (self.metadynamics._selfBias, self.metadynamics._totalBias):
             grid[:] = bias
         self.metadynamics._addGaussian(self.problem.cvs.lower, 0.0 * ENERGY, self.simulation.context)
 
     def _fetch(self) -> None:
-        """Take the walker inside the simulation, and the bias, out of it."""
+        """Copy the active walker and the bias from the simulation."""
         assert self.simulation is not None and self.velocities is not None
         self.bias = self.metadynamics._totalBias.copy()
-        if self._inside >= 0:
+        if self._active >= 0:
             state = self.simulation.context.getState(positions=True, velocities=True)
-            self.positions[self._inside] = state.getPositions(asNumpy=True)._value
-            self.velocities[self._inside] = state.getVelocities(asNumpy=True)._value
+            self.positions[self._active] = state.getPositions(asNumpy=True)._value
+            self.velocities[self._active] = state.getVelocities(asNumpy=True)._value
 
     def _enter(self, walker: int) -> app.Simulation:
-        """Put a walker into the simulation in place of the one that is there."""
+        """Make a walker the active one of the simulation."""
         if self.simulation is None:
             self.begin()
         assert self.simulation is not None and self.velocities is not None
-        if walker != self._inside:
+        if walker != self._active:
             self._fetch()
             self.simulation.context.setPositions(self.positions[walker])
             self.simulation.context.setVelocities(self.velocities[walker])
-            self._inside = walker
+            self._active = walker
         return self.simulation
 
     # ---- sampling ---------------------------------------------------------------------------------
 
     def deposit(self) -> None:
-        """Advance each walker by the pace; ``app.Metadynamics`` leaves its hill."""
+        """Advance each walker by the pace; ``app.Metadynamics`` adds its hill."""
         for walker in range(self.config.walkers):
             self.metadynamics.step(self._enter(walker), self.config.pace)
 
     def advance(self, steps: int) -> None:
-        """Advance each walker under the bias as it is."""
+        """Advance each walker under the present bias."""
         for walker in range(self.config.walkers):
             self._enter(walker).step(steps)
 
@@ -145,7 +145,7 @@ class OpenMMSampler:
         return np.asarray(grid[(slice(1, None, FINENESS),) * grid.ndim].T / self.kt)
 
     def state_dict(self) -> dict[str, Any]:
-        """Walkers and bias."""
+        """Return walkers and bias."""
         if self.simulation is not None:
             self._fetch()
         return {
@@ -155,7 +155,7 @@ class OpenMMSampler:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.simulation = None
         self.positions = state["positions"].numpy().copy()
         self.velocities = None if state["velocities"] is None else state["velocities"].numpy().copy()
@@ -163,7 +163,7 @@ class OpenMMSampler:
 
 
 @contextmanager
-def _global_numpy_generator_kept() -> Iterator[None]:
+def _numpy_generator_restored() -> Iterator[None]:
     before = np.random.get_state()
     try:
         yield

@@ -1,4 +1,8 @@
-"""Reweighted histograms of groups of walkers under a frozen bias, and the PMF that follows from them."""
+"""Reweighted histograms of groups of walkers under a frozen bias, and the PMF fitted to them.
+
+A sample under the bias V has the weight ``exp(V)``. The histograms hold sums of weights, one per group; the standard
+error of the PMF is that of the jackknife over groups.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +14,26 @@ import torch
 from numpy.typing import NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
-from cgbench.contracts.pmf import PMF
+from cgbench.contracts.pmf import LARGEST_FREE_ENERGY, PMF
 from cgbench_methods.lib.estimators.fourier_fit import fit, fit_likeliest
+from cgbench_methods.lib.estimators.importance import kish
 
 __all__ = ["Production", "Visits"]
 
 Array = NDArray[np.float64]
-LARGEST = 600.0  # kT; its Boltzmann factor is still a normal float64
 
 
 class Visits:
-    """How often walkers go along each CV from one part of its domain to another and back.
+    """Counts how often walkers go back and forth along each CV between two parts of its domain.
 
-    The parts lie around the first and the last quarter of the domain: a quarter of it each, in the middle of
-    each half of a periodic CV, and at the ends of another.
+    Each part is a quarter of the domain: around the middle of each half of a periodic CV, at the ends of others.
 
     Parameters
     ----------
     cvs
         The domain.
     walkers
-        How many.
+        Number of walkers.
     """
 
     def __init__(self, cvs: CollectiveVariables, walkers: int) -> None:
@@ -39,7 +42,7 @@ class Visits:
         self.changes = np.zeros((walkers, len(cvs)), dtype=np.int64)
 
     def note(self, s: Array) -> None:
-        """Take the walkers' collective variables ``[walkers, cvs]``."""
+        """Add the walkers' collective variables ``[walkers, cvs]``."""
         lower, upper = np.array(self.cvs.lower), np.array(self.cvs.upper)
         place = (self.cvs.wrap(s) - lower) / (upper - lower)
         shift = np.where(self.cvs.periodic, 0.125, 0.0)
@@ -54,18 +57,18 @@ class Visits:
         return {name: float(mean) / 2 for name, mean in zip(self.cvs.names, self.changes.mean(0), strict=True)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Where each walker was last, and its changes."""
+        """Return the last part that each walker visited, and its changes of part."""
         return {"last": torch.from_numpy(self.last), "changes": torch.from_numpy(self.changes)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.last, self.changes = state["last"].numpy().copy(), state["changes"].numpy().copy()
 
 
 class Production:
-    """Samples under a frozen bias, each with the weight ``exp(bias)``.
+    """Samples under a frozen bias, each with the weight ``exp(bias)``, in separate groups.
 
-    Groups that are kept apart are walkers where there are enough, and alternating stretches of time otherwise.
+    Groups are sets of walkers if there are enough walkers, alternating stretches of time otherwise.
 
     Parameters
     ----------
@@ -74,15 +77,15 @@ class Production:
     bias
         Bias at the bin centres in kT, of shape ``cvs.bins``.
     walkers
-        How many.
+        Number of walkers.
     groups
-        How many are kept apart.
+        Number of groups.
     """
 
     def __init__(self, cvs: CollectiveVariables, bias: Array, walkers: int, groups: int) -> None:
         self.cvs = cvs
         self.offset = float(bias.max())
-        self.exposure = np.exp(np.minimum(self.offset - bias, LARGEST))
+        self.exposure = np.exp(np.minimum(self.offset - bias, LARGEST_FREE_ENERGY))
         self.groups = groups
         self.group = np.arange(walkers) * groups // max(walkers, groups)
         self.in_time = walkers < groups
@@ -92,10 +95,12 @@ class Production:
         self.order: int | None = None
 
     def note(self, s: Array, bias: Array, stretch: int = 0) -> None:
-        """Count walkers at ``s [walkers, cvs]`` under the bias ``[walkers]``, those outside the domain, or lost, not.
+        """Add samples of all walkers; samples outside the domain, or not finite, are ignored.
 
         Parameters
         ----------
+        s, bias
+            Collective variables ``[walkers, cvs]`` and bias ``[walkers]`` in kT.
         stretch
             Number of the stretch of time.
         """
@@ -108,30 +113,30 @@ class Production:
 
     @property
     def effective_sample_size(self) -> float:
-        """Of the weights, ``(sum w)^2 / sum w^2``; correlation in time is not in it."""
-        return float(self.moments[1] ** 2 / self.moments[2]) if self.moments[2] > 0 else 0.0
+        """Kish's effective sample size of the weights; correlation in time is ignored."""
+        return float(kish(self.moments[1], self.moments[2]))
 
     @property
     def coverage(self) -> float:
-        """The part of all bins that have been visited."""
+        """Fraction of the bins that have been visited."""
         return float((self.histograms.sum(0) > 0).mean())
 
     def estimate(self, orders: Sequence[int]) -> PMF:
-        """Smooth PMF, with standard errors from leaving out one group at a time (jackknife)."""
+        """Fit a smooth PMF, with standard errors by the jackknife over groups."""
         parts = self.histograms.reshape(self.groups, *self.cvs.bins)
         halves = parts[::2].sum(0), parts[1::2].sum(0)
         best, _ = fit_likeliest(self.cvs, halves, self.exposure, orders)
         self.order = best.order
         whole, used = parts.sum(0), [part for part in parts if part.sum() > 0]
         count = len(used)
-        if count < 2:  # nothing is left when the only one is left out
+        if count < 2:  # the jackknife needs two
             return PMF(self.cvs, best.probability())
         without = [-np.log(fit(self.cvs, whole - part, self.exposure, best.order, best).probability()) for part in used]
         std = np.sqrt((count - 1) * np.var(without, axis=0))
         return PMF(self.cvs, best.probability(), std)
 
     def state_dict(self) -> dict[str, Any]:
-        """Histograms, weights and visits; the bias belongs to its owner."""
+        """Return histograms, sums of weights and visits; the owner of the bias saves it."""
         return {
             "histograms": torch.from_numpy(self.histograms),
             "moments": torch.from_numpy(self.moments),
@@ -140,7 +145,7 @@ class Production:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.histograms, self.moments = state["histograms"].numpy().copy(), state["moments"].numpy().copy()
         self.visits.load_state_dict(state["visits"])
         self.order = None if state["order"] is None else int(state["order"])

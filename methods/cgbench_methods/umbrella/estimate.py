@@ -1,4 +1,4 @@
-"""From the frames of all windows to a PMF: MBAR, a reweighted histogram, and a smooth fit of it."""
+"""The PMF from the frames of all windows: MBAR, a reweighted histogram, and a smooth fit to it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from numpy.typing import NDArray
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.pmf import PMF
 from cgbench_methods.lib.estimators.fourier_fit import FourierFit, fit, fit_likeliest
-from cgbench_methods.lib.sampling.restraints import HarmonicRestraints, shortest
-from cgbench_methods.umbrella.mbar import Frames, Windows, disconnected, statistical_inefficiency
+from cgbench_methods.lib.estimators.mbar import Frames, Windows, disconnected, statistical_inefficiency
+from cgbench_methods.lib.sampling.restraints import HarmonicRestraints
 
 __all__ = ["Combined", "combine", "free_energies_of_cells", "warnings_of"]
 
 Array = NDArray[np.float64]
 ORDERS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16)
 DEEPEST = 60.0  # kT
-CONVERGED = 0.01  # largest relative error of MBAR's equations that is not worth a warning
-BEYOND = 1.0  # kT; at the usual width a restraint reaches this at one spacing from its centre
+CONVERGED = 0.01  # relative error of MBAR's equations above which a warning is given
+BEYOND = 1.0  # kT; at the default width, the restraint energy at about one spacing from the centre
 
 
 @dataclass(frozen=True)
 class Combined:
-    """A PMF and what it rests on.
+    """A PMF and the intermediate results behind it.
 
     Attributes
     ----------
@@ -60,35 +60,40 @@ def combine(
 ) -> Combined:
     """Estimate the PMF.
 
-    The smoothness of the fit is the likeliest when one half of the replicates predicts the other. Visits count by
-    their statistical inefficiency. Where there are no windows, the PMF is taken to be above the cutoff: as if each
-    bin there had been sampled long enough to be visited once if its PMF were at the cutoff, and had not been.
+    The order of the fit is chosen by the likelihood of each half of the replicates under the other. Visits are divided
+    by their statistical inefficiency. Where there are no windows, the PMF is assumed to be above the cutoff: bins there
+    count as sampled, without a visit, for as long as a bin with a PMF at the cutoff takes to be visited once.
 
     Parameters
     ----------
     cvs
-        Collective variables and grid.
+        Collective variables and their grid.
     restraints
-        With the centres of the windows, ``[windows, cvs]``.
+        Restraints of the windows, with centres ``[windows, cvs]``.
     stretches
-        What was sampled.
+        Frames of all windows.
     start
-        Free energies of the windows to start from, in kT.
+        Initial guess of the free energies of the windows, in kT.
     cutoff
         PMF in kT below which windows are opened.
     mbar_frames
-        Frames that MBAR is solved with, at most.
+        Largest number of frames that MBAR is solved with.
     min_overlap
-        Windows whose overlap with all others is smaller are reported.
+        Windows without a chain of overlaps of at least this to the others are reported.
     stretches_for_errors
-        Parts that the last stretch of every replicate is cut into, for standard errors; 0 for none.
+        Parts that the last stretch of every replicate is divided into for standard errors; 0 for none.
+
+    Raises
+    ------
+    ValueError
+        If no frame is usable or within the domain, or MBAR finds no finite free energies.
     """
     inefficiency = statistical_inefficiency(cvs, stretches[-1], restraints.centres)
     windows = Windows(restraints, stretches, start, frames=mbar_frames, inefficiency=inefficiency)
     halves = [windows.histogram(cvs, [_half(one, parity) for one in stretches]) for parity in (0, 1)]
     together = halves[0] + halves[1]
     if together.sum() <= 0:
-        raise ValueError("no frame of any window lies within the domain of the collective variables")
+        raise ValueError("no frame of any window is within the domain of the collective variables")
     least = np.where(_unexplored(cvs, restraints, together), np.exp(cutoff) / together.max(), 0.0)
     exposure = np.maximum(windows.exposure(cvs) / inefficiency, least)
     fitted, scores = fit_likeliest(cvs, (halves[0], halves[1]), exposure, ORDERS)
@@ -105,7 +110,7 @@ def combine(
         "effective_frames": frames / inefficiency,
         "order_of_fit": fitted.order,
         "held_out_scores": {str(order): score for order, score in scores.items()},
-        # MBAR's equations say that the weights of every window add up to one; rows of the overlap matrix are those sums
+        # the solution of MBAR's equations makes the rows of the overlap matrix sum to one
         "mbar_residual": float(np.abs(overlap.sum(1) - 1.0).max()),
         "empty_windows": windows.empty,
         "smallest_overlap": float((1.0 - overlap.diagonal()).min()) if len(overlap) > 1 else 1.0,
@@ -115,20 +120,20 @@ def combine(
 
 
 def free_energies_of_cells(combined: Combined, centres: torch.Tensor, half_widths: torch.Tensor) -> Array:
-    """Free energies of the windows' cells in kT over the lowest; a cell without a visit counts as visited once.
+    """Free energies of the windows' cells in kT, relative to the lowest; unvisited cells count as visited once.
 
     Parameters
     ----------
     combined
         The windows and the histogram.
     centres
-        Of the cells ``[windows, cvs]``, float64.
+        Centres of the cells ``[windows, cvs]``, float64.
     half_widths
-        Of a cell along each CV ``[cvs]``.
+        Half the width of a cell along each CV ``[cvs]``.
     """
     cvs = combined.pmf.cvs
     grid, weights = torch.from_numpy(cvs.grid()), torch.from_numpy(combined.histogram).flatten()
-    inside = [(shortest(cvs, grid - centre).abs() <= half_widths).all(1) for centre in centres]
+    inside = [(cvs.difference(grid, centre).abs() <= half_widths).all(1) for centre in centres]
     populations = torch.stack([weights[cell].sum() for cell in inside])
     once = torch.exp(-combined.windows.log_exposure(centres))
     populations = torch.where(populations > 0, populations, once)
@@ -136,7 +141,7 @@ def free_energies_of_cells(combined: Combined, centres: torch.Tensor, half_width
 
 
 def warnings_of(facts: Mapping[str, Any]) -> list[str]:
-    """What is doubtful about an estimate, by its facts."""
+    """Return warnings about an estimate, from its ``facts``."""
     warnings = []
     if facts["mbar_residual"] > CONVERGED:
         warnings.append(f"MBAR did not converge: populations are off by up to {facts['mbar_residual']:.0%}")
@@ -148,7 +153,7 @@ def warnings_of(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _unexplored(cvs: CollectiveVariables, restraints: HarmonicRestraints, histogram: Array) -> NDArray[np.bool_]:
-    """Bins that were never visited and lie more than about a spacing of windows from all windows."""
+    """Return which bins were never visited and are more than about one spacing away from all windows."""
     grid = torch.from_numpy(cvs.grid())
     nearest = torch.cat(
         [restraints.between(part[:, None], restraints.centres[None]).amin(1) for part in torch.split(grid, 1000)]
@@ -157,14 +162,14 @@ def _unexplored(cvs: CollectiveVariables, restraints: HarmonicRestraints, histog
 
 
 def _log_probability(fitted: FourierFit) -> Array:
-    """``ln p`` of all bins, but nothing below exp(-60) of the largest, which is beyond all knowledge."""
+    """Return ``ln p`` of all bins, cut at 60 below its maximum: nothing is known about lower values."""
     with np.errstate(divide="ignore"):
         values = np.log(fitted.probability())
     return np.asarray(np.maximum(values, values.max() - DEEPEST))
 
 
 def _half(stretch: Frames, parity: int) -> Frames:
-    """Even or odd replicates; of a single one, the even or odd quarters of its frames."""
+    """Return the even or odd replicates, or the even or odd quarters of the frames of a single replicate."""
     if int(stretch.replicate.max()) > 0:
         return stretch.part(slice(None), stretch.replicate % 2 == parity)
     quarter = torch.arange(len(stretch.s)) * 4 // max(1, len(stretch.s))
@@ -181,7 +186,7 @@ def _standard_error(
     inefficiency: float,
     parts: int,
 ) -> Array | None:
-    """Standard error of the free energies from parts of the run, each with free energies of windows of its own."""
+    """Return the standard error of the free energies from parts of the run, each with its own MBAR."""
     energies = []
     length = len(stretch.s) // parts
     if length < 2:
@@ -202,7 +207,7 @@ def _standard_error(
             energies.append(-_log_probability(p))
     if len(energies) < 3:
         return None
-    # free energies are known up to a constant, which is chosen to agree where the population is
+    # the constant of each free energy is fixed by its mean over the population
     weight = fitted.probability()
     aligned = [energy - (weight * energy).sum() for energy in energies]
     return np.asarray(np.std(aligned, axis=0, ddof=1) / np.sqrt(len(energies)))

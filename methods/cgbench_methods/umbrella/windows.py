@@ -1,4 +1,4 @@
-"""Where windows stand: a lattice over the domain of the collective variables, and the points half-way between."""
+"""Sites of windows on a lattice over the domain of the collective variables (CVs), and their walkers."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from cgbench.contracts.cvs import CollectiveVariables
 
 __all__ = ["Lattice", "Site", "allocate", "windows_to_open"]
 
-Site = tuple[int, ...]  # in halves of the spacing; even numbers are the lattice, odd ones lie half-way
+Site = tuple[int, ...]  # in halves of the spacing; even numbers are lattice sites, odd ones are half-way between
 
 
 class Lattice:
-    """Places of windows: the centres of equal cells, and the points half-way between two of them.
+    """Sites of windows: the centres of equal cells, and the points half-way between two of them.
 
     Parameters
     ----------
     cvs
-        Collective variables and their domain.
+        The CVs and their domain.
     per_cv
-        Cells along each CV.
+        Number of cells along each CV.
     """
 
     def __init__(self, cvs: CollectiveVariables, per_cv: int) -> None:
@@ -32,19 +32,19 @@ class Lattice:
         self.spacing = [(high - low) / per_cv for low, high in zip(cvs.lower, cvs.upper, strict=True)]
 
     def centres(self, sites: Sequence[Site]) -> torch.Tensor:
-        """Centres ``[sites, cvs]``, float64."""
+        """Coordinates of sites, ``[sites, cvs]``, float64."""
         cells = torch.tensor(sites, dtype=torch.float64) / 2 + 0.5
         return torch.tensor(self.cvs.lower, dtype=torch.float64) + cells * torch.tensor(
             self.spacing, dtype=torch.float64
         )
 
     def nearest(self, s: Sequence[float]) -> Site:
-        """Place of the cell that `s` lies in, or of the nearest."""
+        """Return the site of the cell that contains `s`, or of the nearest cell."""
         cells = [(value - low) / width for value, low, width in zip(s, self.cvs.lower, self.spacing, strict=True)]
         return tuple(2 * min(max(int(np.floor(cell)), 0), self.per_cv - 1) for cell in cells)
 
     def beside(self, site: Site) -> list[Site]:
-        """The next places of the lattice along each CV; none for a place half-way."""
+        """Return the neighbouring sites along each CV; none for a half-way site."""
         if any(number % 2 for number in site):
             return []
         found = []
@@ -55,14 +55,14 @@ class Lattice:
         return found
 
     def midpoint(self, first: Site, second: Site) -> Site | None:
-        """The place half-way between neighbours of the lattice; None for any other pair."""
+        """Return the site half-way between neighbours along one CV; None for any other pair."""
         difference = self._difference(first, second)
         if any(number % 2 for number in (*first, *second)) or sorted(map(abs, difference))[-2:] not in ([2], [0, 2]):
             return None
         return self._inside(tuple(a + d // 2 for a, d in zip(first, difference, strict=True)))
 
     def pairs(self, sites: Sequence[Site]) -> torch.Tensor:
-        """Neighbours: windows at most one spacing apart along every CV, ``[pairs, 2]``."""
+        """Return the pairs of sites at most one spacing apart along every CV, ``[pairs, 2]``."""
         index = {site: number for number, site in enumerate(sites)}
         found = []
         for site, first in index.items():
@@ -100,29 +100,29 @@ def windows_to_open(
     cutoff: float,
     least_overlap: float,
 ) -> list[tuple[Site, int]]:
-    """Windows to open: next to all low ones, lowest first, then half-way between neighbours that hardly overlap.
+    """Choose windows to open: next to all low windows, lowest first, then between neighbours with little overlap.
 
     Parameters
     ----------
     lattice
-        Where windows may stand.
+        Possible sites of windows.
     sites
-        The windows that are open.
+        Sites of the open windows.
     above
-        Free energies of their cells in kT over the lowest.
+        Free energies of their cells in kT, relative to the lowest.
     pairs
-        Neighbours among them, ``[pairs, 2]``.
+        Pairs of neighbours among them, ``[pairs, 2]``.
     overlaps
-        Overlap of each of these pairs.
+        Overlap of each pair.
     cutoff
-        In kT; above it nothing is opened.
+        Free energy in kT above which no window is opened.
     least_overlap
-        Neighbours with less get a window between them.
+        Neighbours with less overlap get a window between them.
 
     Returns
     -------
     list
-        Places, each with the number of the window to start from.
+        Sites, each with the number of the window to start from.
     """
     wanted: dict[Site, int] = {}
     for number in np.argsort(above, kind="stable"):
@@ -139,23 +139,23 @@ def windows_to_open(
 
 
 def allocate(free_energy: NDArray[np.float64], walkers: int) -> NDArray[np.int64]:
-    """Share out walkers over windows: half of them evenly, half by the root of the windows' populations.
+    """Distribute walkers over windows: half of them evenly, half by the square root of the windows' populations.
 
-    The forward KLD that sampling noise causes is a sum over bins of probability over number of samples; for a
-    given total it is smallest where the samples of a bin go as the root of its probability. But populations of
-    basins are no better known than the windows that tie them together, whence the even half.
+    Sampling noise causes a forward KLD of about ``sum_b p_b / n_b`` over bins of probability p with n samples. For a
+    given total it is smallest if n is proportional to the square root of p. But the populations of basins depend on
+    the windows between them, which are rarely populated; hence the even half.
 
     Parameters
     ----------
     free_energy
-        Of the windows, in kT.
+        Free energies of the windows in kT.
     walkers
-        How many there are; windows get one each even if there are fewer.
+        Number of walkers; every window gets at least one even if there are fewer walkers than windows.
 
     Returns
     -------
     numbers
-        Walkers of each window; they add up to `walkers`, or to the number of windows if that is more.
+        Walkers of each window; their sum is `walkers`, or the number of windows if that is larger.
     """
     root = np.exp(-0.5 * (free_energy - free_energy.min()))
     share = np.maximum(0.5 * walkers * (1.0 / len(root) + root / root.sum()) - 1.0, 0.0)

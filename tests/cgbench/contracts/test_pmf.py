@@ -105,16 +105,6 @@ def test_lengths_must_agree() -> None:
         CollectiveVariables(("phi", "psi"), (0.0,), (1.0, 1.0), (True, True))
 
 
-def test_bin_index_counts_like_the_histogram() -> None:
-    random = np.random.default_rng(0)
-    angles = random.uniform(-7.0, 7.0, size=(5000, 2))
-    index = ANGLES.bin_index(angles)
-    counts = np.bincount(index, minlength=int(np.prod(ANGLES.bins))).reshape(ANGLES.bins)
-    np.testing.assert_array_equal(counts, ANGLES.histogram(angles))
-    assert LINE.bin_index([[-1.5], [0.0], [3.5], [3.0]]).tolist()[::2] == [-1, -1]
-    assert LINE.bin_index([[3.0]])[0] == LINE.bins[0] - 1
-
-
 def test_a_pmf_comes_back_to_the_bit() -> None:
     cvs = CollectiveVariables(names=("s",), lower=(0.0,), upper=(1.0,), periodic=(False,), unit="")
     weights = np.random.default_rng(0).random((50, 100)) ** 9

@@ -171,7 +171,7 @@ def test_stored_weights_follow_the_flow(generator) -> None:
     assert torch.equal(buffer.correct(rows, buffer.log_q[rows], 10.0), torch.ones(len(rows), dtype=torch.float64))
 
 
-def test_factors_are_limited_and_lost_samples_stay_out(generator) -> None:
+def test_factors_are_limited_and_non_finite_samples_are_ignored(generator) -> None:
     buffer = ReplayBuffer(4, 1, 2.0, torch.float64)
     zeros = torch.zeros(3, dtype=torch.float64)
     buffer.add(torch.zeros(3, 1, dtype=torch.float64), torch.tensor([0.0, math.nan, -math.inf]).double(), zeros)
@@ -180,7 +180,7 @@ def test_factors_are_limited_and_lost_samples_stay_out(generator) -> None:
     assert float(factor) == pytest.approx(10.0)
 
 
-def test_the_oldest_give_way_and_a_restored_buffer_goes_on(generator) -> None:
+def test_new_samples_replace_the_oldest_and_a_restored_buffer_continues(generator) -> None:
     buffer, again = (ReplayBuffer(4, 1, 2.0, torch.float64) for _ in range(2))
     for start in (0, 3):
         z = torch.arange(start, start + 3, dtype=torch.float64)

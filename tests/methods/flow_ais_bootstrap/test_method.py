@@ -15,7 +15,7 @@ from cgbench.counting.ledger import Ledger
 from cgbench.running.run import prepare
 from cgbench.scoring.divergences import forward_kld
 from cgbench_methods.flow_ais_bootstrap.config import AISConfig, EstimateConfig, FlowConfig
-from cgbench_methods.flow_ais_bootstrap.estimator import WeightedHistogram, effective_sample_size
+from cgbench_methods.flow_ais_bootstrap.estimator import WeightedHistogram
 from cgbench_methods.flow_ais_bootstrap.target import JointTarget
 from cgbench_systems.muller_brown import BETA, MullerBrown, potential
 
@@ -101,12 +101,6 @@ def test_samples_outside_the_state_space_count_as_drawn() -> None:
     assert histogram.log_normalisation == pytest.approx(math.log(2 / 8))
 
 
-def test_effective_sample_size_of_known_weights() -> None:
-    assert effective_sample_size(torch.zeros(50)) == pytest.approx(1.0)
-    assert effective_sample_size(torch.tensor([0.0, -math.inf, -math.inf, -math.inf])) == pytest.approx(0.25)
-    assert effective_sample_size(torch.full((3,), -math.inf)) == 0.0
-
-
 # ---- the whole method -----------------------------------------------------------------------------
 
 
@@ -166,7 +160,7 @@ def test_density_over_configurations_is_normalised(finished) -> None:
     assert total * float(axis[1] - axis[0]) ** 2 == pytest.approx(1.0, abs=5e-3)
 
 
-def test_side_estimate_without_weights_is_worse_at_first(finished) -> None:
+def test_auxiliary_estimate_without_weights_is_worse_at_first(finished) -> None:
     job, _ = finished
     rows = (job.folder.path / "side_estimates.csv").read_text().splitlines()
     assert rows[1].startswith("flow without reweighting")

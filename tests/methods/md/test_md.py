@@ -1,4 +1,4 @@
-"""Plain dynamics against exact answers."""
+"""Unbiased MD against exact answers."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def test_langevin_counts_every_step_of_every_walker(tmp_path) -> None:
     record = run("aldp", "md", preset="smoke", overrides=overrides, out=tmp_path, threads=1)
     assert record.evaluations.by_phase == {"equilibrate": 80, "production": 400}
     assert record.evaluations.publication_convention == 400
-    assert record.metrics["forward_kld"] > 0.1  # four hundred steps know next to nothing
+    assert record.metrics["forward_kld"] > 0.1  # four hundred steps are far too few
 
 
-def test_side_estimates_are_parts_of_the_same_steps(tmp_path) -> None:
+def test_auxiliary_estimates_are_parts_of_the_same_steps(tmp_path) -> None:
     """Groups of walkers cost their share, and the group of all smoothed is the estimate smoothed."""
     overrides = ["walkers=16", "steps=200", "equilibration_steps=20", "estimates_per_decade=4"]
     job = prepare("muller_brown", "md", preset="smoke", overrides=overrides, out=tmp_path, threads=1)

@@ -13,9 +13,9 @@ from scipy import stats
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.running.run import prepare
 from cgbench.scoring.divergences import forward_kld
+from cgbench_methods.lib.estimators.mbar import Frames, Windows, disconnected, statistical_inefficiency
 from cgbench_methods.lib.sampling.restraints import HarmonicRestraints
 from cgbench_methods.umbrella.estimate import combine
-from cgbench_methods.umbrella.mbar import Frames, Windows, disconnected, statistical_inefficiency
 from cgbench_methods.umbrella.windows import Lattice, allocate
 
 LINE = CollectiveVariables(("s",), (-3.0,), (3.0,), (False,), (60,))
@@ -216,7 +216,7 @@ def test_windows_open_between_neighbours_that_hardly_overlap(tmp_path) -> None:
         settings = ["width=0.3", "evaluations=6000", "cutoff=5.0", "max_rounds=4", *overrides]
         job = prepare("muller_brown", "umbrella", preset="smoke", out=tmp_path, threads=1, overrides=settings)
         job.execute()
-        return job.method.sites
+        return job.method.walkers.sites
 
     assert any(site[0] % 2 for site in sites("pair_overlap=0.6"))
     assert not any(site[0] % 2 for site in sites("pair_overlap=0"))
@@ -227,6 +227,6 @@ def test_windows_stay_below_the_cutoff(tmp_path) -> None:
     overrides = ["cutoff=5.0", "margin=0.5", "evaluations=100000", "estimates=2"]
     job = prepare("muller_brown", "umbrella", out=tmp_path, threads=1, overrides=overrides)
     record = job.execute()
-    centres = job.method.lattice.centres(job.method.sites)[:, 0]
+    centres = job.method.walkers.centres()[:, 0]
     assert -2.5 < float(centres.min()) and float(centres.max()) < -1.4
     assert 0.95 * 100_000 < record.evaluations.total <= 100_000

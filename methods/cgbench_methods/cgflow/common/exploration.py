@@ -14,31 +14,9 @@ import torch
 
 from cgbench.contracts.cvs import CollectiveVariables
 
-__all__ = ["Walk", "broaden", "difference", "farthest_points", "inside_domain", "walk", "wrap"]
+__all__ = ["Walk", "broaden", "farthest_points", "inside_domain", "walk"]
 
 MeanAndStd = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-
-
-def wrap(cvs: CollectiveVariables, s: torch.Tensor) -> torch.Tensor:
-    """Map periodic CVs into ``[lower, upper)``; leave the others unchanged."""
-    columns = []
-    for axis, periodic in enumerate(cvs.periodic):
-        low, high = cvs.lower[axis], cvs.upper[axis]
-        column = s[:, axis]
-        columns.append(low + torch.remainder(column - low, high - low) if periodic else column)
-    return torch.stack(columns, dim=1)
-
-
-def difference(cvs: CollectiveVariables, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return the shortest vectors ``a - b`` on the domain, ``[..., cvs]``; arguments broadcast."""
-    delta = a - b
-    for axis, periodic in enumerate(cvs.periodic):
-        if periodic:
-            period = cvs.upper[axis] - cvs.lower[axis]
-            column = delta[..., axis]
-            delta = delta.clone()
-            delta[..., axis] = column - period * torch.round(column / period)
-    return delta
 
 
 def inside_domain(cvs: CollectiveVariables, s: torch.Tensor) -> torch.Tensor:
@@ -108,7 +86,7 @@ def walk(
     options: dict[str, Any] = {"generator": generator, "dtype": s.dtype, "device": s.device}
     wanted = len(s) if wanted is None else min(wanted, len(s))
     for number in range(max_steps):
-        proposal = wrap(cvs, s + step * torch.randn(s.shape, **options))
+        proposal = cvs.wrap(s + step * torch.randn(s.shape, **options))
         uniform = torch.rand(len(s), **options)
         new_energy, new_spread = mean_and_std(proposal)
         accepted = uniform.log() < (energy - new_energy) / temperature_factor
@@ -148,7 +126,7 @@ def farthest_points(
         return torch.zeros(0, dtype=torch.long)
     chosen: list[int] = []
     if known is not None and len(known):
-        pairs = difference(cvs, candidates[:, None], known[None]).norm(dim=2)
+        pairs = cvs.difference(candidates[:, None], known[None]).norm(dim=2)
         nearest = pairs.min(dim=1).values
     else:
         nearest = candidates.new_full((len(candidates),), torch.inf)
@@ -157,7 +135,7 @@ def farthest_points(
         if float(nearest[index]) <= min_distance:
             break
         chosen.append(index)
-        new = difference(cvs, candidates, candidates[index]).norm(dim=1)
+        new = cvs.difference(candidates, candidates[index]).norm(dim=1)
         nearest = torch.minimum(nearest, new)
     return torch.tensor(chosen, dtype=torch.long)
 
@@ -180,8 +158,8 @@ def broaden(
     direction = direction / direction.norm(dim=2, keepdim=True)
     uniform = torch.rand(len(points), count, 1, **options)
     distance = radius * uniform ** (1.0 / dimensions)
-    spread = (points[:, None] + distance * direction).reshape(-1, dimensions)
-    spread = wrap(cvs, spread)
+    spread: torch.Tensor = (points[:, None] + distance * direction).reshape(-1, dimensions)
+    spread = cvs.wrap(spread)
     for axis, periodic in enumerate(cvs.periodic):
         if not periodic:
             low, high = cvs.lower[axis], cvs.upper[axis]

@@ -14,7 +14,7 @@ from cgbench.contracts.coordinates import Coordinates
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.training import Flow
-from cgbench_methods.lib.estimators.surrogate import grid_cell
+from cgbench_methods.lib.estimators.importance import kish
 
 __all__ = ["Stages", "configurations_of", "efficiency_map"]
 
@@ -166,7 +166,7 @@ def efficiency_map(cvs: CollectiveVariables, s: torch.Tensor, excess: torch.Tens
     """
     shape = tuple(-(-bins // BINS_PER_CELL) for bins in cvs.bins)
     s, excess = s.cpu(), excess.cpu()
-    index = np.unravel_index(grid_cell(cvs, s).numpy(), cvs.bins)
+    index = np.unravel_index(cvs.bin_index(s.numpy(), nearest=True), cvs.bins)
     cell = torch.from_numpy(np.ravel_multi_index([i // BINS_PER_CELL for i in index], shape))
     weights = torch.nan_to_num(excess, nan=-torch.inf).clamp(max=50.0).exp()
     widths = [KERNEL * cells for cells in shape]
@@ -178,5 +178,5 @@ def efficiency_map(cvs: CollectiveVariables, s: torch.Tensor, excess: torch.Tens
         for column in (torch.ones_like(weights), weights, weights**2)
     )
     held = number * np.prod([2.0 * np.sqrt(np.pi) * width for width in widths])  # kernel-weighted number of samples
-    efficiency = total**2 / np.maximum(number * squares, 1e-300)
+    efficiency = kish(total, squares, number)
     return torch.from_numpy(np.where(held >= LEAST_SAMPLES, efficiency, np.nan)).float()

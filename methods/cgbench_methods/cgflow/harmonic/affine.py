@@ -10,7 +10,7 @@ import torch
 from nflows.transforms.base import Transform
 
 from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
-from cgbench_methods.lib.estimators.basis import FourierBasis
+from cgbench_methods.lib.estimators.fourier import FourierBasis
 
 __all__ = ["ConditionalAffine", "fit_to_minima"]
 

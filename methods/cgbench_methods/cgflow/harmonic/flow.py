@@ -10,7 +10,7 @@ from cgbench_methods.cgflow.common.training import path_gradient_step
 from cgbench_methods.cgflow.harmonic.affine import fit_to_minima
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
-from cgbench_methods.lib.estimators.basis import FourierBasis
+from cgbench_methods.lib.estimators.fourier import FourierBasis
 from cgbench_methods.lib.flows.build import ConditionalFlow, fixed_parameters
 from cgbench_methods.lib.flows.target import ConditionalTarget
 

@@ -28,7 +28,7 @@ from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
 from cgbench_methods.cgflow.harmonic.posterior import expected_kld, fit_or_restore, pmf_of
 from cgbench_methods.cgflow.harmonic.samples import WeightedSamples
 from cgbench_methods.cgflow.harmonic.search import MinimaSearch
-from cgbench_methods.lib.estimators.basis import FourierBasis
+from cgbench_methods.lib.estimators.fourier import FourierBasis
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.build import ConditionalFlow
 from cgbench_methods.lib.flows.steps import sound_step

@@ -25,7 +25,7 @@ from cgbench_methods.lib.estimators.importance import (
     largest_share,
     pareto_tail_index,
 )
-from cgbench_methods.lib.estimators.surrogate import FourierSurrogate, grid_cell
+from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 
 __all__ = ["WeightedSamples"]
 
@@ -134,7 +134,7 @@ class WeightedSamples:
         sweeps
             Number of repetitions.
         """
-        occupied, cell = grid_cell(self.cvs, self.s).unique(return_inverse=True)
+        occupied, cell = self.cvs.bin_index(self.s, nearest=True).unique(return_inverse=True)
         centres = torch.from_numpy(self.cvs.grid())[occupied]
         for _ in range(sweeps):
             ratio, residual, mean = self._compare(surrogate, truncation)
@@ -164,7 +164,7 @@ class WeightedSamples:
 
     def _variance(self) -> torch.Tensor:
         """Return the variance of each sample's weight and slopes ``[n, 1 + cvs]``."""
-        return self.dispersion * self.group_variance[self.group] * self.field[grid_cell(self.cvs, self.s)]
+        return self.dispersion * self.group_variance[self.group] * self.field[self.cvs.bin_index(self.s, nearest=True)]
 
     def _compare(
         self, surrogate: FourierSurrogate, truncation: float
@@ -192,7 +192,7 @@ class WeightedSamples:
         squares = torch.cat([(ratio - 1.0)[:, None], ratio[:, None] * residual], dim=1).square()
         known = squares.isfinite()
         squares = torch.where(known, squares, 0.0)
-        cell = grid_cell(self.cvs, self.s)
+        cell = self.cvs.bin_index(self.s, nearest=True)
         number = self._sum(self.group, known.double(), self.groups)
         near = self._smooth(self._sum(cell, known.double(), len(self.field)))
         for _ in range(2):

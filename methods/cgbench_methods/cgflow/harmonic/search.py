@@ -13,7 +13,7 @@ import torch
 from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.design import regular_grid
-from cgbench_methods.cgflow.common.exploration import difference, farthest_points, walk
+from cgbench_methods.cgflow.common.exploration import farthest_points, walk
 from cgbench_methods.cgflow.common.stages import Stages
 from cgbench_methods.cgflow.harmonic.config import MinimaConfig
 from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
@@ -87,7 +87,7 @@ class MinimaSearch:
 
     def extend(self, s: torch.Tensor) -> int:
         """Find minima at points ``[n, cvs]`` and add them; return the number of new minima."""
-        distance = difference(self.cvs, s[:, None], self.minima.s[None]).norm(dim=2)
+        distance = self.cvs.difference(s[:, None], self.minima.s[None]).norm(dim=2)
         nearest = distance.argmin(dim=1)
         new = self._find(s, self.minima.y[nearest], self.minima.hessian[nearest])
         self.minima = self.minima.append(new)
@@ -157,7 +157,7 @@ class MinimaSearch:
             [(high - low) / points for low, high in zip(self.cvs.lower, self.cvs.upper, strict=True)],
             dtype=torch.float64,
         )
-        away = (difference(self.cvs, nodes[:, None], self.minima.s[None]) / spacing).norm(dim=2)
+        away = (self.cvs.difference(nodes[:, None], self.minima.s[None]) / spacing).norm(dim=2)
         known = (away[:, 1:] < 1e-6).any(dim=1)  # the first reference point is no node
         distance = away.min(dim=1).values.masked_fill(known, torch.inf)
         order = distance.argsort(stable=True)[: self.config.max_points - len(self.minima)]

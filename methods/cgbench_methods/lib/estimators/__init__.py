@@ -1,1 +1,1 @@
-"""Estimators of a PMF: Fourier bases and fits, a Bayesian surrogate, importance weights, smoothed histograms."""
+"""Estimators of a PMF: Fourier series and fits, a Bayesian surrogate, importance weights, MBAR, smoothed histograms."""

@@ -1,4 +1,14 @@
-"""Maximum-likelihood Fourier fit of a reweighted histogram, with its order chosen on held-out data."""
+"""Maximum-likelihood Fourier fit of a reweighted histogram, with its order chosen on held-out data.
+
+Bin b of a biased simulation is visited ``n_b ~ Poisson(e_b exp(f(s_b)))`` times, where ``f = ln p`` up to a constant
+and the exposure ``e_b`` says how often the bin is visited relative to equilibrium. The fit is the truncated series
+``f = sum_j c_j phi_j`` that minimises
+
+    sum_b [e_b exp(f(s_b)) - n_b f(s_b)] + (1/2) sum_j k_j^4 c_j^2,
+
+with the wave number ``k_j`` of each function. The penalty on the squared Laplacian matters only where nothing was
+sampled. The objective is convex, hence the fit unique.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +21,20 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from cgbench.contracts.cvs import CollectiveVariables
-from cgbench_methods.lib.estimators.series import ProductSeries
+from cgbench.contracts.pmf import LARGEST_FREE_ENERGY
+from cgbench.scoring.divergences import forward_kld
+from cgbench_methods.lib.estimators.fourier import ProductSeries
+from cgbench_methods.lib.estimators.newton import minimise
 
 __all__ = ["FourierFit", "choose_order", "fit", "fit_likeliest"]
 
 Array = NDArray[np.float64]
-LARGEST = 600.0  # kT; its Boltzmann factor is still a normal float64
-STIFFNESS = 1.0  # of the penalty on the squared Laplacian; matters only where nothing was sampled
+STIFFNESS = 1.0  # of the penalty on the squared Laplacian
 
 
 @dataclass(frozen=True)
 class FourierFit:
-    """``ln p`` of every bin as a truncated series.
+    """The fitted ``ln p``, as a truncated series.
 
     Attributes
     ----------
@@ -31,7 +43,7 @@ class FourierFit:
     order
         Largest number of waves across the domain.
     coefficients
-        Of the functions of each CV (`_basis`).
+        One axis per CV, for the functions of `_basis`.
     """
 
     cvs: CollectiveVariables
@@ -39,18 +51,18 @@ class FourierFit:
     coefficients: Array
 
     def probability(self, subdivisions: int = 1) -> Array:
-        """Probabilities at the centres of bins, or of bins cut in equal parts along each CV, normalised."""
+        """Normalised probabilities at the bin centres, or at those of bins divided into equal parts along each CV."""
         bases = [_basis(self.cvs, axis, self.order, subdivisions)[0] for axis in range(len(self.cvs))]
         values = _on_grid(self.coefficients, bases)
-        p = np.exp(np.maximum(values - values.max(), -LARGEST))
+        p = np.exp(np.maximum(values - values.max(), -LARGEST_FREE_ENERGY))
         return np.asarray(p / p.sum())
 
 
 def _basis(cvs: CollectiveVariables, axis: int, order: int, subdivisions: int = 1) -> tuple[Array, Array]:
-    """Functions ``[bins, functions]`` of one CV at bin centres, and the number of waves of each.
+    """Return functions ``[bins, functions]`` of one CV at the bin centres, and the number of waves of each.
 
-    Those of `SeriesAxis`, and along a CV that is not periodic a straight line and a parabola in the place of the two
-    fastest cosines, since ``ln p`` need not be flat at the ends.
+    These are the functions of `FourierAxis`. Along a non-periodic CV a straight line and a parabola replace the two
+    fastest cosines, because ``ln p`` may have a slope at the ends.
     """
     functions = ProductSeries(cvs, order).axes[axis]
     centres = cvs.centers(axis, subdivisions)
@@ -71,7 +83,7 @@ def _on_grid(coefficients: Array, bases: Sequence[Array]) -> Array:
 
 
 def _gram(weights: Array, bases: Sequence[Array]) -> Array:
-    """Sum over the grid of weight times the outer product of all basis functions, one CV after the other."""
+    """Sum the outer products of all basis functions over the grid, times the weights, one CV after the other."""
     result, sizes = weights, [basis.shape[1] for basis in bases]
     for basis in bases:
         pairs = (basis[:, :, None] * basis[:, None]).reshape(len(basis), -1)
@@ -85,9 +97,7 @@ def _gram(weights: Array, bases: Sequence[Array]) -> Array:
 def fit(
     cvs: CollectiveVariables, histogram: Array, exposure: Array, order: int, start: FourierFit | None = None
 ) -> FourierFit:
-    """Fit ``ln p`` by Poisson likelihood, where bin b was visited ``Poisson(c p_b exposure_b)`` times.
-
-    Newton's method with a line search; the log-likelihood is concave, so that the fit is unique.
+    """Fit ``ln p`` to a reweighted histogram by penalised Poisson likelihood, with Newton's method.
 
     Parameters
     ----------
@@ -96,8 +106,8 @@ def fit(
     histogram
         Reweighted histogram, shape ``cvs.bins``: visits divided by the exposure, not normalised.
     exposure
-        How often a bin is visited relative to equilibrium: ``exp(-bias)`` at the bin centres, or the sum
-        of that over several biased simulations with their free energies and lengths.
+        How often each bin is visited relative to equilibrium: ``exp(-bias)`` at the bin centres, or the sum of that
+        over several biased simulations, weighted by their free energies and lengths.
     order
         Largest number of waves across the domain.
     start
@@ -106,7 +116,7 @@ def fit(
     Raises
     ------
     ValueError
-        If the histogram is empty, or it or the exposure is not finite.
+        If the histogram is empty, or if it or the exposure is not finite.
     """
     if not (np.isfinite(histogram).all() and np.isfinite(exposure).all()):
         raise ValueError("histogram and exposure must be finite")
@@ -126,27 +136,20 @@ def fit(
 
     def objective(c: Array) -> tuple[float, Array]:
         values = _on_grid(c, bases)
-        mean = np.exp(np.minimum(values, 600.0)) * exposure
+        mean = np.exp(np.minimum(values, LARGEST_FREE_ENERGY)) * exposure
         return float((mean - visits * values).sum() + 0.5 * (penalty * c.ravel() ** 2).sum()), mean
 
-    value, mean = objective(c)
     transposed = [basis.T for basis in bases]
-    for _ in range(60):
+
+    def newton_step(c: Array, mean: Array) -> tuple[Array, float]:
         gradient = _on_grid(mean - visits, transposed).ravel() + penalty * c.ravel()
         hessian = _gram(mean, bases)
         hessian[np.diag_indices(len(hessian))] += penalty + 1e-9 * (1.0 + mean.sum())
-        move = cho_solve(cho_factor(hessian, overwrite_a=True, check_finite=False), gradient, check_finite=False)
-        decrement = float(gradient @ move)
-        length = 1.0
-        while True:
-            trial, trial_mean = objective(c - length * move.reshape(c.shape))
-            if trial <= value - 1e-4 * length * decrement or length < 1e-6:
-                break
-            length *= 0.5
-        c, value, mean = c - length * move.reshape(c.shape), trial, trial_mean
-        if decrement < 1e-2:
-            break
-    return FourierFit(cvs, order, c)
+        step = cho_solve(cho_factor(hessian, overwrite_a=True, check_finite=False), gradient, check_finite=False)
+        return step.reshape(c.shape), float(gradient @ step)
+
+    fitted, _ = minimise(objective, newton_step, c, iterations=60, shortest=1e-6, armijo=1e-4, least_decrement=1e-2)
+    return FourierFit(cvs, order, fitted)
 
 
 def _projected(cvs: CollectiveVariables, histogram: Array, bases: Sequence[Array]) -> Array:
@@ -174,11 +177,11 @@ def choose_order(
     cvs
         Domain and grid.
     halves
-        Two independent reweighted histograms: of other walkers, or of alternating long stretches of time.
+        Two independent reweighted histograms: of different walkers, or of alternating long stretches of time.
     exposure
         As for `fit`.
     orders
-        Candidates, in rising order.
+        Candidates, in increasing order.
 
     Returns
     -------
@@ -192,15 +195,14 @@ def choose_order(
 def fit_likeliest(
     cvs: CollectiveVariables, halves: tuple[Array, Array], exposure: Array, orders: Sequence[int] = (3, 4, 6, 8, 10, 12)
 ) -> tuple[FourierFit, dict[int, float]]:
-    """Fit both halves together, at the order that `choose_order` finds; candidates end where the score rises.
+    """Fit both halves together at the order of best held-out likelihood; stop at the first order that scores worse.
 
-    Parameters are those of `choose_order`. With an empty half there is nothing to learn from, and the order is the
-    lowest.
+    Parameters are those of `choose_order`. If one half is empty, the lowest order is used.
 
     Returns
     -------
     fit, scores
-        The fit, and the score of every order that was tried.
+        The fit, and the score of every order tried.
     """
     if min(half.sum() for half in halves) <= 0:
         return fit(cvs, halves[0] + halves[1], exposure, orders[0]), {}
@@ -218,15 +220,11 @@ def fit_likeliest(
 def _held_out(
     cvs: CollectiveVariables, halves: tuple[Array, Array], exposure: Array, orders: Iterable[int]
 ) -> Iterator[tuple[int, float, FourierFit]]:
-    """Each order, its score on held-out halves, and the fit to the first half."""
+    """Yield each order, its score on held-out halves, and the fit to the first half."""
     first: FourierFit | None = None
     second: FourierFit | None = None
     for order in orders:
         first = fit(cvs, halves[0], exposure, order, first)
         second = fit(cvs, halves[1], exposure, order, second or first)
-        yield order, _kld(halves[0], second.probability()) + _kld(halves[1], first.probability()), first
-
-
-def _kld(p: Array, q: Array) -> float:
-    p, where = p / p.sum(), p > 0
-    return float((p[where] * np.log(p[where] / q[where])).sum())
+        score = forward_kld(halves[0], second.probability()) + forward_kld(halves[1], first.probability())
+        yield order, score, first

@@ -1,24 +1,34 @@
-"""Importance weights: effective sample size, tail index, largest share, and free energies from them."""
+"""Importance weights w: effective sample size, tail index, largest share, and free energies from them.
+
+The effective sample size is Kish's ``(sum w)^2 / sum w^2``. The free energy of a point with several weighted samples is
+``-ln mean w``, up to a constant.
+"""
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import genpareto
 
-__all__ = ["LARGEST_SHARE", "effective_sample_size", "largest_share", "free_energies", "pareto_tail_index"]
+__all__ = ["LARGEST_SHARE", "effective_sample_size", "free_energies", "kish", "largest_share", "pareto_tail_index"]
 
-LARGEST_SHARE = 0.5  # of the sum of a set of importance weights; beyond, one weight dominates
+Sums = TypeVar("Sums", float, NDArray[np.float64])
+TINY = 1e-300  # keeps quotients finite where all weights are zero
+LARGEST_SHARE = 0.5  # a weight with a larger share of the sum dominates the estimate
 
 
 def free_energies(log_weights: torch.Tensor, clip_largest: int = 0) -> torch.Tensor:
-    """PMF labels ``-ln mean w`` per point from several samples each, up to a constant.
+    """Free energies ``-ln mean w`` of points with several samples each, ``[points]``.
 
     Parameters
     ----------
     log_weights
         ``[points, samples]``.
     clip_largest
-        The largest weights of each point are set to the one that ranks here (0: none are).
+        Number of largest weights of each point that are clipped to the smallest of them; 0 for none.
     """
     if clip_largest:
         ceiling = log_weights.topk(clip_largest, dim=1).values[:, -1:]
@@ -26,18 +36,40 @@ def free_energies(log_weights: torch.Tensor, clip_largest: int = 0) -> torch.Ten
     return -(torch.logsumexp(log_weights, dim=1) - torch.log(torch.tensor(float(log_weights.shape[1]))))
 
 
+def kish(total: Sums, squares: Sums, number: Sums | float = 1.0) -> Sums:
+    """Effective sample size ``(sum w)^2 / (n sum w^2)`` from the sums of weights and of their squares (Kish 1965).
+
+    Parameters
+    ----------
+    total, squares
+        Sums of the weights and of their squares.
+    number
+        Number of samples n, for the effective sample size as a fraction of it; 1 for the size itself.
+
+    Returns
+    -------
+    Sums
+        Zero where all weights are zero.
+    """
+    size: Sums = total**2 / np.maximum(number * squares, TINY)
+    return size
+
+
 def effective_sample_size(log_weights: torch.Tensor) -> torch.Tensor:
-    """Kish's effective sample size as a fraction of the samples, along the last axis."""
+    """Kish's effective sample size as a fraction of the samples, from logarithms of weights, along the last axis.
+
+    Non-finite log-weights count as weight zero. Without any weight the fraction is zero.
+    """
     usable = log_weights.masked_fill(~log_weights.isfinite(), -torch.inf)
     ratio = 2 * torch.logsumexp(usable, -1) - torch.logsumexp(2 * usable, -1)
-    return torch.nan_to_num(torch.exp(ratio), nan=0.0) / log_weights.shape[-1]  # 0 where no weight is left
+    return torch.nan_to_num(torch.exp(ratio), nan=0.0) / max(log_weights.shape[-1], 1)
 
 
 def pareto_tail_index(log_weights: torch.Tensor) -> float:
-    """Shape k of a generalised Pareto distribution fitted to the largest weights.
+    """Shape k of a generalised Pareto distribution fitted to the ``min(n / 5, 3 sqrt(n))`` largest weights.
 
-    The mean of the weights is unreliable above 0.7 (Vehtari et al., J. Mach. Learn. Res. 25, 72, 2024). The tail
-    has ``min(n / 5, 3 sqrt(n))`` weights, fitted by maximum likelihood.
+    The mean of the weights is unreliable above k = 0.7 (Vehtari et al., J. Mach. Learn. Res. 25, 72, 2024). The result
+    is NaN for fewer than five tail weights.
     """
     usable = log_weights[log_weights.isfinite()]
     count = int(min(len(usable) / 5, 3 * len(usable) ** 0.5))
@@ -51,7 +83,7 @@ def pareto_tail_index(log_weights: torch.Tensor) -> float:
 
 
 def largest_share(log_weights: torch.Tensor) -> float:
-    """Share of the largest weight in the sum of all; 0 without any weight. Weights that are not finite do not count."""
+    """Share of the largest weight in the sum of all, without non-finite log-weights; 0 without any weight."""
     usable = log_weights[log_weights.isfinite()]
     if not len(usable):
         return 0.0

@@ -1,4 +1,8 @@
-"""Smoothed histograms: the strongest simple estimate of a PMF from samples."""
+"""Histograms smoothed with a Gaussian kernel, whose width is chosen by held-out likelihood.
+
+The estimate is ``p ~ K_w * n + c``: counts n convolved with a Gaussian of standard deviation w bins, plus a
+pseudocount c.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ WIDTHS = (0.0, 0.35, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.8, 4.0)  # 
 
 
 def smooth(cvs: CollectiveVariables, counts: Array, width: float) -> Array:
-    """Convolve with a normalised Gaussian: around periodic axes, mirrored at the ends of others."""
+    """Convolve with a normalised Gaussian, wrapped around periodic axes and mirrored at the ends of others."""
     if width == 0.0:
         return counts
     modes = ["wrap" if periodic else "reflect" for periodic in cvs.periodic]
@@ -24,15 +28,15 @@ def smooth(cvs: CollectiveVariables, counts: Array, width: float) -> Array:
 
 
 def likeliest_width(cvs: CollectiveVariables, halves: tuple[Array, Array], pseudocount: float) -> float:
-    """Choose the kernel's standard deviation, in bins, by the likelihood of each half under the other.
+    """Choose the kernel's standard deviation in bins by the likelihood of each half under the other.
 
     Parameters
     ----------
     cvs
         The grid.
     halves
-        Two histograms, shape ``cvs.bins``, of alternating stretches of time that are longer than local
-        correlations. With an empty half there is nothing to learn from, and the width is the largest.
+        Two histograms, shape ``cvs.bins``, of alternating stretches of time that are longer than local correlations.
+        If one half is empty, the largest width is used.
     pseudocount
         Added to every bin.
     """
@@ -50,6 +54,6 @@ def likeliest_width(cvs: CollectiveVariables, halves: tuple[Array, Array], pseud
 
 
 def smoothed_pmf(cvs: CollectiveVariables, halves: tuple[Array, Array], pseudocount: float) -> PMF:
-    """Kernel estimate of the PMF from two histograms, with the width of `likeliest_width`."""
+    """Estimate the PMF from two histograms, with the kernel width that `likeliest_width` chooses."""
     width = likeliest_width(cvs, halves, pseudocount)
     return PMF(cvs, smooth(cvs, halves[0] + halves[1], width) + pseudocount)

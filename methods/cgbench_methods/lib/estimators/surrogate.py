@@ -1,4 +1,13 @@
-"""A Bayesian model of the PMF: a Gaussian process in a Fourier basis, for labels of two kinds."""
+"""A Bayesian model of the PMF: a Gaussian process in a Fourier basis.
+
+The PMF is ``A(s) = sum_j c_j phi_j(s)`` with a Gaussian prior on the coefficients. It is fitted to values of A with
+Gaussian noise, or to importance weights w with ``E[w] = exp(-A(s))`` by minimising
+
+    sum_i v_i (w_i exp(A(s_i)) - A(s_i)) - ln prior,
+
+the deviance of exponential variables of relative variance ``1 / v_i``. Unlike the logarithm of an average weight, this
+is unbiased for any number of samples per point.
+"""
 
 from __future__ import annotations
 
@@ -10,40 +19,31 @@ from typing import Any
 import torch
 
 from cgbench.contracts.cvs import CollectiveVariables
-from cgbench_methods.lib.estimators.basis import FourierBasis
+from cgbench_methods.lib.estimators.fourier import FourierBasis
+from cgbench_methods.lib.estimators.newton import minimise
 
-__all__ = ["FourierSurrogate", "grid_cell"]
-
-
-def grid_cell(cvs: CollectiveVariables, s: torch.Tensor) -> torch.Tensor:
-    """Flat index of the PMF's bin that holds each point, ``[batch, cvs] -> [batch]``; clamped to the domain."""
-    flat = torch.zeros(len(s), dtype=torch.long)
-    for axis, bins in enumerate(cvs.bins):
-        fraction = (s[:, axis] - cvs.lower[axis]) / (cvs.upper[axis] - cvs.lower[axis])
-        flat = flat * bins + (fraction * bins).floor().clamp(0, bins - 1).long()
-    return flat
+__all__ = ["FourierSurrogate"]
 
 
 class FourierSurrogate:
     """PMF ``A(s)`` as a Fourier series whose coefficients have a Gaussian prior.
 
-    The prior is that of a Gaussian process with squared-exponential covariance of standard deviation
-    `amplitude` and length scale `length_scale`, restricted to the basis (reduced-rank approximation:
-    Solin & Särkkä, Stat. Comput. 30, 419, 2020), around a prior mean of the same form. The posterior gives
-    the PMF with its uncertainty; the constant is free.
+    The prior is a Gaussian process with squared-exponential covariance of standard deviation `amplitude` and length
+    scale `length_scale`, restricted to the basis (Solin and Särkkä, Stat. Comput. 30, 419, 2020), around a prior mean
+    in the same basis. The posterior gives the PMF with its uncertainty; its additive constant is free.
 
     Parameters
     ----------
     cvs
-        The collective variables.
+        The collective variables (CVs).
     order
         Largest wave number along each CV.
     length_scale
-        In radians (or the CV's unit).
+        Length scale of the prior in the unit of the CVs.
     amplitude
-        In kT.
+        Standard deviation of the prior in kT.
     prior_mean
-        Coefficients of the prior mean in this basis; zero by default.
+        Coefficients of the prior mean; zero by default.
     """
 
     def __init__(
@@ -65,21 +65,21 @@ class FourierSurrogate:
         self._likelihood = (empty, empty[0])  # information and gradient at the fitted coefficients
 
     def set_prior(self, length_scale: float, amplitude: float) -> None:
-        """Change the prior; takes effect at the next fit."""
+        """Set the prior of the next fit."""
         self.length_scale, self.amplitude = length_scale, amplitude
         self._precision = self._prior_precision(length_scale, amplitude)
 
     def _prior_precision(self, length_scale: float, amplitude: float) -> torch.Tensor:
         spectrum = torch.exp(-0.5 * length_scale**2 * self.basis.squared_frequency)
         spectrum = amplitude**2 * spectrum / spectrum.sum()
-        spectrum[0] = 1e4  # the constant of a PMF means nothing
+        spectrum[0] = 1e4  # leaves the constant free
         return 1.0 / spectrum.clamp(min=1e-10)
 
     def choose_prior(self, length_scales: Iterable[float], amplitudes: Iterable[float]) -> None:
-        """Set the prior of largest evidence, with the likelihood of the last `fit_weights` as a Gaussian.
+        """Set the prior of largest evidence, in a Gaussian approximation of the likelihood of the last `fit_weights`.
 
-        Its gradient and information at the fitted coefficients say what the evidence would be with any
-        other prior, without another look at the labels.
+        The gradient and information of the likelihood at the fitted coefficients determine the evidence of any other
+        prior, without the data.
         """
         information, gradient = self._likelihood
         deviation = self.coefficients - self.prior_mean
@@ -95,7 +95,7 @@ class FourierSurrogate:
         self.set_prior(*best[1:])
 
     def adopt_posterior(self, other: FourierSurrogate) -> None:
-        """Take another model's posterior mean as prior mean, and its posterior until the next fit."""
+        """Use another model's posterior mean as prior mean, and its posterior until the next fit."""
         self.prior_mean = other.coefficients.clone()
         self.coefficients = other.coefficients.clone()
         self._inverse_factor = other._inverse_factor.clone()
@@ -126,12 +126,12 @@ class FourierSurrogate:
         return self._on_grid
 
     def table(self) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
-        """Return `mean_and_std` to the resolution of the PMF's bins, for walks of many steps."""
+        """Return `mean_and_std` tabulated at the PMF's bin centres, for walks of many steps."""
         mean, std = self.on_grid()
         cvs = self.cvs
 
         def look_up(s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            cell = grid_cell(cvs, s)
+            cell = cvs.bin_index(s, nearest=True)
             return mean[cell], std[cell]
 
         return look_up
@@ -174,25 +174,25 @@ class FourierSurrogate:
         slope_precision: torch.Tensor | None = None,
         iterations: int = 50,
     ) -> None:
-        """Fit to importance weights ``w`` with conditional mean ``exp(-A(s))``, and to slopes of A.
+        """Fit to importance weights with conditional mean ``exp(-A(s))``, and to slopes of A, by Newton's method.
 
-        Minimises the sum of ``v (w exp(A) - A)``, the deviance of an exponential variable: unlike the
-        logarithm of an average it is unbiased for the mean weight, however few samples a point has.
-        Slopes add half their squared residuals times their precision. Newton's method with step halving;
-        the objective is convex.
+        The objective is that of the module's description; slopes add half their squared residuals times their
+        precision. It is convex.
 
         Parameters
         ----------
         s, log_weights
             Points ``[n, cvs]`` and logarithms of the weights ``[n]`` (minus infinity for weight zero).
         inverse_variance
-            ``v``: inverse relative variance of each weight ``[n]``.
+            Inverse relative variance v of each weight ``[n]``.
         slopes, slope_precision
             Estimates of the gradient of A ``[n, cvs]`` and their inverse variances ``[n, cvs]``.
+        iterations
+            Largest number of Newton steps.
         """
         features = self.basis(s)
         modes = len(self.coefficients)
-        fixed = torch.zeros(modes, modes, dtype=torch.float64)  # the slopes' information and pull
+        fixed = torch.zeros(modes, modes, dtype=torch.float64)  # information and pull of the slopes
         pull = torch.zeros(modes, dtype=torch.float64)
         if slopes is not None and slope_precision is not None:
             for axis in range(slopes.shape[1]):
@@ -203,48 +203,40 @@ class FourierSurrogate:
         shifted = self.coefficients.clone()
         usable = log_weights.isfinite()
         excess = (log_weights + features @ shifted)[usable]
-        # start at the right constant: the optimum of the constant alone
+        # start at the optimum of the constant alone
         shifted[0] -= torch.logsumexp(excess + inverse_variance[usable].log(), 0) - inverse_variance.sum().log()
-        step_size = 1.0
 
-        def ratios(c: torch.Tensor) -> torch.Tensor:
-            return torch.exp((log_weights + features @ c).clamp(max=50.0))
-
-        def objective(c: torch.Tensor, ratio: torch.Tensor) -> float:
+        def objective(c: torch.Tensor) -> tuple[float, torch.Tensor]:
+            ratio = torch.exp((log_weights + features @ c).clamp(max=50.0))
             deviation = c - self.prior_mean
             fit = (inverse_variance * (ratio - features @ c)).sum() + 0.5 * c @ (fixed @ c) - pull @ c
-            return float(fit + 0.5 * (self._precision * deviation**2).sum())
+            return float(fit + 0.5 * (self._precision * deviation**2).sum()), ratio
 
         def likelihood_gradient(c: torch.Tensor, ratio: torch.Tensor) -> torch.Tensor:
             return features.T @ (inverse_variance * (ratio - 1.0)) + fixed @ c - pull
 
-        ratio = ratios(shifted)
-        current = objective(shifted, ratio)
-        for _ in range(iterations):
-            gradient = likelihood_gradient(shifted, ratio) + self._precision * (shifted - self.prior_mean)
+        def newton_step(c: torch.Tensor, ratio: torch.Tensor) -> tuple[torch.Tensor, float]:
+            gradient = likelihood_gradient(c, ratio) + self._precision * (c - self.prior_mean)
             curvature = inverse_variance * (0.5 * ratio + 0.5)  # between observed and expected information
             hessian = (features * curvature[:, None]).T @ features + fixed + torch.diag(self._precision)
             step = torch.linalg.solve(hessian, gradient)
-            step_size = min(1.0, 2.0 * step_size)
-            while step_size > 1e-4:
-                trial = shifted - step_size * step
-                trial_ratio = ratios(trial)
-                value = objective(trial, trial_ratio)
-                if value <= current:
-                    break
-                step_size *= 0.5
-            else:
-                break
-            gain, current = current - value, value
-            shifted, ratio = trial, trial_ratio
-            if gain < 1e-3:  # of a nat: far below what the noise moves
-                break
+            return step, float(gradient @ step)
+
+        fitted, ratio = minimise(
+            objective,
+            newton_step,
+            shifted,
+            iterations=iterations,
+            shortest=1e-4,
+            growth=2.0,
+            least_gain=1e-3,  # nats: far below the effect of noise
+        )
         information = (features * inverse_variance[:, None]).T @ features + fixed
-        self._likelihood = (information, likelihood_gradient(shifted, ratio))
-        self._set_posterior(shifted, information + torch.diag(self._precision))
+        self._likelihood = (information, likelihood_gradient(fitted, ratio))
+        self._set_posterior(fitted, information + torch.diag(self._precision))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a fit has changed."""
+        """Return everything that a fit changes."""
         return {
             "prior_mean": self.prior_mean,
             "coefficients": self.coefficients,
@@ -254,7 +246,7 @@ class FourierSurrogate:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.set_prior(float(state["length_scale"]), float(state["amplitude"]))
         self.prior_mean, self.coefficients = state["prior_mean"], state["coefficients"]
         self._inverse_factor = state["inverse_factor"]

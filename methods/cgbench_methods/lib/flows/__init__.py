@@ -1,3 +1,1 @@
-"""Normalizing flows on the transform interface of nflows: rational-quadratic splines, also circular, and their
-kernels.
-"""
+"""Normalizing flows on nflows' transform interface: rational-quadratic splines on intervals and circles."""

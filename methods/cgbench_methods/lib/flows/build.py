@@ -1,4 +1,4 @@
-"""Flows from their parts: stacks of spline couplings, and flows conditioned on a context."""
+"""Build flows from stacks of spline couplings, conditional or not, and sample them from explicit generators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ConditionalFlow", "UnconditionalFlow", "fixed_parameters", "spline_c
 
 @contextmanager
 def fixed_parameters(module: torch.nn.Module) -> Iterator[None]:
-    """Take the parameters of a module for constants in what is computed inside, and spare their gradients."""
+    """Treat the parameters of a module as constants inside the context: their gradients are not computed."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)
@@ -42,18 +42,20 @@ def spline_coupling_flow(
     random_shift: bool = True,
     dtype: torch.dtype = torch.float64,
 ) -> CompositeTransform:
-    """Build a stack of couplings with random masks in complementary pairs, the identity at the start.
+    """Build a stack of couplings with random masks in complementary pairs; initially the identity.
 
     Parameters
     ----------
     circular, lower, upper
         Kind and bounds of each dimension ``[dims]``.
     generator
-        Source of masks, shifts and weights; the global generator is left untouched.
+        Source of masks, shifts and weights; the global generator is not changed.
     context_features
-        Features of the context.
+        Number of context features.
+    num_couplings, hidden_features, num_blocks, num_bins, spline_on_identity
+        See `SplineCoupling`.
     random_shift
-        Turn the circular dimensions by a random angle after each pair of couplings.
+        Shift the circular dimensions by random angles after each pair of couplings.
     """
     dims = len(circular)
     lower, upper = lower.to(dtype), upper.to(dtype)
@@ -93,7 +95,7 @@ class ConditionalFlow(Flow):
     Parameters
     ----------
     transform
-        From data to noise, as nflows has it.
+        Transform from data to noise, as in nflows.
     base
         Distribution of the noise.
     """
@@ -101,7 +103,7 @@ class ConditionalFlow(Flow):
     def sample_with_log_prob(
         self, context: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw one sample for every row of `context`; returns ``y [batch, dims]`` and ``ln q [batch]``."""
+        """Draw one sample for each row of `context`; return ``y [batch, dims]`` and ``ln q [batch]``."""
         noise = self._distribution.sample_base(len(context), generator)
         y, log_det = self._transform.inverse(noise, context=context)
         return y, self._distribution._log_prob(noise, None) - log_det
@@ -109,12 +111,12 @@ class ConditionalFlow(Flow):
     def sample_with_scores(
         self, context: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Draw as `sample_with_log_prob`, with the partial derivatives of ``ln q`` (path gradients need them).
+        """Draw as `sample_with_log_prob`, with the partial derivatives of ``ln q`` for path gradients.
 
         Returns
         -------
         y, log_q
-            ``[batch, dims]``, differentiable in the parameters and the context, and ``[batch]``, which is not.
+            ``[batch, dims]``, differentiable in the parameters and the context, and ``[batch]``, without graph.
         score, context_score
             ``d ln q(y|c) / dy`` at fixed context ``[batch, dims]`` and ``d ln q(y|c) / dc`` at fixed y
             ``[batch, features]``.
@@ -136,7 +138,7 @@ class UnconditionalFlow(Flow):
     Parameters
     ----------
     transform
-        From data to noise, as nflows has it.
+        Transform from data to noise, as in nflows.
     base
         Distribution of the noise.
     """

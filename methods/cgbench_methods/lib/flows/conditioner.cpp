@@ -1,6 +1,6 @@
-// Element by element, what is between the matrix products of a residual network, and its adjoint.
+// Elementwise operations between the matrix products of a residual network, and their adjoints.
 //
-// Arrays are [features, batch], the batch contiguous; biases and sums over the batch are [features].
+// Arrays are [features, batch] with the batch contiguous; biases and sums over the batch are [features].
 
 #include "vectors.hpp"
 
@@ -21,7 +21,7 @@ void silu(T *z, const T *bias, T *s, std::int64_t from, std::int64_t to, std::in
         }
 }
 
-// grad_s, the adjoint of s, becomes that of z, plus `other` if there is one; sum is that over the batch.
+// Replaces grad_s, the adjoint of s, by the adjoint of z, plus `other` if given; sum is its sum over the batch.
 template <class T>
 void silu_adjoint(const T *z, T *grad_s, const T *other, T *sum, std::int64_t from, std::int64_t to,
                   std::int64_t batch) {
@@ -41,7 +41,7 @@ void silu_adjoint(const T *z, T *grad_s, const T *other, T *sum, std::int64_t fr
     }
 }
 
-// y = x + (t + bias) g, with g = 1 / (1 + e^-(c + gate_bias)), or 1 if there is no c
+// y = x + (t + bias) g, with g = 1 / (1 + e^-(c + gate_bias)), or 1 without c
 template <class T>
 void residual(const T *x, const T *t, const T *bias, const T *c, const T *gate_bias, T *y, std::int64_t from,
               std::int64_t to, std::int64_t batch) {

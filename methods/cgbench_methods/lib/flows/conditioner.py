@@ -1,7 +1,8 @@
-"""The network that shapes a coupling's splines, from features and a context to their parameters.
+"""The residual network that computes the parameters of a coupling's splines from features and a context.
 
-It is nflows' residual network. On CPUs its layers are evaluated with the batch contiguous in memory, as the splines
-want it, and what is between the matrix products is done by kernels in C++ (conditioner.cpp).
+A block turns x into ``x + g (W2 silu(W1 silu(x) + b1) + b2)``, with ``g = sigmoid(Wc context + bc)`` if there is a
+context, else 1. The architecture is nflows' `ResidualNet`. On CPUs its layers are evaluated with the batch contiguous
+in memory, as the splines need it; C++ kernels (conditioner.cpp) do everything between the matrix products.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from cgbench.native import in_parallel, tensors
 __all__ = ["Conditioner"]
 
 SOURCE = Path(__file__).with_name("conditioner.cpp")
-WORTH_A_THREAD = 65_536  # numbers, for each thread at least
+WORTH_A_THREAD = 65_536  # least number of elements per thread
 
 
 def _call(name: str, first: torch.Tensor, *others: torch.Tensor | None) -> None:
-    """Call a kernel on arrays ``[features, batch]`` and ``[features]``; the first has the batch."""
+    """Call a kernel on arrays ``[features, batch]`` (the first) and ``[features]``."""
     rows, batch = first.shape
     function = tensors.function(SOURCE, name, first.dtype)
     places = [tensors.address(tensor) for tensor in (first, *others)]
@@ -35,17 +36,13 @@ def _call(name: str, first: torch.Tensor, *others: torch.Tensor | None) -> None:
 
 
 class _Network(torch.autograd.Function):
-    """Initial layer, residual blocks, last layer.
-
-    A block turns x into ``x + g (W2 silu(W1 silu(x) + b1) + b2)``, with ``g = sigmoid(Wc context + bc)`` if there is a
-    context, else 1.
-    """
+    """Initial layer, residual blocks and last layer, with their adjoint."""
 
     @staticmethod
     def forward(
         ctx: Any, features: torch.Tensor, context: torch.Tensor | None, blocks: int, *weights: torch.Tensor
     ) -> torch.Tensor:
-        """Take ``features [features, batch]`` and ``context [batch, features]``; the weights as `Conditioner` has them.
+        """Evaluate at ``features [features, batch]`` and ``context [batch, features]``; weights as in `Conditioner`.
 
         Returns
         -------
@@ -80,7 +77,7 @@ class _Network(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradients in everything that wants one; nothing that was saved is changed."""
+        """Return the gradients that are needed; saved tensors are not changed."""
         blocks, has_context = ctx.blocks, ctx.has_context
         inputs, *saved, x = ctx.saved_tensors
         context = saved.pop(0) if has_context else None
@@ -135,14 +132,14 @@ def _blocks(flat: Sequence[Any], blocks: int) -> list[Sequence[Any]]:
 
 
 class Conditioner(torch.nn.Module):
-    """A residual network whose last layer starts at zero and has no bias.
+    """A residual network whose last layer has no bias and is initially zero.
 
     Parameters
     ----------
     features, context_features, outputs
-        Sizes of what goes in and comes out; without context, `context_features` is 0.
+        Sizes of inputs and outputs; `context_features` is 0 without a context.
     hidden_features, num_blocks
-        Size of the network.
+        Width and number of residual blocks.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Coupling transforms on tori and intervals, behind nflows' Transform interface."""
+"""Coupling transforms on tori and intervals, with nflows' Transform interface."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 class _Permute(torch.autograd.Function):
-    """Rows in another order; the derivative takes them back, without adding anything up."""
+    """Permute rows; the derivative is the inverse permutation, faster than that of indexing."""
 
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor, order: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
@@ -31,12 +31,12 @@ class _Permute(torch.autograd.Function):
 
 
 class CircularShift(Transform):
-    """Turn the circular dimensions by fixed angles; the others pass.
+    """Shift the circular dimensions by fixed angles; leave the others unchanged.
 
     Parameters
     ----------
     shift
-        ``[dims]``; ignored where not circular.
+        Angles ``[dims]``; ignored where not circular.
     lower, upper, circular
         Bounds and kind of each dimension ``[dims]``.
     """
@@ -54,33 +54,33 @@ class CircularShift(Transform):
         return rows.index_copy(0, self.turning, turned).t(), inputs.new_zeros(len(inputs))
 
     def forward(self, inputs: torch.Tensor, context: torch.Tensor | None = None) -> Pair:
-        """Data to noise."""
+        """Map data to noise."""
         return self._turn(inputs, self.shift)
 
     def inverse(self, inputs: torch.Tensor, context: torch.Tensor | None = None) -> Pair:
-        """Noise to data."""
+        """Map noise to data."""
         return self._turn(inputs, -self.shift)
 
 
 class SplineCoupling(Transform):
-    """Rational-quadratic spline coupling: half of the dimensions, and the context, shape the other half.
+    """Rational-quadratic spline coupling: one half of the dimensions, conditioned on the other half and a context.
 
-    Circular dimensions enter the network as cosine and sine, so that the transform is continuous on the
-    torus. The last layer starts at zero: the transform starts at the identity. Inside, the batch is contiguous in
-    memory, as the splines want it; what goes in and comes out are transposed views, ``[batch, dims]``.
+    Circular dimensions enter the network as cosine and sine, which makes the transform continuous on the torus. The
+    last layer is initially zero, hence the transform initially the identity. Inside, the batch is contiguous in
+    memory, as the splines need it; inputs and outputs are transposed views, ``[batch, dims]``.
 
     Parameters
     ----------
     mask
-        Boolean ``[dims]``: which dimensions are transformed; the others condition.
+        Boolean ``[dims]``: which dimensions are transformed; the others are the condition.
     lower, upper, circular
         Bounds and kind of each dimension ``[dims]``.
     context_features
-        Features of the context (0: none).
+        Number of context features; 0 for no context.
     hidden_features, num_blocks, num_bins
-        Size of the residual network and of the splines.
+        Width and number of blocks of the residual network, number of bins of a spline.
     spline_on_identity
-        Also send the conditioning half through learned splines of its own, one per dimension.
+        Also transform the conditioning half, by one learned, unconditional spline per dimension.
     """
 
     def __init__(
@@ -133,12 +133,12 @@ class SplineCoupling(Transform):
             self.own = torch.nn.Parameter(zeros)
 
     def _shape(self, kept: torch.Tensor, context: torch.Tensor | None) -> torch.Tensor:
-        """Spline parameters ``[batch, moved, parameters]``, but for their offset.
+        """Return spline parameters ``[batch, moved, parameters]`` without their offset.
 
         Parameters
         ----------
         kept
-            The half that conditions, ``[kept, batch]``.
+            The conditioning half, ``[kept, batch]``.
         """
         unit = 2.0 * math.pi / (self.kept_upper - self.kept_lower)
         angle = (kept[self.turning] - self.kept_lower[self.turning, None]) * unit[self.turning, None]
@@ -171,9 +171,9 @@ class SplineCoupling(Transform):
         return joined.t(), log_derivative.sum(1) + own_log_det
 
     def forward(self, inputs: torch.Tensor, context: torch.Tensor | None = None) -> Pair:
-        """Data to noise; returns outputs ``[batch, dims]`` and ``ln|det|`` ``[batch]``."""
+        """Map data to noise; return outputs ``[batch, dims]`` and ``ln|det|`` ``[batch]``."""
         return self._run(inputs, context, inverse=False)
 
     def inverse(self, inputs: torch.Tensor, context: torch.Tensor | None = None) -> Pair:
-        """Noise to data; returns outputs ``[batch, dims]`` and ``ln|det|`` ``[batch]``."""
+        """Map noise to data; return outputs ``[batch, dims]`` and ``ln|det|`` ``[batch]``."""
         return self._run(inputs, context, inverse=True)

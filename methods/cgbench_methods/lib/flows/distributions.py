@@ -16,7 +16,7 @@ class UniformGaussian(Distribution):
     Parameters
     ----------
     lower, upper, circular
-        Bounds and kind of each dimension ``[dims]``; bounds of the others are not used.
+        Bounds and kind of each dimension ``[dims]``; bounds of non-circular dimensions are not used.
     """
 
     def __init__(self, lower: torch.Tensor, upper: torch.Tensor, circular: torch.Tensor) -> None:
@@ -27,7 +27,7 @@ class UniformGaussian(Distribution):
         self.register_buffer("log_norm", -turning - 0.5 * math.log(2 * math.pi) * int((~circular).sum()))
 
     def sample_base(self, num: int, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Draw ``[num, dims]`` from the given generator."""
+        """Draw ``[num, dims]``."""
         shape = (num, len(self.lower))
         options = {"generator": generator, "dtype": self.lower.dtype, "device": self.lower.device}
         normal, uniform = torch.randn(shape, **options), torch.rand(shape, **options)

@@ -1,4 +1,4 @@
-"""The splines' kernel in C++ (splines.cpp), with its derivative."""
+"""The C++ kernel of the splines (splines.cpp) and its derivative."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from cgbench.native import in_parallel, tensors
 
 __all__ = ["MAX_BINS", "Settings", "native_spline", "serves"]
 
-MAX_BINS = 64  # as in splines.cpp
+MAX_BINS = 64  # the same in splines.cpp
 SOURCE = Path(__file__).with_name("splines.cpp")
-WORTH_A_THREAD = 16_384  # splines evaluated, by each thread at least
+WORTH_A_THREAD = 16_384  # least number of spline evaluations per thread
 
 Settings = tuple[float, float, float]
 
 
 def serves(inputs: torch.Tensor, parameters: torch.Tensor) -> bool:
-    """Whether the kernel can do it: parameters ``[batch, dims, 3 bins]`` of at most `MAX_BINS` bins."""
+    """Return whether the kernel can be used; parameters are ``[batch, dims, 3 bins]``, with at most `MAX_BINS` bins."""
     return parameters.shape[-1] <= 3 * MAX_BINS and tensors.serves(SOURCE, inputs, parameters)
 
 
 class _Call:
-    """Arguments that value and adjoint have in common."""
+    """Arguments shared by the kernels of value and adjoint."""
 
     def __init__(self, x: torch.Tensor, parameters: torch.Tensor, settings: Settings, inverse: bool) -> None:
         dims, batch = x.shape
@@ -53,11 +53,11 @@ class _Call:
 
 
 class _NativeSpline(torch.autograd.Function):
-    """Value and log-derivative; for the derivative everything is computed anew from inputs and parameters."""
+    """Value and log-derivative; the adjoint recomputes everything from inputs and parameters."""
 
     @staticmethod
     def forward(ctx: Any, settings: Settings, inverse: bool, *given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take tensors as `native_spline` does, in its order, all contiguous."""
+        """Evaluate; the tensors are those of `native_spline`, in its order, all contiguous."""
         x, parameters = given[:2]
         y, log_derivative = torch.empty_like(x), torch.empty_like(x)
         call = _Call(x, parameters, settings, inverse)
@@ -69,9 +69,9 @@ class _NativeSpline(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_y: torch.Tensor, grad_log: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradients in `x`, `parameters` and `offset`."""
+        """Return the gradients in `x`, `parameters` and `offset`."""
         given = ctx.saved_tensors
-        same = grad_log.stride(0) == 0 and grad_log.stride(1) == 1  # of a sum over the dimensions
+        same = grad_log.stride(0) == 0 and grad_log.stride(1) == 1  # gradient of a sum over the dimensions
         grad_log = grad_log if same else grad_log.contiguous()
         log_stride = ctypes.c_int64(0 if same else given[0].shape[1])
         grads = tuple(map(torch.empty_like, given[:3]))
@@ -91,20 +91,20 @@ def native_spline(
     *,
     inverse: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Apply one spline per dimension by the compiled kernel; `serves` says whether it can.
+    """Apply one spline per dimension by the compiled kernel, where `serves` is true.
 
     Parameters
     ----------
     x
         ``[dims, batch]``.
     parameters
-        ``[dims, 3 bins, batch]``, or ``[dims, 3 bins, 1]`` where all inputs share them; at most `MAX_BINS` bins.
+        ``[dims, 3 bins, batch]``, or ``[dims, 3 bins, 1]`` if all inputs share them; at most `MAX_BINS` bins.
     offset
-        ``[dims, 3 bins]``, added to parameters of a batch.
+        ``[dims, 3 bins]``, added to the parameters of each input.
     lower, upper, circular
-        ``[dims]``, the last boolean.
+        Bounds and kind of each dimension ``[dims]``, the last boolean.
     settings
-        Least size of a bin, least derivative, and the logit that gives derivative one.
+        Least size of a bin, least derivative, and the logit of derivative one.
 
     Returns
     -------

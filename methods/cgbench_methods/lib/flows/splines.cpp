@@ -1,7 +1,7 @@
-// Monotone rational-quadratic splines, one per dimension: value and adjoint. splines.py has the same in torch.
+// Monotone rational-quadratic splines, one per dimension: value and adjoint. splines.py is the torch version.
 //
-// With bins that start at (x0, y0), w wide and h high, s = h / w, derivatives d0 and d1 at their ends, f the
-// fraction of the bin and t = f (1 - f):
+// In a bin that starts at (x0, y0), of width w and height h, with s = h / w, derivatives d0 and d1 at its ends,
+// f = (x - x0) / w and t = f (1 - f):
 //
 //     y = y0 + h N / D,   N = s f^2 + d0 t,   D = s + (d0 + d1 - 2 s) t,
 //     ln dy/dx = ln(s^2 M / D^2),   M = d1 f^2 + 2 s t + d0 (1 - f)^2
@@ -10,8 +10,8 @@
 // forward direction at the same point: with y = g(x), dx = (dy - dg) / g'.
 //
 // Inputs are [dims, batch], parameters [dims, rows, batch] or, shared by the batch, [dims, rows]; the batch is
-// contiguous. There are three rows a bin: the logits of all widths, of all heights, of the derivatives where bins
-// start. To parameters of [dims, rows, batch] the offset [dims, rows] is added.
+// contiguous. There are three rows per bin: logits of all widths, then of all heights, then of the derivatives at
+// bin starts. The offset [dims, rows] is added to parameters [dims, rows, batch].
 
 #include "vectors.hpp"
 
@@ -30,12 +30,12 @@ template <class T> struct Problem {
     T size, least, shift; // least size of a bin, least derivative, logit of derivative one
 };
 
-// Every row is a stream of its own, more of them than processors fetch ahead by themselves.
+// Every row is a separate stream of memory; hardware does not prefetch that many.
 template <class T> inline void fetch(const T *rows, const Problem<T> &p) {
     for (int r = 0; r < 3 * p.bins; ++r) __builtin_prefetch(rows + r * p.batch);
 }
 
-// The splines of one dimension at one vector of inputs: shares of all bins, and the bin that holds each input.
+// The splines of one dimension at one vector of inputs: sizes of all bins, and the bin of each input.
 template <class T> struct Bin {
     Vec<T> width[MAX_BINS], height[MAX_BINS];
     Vec<T> x0, w, y0, h, left, right, index, before_w, before_h, own_w, own_h;
@@ -146,8 +146,8 @@ void spline(const Problem<T> &p, std::int64_t from, std::int64_t to, T *y, T *lo
     }
 }
 
-// p.x is the input of the forward direction, whichever direction was computed; log_stride is 0 where the adjoints of
-// the log-derivatives are the same in all dimensions, as they are of their sum.
+// p.x is the input of the forward direction, for both directions; log_stride is 0 where the adjoints of the
+// log-derivatives are the same in all dimensions, as for their sum.
 template <class T>
 void adjoint(const Problem<T> &p, std::int64_t from, std::int64_t to, const T *grad_output, const T *grad_log,
              std::int64_t log_stride, T *grad_input, T *grad_parameters, T *grad_offset) {

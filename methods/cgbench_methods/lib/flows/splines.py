@@ -1,9 +1,15 @@
 """Monotone rational-quadratic splines on intervals and circles (Durkan et al., NeurIPS 2019).
 
-On circles the derivative at both ends is one parameter, so that the map is continuously differentiable
-across the seam (Rezende et al., ICML 2020). One call mixes both kinds. On CPUs a kernel in C++ does the work
-(`cgbench_methods.lib.flows.native_splines`); what is here in torch serves everything else. Inside, the batch comes
-last, so that every operation runs over long vectors; only the bin that an input falls into is ever built.
+In a bin that starts at (x0, y0), of width w and height h, with ``s = h / w``, derivatives d0 and d1 at its ends, and
+``f = (x - x0) / w``,
+
+    y = y0 + h (s f^2 + d0 f (1 - f)) / D,                                  D = s + (d0 + d1 - 2 s) f (1 - f),
+    dy/dx = s^2 (d1 f^2 + 2 s f (1 - f) + d0 (1 - f)^2) / D^2.
+
+On circles the derivatives at both ends are one parameter: the map is continuously differentiable across the seam
+(Rezende et al., ICML 2020). One call handles dimensions of both kinds. On CPUs a C++ kernel is used
+(`cgbench_methods.lib.flows.native_splines`), elsewhere the torch code of this module. Inside, the batch is the last
+axis, for operations on long vectors; only the bin of each input is computed.
 """
 
 from __future__ import annotations
@@ -24,12 +30,12 @@ UNIT_DERIVATIVE = math.log(math.expm1(1.0 - MIN_DERIVATIVE))
 
 
 def num_parameters(bins: int) -> int:
-    """Unconstrained parameters of one spline: `bins` each for widths, heights, and derivatives where bins start."""
+    """Number of unconstrained parameters of a spline: `bins` each for widths, heights and derivatives."""
     return 3 * bins
 
 
 class _SelectBin(torch.autograd.Function):
-    """Start and size of one of the bins that a softmax cuts the unit interval into, each at least `MIN_SIZE`.
+    """Start and size of one bin of a partition of the unit interval, given by logits.
 
     With ``p_j`` the softmax of the logits, ``c = 1 - MIN_SIZE bins`` and i the bin, start and size are
     ``MIN_SIZE i + c (p_0 + ... + p_{i-1})`` and ``MIN_SIZE + c p_i``; their derivatives by logit j are
@@ -40,7 +46,7 @@ class _SelectBin(torch.autograd.Function):
     def forward(
         ctx: Any, logits: torch.Tensor, query: torch.Tensor, index: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Select by `index` ``[1, dims, batch]``, or by the place of `query` ``[dims, batch]`` in the unit interval.
+        """Select the bin `index` ``[1, dims, batch]``, or without it the bin that contains `query` ``[dims, batch]``.
 
         Parameters
         ----------
@@ -67,7 +73,7 @@ class _SelectBin(torch.autograd.Function):
     def backward(
         ctx: Any, grad_start: torch.Tensor, grad_size: torch.Tensor, _: torch.Tensor
     ) -> tuple[torch.Tensor, None, None]:
-        """Gradient in the logits."""
+        """Return the gradient in the logits."""
         share, index, own, earlier = ctx.saved_tensors
         bins = len(share)
         number = torch.arange(bins, device=index.device)[:, None, None]
@@ -82,7 +88,7 @@ class _SelectBin(torch.autograd.Function):
 def _slopes(
     logits: torch.Tensor, index: torch.Tensor, shape: torch.Size, circular: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Derivatives at both ends of the bins `index`, each ``[dims, batch]``, from logits ``[bins, dims, batch]``."""
+    """Return derivatives at both ends of the bins `index`, each ``[dims, batch]``; logits ``[bins, dims, batch]``."""
     bins = len(logits)
     ends = torch.cat([index, torch.remainder(index + 1, bins)])
     chosen = logits.expand(bins, *shape).gather(0, ends)
@@ -92,7 +98,7 @@ def _slopes(
 
 
 def _check_shapes(inputs: torch.Tensor, parameters: torch.Tensor, *others: torch.Tensor | None) -> None:
-    """A kernel would read beyond the end of what is too short."""
+    """Check shapes: the kernel would read beyond the end of arrays that are too short."""
     batch, dims = inputs.shape
     fits = parameters.shape[:2] in ((batch, dims), (1, dims)) and parameters.shape[2] % 3 == 0
     offset, *per_dim = others
@@ -123,16 +129,16 @@ def rational_quadratic_spline(
         ``[batch, dims]``. Circular dimensions are taken modulo their period.
     parameters
         Unconstrained parameters ``[batch, dims, 3 bins]`` (the batch axis may be 1): widths, heights, derivatives
-        where bins start. All zero is the identity.
+        at bin starts. All zero gives the identity.
     lower, upper
-        Bounds ``[dims]`` of the splines, in inputs and outputs.
+        Bounds ``[dims]`` of the splines, for inputs and outputs.
     circular
-        Boolean ``[dims]``: the derivative at the end is that at the start; elsewhere the spline continues as the
-        identity, with derivative 1 at both ends (the first parameter of them is unused).
+        Boolean ``[dims]``. On circular dimensions the derivatives at both ends agree. On others the derivative is 1 at
+        both ends (the first derivative parameter is unused), and the map is the identity outside the bounds.
     offset
         ``[dims, 3 bins]``, added to the parameters.
     inverse
-        Invert, to rounding error.
+        Apply the inverse.
 
     Returns
     -------
@@ -142,7 +148,7 @@ def rational_quadratic_spline(
     Raises
     ------
     ValueError
-        If shapes do not fit together.
+        If the shapes do not match.
 
     Notes
     -----

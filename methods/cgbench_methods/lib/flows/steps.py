@@ -1,4 +1,4 @@
-"""What training does about numbers that are not finite: such a step is left out, and counted."""
+"""Optimiser steps that are skipped, and counted, where loss or gradient is not finite."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["sound_step"]
 def sound_step(
     problem: Problem, optimiser: torch.optim.Optimizer, *, clip_norm: float | None = None, sound: bool = True
 ) -> bool:
-    """Make an optimiser's step if loss and gradients are finite; else leave it out and count a ``skipped_step``.
+    """Make an optimiser's step if loss and gradients are finite; otherwise skip it and count a ``skipped_step``.
 
-    One step with a gradient that is not a number would be in Adam's moments, and so in all weights, for ever.
+    A single NaN gradient would stay in Adam's moments, and thereby in all weights.
 
     Parameters
     ----------
     problem
-        Told of every step.
+        Receives the count of skipped steps.
     optimiser
-        Whose parameters hold the gradients.
+        The optimiser; its parameters hold the gradients.
     clip_norm
-        Cut the gradient at this norm.
+        Clip the gradient at this norm.
     sound
         Whether the loss is finite.
 

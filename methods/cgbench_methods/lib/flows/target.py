@@ -1,4 +1,11 @@
-"""The conditional target: the reduced energy in the coordinates (s, y)."""
+"""The conditional target: the reduced energy in the coordinates (s, y).
+
+With x(s, y) the configuration at collective variables s and fine-grained coordinates y,
+
+    E(s, y) = u(x(s, y)) - ln|det dx/d(s, y)|,        exp(-A(s)) = int exp(-E(s, y)) dy,
+
+where u is the reduced energy and A the PMF in kT.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +18,10 @@ __all__ = ["ConditionalTarget"]
 
 
 class ConditionalTarget:
-    """Reduced energy of the fine-grained coordinates at fixed collective variables.
+    """Reduced energy ``E(s, y)`` of the fine-grained coordinates at given collective variables.
 
-    ``E(s, y) = u(x(s, y)) - ln|det dx/d(s, y)|``, so that ``exp(-A(s))`` is the integral of
-    ``exp(-E(s, y))`` over ``y``. Configurations outside the coordinates' domain or the state space have
-    infinite energy and never reach the potential, hence cost nothing.
+    Configurations outside the coordinates' domain or the state space have infinite energy. They are never evaluated,
+    hence cost nothing.
 
     Parameters
     ----------
@@ -37,7 +43,7 @@ class ConditionalTarget:
     def energy(self, s: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Energies ``[batch]``, differentiable in `s` and `y`; infinite (with zero gradient) outside.
 
-        They are computed on the problem's device, wherever `s` and `y` are, and returned to where `y` is.
+        They are computed on the problem's device and returned on the device of `y`.
 
         Raises
         ------

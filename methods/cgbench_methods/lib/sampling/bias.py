@@ -1,4 +1,9 @@
-"""Bias potentials on collective variables, and systems under them."""
+"""Bias potentials on collective variables (CVs), and the energy and gradient of a biased system.
+
+With reduced energy u(x), CVs s(x) and bias V(s) in kT, the biased system has
+
+    u(x) + V(s(x)),    grad u(x) + (ds/dx)^T dV/ds.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
-from cgbench_methods.lib.estimators.series import ProductSeries
+from cgbench_methods.lib.estimators.fourier import ProductSeries
 from cgbench_methods.lib.sampling.langevin import EnergyAndGradient
 
 __all__ = ["Bias", "Biased", "FourierBias", "biased"]
 
 
 class Bias(Protocol):
-    """A potential on the collective variables, in kT."""
+    """A potential on the CVs, in kT."""
 
     def energy(self, s: torch.Tensor) -> torch.Tensor:
         """Bias ``[batch]`` at ``s [batch, cvs]``."""
@@ -26,12 +31,12 @@ class Bias(Protocol):
 
 
 class Biased:
-    """Reduced energy and gradient of a system with a bias added.
+    """Reduced energy and gradient of a biased system, as a function of configurations.
 
     Attributes
     ----------
     last
-        Collective variables ``[batch, cvs]`` and bias ``[batch]`` of the last call.
+        CVs ``[batch, cvs]`` and bias ``[batch]`` of the last call.
     """
 
     def __init__(
@@ -46,7 +51,7 @@ class Biased:
         self.last: tuple[torch.Tensor, torch.Tensor]
 
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Energy ``[batch]`` and gradient (shape of `x`), both with the bias."""
+        """Biased energy ``[batch]`` and its gradient, in the shape of `x`."""
         energy, gradient = self._energy_and_gradient(x)
         leaf = x.detach().requires_grad_()
         with torch.enable_grad():
@@ -62,21 +67,20 @@ def biased(
     energy_and_gradient: EnergyAndGradient,
     collective_variables: Callable[[torch.Tensor], torch.Tensor],
 ) -> Biased:
-    """Return energy and gradient of the system under `bias`, as a function that remembers its last CVs and bias."""
+    """Return energy and gradient of the system under `bias`, as a function of configurations."""
     return Biased(bias, energy_and_gradient, collective_variables)
 
 
 class FourierBias:
     """A smooth bias in kT as a truncated Fourier series (`ProductSeries`).
 
-    Smooth to all orders, exactly periodic along periodic CVs, and constant beyond the ends of others, where it is
-    flat: forces are the exact gradient of the energy by which samples are reweighted. A step costs the same
-    however many hills there are.
+    The bias is periodic along periodic CVs and constant outside the domain of others. Forces are the exact gradient of
+    the energy that samples are reweighted by, and a step costs the same however many hills there are.
 
     Parameters
     ----------
     cvs
-        Collective variables and their domain.
+        The CVs and their domain.
     order
         Largest number of waves across the domain, along every CV.
     """
@@ -87,7 +91,7 @@ class FourierBias:
 
     @classmethod
     def from_grid(cls, cvs: CollectiveVariables, energy: NDArray[Any], order: int = 12) -> FourierBias:
-        """Return the bias nearest to the energies at the bin centres, of shape ``cvs.bins``."""
+        """Return the least-squares bias through energies at the bin centres, of shape ``cvs.bins``."""
         bias = cls(cvs, order)
         bias.coefficients = bias.series.project(torch.from_numpy(energy))
         return bias
@@ -106,13 +110,13 @@ class FourierBias:
         return self.energy(torch.from_numpy(cvs.grid())).numpy().reshape(cvs.bins)
 
     def deposit(self, s: torch.Tensor, heights: torch.Tensor, widths: Sequence[float]) -> None:
-        """Add Gaussian hills of the given heights (kT) and one width per CV at ``s [hills, cvs]``."""
+        """Add Gaussian hills at ``s [hills, cvs]``, of the given heights (kT) and one width per CV."""
         self.coefficients = self.coefficients + self.series.hills(s.cpu(), heights.cpu(), widths)
 
     def state_dict(self) -> dict[str, Any]:
-        """Coefficients of the series."""
+        """Return the coefficients of the series."""
         return {"coefficients": self.coefficients}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.coefficients = state["coefficients"].clone()

@@ -1,4 +1,8 @@
-"""Hamiltonian exchange between restraints (Sugita, Kitao, Okamoto, J. Chem. Phys. 113, 6042, 2000)."""
+"""Hamiltonian exchange between restraints (Sugita, Kitao, Okamoto, J. Chem. Phys. 113, 6042, 2000).
+
+Walkers in windows i and j, with restraints u_i and u_j in kT and CVs s_i and s_j, exchange their configurations with
+probability ``min(1, exp(u_i(s_i) + u_j(s_j) - u_i(s_j) - u_j(s_i)))``.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ __all__ = ["WindowExchange", "matchings", "rearranged"]
 
 
 def matchings(pairs: torch.Tensor) -> list[torch.Tensor]:
-    """Split pairs ``[pairs, 2]`` into sets in which no window occurs twice (a greedy edge colouring)."""
+    """Split pairs ``[pairs, 2]`` into sets without a repeated window, by greedy edge colouring."""
     used: list[set[int]] = []
     sets: list[list[list[int]]] = []
     for first, second in pairs.tolist():
@@ -26,15 +30,15 @@ def matchings(pairs: torch.Tensor) -> list[torch.Tensor]:
 
 
 def rearranged(state: Mapping[str, Any], order: torch.Tensor) -> dict[str, Any]:
-    """State of dynamics in which walker i goes on as walker ``order[i]`` was."""
+    """Return the state of dynamics in which walker i continues from the state of walker ``order[i]``."""
     return {name: None if value is None else value[order.to(value.device)] for name, value in state.items()}
 
 
 class WindowExchange:
-    """Exchanges the configurations of walkers in neighbouring windows, by the Metropolis criterion.
+    """Exchanges configurations between walkers of neighbouring windows by the Metropolis criterion.
 
-    Partners are drawn without a look at the configurations, which keeps detailed balance: in every set of disjoint
-    pairs of windows, random walkers of one meet random walkers of the other.
+    In every set of disjoint pairs of windows, random walkers of one window are paired with random walkers of the
+    other. The pairing does not depend on configurations, which preserves detailed balance.
 
     Parameters
     ----------
@@ -64,7 +68,7 @@ class WindowExchange:
         self.attempted = self.accepted = 0
 
     def attempt(self, s: torch.Tensor) -> torch.Tensor:
-        """Try every set of pairs once.
+        """Attempt one exchange for every set of pairs.
 
         Parameters
         ----------
@@ -74,7 +78,7 @@ class WindowExchange:
         Returns
         -------
         order
-            ``[walkers]``: walker i goes on with the configuration that ``order[i]`` had.
+            ``[walkers]``: walker i continues with the configuration of walker ``order[i]``.
         """
         s = s.double().cpu()
         order = torch.arange(len(s))
@@ -83,11 +87,11 @@ class WindowExchange:
             first, second = places[pairs[:, 0]].flatten(), places[pairs[:, 1]].flatten()
             both = (first >= 0) & (second >= 0)
             a, b = first[both], second[both]
-            (here, there), (at_a, at_b) = (s[order[a]], s[order[b]]), (self.centres[a], self.centres[b])
-            now = self.restraint(here, at_a) + self.restraint(there, at_b)
-            then = self.restraint(there, at_a) + self.restraint(here, at_b)
+            s_a, s_b, centre_a, centre_b = s[order[a]], s[order[b]], self.centres[a], self.centres[b]
+            before = self.restraint(s_a, centre_a) + self.restraint(s_b, centre_b)
+            after = self.restraint(s_b, centre_a) + self.restraint(s_a, centre_b)
             uniform = torch.rand(len(a), generator=self.generator, dtype=torch.float64)
-            accept = uniform.log() < now - then
+            accept = uniform.log() < before - after
             a, b = a[accept], b[accept]
             order[a], order[b] = order[b], order[a]
             self.attempted += len(accept)
@@ -95,7 +99,7 @@ class WindowExchange:
         return order
 
     def _places(self) -> torch.Tensor:
-        """Walkers of each window in random order, ``[windows, most walkers of a window]``, filled up with -1."""
+        """Walkers of each window in random order, ``[windows, most walkers of a window]``, padded with -1."""
         key = self.window + torch.rand(len(self.window), generator=self.generator, dtype=torch.float64)
         by_window = key.argsort()
         owner = self.window[by_window]

@@ -1,4 +1,12 @@
-"""Langevin dynamics of many walkers at once."""
+"""Langevin dynamics of many walkers at once, in the LFMiddle scheme.
+
+With masses m, friction g, time step h, reduced energy u and standard normal R, a step is
+
+    v <- v - h (kT/m) grad u(x)
+    x <- x + (h/2) v
+    v <- exp(-g h) v + sqrt(1 - exp(-2 g h)) sqrt(kT/m) R
+    x <- x + (h/2) v.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +23,23 @@ EnergyAndGradient = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class Langevin:
-    """Batched Langevin dynamics in the middle scheme (LFMiddle, Zhang et al., J. Phys. Chem. A 2019).
+    """Batched Langevin dynamics in the middle scheme (LFMiddle, Zhang et al., J. Phys. Chem. A 123, 6056, 2019).
 
-    The scheme of OpenMM's ``LangevinMiddleIntegrator``: a full kick, half a drift, friction and noise, half
-    a drift. One step costs one evaluation per walker. For a harmonic oscillator the configurational
-    distribution is exact for any stable time step.
+    This is the scheme of OpenMM's ``LangevinMiddleIntegrator``. A step costs one evaluation per walker. For a harmonic
+    oscillator the configurational distribution is exact at any stable time step.
 
     Parameters
     ----------
     energy_and_gradient
         Reduced energies ``[walkers]`` and gradients of positions ``[walkers, atoms, 3]``.
     masses
-        In dalton, ``[atoms]``.
+        Atomic masses in dalton, ``[atoms]``.
     temperature
-        In kelvin.
+        Temperature in kelvin.
     time_step, friction
-        In ps and 1/ps.
+        Time step in ps and friction in 1/ps.
     positions
-        Starting positions ``[walkers, atoms, 3]`` in nm; their dtype is that of the dynamics.
+        Starting positions ``[walkers, atoms, 3]`` in nm; the dynamics uses their dtype.
     generator
         Source of velocities and noise.
     """
@@ -63,9 +70,9 @@ class Langevin:
         self._begin_block()
 
     def _begin_block(self) -> None:
-        """Remember where the walkers are; nothing is copied, as every step makes new tensors."""
+        """Keep the present state; nothing is copied, because every step makes new tensors."""
         self._kept = (self.positions, self.velocities)
-        self._sound = torch.ones(len(self.positions), dtype=torch.bool, device=self.positions.device)
+        self._valid = torch.ones(len(self.positions), dtype=torch.bool, device=self.positions.device)
 
     def set_friction(self, friction: float) -> None:
         """Change the friction, in 1/ps."""
@@ -77,37 +84,37 @@ class Langevin:
         return torch.randn(x.shape, generator=self.generator, dtype=x.dtype, device=x.device)
 
     def step(self, steps: int = 1) -> None:
-        """Advance all walkers; `energies` are those before the last step's move."""
+        """Advance all walkers; `energies` are those at the start of the last step."""
         for _ in range(steps):
             self.energies, gradient = self.energy_and_gradient(self.positions)
-            self._sound = self._sound & self.energies.isfinite()
+            self._valid = self._valid & self.energies.isfinite()
             velocities = self.velocities + self._kick * gradient
             positions = self.positions + self._half * velocities
             velocities = self._damp * velocities + self._noise * self._normal()
             self.velocities = velocities
             self.positions = positions + self._half * velocities
 
-    def put_back_lost(self) -> torch.Tensor:
-        """End a block of steps: put lost walkers back to where they were when it began, and say which, ``[walkers]``.
+    def restore_diverged(self) -> torch.Tensor:
+        """End a block of steps, restore diverged walkers to its start, and return which they are, ``[walkers]``.
 
-        A walker is lost if its position is not finite, or if any energy of the block was not: nothing held it then.
-        It goes on with its velocity turned round, as after a rejected move of generalised hybrid Monte Carlo (Horowitz,
-        Phys. Lett. B 268, 247, 1991), which would leave the ensemble as it is. Nothing waits for a device.
+        A walker has diverged if its position, or any of its energies in the block, is not finite. It continues with
+        reversed velocity, as after a rejected move of generalised hybrid Monte Carlo (Horowitz, Phys. Lett. B 268, 247,
+        1991), which leaves the ensemble invariant. The call does not wait for the device.
         """
-        lost = ~(self._sound & self.positions.flatten(1).isfinite().all(dim=1))
-        chosen = lost.reshape(-1, *(1,) * (self.positions.dim() - 1))
+        diverged = ~(self._valid & self.positions.flatten(1).isfinite().all(dim=1))
+        chosen = diverged.reshape(-1, *(1,) * (self.positions.dim() - 1))
         positions, velocities = self._kept
         self.positions = torch.where(chosen, positions, self.positions)
         self.velocities = torch.where(chosen, -velocities, self.velocities)
         self._begin_block()
-        return lost
+        return diverged
 
     def state_dict(self) -> dict[str, Any]:
-        """Positions and velocities; the generator's state belongs to its owner."""
+        """Return positions and velocities; the owner of the generator saves its state."""
         return {"positions": self.positions, "velocities": self.velocities}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         device = self.positions.device
         self.positions, self.velocities = (state[name].to(device, copy=True) for name in ("positions", "velocities"))
         self._begin_block()

@@ -1,4 +1,8 @@
-"""Random-walk Metropolis sampling of many walkers at once."""
+"""Random-walk Metropolis sampling of many walkers at once.
+
+A proposal ``x' = x + step_size R`` with standard normal R is accepted with probability
+``min(1, exp(u(x) + V(x) - u(x') - V(x')))``, where u is the reduced energy and V a bias in kT.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,8 @@ __all__ = ["Metropolis"]
 class Metropolis:
     """Batched Metropolis sampling with Gaussian proposals, for systems without masses.
 
-    Every proposal of every walker is one evaluation; the starting points are evaluated once. A proposal whose energy
-    or bias is infinite or not a number is rejected.
+    Every proposal of every walker is one evaluation; the starting points are evaluated once. Proposals with infinite or
+    NaN energy or bias are rejected.
 
     Parameters
     ----------
@@ -27,8 +31,8 @@ class Metropolis:
     generator
         Source of proposals and acceptances.
     bias
-        Bias ``[walkers]`` in kT of positions, or None. It is free of charge and computed anew for both sides of
-        every comparison, so that it may change at any time.
+        Bias ``[walkers]`` in kT of positions, or None. It costs no evaluation and may change at any time: both sides of
+        every comparison are computed with the present bias.
     """
 
     def __init__(
@@ -63,21 +67,21 @@ class Metropolis:
             self.energies = torch.where(accept, energies, self.energies)
             self.accepted = float(accept.double().mean())
 
-    def put_back_lost(self) -> torch.Tensor:
-        """Say which walkers have no finite energy, ``[walkers]``; they started so, and have found no better place yet.
+    def restore_diverged(self) -> torch.Tensor:
+        """Return which walkers have no finite energy, ``[walkers]``: they started so and have not moved since.
 
-        No walker has to be put back: none ever moves to where the energy is not finite.
+        Nothing has to be restored, because moves to non-finite energies are rejected.
         """
         if self.energies is None:
             return torch.zeros(len(self.positions), dtype=torch.bool, device=self.positions.device)
         return ~self.energies.isfinite()
 
     def state_dict(self) -> dict[str, Any]:
-        """Positions and their energies, which do not contain the bias."""
+        """Return positions and their energies without the bias."""
         return {"positions": self.positions, "energies": self.energies}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         device, energies = self.positions.device, state["energies"]
         self.positions = state["positions"].to(device)
         self.energies = None if energies is None else energies.to(device)

@@ -1,4 +1,10 @@
-"""Harmonic restraints on collective variables, one centre per walker."""
+"""Harmonic restraints on collective variables (CVs), one centre per walker.
+
+With distance d to the centre, stiffness k in kT and period P, the energy of one CV in kT is
+
+    k d^2 / 2                                (non-periodic CV),
+    k (P / 2 pi)^2 (1 - cos(2 pi d / P))     (periodic CV: the same curvature at the centre, smooth everywhere).
+"""
 
 from __future__ import annotations
 
@@ -9,30 +15,18 @@ import torch
 
 from cgbench.contracts.cvs import CollectiveVariables
 
-__all__ = ["HarmonicRestraints", "shortest"]
-
-
-def shortest(cvs: CollectiveVariables, difference: torch.Tensor) -> torch.Tensor:
-    """Differences ``[..., cvs]`` by the shorter way around periodic collective variables."""
-    columns = []
-    for axis, periodic in enumerate(cvs.periodic):
-        column, period = difference[..., axis], cvs.upper[axis] - cvs.lower[axis]
-        columns.append(torch.remainder(column + period / 2, period) - period / 2 if periodic else column)
-    return torch.stack(columns, dim=-1)
+__all__ = ["HarmonicRestraints"]
 
 
 class HarmonicRestraints:
-    """The bias ``sum_i k_i d_i^2 / 2`` of the distance d to a centre, in kT.
-
-    Along a CV of period P it is ``k (P / 2 pi)^2 (1 - cos(2 pi d / P))``, which has the same curvature at the
-    centre and is smooth everywhere.
+    """Restraint energies in kT, summed over the CVs.
 
     Parameters
     ----------
     cvs
-        Collective variables and their domain.
+        The CVs and their domain.
     centres
-        ``[restraints, cvs]``; row i restrains walker i. They may be replaced at any time.
+        ``[restraints, cvs]``; row i restrains walker i. The attribute may be replaced at any time.
     stiffness
         Curvature k along each CV, in kT per square of its unit.
     """
@@ -59,7 +53,7 @@ class HarmonicRestraints:
         return energy, torch.stack(slopes, dim=1)
 
     def between(self, s: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-        """Energies ``[...]`` of restraints at any ``centres [..., cvs]``, evaluated at ``s [..., cvs]``."""
+        """Energies ``[...]`` at ``s [..., cvs]`` of restraints at ``centres [..., cvs]``; broadcasts."""
         difference = s - centres
         total = torch.zeros_like(difference[..., 0])
         for axis, k in enumerate(self.stiffness):

@@ -1,8 +1,8 @@
-"""The dynamics of all simulation methods: Langevin for molecules, Metropolis for systems without masses."""
+"""Walkers of all simulation methods: Langevin dynamics of molecules, Metropolis sampling of systems without masses."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -13,9 +13,29 @@ from cgbench_methods.lib.sampling.metropolis import Metropolis
 if TYPE_CHECKING:
     from cgbench.contracts.problem import Problem
 
-__all__ = ["BLOCK", "advance", "end_block", "make_walkers"]
+__all__ = ["BLOCK", "WalkerSettings", "advance", "end_block", "make_walkers", "walkers_at_start"]
 
-BLOCK = 50  # steps, at most, between looks for walkers that are lost
+BLOCK = 50  # largest number of steps between checks for diverged walkers
+
+
+class WalkerSettings(Protocol):
+    """Settings of walkers that start together; see `make_walkers`."""
+
+    @property
+    def walkers(self) -> int:
+        """Number of walkers."""
+
+    @property
+    def time_step(self) -> float:
+        """Time step in ps."""
+
+    @property
+    def friction(self) -> float:
+        """Friction in 1/ps."""
+
+    @property
+    def step_size(self) -> float:
+        """Standard deviation of Metropolis proposals."""
 
 
 def make_walkers(
@@ -28,7 +48,7 @@ def make_walkers(
     step_size: float,
     bias: Bias | None = None,
 ) -> Langevin | Metropolis:
-    """Make walkers whose every step is one counted evaluation each, under a bias if there is one.
+    """Make walkers, optionally under a bias; a step of one walker is one counted evaluation.
 
     The bias may change between steps (hills, exchanged restraints) at no cost.
 
@@ -41,11 +61,11 @@ def make_walkers(
     generator
         Source of all randomness.
     time_step, friction
-        In ps and 1/ps, of Langevin dynamics (in float32).
+        Settings of Langevin dynamics (in float32), in ps and 1/ps.
     step_size
         Standard deviation of Metropolis proposals.
     bias
-        In kT; row i of what it is called with is walker i.
+        Bias in kT; row i of its argument is walker i.
     """
     if problem.masses is None:
         bias_energy = None
@@ -65,24 +85,40 @@ def make_walkers(
     )
 
 
+def walkers_at_start(
+    problem: Problem, settings: WalkerSettings, generator: torch.Generator, bias: Bias | None = None
+) -> Langevin | Metropolis:
+    """Make ``settings.walkers`` walkers in the initial configuration; otherwise as `make_walkers`."""
+    start = problem.initial_configuration()
+    return make_walkers(
+        problem,
+        start.expand(settings.walkers, *start.shape),
+        generator,
+        time_step=settings.time_step,
+        friction=settings.friction,
+        step_size=settings.step_size,
+        bias=bias,
+    )
+
+
 def end_block(problem: Problem, dynamics: Langevin | Metropolis) -> torch.Tensor:
-    """Put walkers that were lost since the last call back to where they were then; count them.
+    """Restore walkers that diverged since the last call to their state then, and count them.
 
     Returns
     -------
-    lost
-        Which, boolean ``[walkers]``: nothing that they did since then may be counted.
+    diverged
+        Which walkers, boolean ``[walkers]``. Their samples since the last call must not be used.
     """
-    lost = dynamics.put_back_lost()
-    problem.report_anomaly("diverged_walker", lost.sum(), len(lost))
-    return lost
+    diverged = dynamics.restore_diverged()
+    problem.report_anomaly("diverged_walker", diverged.sum(), len(diverged))
+    return diverged
 
 
 def advance(problem: Problem, dynamics: Langevin | Metropolis, steps: int) -> torch.Tensor:
-    """Let all walkers go so many steps, in blocks; says which were lost in the last block, boolean ``[walkers]``."""
-    lost = torch.zeros(len(dynamics.positions), dtype=torch.bool, device=dynamics.positions.device)
+    """Advance all walkers in blocks; return which diverged in the last block, boolean ``[walkers]``."""
+    diverged = torch.zeros(len(dynamics.positions), dtype=torch.bool, device=dynamics.positions.device)
     while steps > 0:
         dynamics.step(min(steps, BLOCK))
-        lost = end_block(problem, dynamics)
+        diverged = end_block(problem, dynamics)
         steps -= BLOCK
-    return lost
+    return diverged

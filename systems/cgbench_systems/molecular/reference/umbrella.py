@@ -68,8 +68,7 @@ class UmbrellaRoute(Route):
     def _centre(self) -> torch.Tensor:
         """Return the centres of the restraints; they move from the minimum to the windows by the shorter arc."""
         fraction = min(1.0, self.pulled / self.pull_steps)
-        arc = torch.remainder(self.goal - self.origin + math.pi, 2 * math.pi) - math.pi
-        return self.origin + fraction * arc
+        return self.origin + fraction * self.system.cvs.difference(self.goal, self.origin)
 
     def _evaluate(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         energy, gradient = self.system.reduced_energy_and_gradient(x)

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from cgbench.contracts.cvs import CollectiveVariables
-from cgbench_methods.cgflow.common.exploration import broaden, difference, farthest_points, walk, wrap
+from cgbench_methods.cgflow.common.exploration import broaden, farthest_points, walk
 from cgbench_methods.cgflow.published.ensemble import NetworkEnsemble
 
 TORUS = CollectiveVariables(("phi", "psi"), (-math.pi,) * 2, (math.pi,) * 2, (True, True))
@@ -50,8 +50,8 @@ def test_walkers_stop_where_the_model_is_uncertain(generator) -> None:
 
 def test_difference_takes_the_short_way_round() -> None:
     a, b = torch.tensor([[3.1, 0.0]]), torch.tensor([[-3.1, 1.0]])
-    torch.testing.assert_close(difference(TORUS, a, b), torch.tensor([[6.2 - 2 * math.pi, -1.0]]))
-    assert float(wrap(TORUS, torch.tensor([[math.pi, 0.0]]))[0, 0]) == pytest.approx(-math.pi)
+    torch.testing.assert_close(TORUS.difference(a, b), torch.tensor([[6.2 - 2 * math.pi, -1.0]]))
+    assert float(TORUS.wrap(torch.tensor([[math.pi, 0.0]]))[0, 0]) == pytest.approx(-math.pi)
 
 
 def test_farthest_points() -> None:
@@ -66,7 +66,7 @@ def test_farthest_points() -> None:
 
 def test_broaden_fills_the_ball_evenly(generator) -> None:
     points = broaden(TORUS, torch.tensor([[3.0, 0.0]], dtype=torch.float64), 0.6, 20_000, generator)
-    distance = difference(TORUS, points, torch.tensor([[3.0, 0.0]], dtype=torch.float64)).norm(dim=1)
+    distance = TORUS.difference(points, torch.tensor([[3.0, 0.0]], dtype=torch.float64)).norm(dim=1)
     assert float(distance.max()) <= 0.6
     assert stats.kstest((distance / 0.6).numpy() ** 2, "uniform").pvalue > 1e-3  # areas are equally likely
     assert bool((points < math.pi).all())

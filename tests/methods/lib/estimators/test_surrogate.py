@@ -1,4 +1,4 @@
-"""The model of the PMF: bases, fits to values and to weights, calibrated uncertainty."""
+"""The model of the PMF: fits to values and to weights, and their uncertainty."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ import torch
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench_methods.cgflow.harmonic.samples import WeightedSamples
-from cgbench_methods.lib.estimators.basis import FourierBasis
-from cgbench_methods.lib.estimators.importance import effective_sample_size, free_energies, pareto_tail_index
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 
 TORUS = CollectiveVariables(("phi", "psi"), (-math.pi,) * 2, (math.pi,) * 2, (True, True), bins=(20, 20))
-LINE = CollectiveVariables(("s",), (-2.5,), (1.1,), (False,), unit="")
 
 
 def truth(s: torch.Tensor) -> torch.Tensor:
@@ -24,28 +21,6 @@ def truth(s: torch.Tensor) -> torch.Tensor:
 
 def uniform(count: int, generator: torch.Generator) -> torch.Tensor:
     return math.pi * (2 * torch.rand(count, 2, generator=generator, dtype=torch.float64) - 1)
-
-
-@pytest.mark.parametrize("cvs", [TORUS, LINE])
-@pytest.mark.parametrize("product", [True, False])
-def test_modes_are_orthonormal_on_their_domain(cvs, product) -> None:
-    basis = FourierBasis(cvs, 3, product=product, margin=0.0)
-    points = torch.from_numpy(cvs.grid(4))
-    features = basis(points)
-    gram = features.T @ features / len(points)
-    torch.testing.assert_close(gram, torch.eye(len(basis), dtype=torch.float64), rtol=0, atol=1e-10)
-    assert float(basis.squared_frequency[0]) == 0.0
-    expected = {(TORUS, True): 49, (TORUS, False): 25, (LINE, True): 4, (LINE, False): 4}
-    assert len(basis) == expected[cvs, product]
-
-
-def test_modes_have_the_frequencies_that_they_say(generator) -> None:
-    """The Laplacian of a mode is minus its squared frequency times itself."""
-    basis = FourierBasis(TORUS, 3, product=True)
-    point = uniform(1, generator)[0]
-    hessian = torch.func.jacfwd(torch.func.jacrev(lambda s: basis(s[None])[0]))(point)
-    laplacian = hessian.diagonal(dim1=1, dim2=2).sum(1)
-    torch.testing.assert_close(laplacian, -basis.squared_frequency * basis(point[None])[0], rtol=0, atol=1e-9)
 
 
 def test_fit_to_values(generator) -> None:
@@ -130,14 +105,6 @@ def test_label_store_keeps_its_state(generator) -> None:
     assert other.groups == 1
 
 
-def test_mean_weight_labels() -> None:
-    log_weights = torch.log(torch.tensor([[1.0, 2.0, 3.0, 10.0]], dtype=torch.float64))
-    assert float(free_energies(log_weights)) == pytest.approx(-math.log(4.0))
-    assert float(free_energies(log_weights, clip_largest=3)) == pytest.approx(-math.log(7.0 / 4))
-    assert float(effective_sample_size(log_weights[0])) == pytest.approx(16**2 / 114 / 4)
-    assert float(effective_sample_size(torch.zeros(5))) == pytest.approx(1.0)
-
-
 def test_adopting_a_posterior(generator) -> None:
     first = FourierSurrogate(TORUS, 4, 1.0, 3.0)
     s = uniform(100, generator)
@@ -149,21 +116,6 @@ def test_adopting_a_posterior(generator) -> None:
     third.load_state_dict(second.state_dict())
     for a, b in zip(third.mean_and_std(s), second.mean_and_std(s), strict=True):
         torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize("cvs", [TORUS, LINE])
-@pytest.mark.parametrize("product", [True, False])
-def test_series_and_derivatives(cvs, product, generator) -> None:
-    basis = FourierBasis(cvs, 4, product=product)
-    coefficients = torch.randn(len(basis), generator=generator, dtype=torch.float64)
-    s = torch.from_numpy(cvs.grid()).clone().requires_grad_()
-    values = basis(s) @ coefficients
-    (slopes,) = torch.autograd.grad(values.sum(), s)
-    found = basis.series(s.detach(), coefficients)
-    torch.testing.assert_close(found[:, 0], values.detach(), rtol=0, atol=1e-10)
-    torch.testing.assert_close(found[:, 1:], slopes, rtol=0, atol=1e-10)
-    for axis in range(len(cvs)):
-        torch.testing.assert_close(basis(s.detach(), axis) @ coefficients, slopes[:, axis], rtol=0, atol=1e-10)
 
 
 def slope_of_truth(s: torch.Tensor) -> torch.Tensor:
@@ -248,10 +200,3 @@ def test_table_is_the_model_at_the_resolution_of_the_bins(generator) -> None:
     near = nodes + 0.4 * (2 * math.pi / 20) * (2 * torch.rand(nodes.shape, generator=generator) - 1)
     for found, expected in zip(model.table()(near), model.mean_and_std(nodes), strict=True):
         torch.testing.assert_close(found, expected)
-
-
-@pytest.mark.parametrize("shape", [0.2, 0.9])
-def test_pareto_tail_index(shape, generator) -> None:
-    uniform_numbers = torch.rand(40_000, generator=generator, dtype=torch.float64)
-    log_weights = -shape * uniform_numbers.log()  # Pareto: the tail index is `shape`
-    assert pareto_tail_index(log_weights) == pytest.approx(shape, abs=0.15)

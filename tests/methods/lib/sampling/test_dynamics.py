@@ -101,7 +101,7 @@ def test_metropolis_samples_a_double_well(generator) -> None:
     assert 0.2 < sampler.accepted < 0.9
 
 
-def test_states_go_on_identically(generator) -> None:
+def test_restored_states_continue_identically(generator) -> None:
     for make in (
         lambda g: langevin(5, 0.001, g),
         lambda g: Metropolis(lambda x: (x**2).sum(1), torch.zeros(5, 2, dtype=torch.float64), 0.5, g),

@@ -11,7 +11,7 @@ from scipy import stats
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench_methods.lib.sampling.exchange import WindowExchange, matchings, rearranged
-from cgbench_methods.lib.sampling.restraints import HarmonicRestraints, shortest
+from cgbench_methods.lib.sampling.restraints import HarmonicRestraints
 
 MIXED = CollectiveVariables(("angle", "distance"), (-math.pi, 0.0), (math.pi, 2.0), (True, False))
 LINE = CollectiveVariables(("s",), (-5.0,), (5.0,), (False,))
@@ -42,12 +42,6 @@ def test_restraints_are_harmonic_near_their_centre_and_close_around_a_period() -
     all_pairs = restraints.between((centre + d)[:, None], centre[None])
     assert all_pairs.shape == (1, 1)
     torch.testing.assert_close(all_pairs[0], restraints.energy(centre + d))
-
-
-def test_the_shorter_way_goes_around_periodic_variables_only() -> None:
-    difference = torch.tensor([[6.0, 1.9], [-3.0, -1.9]], dtype=torch.float64)
-    expected = torch.tensor([[6.0 - 2 * math.pi, 1.9], [-3.0, -1.9]], dtype=torch.float64)
-    torch.testing.assert_close(shortest(MIXED, difference), expected)
 
 
 def test_matchings_hold_every_pair_once_and_no_window_twice() -> None:

@@ -1,4 +1,13 @@
-"""Combining windows: their free energies by MBAR, their overlap, and weights of all frames."""
+"""Combine restrained simulations: free energies of windows by MBAR, their overlap, and weights of all frames.
+
+With ``u_k(s)`` the restraint energy of window k in kT, ``N_k`` its number of frames and ``f_k`` its free energy, MBAR
+(Shirts and Chodera, J. Chem. Phys. 129, 124105, 2008) solves
+
+    f_k = -ln sum_n exp(-u_k(s_n)) / e(s_n),        e(s) = sum_k N_k exp(f_k - u_k(s)),
+
+over all frames n. ``1 / e(s_n)`` is then the weight of a frame, and e, the exposure, says how often a configuration
+is visited relative to equilibrium.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +15,28 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
-from cgbench_methods.lib.sampling.restraints import HarmonicRestraints, shortest
 
-__all__ = ["Frames", "Windows", "disconnected", "statistical_inefficiency"]
+__all__ = ["Frames", "Restraints", "Windows", "disconnected", "statistical_inefficiency"]
 
 Array = NDArray[np.float64]
 CHUNK = 3_000_000  # elements of a matrix of frames and windows
 SERIES = 48  # walkers whose time series give the statistical inefficiency, at most
+
+
+class Restraints(Protocol):
+    """Restraints on the collective variables, one centre ``[cvs]`` per window."""
+
+    centres: torch.Tensor
+
+    def between(self, s: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+        """Energies ``[...]`` in kT at ``s [..., cvs]`` of restraints at ``centres [..., cvs]``."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +46,8 @@ class Frames:
     Attributes
     ----------
     s
-        ``[frames, walkers, cvs]``; walker i stays in its window, as configurations are exchanged between walkers.
-        Not a number where a walker was lost: such entries are left out of everything.
+        ``[frames, walkers, cvs]``; a walker keeps its window, as configurations are exchanged between walkers. NaN
+        where a walker diverged: such entries are ignored everywhere.
     window, replicate
         Those of each walker, ``[walkers]``.
     """
@@ -41,16 +58,16 @@ class Frames:
 
     @property
     def usable(self) -> torch.Tensor:
-        """Which entries are numbers, boolean ``[frames, walkers]``."""
+        """Which entries are finite, boolean ``[frames, walkers]``."""
         return self.s.isfinite().all(dim=2)
 
     def part(self, frames: slice, walkers: torch.Tensor | None = None) -> Frames:
-        """Some frames of some walkers (a boolean mask; all without one)."""
+        """Return some frames of some walkers (a boolean mask; all without one)."""
         chosen = torch.ones_like(self.window, dtype=torch.bool) if walkers is None else walkers
         return Frames(self.s[frames][:, chosen], self.window[chosen], self.replicate[chosen])
 
     def of_windows(self, kept: NDArray[np.int64]) -> Frames:
-        """The walkers of the windows `kept`, which are numbered anew in that order."""
+        """Return the walkers of the windows `kept`, which are renumbered in that order."""
         number = torch.full((1 + int(max(self.window.max(), kept.max(initial=0))),), -1)
         number[torch.from_numpy(kept)] = torch.arange(len(kept))
         chosen = number[self.window] >= 0
@@ -63,20 +80,20 @@ class Windows:
     Parameters
     ----------
     restraints
-        Gives the energies of the windows' restraints; its centres are those of the windows, ``[windows, cvs]``.
+        The windows' restraints, with centres ``[windows, cvs]``.
     stretches
-        What was sampled.
+        The frames of all windows.
     start
-        Free energies to start the iteration from, ``[windows]`` in kT.
+        Initial guess of the free energies, ``[windows]`` in kT.
     frames
         Largest number of frames that MBAR is solved with.
     inefficiency
-        Frames that count as one; MBAR is solved with every so many-th.
+        Frames per independent frame; MBAR is solved with at most one frame in every such interval.
 
     Attributes
     ----------
     free_energy
-        Of the windows in kT, by MBAR.
+        Free energies of the windows in kT.
     empty
         Number of windows without a usable frame.
 
@@ -88,7 +105,7 @@ class Windows:
 
     def __init__(
         self,
-        restraints: HarmonicRestraints,
+        restraints: Restraints,
         stretches: Sequence[Frames],
         start: Array,
         *,
@@ -101,10 +118,10 @@ class Windows:
         thinned = [stretch.part(slice(_offset(stretch, step), None, step)) for stretch in stretches]
         usable = torch.cat([stretch.usable.flatten() for stretch in thinned])
         if not bool(usable.any()):
-            raise ValueError("no window has a usable frame: every walker was lost (diverged_walker)")
+            raise ValueError("no window has a usable frame: every walker diverged (diverged_walker)")
         s = torch.cat([stretch.s.flatten(0, 1) for stretch in thinned])[usable].double()
         window = torch.cat([stretch.window.repeat(len(stretch.s)) for stretch in thinned])[usable]
-        by_window = window.argsort(stable=True)  # pymbar numbers samples window by window
+        by_window = window.argsort(stable=True)  # pymbar expects the samples of one window after the other
         counts = torch.bincount(window, minlength=len(restraints.centres)).numpy()
         energies = np.ascontiguousarray(self._energies(s[by_window]).T.numpy())
         self.mbar = _solve(energies, counts, start)
@@ -121,10 +138,7 @@ class Windows:
         return self.restraints.between(s[:, None], self.restraints.centres[None])
 
     def log_exposure(self, s: torch.Tensor) -> torch.Tensor:
-        """Logarithm of how often `s` was visited relative to equilibrium, ``ln sum_k N_k exp(f_k - u_k(s))``.
-
-        Its inverse is the weight of a frame in MBAR.
-        """
+        """Logarithm of the exposure ``e(s) = sum_k N_k exp(f_k - u_k(s))``, ``[batch]`` at ``s [batch, cvs]``."""
         rows = max(1, CHUNK // len(self.restraints.centres))
         parts = [torch.logsumexp(self._log_scale - self._energies(p.double()), 1) for p in torch.split(s, rows)]
         return torch.cat(parts)
@@ -141,16 +155,16 @@ class Windows:
         return total.reshape(cvs.bins)
 
     def exposure(self, cvs: CollectiveVariables) -> Array:
-        """How often each bin was visited relative to equilibrium, at its centre, of shape ``cvs.bins``."""
+        """Exposure at the bin centres, of shape ``cvs.bins``."""
         values: Array = torch.exp(self.log_exposure(torch.from_numpy(cvs.grid()))).numpy()
         return values.reshape(cvs.bins)
 
     def overlap(self) -> Array:
-        """MBAR's overlap matrix ``[windows, windows]``: where the samples of a window could have come from."""
+        """MBAR's overlap matrix ``[windows, windows]``: which windows the samples of each could have come from."""
         return np.asarray(self.mbar.compute_overlap()["matrix"])
 
     def pair_overlap(self, pairs: torch.Tensor) -> Array:
-        """Overlap of two windows alone, ``2 int p q / (p + q)``: 1 for equal ones, 0 for windows apart."""
+        """Overlap of each pair of windows ``[pairs, 2]``, ``2 int p q / (p + q)``: 1 if they agree, 0 if disjoint."""
         weights = np.asarray(self.mbar.weights())
         first, second = weights[:, pairs[:, 0].numpy()], weights[:, pairs[:, 1].numpy()]
         return np.asarray((2.0 * first * second / np.maximum(first + second, 1e-300)).sum(0))
@@ -159,8 +173,8 @@ class Windows:
 def _solve(energies: Array, counts: NDArray[np.int64], start: Array) -> Any:
     """Solve MBAR by Newton or self-consistent iteration, whichever leaves the smaller gradient in each step.
 
-    pymbar asks for twelve digits unless told otherwise, which so many samples do not reach; and it seeds numpy's global
-    generator, which is put back.
+    The tolerance is looser than pymbar's twelve digits, which cannot be reached with this many samples. pymbar seeds
+    numpy's global generator; its state is restored.
     """
     protocol = ({"method": "adaptive", "tol": 1e-7, "options": {"min_sc_iter": 1}},)
     state = np.random.get_state()  # noqa: NPY002
@@ -173,7 +187,7 @@ def _solve(energies: Array, counts: NDArray[np.int64], start: Array) -> Any:
 
 
 def _quiet_pymbar() -> Any:
-    """Import pymbar without the advice that it gives whenever it is imported."""
+    """Import pymbar without the advice that it logs on import."""
     logger = logging.getLogger("pymbar")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -184,12 +198,12 @@ def _quiet_pymbar() -> Any:
 
 
 def _offset(stretch: Frames, step: int) -> int:
-    """The first of every `step` frames: in the middle, and inside a short stretch."""
+    """Return the first frame to use when one of `step` is used: in the middle, but inside a short stretch."""
     return min(step // 2, len(stretch.s) - 1)
 
 
 def disconnected(overlap: Array, least: float) -> list[int]:
-    """Windows that no chain of overlaps of at least `least` ties to the largest group of windows."""
+    """Windows that no chain of overlaps of at least `least` connects to the largest group of windows."""
     from scipy.sparse.csgraph import connected_components
 
     _, group = connected_components(np.maximum(overlap, overlap.T) >= least, directed=False)
@@ -200,21 +214,21 @@ def disconnected(overlap: Array, least: float) -> list[int]:
 def statistical_inefficiency(
     cvs: CollectiveVariables, stretch: Frames, centres: torch.Tensor, series: int = SERIES
 ) -> float:
-    """Frames that count as one independent one: the mean over walkers, the largest over collective variables.
+    """Frames per independent frame: the mean over walkers, the largest over collective variables.
 
     Parameters
     ----------
     cvs
-        Collective variables.
+        The collective variables.
     stretch
-        What was sampled without a break.
+        Frames sampled without a break.
     centres
         Centres of the windows ``[windows, cvs]``.
     series
-        Walkers that are looked at, at most.
+        Largest number of walkers to average over.
     """
     chosen = torch.linspace(0, len(stretch.window) - 1, min(series, len(stretch.window))).round().long()
-    away = shortest(cvs, stretch.s[:, chosen].double() - centres[stretch.window[chosen]]).numpy()
+    away = cvs.difference(stretch.s[:, chosen].double(), centres[stretch.window[chosen]]).numpy()
     found = [list(_inefficiencies(away[:, :, axis])) for axis in range(len(cvs))]
     return float(max(np.mean(each) if each else 1.0 for each in found))
 
