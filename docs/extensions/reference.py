@@ -77,7 +77,9 @@ def leave_as_text(app: Any, env: Any, node: Any, contnode: nodes.Element) -> nod
 
 
 def skip_described(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
-    """Leave out a property that the docstring of its class describes already, under Attributes."""
+    """Leave out what the docstring of a class describes already, under Attributes: properties and other classes."""
+    if what == "class" and isinstance(obj, type):
+        return True if obj.__name__ != name.rpartition(".")[2] else None
     getter = getattr(obj, "fget", None) or getattr(obj, "func", None)
     if what != "class" or not isinstance(getter, FunctionType):
         return None
