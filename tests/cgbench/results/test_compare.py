@@ -180,7 +180,7 @@ def test_a_regression_fails_only_when_asked(pair: Path, capsys) -> None:
     assert main(["compare", a, b]) == 0
     printed = capsys.readouterr().out
     assert "worse" in printed and f"only in {a}: gone on aldp, version 1, preset default" in printed
-    assert "false alarm below 0.05 in all (Holm); samples are seeds" in printed
+    assert "with a total false-alarm rate below 0.05 (Holm); the samples are seeds" in printed
     assert main(["compare", a, b, "--fail-on-regression"]) == 1
     assert main(["compare", b, a, "--fail-on-regression"]) == 0  # that way round it got better
     assert main(["compare", a, a, "--fail-on-regression"]) == 0
@@ -230,7 +230,7 @@ def test_mistakes_are_one_line(pair: Path, capsys) -> None:
     for arguments, message in (
         ([a, str(pair / "none.csv")], "No such file"),
         ([a, a, "--alpha", "2"], "--alpha must be between 0 and 1"),
-        ([a, a, "--tolerance", "-1"], "--tolerance must be from 0"),
+        ([a, a, "--tolerance", "-1"], "--tolerance must be at least 0 and below 1"),
     ):
         assert main(["compare", *arguments]) == 2
         err = capsys.readouterr().err
