@@ -58,7 +58,7 @@ COLUMNS = (
 
 def _measure(method: str, system: str, overrides: tuple[str, ...], seed: int, out: str) -> dict[str, float | None]:
     """Run one configuration with one seed, or read its finished run; return the numbers of the table."""
-    from cgbench.results.runs import evaluations_to, find_runs
+    from cgbench.results.runs import find_runs
     from cgbench.running.run import finished_record, prepare
 
     job = prepare(system, method, preset="default", seed=seed, overrides=overrides, out=out, threads=1)
@@ -70,10 +70,10 @@ def _measure(method: str, system: str, overrides: tuple[str, ...], seed: int, ou
     (run,) = find_runs([job.folder.path])
     return {
         "evaluations": float(run.record.evaluations.total),
-        **{f"evaluations_to_{target:.0e}": evaluations_to(run, target) for target in TARGETS},
+        **{f"evaluations_to_{target:.0e}": run.evaluations_to(target) for target in TARGETS},
         "forward_kld": run.final_kld,
         "coverage_95": run.record.metrics.get("coverage_95"),
-        "cpu_seconds": sum(phase["cpu"] for phase in run.record.seconds.values()),
+        "cpu_seconds": run.cpu_seconds,
     }
 
 
