@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
 
-__all__ = ["Frames", "Restraints", "Windows", "disconnected", "statistical_inefficiency"]
+__all__ = ["Frames", "Restraints", "Windows", "disconnected", "statistical_inefficiency", "quiet_pymbar"]
 
 Array = NDArray[np.float64]
 CHUNK = 3_000_000  # elements of a matrix of frames and windows
@@ -179,14 +179,14 @@ def _solve(energies: Array, counts: NDArray[np.int64], start: Array) -> Any:
     protocol = ({"method": "adaptive", "tol": 1e-7, "options": {"min_sc_iter": 1}},)
     state = np.random.get_state()  # noqa: NPY002
     try:
-        return _quiet_pymbar().MBAR(
+        return quiet_pymbar().MBAR(
             energies, counts, initial_f_k=start, solver_protocol=protocol, maximum_iterations=200
         )
     finally:
         np.random.set_state(state)  # noqa: NPY002
 
 
-def _quiet_pymbar() -> Any:
+def quiet_pymbar() -> Any:
     """Import pymbar without the advice that it logs on import."""
     logger = logging.getLogger("pymbar")
     level = logger.level
@@ -234,7 +234,7 @@ def statistical_inefficiency(
 
 
 def _inefficiencies(series: Array) -> Iterator[float]:
-    of_one = _quiet_pymbar().timeseries.statistical_inefficiency
+    of_one = quiet_pymbar().timeseries.statistical_inefficiency
     for column in (column[np.isfinite(column)] for column in series.T):
         if not len(column):
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from cgbench.contracts.system import System
+from cgbench_methods.lib.estimators.mbar import quiet_pymbar
 from cgbench_systems.molecular.reference.route import Array, Route, log
 
 __all__ = ["UmbrellaRoute"]
@@ -143,7 +143,7 @@ class UmbrellaRoute(Route):
             Collective variables ``[frames, walkers, 2]`` of one or more whole replicates; walker k of a replicate is
             in window k.
         """
-        pymbar = _quiet_pymbar()
+        pymbar = quiet_pymbar()
         step = max(1, len(samples) // self.mbar_frames)
         by_window = samples[::step].reshape(-1, samples.shape[1] // len(self.windows), len(self.windows), 2)
         s = by_window.transpose(2, 0, 1, 3).reshape(-1, 2)
@@ -203,14 +203,3 @@ class UmbrellaRoute(Route):
         self.dynamics.load_state_dict(state["dynamics"])
         self.pulled, self.attempts = int(state["pulled"]), int(state["attempts"])
         self.exchanged = float(state["exchanged"])
-
-
-def _quiet_pymbar() -> Any:
-    """Import pymbar without the advice that it logs on import."""
-    logger = logging.getLogger("pymbar")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    import pymbar
-
-    logger.setLevel(level)
-    return pymbar
