@@ -60,12 +60,11 @@ def load_system(name: str, *, engine: str | None = None, device: str = "cpu") ->
     Raises
     ------
     cgbench.errors.UserError
-        If there is no such system or engine, or if the system cannot be imported.
+        If there is no such system or engine, or if the system cannot be imported or built.
     """
-    from cgbench.running.registry import load
+    from cgbench.running.registry import build_system
 
-    system: System = load("system", name)(engine=engine, device=device)
-    return system
+    return build_system(name, engine=engine, device=device)
 
 
 def load_method(name: str) -> type[Method]:

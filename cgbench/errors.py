@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["StorageError", "UserError", "choices"]
+__all__ = ["PluginError", "StorageError", "UserError", "choices"]
 
 
 class UserError(Exception):
@@ -17,6 +17,10 @@ class UserError(Exception):
 
 class StorageError(UserError):
     """A file of a run cannot be written, for example because the disk is full. Files written earlier stay intact."""
+
+
+class PluginError(UserError):
+    """A system or method cannot be built, or an attribute that every run needs is missing or has the wrong type."""
 
 
 def choices(names: Iterable[object]) -> str:

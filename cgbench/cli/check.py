@@ -32,17 +32,19 @@ def command(system: str, method: str, names: tuple[str, ...], logs: bool, **opti
     small runs are sufficient. The exit code is 1 if a check fails.
     """
     from cgbench.conformance import Outcome, Pair, run_checks
-    from cgbench.errors import UserError
+    from cgbench.errors import PluginError, UserError
+    from cgbench.running.plugins import explain
 
     with tempfile.TemporaryDirectory(prefix="cgbench-check-") as folder:
         try:
             pair = Pair(system, method, Path(folder), **options)
             outcomes = run_checks(pair, names)
             pair.prepare("start").folder.release()  # the constructor may reject a system or a setting
-        except UserError:
-            raise
         except Exception as error:  # a plugin may fail in any way
-            words = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            cause = error.__cause__ if isinstance(error, PluginError) else error
+            if cause is None or isinstance(cause, UserError):
+                raise
+            words = explain(cause)
             _print(Outcome("start", False, f"the run cannot be set up: {words}", traceback.format_exc()), logs)
             return 1
         print(f"{pair}: about fifteen runs for all checks", flush=True)

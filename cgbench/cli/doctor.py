@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from cgbench.contracts.system import System
 
 __all__ = ["command"]
 
@@ -115,11 +118,12 @@ def _locks(out: Path) -> tuple[bool, str]:
     return True, "".join([detail, *(f"\n       {folder}: {dead}, has ended" for folder, dead in stale)])
 
 
-def _check_system(name: str, cls: type, built: dict[str, Any]) -> int:
+def _check_system(name: str, cls: type[System], built: dict[str, Any]) -> int:
+    from cgbench.running.plugins import construct_system
     from cgbench.scoring.referee import Referee
 
     try:
-        system = cls()
+        system = construct_system(cls, name)
         built[name] = system
         failures = sum(_report(f"{name}: {c.name}", c.passed, c.detail) for c in system.self_check())
     except Exception as error:  # a plugin may fail in any way

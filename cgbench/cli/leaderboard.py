@@ -36,7 +36,7 @@ __all__ = ["command"]
 def command(folders: tuple[str, ...], sort: str | None, descending: bool, form: str, out: str, **wanted: Any) -> int:
     """Rank methods in a table: medians over seeds, best forward KLD first.
 
-    The filters select rows; they do not change any value.
+    The filters select rows; they do not change any value. The exit code is 1 if there is no finished run to rank.
     """
     from cgbench.errors import UserError
     from cgbench.results.leaderboard import leaderboard
@@ -48,6 +48,13 @@ def command(folders: tuple[str, ...], sort: str | None, descending: bool, form: 
         raise UserError("--descending needs --sort COLUMN")
     skipped: list[Record] = []
     runs = find_runs([Path(folder) for folder in folders], on_skip=skipped.append)
+    if not any(_matches(run.record, wanted) for run in runs):
+        if left_out := _left_out(skipped, wanted):
+            print(f"cgbench: no finished runs to rank ({left_out})", file=sys.stderr)
+            return 1
+        if not runs:
+            print(f"cgbench: no runs to rank in {', '.join(folders)} (--runs)", file=sys.stderr)
+            return 1
     table = choose(leaderboard(runs), wanted)
     if sort is not None:
         table = sort_by(table, sort, descending)
@@ -66,15 +73,20 @@ def command(folders: tuple[str, ...], sort: str | None, descending: bool, form: 
     return 0
 
 
+def _matches(record: Record, wanted: dict[str, Any]) -> bool:
+    return all(not values or getattr(record, name) in values for name, values in wanted.items())
+
+
+def _left_out(skipped: list[Record], wanted: dict[str, Any]) -> str:
+    """Return how many of the wanted runs have no final PMF, such as "2 unfinished, 1 failed"; empty for none."""
+    failed = [record.status == "failed" for record in skipped if _matches(record, wanted)]
+    counts = {"unfinished": failed.count(False), "failed": failed.count(True)}
+    return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+
+
 def _report_skipped(skipped: list[Record], wanted: dict[str, Any]) -> None:
     """Print to standard error how many of the wanted runs have no final PMF and are not ranked."""
-    failed = [
-        record.status == "failed"
-        for record in skipped
-        if all(not values or getattr(record, name) in values for name, values in wanted.items())
-    ]
-    if failed:
-        counts = {"unfinished": failed.count(False), "failed": failed.count(True)}
-        words = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-        runs = "1 run is" if len(failed) == 1 else f"{len(failed)} runs are"
-        print(f"cgbench: {runs} not ranked ({words})", file=sys.stderr)
+    if left_out := _left_out(skipped, wanted):
+        count = sum(_matches(record, wanted) for record in skipped)
+        runs = "1 run is" if count == 1 else f"{count} runs are"
+        print(f"cgbench: {runs} not ranked ({left_out})", file=sys.stderr)

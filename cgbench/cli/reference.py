@@ -28,11 +28,11 @@ def _reference(system: Any) -> Any:
 
 
 def _system(name: str, device: str = "cpu", threads: int | None = None) -> Any:
-    from cgbench.running.registry import load
+    from cgbench.running.registry import build_system
     from cgbench.running.run import use_hardware
 
     use_hardware(device, threads)
-    return load("system", name)(device=device)
+    return build_system(name, device=device)
 
 
 @command.command("build")

@@ -54,8 +54,11 @@ def new(pdb: str | None, sequence: str | None, force_field: tuple[str, ...], tem
 @click.option("--out", help="Picture to write, .png or .pdf.")
 def show(file: str, out: str | None) -> int:
     """Print the description, and draw the molecule."""
+    from cgbench.running.plugins import construct
+
     path = Path(file)
-    for line in _loader(path.suffix).show(path, None if out is None else Path(out)):
+    loader, picture = _loader(path.suffix), None if out is None else Path(out)
+    for line in construct(lambda: loader.show(path, picture), "system", file):
         print(line)
     if out is not None:
         print(f"{out} written")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import itertools
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from cgbench.conformance.observed_run import MethodOutput, ObservedEstimate, Obs
 from cgbench.conformance.side_effects import THREADS, SideEffects, watch_side_effects
 from cgbench.running.configuration import preset_names
 from cgbench.running.plan import Plan, make_plan
+from cgbench.running.plugins import explain
 from cgbench.running.registry import load
 from cgbench.running.run import Run, prepare
 
@@ -203,15 +203,7 @@ class Pair:
 
     def explain(self, error: BaseException) -> str:
         """Describe an exception in one line, with its place in the plugin's code."""
-        words = " ".join(str(error).split())
-        described = f"{type(error).__name__}: {words}" if words else type(error).__name__
-        homes = {Path(inspect.getfile(cls)).resolve().parent for cls in (self.method_class, self.system_class)}
-        places = [
-            f"{Path(frame.filename).name}, line {frame.lineno}"
-            for frame in traceback.extract_tb(error.__traceback__)
-            if any(Path(frame.filename).resolve().is_relative_to(home) for home in homes)
-        ]
-        return f"{described} ({places[-1]})" if places else described
+        return explain(error, self.method_class, self.system_class)
 
 
 def _absolute(name: str) -> str:

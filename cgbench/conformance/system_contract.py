@@ -10,7 +10,6 @@ import torch
 from cgbench.conformance.coordinates_contract import check_coordinates
 from cgbench.conformance.failures import Failure
 from cgbench.conformance.pair import Pair
-from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.system import System
 from cgbench.scoring.referee import Referee
 
@@ -42,19 +41,9 @@ def system_contract(pair: Pair) -> str:
 
 
 def _check_attributes(system: System) -> None:
-    if not isinstance(system.version, str) or not system.version:
-        raise Failure(
-            f"version is {system.version!r}; it must be a string, changed whenever density or reference change"
-        )
-    if not isinstance(system.cvs, CollectiveVariables) or not len(system.cvs):
-        raise Failure(
-            f"cvs is {system.cvs!r}; it must be a cgbench.contracts.cvs.CollectiveVariables with at least one CV"
-        )
     for name, lower, upper in zip(system.cvs.names, system.cvs.lower, system.cvs.upper, strict=True):
         if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper):
             raise Failure(f"the domain of {name} is from {lower} to {upper}; it must be finite and not empty")
-    if not (math.isfinite(system.temperature) and system.temperature > 0):
-        raise Failure(f"temperature is {system.temperature!r}; it must be positive")
     start = system.initial_configuration()
     if start.dtype != torch.float64 or start.dim() < 1 or not start.isfinite().all():
         raise Failure(

@@ -21,6 +21,7 @@ from scipy import stats
 from cgbench.errors import UserError
 from cgbench.results.runs import KEY, TARGETS, Key, find_runs, grouped
 from cgbench.results.statistics import standard_error
+from cgbench.running.record import Record
 
 __all__ = ["Results", "Sample", "compare", "holm", "read_results"]
 
@@ -71,8 +72,12 @@ def read_results(path: Path) -> Results:
         If it is neither, or lacks a column.
     """
     if path.is_dir():
-        found = {}
-        for key, members in grouped(find_runs([path])).items():
+        found: Results = {}
+        unfinished: list[Record] = []
+        runs = find_runs([path], on_skip=unfinished.append)
+        if unfinished and not runs:
+            raise UserError(f"{path} holds no finished run: {len(unfinished)} unfinished or failed")
+        for key, members in grouped(runs).items():
             found[key] = {"forward_kld": Sample.of([max(m.final_kld, m.noise_floor) for m in members])}
             for name, target in TARGETS.items():
                 found[key][name] = Sample.of([m.evaluations_to(target) for m in members])

@@ -11,6 +11,7 @@ from cgbench.contracts.method import Method, MethodConfig
 from cgbench.contracts.system import System
 from cgbench.errors import UserError, choices
 from cgbench.running.configuration import config_hash, make_config
+from cgbench.running.plugins import construct_system
 from cgbench.running.record import Record
 from cgbench.running.registry import load
 
@@ -91,7 +92,7 @@ def make_plan(
     for name, value, least in (("budget", budget, 1), ("seed", seed, 0)):
         if value is not None and value < least:
             raise UserError(f"--{name} must be at least {least}, not {value}")
-    built = system_class(engine=engine, device=device)
+    built = construct_system(system_class, system, engine, device)
     missing = method_class.requires - built.traits
     if missing:
         raise UserError(

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from cgbench.errors import UserError, choices
+from cgbench.errors import PluginError, UserError, choices
+from cgbench.running.plugins import Kind, check_class, construct_system, explain
 
-__all__ = ["Kind", "Plugin", "file_formats", "load", "names", "plugins"]
+if TYPE_CHECKING:
+    from cgbench.contracts.system import System
 
-Kind = Literal["system", "method"]
+__all__ = ["Kind", "Plugin", "build_system", "file_formats", "load", "names", "plugins"]
+
 GROUPS = {"system": "cgbench.systems", "method": "cgbench.methods"}
+PREFIX = "cgbench_plugin_"  # of the names of modules from files
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ def plugins(kind: Kind) -> list[Plugin]:
     found = []
     for name, entry in sorted(_entries(kind).items()):
         try:
-            found.append(Plugin(name, _checked(kind, entry.load(), f"entry point {name!r}")))
+            found.append(Plugin(name, check_class(kind, entry.load(), f"entry point {name!r}")))
         except Exception as error:  # a plugin can raise anything
             found.append(Plugin(name, None, f"{type(error).__name__}: {error}".splitlines()[0]))
     return found
@@ -65,7 +74,13 @@ def load(kind: Kind, name: str) -> Any:
         path = Path(name)
         if not path.is_file():
             raise UserError(f"no file {name!r} (from --system)")
-        return _checked(kind, file_formats()[suffix].load().load(path), name)
+        try:
+            loaded = file_formats()[suffix].load().load(path)
+        except UserError:
+            raise
+        except Exception as error:  # a plugin can raise anything
+            raise PluginError(f"system {name} cannot be loaded: {explain(error)}") from error
+        return check_class(kind, loaded, name)
     entries = _entries(kind)
     if name not in entries:
         more = " or path/to/molecule.yaml" if kind == "system" else ""
@@ -75,7 +90,19 @@ def load(kind: Kind, name: str) -> Any:
     except Exception as error:  # a plugin can raise anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{kind} {name!r} cannot be imported: {reason}") from error
-    return _checked(kind, loaded, f"entry point {name!r}")
+    return check_class(kind, loaded, f"entry point {name!r}")
+
+
+def build_system(name: str, *, engine: str | None = None, device: str = "cpu") -> System:
+    """Load and build the system of that name, as `load` finds it.
+
+    Raises
+    ------
+    UserError
+        If `load` fails, there is no such engine, the constructor fails, or an attribute is missing or has the wrong
+        type.
+    """
+    return construct_system(load("system", name), name, engine, device)
 
 
 def _load_file(kind: Kind, name: str) -> Any:
@@ -83,7 +110,7 @@ def _load_file(kind: Kind, name: str) -> Any:
     path = Path(path_text).resolve()
     if not path.is_file():
         raise UserError(f"no file {path_text!r} (from --{kind} {name}): give path/to/file.py:Class")
-    module_name = f"cgbench_plugin_{abs(hash(str(path)))}"
+    module_name = f"{PREFIX}{abs(hash(str(path)))}"
     if module_name in sys.modules:
         module = sys.modules[module_name]
     else:
@@ -92,24 +119,61 @@ def _load_file(kind: Kind, name: str) -> Any:
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module
         try:
-            spec.loader.exec_module(module)
-        except Exception as error:  # a plugin can raise anything
+            with _neighbours(path.parent):
+                spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:  # a plugin can raise anything
             del sys.modules[module_name]
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise UserError(f"{path_text} cannot be imported: {reason}") from error
     if not hasattr(module, class_name):
         classes = [key for key, value in vars(module).items() if isinstance(value, type)]
         raise UserError(f"{path_text} has no class {class_name!r}: it has {choices(classes)}")
-    return _checked(kind, getattr(module, class_name), name)
+    return check_class(kind, getattr(module, class_name), name)
 
 
-def _checked(kind: Kind, cls: Any, origin: str) -> Any:
-    if kind == "system":
-        from cgbench.contracts.system import System as Base
-    else:
-        from cgbench.contracts.method import Method as Base  # type: ignore[assignment]
-    if not (isinstance(cls, type) and issubclass(cls, Base)):
-        raise UserError(f"{origin} is not a subclass of {Base.__module__}.{Base.__name__}")
-    if not getattr(cls, "name", None):
-        raise UserError(f"{origin}: the class {cls.__name__} has no attribute 'name'")
-    return cls
+# ---- modules beside a file --------------------------------------------------------------------------
+
+_folders: list[str] = []  # of plugin files, in the order they were loaded; all are in sys.path
+
+
+@contextmanager
+def _neighbours(folder: Path) -> Iterator[None]:
+    """Make the modules beside a plugin's file importable, inside the context and for later imports by the plugin.
+
+    The folder is the last in ``sys.path`` and cannot hide an installed module. Files in different folders may have
+    neighbours of the same name: inside the context, those of other folders are set aside.
+    """
+    own = str(folder)
+    others = [other for other in _folders if other != own]
+    aside = {name: module for name, module in sys.modules.items() if _home(module, name) in others}
+    added = own not in sys.path
+    if added:
+        sys.path.append(own)
+        _folders.append(own)
+    elsewhere = [path for path in sys.path if path in others]
+    sys.path[:] = [path for path in sys.path if path not in others]
+    for name in aside:
+        del sys.modules[name]
+    importlib.invalidate_caches()  # the files may be new
+    try:
+        yield
+    except BaseException:
+        if added:
+            sys.path.remove(own)
+            _folders.remove(own)
+        raise
+    finally:
+        sys.path += elsewhere
+        for name, module in aside.items():
+            sys.modules.setdefault(name, module)
+
+
+def _home(module: ModuleType | None, name: str) -> str | None:
+    """Return the folder that contains the top-level module or package a module belongs to."""
+    top = sys.modules.get(name.partition(".")[0], module)
+    places = [getattr(top, "__file__", None), *getattr(top, "__path__", ())]
+    place = next((place for place in places if isinstance(place, str)), None)
+    if place is None or name.startswith(PREFIX):
+        return None
+    in_package = os.path.basename(place).startswith("__init__.")
+    return os.path.dirname(os.path.dirname(place) if in_package else place)

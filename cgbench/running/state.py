@@ -17,6 +17,7 @@ from cgbench.counting.ledger import Ledger
 from cgbench.counting.streams import Streams
 from cgbench.running import provenance
 from cgbench.running.plan import Plan
+from cgbench.running.plugins import construct
 from cgbench.running.record import AnomalyCount, Evaluations, Record, Status, to_json
 from cgbench.running.run_folder import RunFolder
 from cgbench.scoring.referee import Referee
@@ -57,7 +58,13 @@ class RunState:
         self.problem = Problem(self.system, self.ledger, self.anomalies)
         self.streams = Streams(plan.seed)
         self.referee = Referee(self.system)
-        self.method: Method = plan.method_class(self.problem, self.config, self.streams)
+        self.method: Method = construct(
+            lambda: plan.method_class(self.problem, self.config, self.streams),
+            "method",
+            plan.method_class.name,
+            plan.method_class,
+            type(plan.system),
+        )
         self.curve: list[dict[str, Any]] = []
         self.auxiliary: list[dict[str, Any]] = []
         self.pmf: PMF | None = None

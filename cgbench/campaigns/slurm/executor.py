@@ -18,7 +18,7 @@ from typing import Any
 
 from cgbench.campaigns.local import Task, thread_environment
 from cgbench.campaigns.slurm.job import Command
-from cgbench.campaigns.slurm.queue import Queue, QueuedRun, QueueError
+from cgbench.campaigns.slurm.queue import Queue, QueuedRun, QueueError, largest_array
 from cgbench.campaigns.slurm.resources import Resources
 from cgbench.errors import UserError
 from cgbench.running.signals import stop_event
@@ -126,6 +126,27 @@ class SlurmExecutor:
         return task.log.relative_to(self.out).as_posix()
 
     def _submit(self, tasks: Sequence[Task]) -> None:
+        """Submit the tasks as job arrays, each as large as SLURM allows.
+
+        Each array has its own limit of jobs at a time: with `workers`, an array starts when the one before has ended.
+        """
+        size, known = largest_array()
+        if len(tasks) > size and not known:
+            self.tell(f"scontrol does not name SLURM's MaxArraySize: submitting arrays of at most {_runs(size)}")
+        previous: str | None = None
+        for first in range(0, len(tasks), size):
+            after = {"dependency": f"afterany:{previous}"} if self.workers and previous else {}
+            try:
+                previous = self._submit_array(tasks[first : first + size], after)
+            except UserError as error:
+                if not first:
+                    raise
+                raise UserError(
+                    f"{error}; {_runs(first)} of {len(tasks)} submitted before: run the same command again for the rest"
+                ) from error
+
+    def _submit_array(self, tasks: Sequence[Task], more: dict[str, str]) -> str:
+        """Submit tasks as one job array, with further options of sbatch. Return the id of the job."""
         import submitit
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -143,7 +164,7 @@ class SlurmExecutor:
                 signal_delay_s=WARNING,
                 wckey=None,
                 stderr_to_stdout=True,
-                additional_parameters={"requeue": True, **self.resources.more},
+                additional_parameters={"requeue": True, **self.resources.more, **more},
             )
             # submitit prints the message of a failed sbatch; the exception contains it as well
             with _without(self.resources.overruled()), redirect_stderr(io.StringIO()):
@@ -154,11 +175,12 @@ class SlurmExecutor:
             lines = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in str(error).splitlines()]
             raise UserError(f"SLURM rejected the jobs: {'; '.join(lines) or 'sbatch failed'}") from error
         at_a_time = f", at most {self.workers} at a time" if self.workers and self.workers < len(tasks) else ""
-        self.tell(f"{_runs(len(tasks))} submitted to SLURM as job {jobs[0].job_id.partition('_')[0]}{at_a_time}")
+        job = str(jobs[0].job_id).partition("_")[0]
+        self.tell(f"{_runs(len(tasks))} submitted to SLURM as job {job}{at_a_time}")
+        return job
 
     def _command(self, task: Task) -> Command:
-        log = task.log.absolute()
-        log.parent.mkdir(parents=True, exist_ok=True)
+        log = task.log.absolute()  # the job creates its folder: a rejected one leaves none
         return Command(task.command, thread_environment(self.threads), str(log), str(log.with_name("latest.pt")))
 
     def _wait(

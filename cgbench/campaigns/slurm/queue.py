@@ -7,6 +7,7 @@ during submission does not lose them.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -19,7 +20,7 @@ from cgbench.errors import UserError
 from cgbench.storage.files import write_atomically
 from cgbench.storage.lock import FolderLock
 
-__all__ = ["Queue", "QueuedRun", "QueueError"]
+__all__ = ["Queue", "QueuedRun", "QueueError", "largest_array"]
 
 ENDED = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED"),
@@ -28,6 +29,7 @@ ENDED = {
 FIELDS = "Name:40,ArrayJobID:16,ArrayTaskID:16,State:24,exit_code:16,Reason:80"
 KEPT = 600.0  # seconds; a younger note is kept, because its jobs may not be submitted yet
 PATIENCE = 30.0  # seconds for squeue to answer
+LARGEST_ARRAY = 1001  # SLURM's default for MaxArraySize
 
 
 class QueueError(UserError):
@@ -173,3 +175,18 @@ def _squeue(names: Sequence[str]) -> list[str]:
     if answer.returncode:
         raise QueueError(f"squeue does not answer: {answer.stderr.strip() or f'exit code {answer.returncode}'}")
     return [line for line in answer.stdout.splitlines() if line.strip()]
+
+
+def largest_array() -> tuple[int, bool]:
+    """Return the largest number of jobs in an array, and whether SLURM named it; otherwise it is SLURM's default.
+
+    MaxArraySize is one more than the largest index, and arrays start at 0. Where it is 0, there are no arrays.
+    """
+    try:
+        answer = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=PATIENCE)
+    except (OSError, subprocess.TimeoutExpired):
+        return LARGEST_ARRAY, False
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)\s*$", answer.stdout, re.MULTILINE)
+    if answer.returncode or found is None:
+        return LARGEST_ARRAY, False
+    return max(1, int(found[1])), True

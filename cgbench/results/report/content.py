@@ -113,16 +113,13 @@ def _system(name: str, version: str, axes: list[dict[str, Any]] | None) -> dict[
 
 
 def _load(name: str, version: str) -> System:
+    from cgbench.running.plugins import construct_system
     from cgbench.running.registry import load
 
     cls = load("system", name)
     if cls.version != version:
         raise UserError(f"version {version} of {name} is not installed (version {cls.version} is)")
-    try:
-        system: System = cls()
-    except Exception as error:  # a plugin may fail in any way
-        raise UserError(f"{name} cannot be built: {type(error).__name__}: {error}") from error
-    return system
+    return construct_system(cls, name)
 
 
 def _reference(system: System) -> Reference:

@@ -10,6 +10,7 @@ import torch
 
 from cgbench.contracts.coordinates import Coordinates
 from cgbench_systems.molecular.geometry import dihedral
+from cgbench_systems.molecular.zmatrix_checks import check_zmatrix
 
 __all__ = ["Rotor", "Scales", "ZMatrixCoordinates", "ZRow"]
 
@@ -72,6 +73,12 @@ class ZMatrixCoordinates(Coordinates):
         cyclic exchange of the atoms changes by exactly 120 degrees. Such exchanges, under which the energy is
         invariant, fold it into [-60, 60) degrees.
 
+    Raises
+    ------
+    ValueError
+        If the rows do not place every atom exactly once, a dihedral has no row or several roles, or atoms that define
+        an angle are on a straight line in the reference configuration.
+
     Notes
     -----
     `to_cartesian` puts the first reference atom at the origin, the second on the x axis and the third in the
@@ -89,18 +96,21 @@ class ZMatrixCoordinates(Coordinates):
         scales: Scales,
         rotors: Sequence[Rotor] = (),
     ) -> None:
+        check_zmatrix(reference_atoms, rows, cv_atoms, periodic_atoms, rotors, reference.double().cpu().numpy())
+        if not all(math.isfinite(unit) and unit > 0 for unit in (scales.distance, scales.angle, scales.dihedral)):
+            raise ValueError(f"the scales must be positive, not {scales}")
         self.reference_atoms = reference_atoms
         self.rows = list(rows)
         self.rotors = list(rotors)
         self.symmetry_number = 3 ** len(self.rotors)
         self._tables: dict[str, torch.Tensor] = {}
         self._row_of = {row[0]: index for index, row in enumerate(self.rows)}
-        self._table = torch.tensor(self.rows)
+        self._table = torch.tensor(self.rows, dtype=torch.long).reshape(-1, 4)
         self._levels = self._sort_levels()
         n = len(self.rows)
         # indices into the full vector of internals: r1, r2, theta, then all distances, angles and dihedrals of the rows
         cv = [3 + 2 * n + self._row_of[atom] for atom in cv_atoms]
-        self._cv_index = torch.tensor(cv)
+        self._cv_index = torch.tensor(cv, dtype=torch.long)
         self._fine_index = torch.tensor([i for i in range(3 + 3 * n) if i not in cv])
         self.names = tuple(self._internal_names()[i] for i in self._fine_index)
         turning = {3 + 2 * n + self._row_of[atom] for atom in (*periodic_atoms, *(r.first for r in self.rotors))}
@@ -129,10 +139,6 @@ class ZMatrixCoordinates(Coordinates):
         """Return the rows grouped by level: rows of one level refer only to atoms of lower levels."""
         level = dict.fromkeys(self.reference_atoms, 0)
         for atom, *others in self.rows:
-            missing = [other for other in others if other not in level]
-            if missing or atom in level:
-                problem = f"is placed before {missing}, which it refers to" if missing else "is placed twice"
-                raise ValueError(f"Z-matrix row of atom {atom}: the atom {problem}")
             level[atom] = 1 + max(level[other] for other in others)
         top = max(level.values())
         return [

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from cgbench.errors import UserError
 from cgbench_systems.molecular.internal_coordinates import Rotor, ZRow
+from cgbench_systems.molecular.zmatrix_checks import STRAIGHT
 from cgbench_systems.molecule.graph import BondGraph
 
 __all__ = ["ZMatrix", "build_zmatrix"]
 
 Torsion = tuple[int, int, int, int]
-STRAIGHT = np.radians(10.0)  # an angle that is nearer to 0 or 180 degrees cannot carry a dihedral
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,7 @@ class _Builder:
 
     def run(self) -> None:
         a, b, c = self.start
+        self._check_straight(b, a, c)
         self._about(a, b, c, improper=True)
         for i, j, k in ((b, a, c), (c, a, b)):
             self._about(i, j, k)
@@ -188,25 +189,27 @@ class _Builder:
 
     def _add(self, p: int, i: int, j: int, k: int) -> None:
         for end, corner, other in ((p, i, j), (i, j, k) if k in self.graph.neighbours[j] else (k, i, j)):
-            if self._is_straight(end, corner, other):
-                raise UserError(
-                    f"the atoms {end}, {corner} and {other} (from 0) are on a straight line: no dihedral can be "
-                    "measured across them; molecules with linear groups are not supported"
-                )
+            self._check_straight(end, corner, other)
         self.rows.append((p, i, j, k))
         self.placed.append(p)
 
-    def _is_straight(self, end: int, corner: int, other: int) -> bool:
+    def _check_straight(self, end: int, corner: int, other: int) -> None:
         u, v = self.positions[end] - self.positions[corner], self.positions[other] - self.positions[corner]
         angle = np.arctan2(np.linalg.norm(np.cross(u, v)), u @ v)
-        return bool(min(angle, np.pi - angle) < STRAIGHT)
+        if min(angle, np.pi - angle) < STRAIGHT:
+            raise UserError(
+                f"the atoms {end}, {corner} and {other} (from 0) are on a straight line: no dihedral can be "
+                "measured across them; molecules with linear groups are not supported"
+            )
 
     def _note_rotor(self, i: int) -> None:
+        """Note the three equal hydrogens of `i`, unless their torsion is a collective variable."""
         for atom, hydrogens in self.graph.rotors:
             if atom != i:
                 continue
-            mine = [row[0] for row in self.rows if row[1] == i and row[0] in hydrogens]
-            if len(mine) == 3:
+            rows = [row for row in self.rows if row[1] == i and row[0] in hydrogens]
+            mine = [row[0] for row in rows]
+            if len(mine) == 3 and frozenset((i, rows[0][2])) not in self.chosen:
                 self.rotors.append(Rotor(mine[0], (mine[1], mine[2])))
 
     def cv_atom(self, torsion: Torsion, name: str) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,9 +17,10 @@ import pytest
 
 from cgbench.campaigns.local import Task
 from cgbench.campaigns.slurm.executor import SlurmExecutor, check_slurm
-from cgbench.campaigns.slurm.queue import Queue, QueueError
+from cgbench.campaigns.slurm.queue import Queue, QueueError, largest_array
 from cgbench.campaigns.slurm.resources import Resources
 from cgbench.cli.main import main
+from cgbench.errors import UserError
 
 SWEEP = "include: [{systems: muller_brown, methods: md, presets: smoke}]\n"
 
@@ -187,6 +190,90 @@ def test_jobs_ignore_modules_in_the_working_directory(tmp_path: Path, commands) 
     play._submit(tasks)
     scripts = [path.read_text() for path in (tmp_path / "out" / ".sweep").rglob("*.sh")]
     assert scripts and all(f"{sys.executable} -P -u -m submitit.core._submit" in script for script in scripts)
+
+
+# stores the options of each submission, and rejects arrays that are larger than a limit or come after a number of them
+SBATCH = """
+cd {folder}
+number=1; while [ -e submitted.$number ]; do number=$((number + 1)); done
+if [ $number -gt {most} ]; then echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2; exit 1; fi
+while read -r line; do case "$line" in
+    *array=0-*) last="${{line#*array=0-}}"; last="${{last%%%*}}"
+        if [ "$last" -ge {limit} ]; then echo "sbatch: error: Invalid job array specification" >&2; exit 1; fi;;
+esac; echo "$line" >> script; done < "$1"
+mv script submitted.$number
+echo "Submitted batch job $((number * 100))"
+"""
+CONFIG = "echo 'MaxArraySize            = {}'; echo 'MaxJobCount             = 10000'"
+
+
+def submitted(
+    tmp_path: Path, commands, count: int, workers: int | None, config: str, limit: int, most: int = 99
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Submit many tasks; return what is said, and array and dependency of each submission."""
+    commands("srun", "exit 1")
+    commands("scontrol", config)
+    commands("sbatch", SBATCH.format(folder=tmp_path, limit=limit, most=most))
+    commands("squeue", "exit 0")
+    said: list[str] = []
+    many = SlurmExecutor(tmp_path / "out", workers, 1, Resources(), tell=said.append)
+    tasks = [Task(f"{k}", ("true",), tmp_path / "out" / f"{k}" / "output.log") for k in range(count)]
+    try:
+        many._submit(tasks)
+    except UserError as error:
+        said.append(str(error))
+    scripts = [tmp_path / f"submitted.{number}" for number in range(1, 99)]
+    found = []
+    for text in (script.read_text() for script in scripts if script.exists()):
+        options = dict(re.findall(r"#SBATCH --(array|dependency)=(\S+)", text))
+        found.append((options.get("array", ""), options.get("dependency", "")))
+    return said, found
+
+
+def test_more_runs_than_an_array_holds_are_several_arrays(tmp_path: Path, commands) -> None:
+    said, found = submitted(tmp_path, commands, 8, None, CONFIG.format(3), limit=3)
+    assert found == [("0-2%3", ""), ("0-2%3", ""), ("0-1%2", "")]
+    assert said == [f"{n} runs submitted to SLURM as job {job}" for n, job in ((3, 100), (3, 200), (2, 300))]
+    notes = [path.read_text() for path in (tmp_path / "out" / ".sweep").glob("*/runs.json")]
+    assert sorted(sum((json.loads(note) for note in notes), [])) == [f"{k}/output.log" for k in range(8)]
+
+
+def test_arrays_with_a_limit_of_jobs_start_one_after_the_other(tmp_path: Path, commands) -> None:
+    _, found = submitted(tmp_path, commands, 7, 2, CONFIG.format(3), limit=3)
+    assert found == [("0-2%2", ""), ("0-2%2", "afterany:100"), ("", "afterany:200")]
+
+
+def test_as_many_runs_as_an_array_holds_are_one_array(tmp_path: Path, commands) -> None:
+    assert submitted(tmp_path, commands, 3, 2, CONFIG.format(3), limit=3)[1] == [("0-2%2", "")]
+
+
+def test_without_arrays_each_run_is_a_job(tmp_path: Path, commands) -> None:
+    assert submitted(tmp_path, commands, 3, None, CONFIG.format(0), limit=0)[1] == [("", "")] * 3
+
+
+@pytest.mark.parametrize("config", ["exit 1", "echo SLURM_VERSION = 23.11", CONFIG.format("many")])
+def test_a_limit_that_cannot_be_asked_is_the_default_and_named(config: str, tmp_path: Path, commands) -> None:
+    commands("scontrol", config)
+    assert largest_array() == (1001, False)
+
+
+def test_an_unknown_limit_is_named_once(tmp_path: Path, commands, monkeypatch) -> None:
+    monkeypatch.setattr("cgbench.campaigns.slurm.queue.LARGEST_ARRAY", 2)
+    said, found = submitted(tmp_path, commands, 3, None, "exit 1", limit=2)
+    assert said[0] == "scontrol does not name SLURM's MaxArraySize: submitting arrays of at most 2 runs"
+    assert len(said) == 3 and len(found) == 2
+
+
+def test_a_rejected_array_leaves_no_folders_and_says_what_was_submitted(tmp_path: Path, commands) -> None:
+    said, found = submitted(tmp_path, commands, 3, None, CONFIG.format(10), limit=2)
+    assert said == ["SLURM rejected the jobs: Invalid job array specification"] and not found
+    assert [path for path in (tmp_path / "out").rglob("*") if path.name != ".sweep"] == []
+    said, found = submitted(tmp_path, commands, 5, None, CONFIG.format(2), limit=2, most=1)
+    assert said[1:] == [
+        "SLURM rejected the jobs: QOSMaxSubmitJobPerUserLimit; 2 runs of 5 submitted before: "
+        "run the same command again for the rest"
+    ]
+    assert len(found) == 1 and len(list((tmp_path / "out" / ".sweep").iterdir())) == 1
 
 
 def test_one_sweep_submits_at_a_time(tmp_path: Path) -> None:

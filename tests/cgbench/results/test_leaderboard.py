@@ -336,4 +336,20 @@ def test_runs_that_are_not_ranked_are_counted(several: Path, capsys) -> None:
     assert board(several, capsys, "--method", "b")[2] == ""
     (several / "aldp" / "a" / "default" / "seed-9" / "curve.csv").unlink()
     folder = several / "aldp" / "a" / "default" / "seed-9"
-    assert board(folder, capsys)[2] == "cgbench: 1 run is not ranked (1 failed)\n"
+    assert board(folder, capsys) == (1, "", "cgbench: no finished runs to rank (1 failed)\n")
+
+
+def test_without_any_finished_run_there_is_no_table(tmp_path: Path, capsys) -> None:
+    assert board(tmp_path, capsys) == (1, "", f"cgbench: no runs to rank in {tmp_path} (--runs)\n")
+    for seed, status in ((0, "running"), (1, "running"), (2, "failed")):
+        written(tmp_path, varied(seed, 1.0, method="a", status=status))
+    left_out = "cgbench: no finished runs to rank (2 unfinished, 1 failed)\n"
+    for form in ("csv", "markdown"):
+        out = tmp_path / f"table.{form}"
+        assert main(["leaderboard", "--runs", str(tmp_path), "--format", form, "--out", str(out)]) == 1
+        assert capsys.readouterr() == ("", left_out) and not out.exists()
+    written(tmp_path, varied(3, 1.0, method="b"))
+    assert board(tmp_path, capsys)[0] == 0
+    assert board(tmp_path, capsys, "--method", "a") == (1, "", left_out)
+    code, _, err = board(tmp_path, capsys, "--method", "c")
+    assert code == 2 and err == "cgbench: no runs of method 'c' (--method): choose from b\n"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
 
 from cgbench_systems.aldp.coordinates import default_coordinates, literature_coordinates
 from cgbench_systems.aldp.topology import initial_positions
-from cgbench_systems.molecular.internal_coordinates import Scales, ZMatrixCoordinates
+from cgbench_systems.molecular.internal_coordinates import Rotor, Scales, ZMatrixCoordinates
 
 SETS = {"default": default_coordinates, "literature": literature_coordinates}
 
@@ -171,3 +172,109 @@ def test_order_of_rows_is_checked() -> None:
     s, y, _ = fine.to_internal(chain[None].double())
     back, _ = fine.to_cartesian(s, y)
     torch.testing.assert_close(torch.cdist(back, back), torch.cdist(chain, chain)[None].double(), rtol=0, atol=1e-7)
+
+
+START = torch.tensor(
+    [[0.0, 0, 0], [0.15, 0, 0], [0.2, 0.14, 0], [0.21, 0.2, 0.09], [0.12, 0.2, -0.02], [0.29, 0.18, -0.06]],
+    dtype=torch.float64,
+)
+ROWS = [(3, 2, 1, 0), (4, 2, 1, 3), (5, 2, 1, 3)]
+
+
+def chain(**changes: object) -> ZMatrixCoordinates:
+    """Return coordinates of six atoms, the last three of them a rotor, with changed settings."""
+    settings: dict[str, object] = {
+        "reference_atoms": (1, 0, 2),
+        "rows": ROWS,
+        "cv_atoms": (),
+        "periodic_atoms": (),
+        "reference": START,
+        "scales": Scales(0.005, 0.05, 0.1),
+        "rotors": [Rotor(3, (4, 5))],
+    }
+    return ZMatrixCoordinates(**(settings | changes))  # type: ignore[arg-type]
+
+
+def moved(atom: int, place: tuple[float, float, float]) -> torch.Tensor:
+    x = START.clone()
+    x[atom] = torch.tensor(place).to(x)
+    return x
+
+
+FREE: dict[str, object] = {"rotors": ()}
+DEGENERATE: dict[str, tuple[dict[str, object], str]] = {
+    "collinear reference atoms": (
+        {"reference": moved(2, (0.3, 0.0, 0.0))},
+        "reference atoms (1, 0, 2): atoms 0, 1, 2 are on a straight line in the reference configuration (angle 180 ",
+    ),
+    "reference atoms folded back": (
+        {"reference": moved(2, (0.03, 0.001, 0.0))},
+        "atoms 0, 1, 2 are on a straight line",
+    ),
+    "coinciding reference atoms": (
+        {"reference": moved(2, (0.15, 0.0, 0.0))},
+        "reference atoms (1, 0, 2): atoms 2 and 1 coincide",
+    ),
+    "linear angle": (
+        {"reference": moved(4, (0.25, 0.28, 0.0))},
+        "Z-matrix row of atom 4, (4, 2, 1, 3): atoms 4, 2, 1 are on a straight line",
+    ),
+    "linear angle behind": (
+        FREE | {"rows": [*ROWS[:2], (5, 4, 2, 3)], "reference": moved(4, (0.19, 0.08, -0.09))},
+        "Z-matrix row of atom 5, (5, 4, 2, 3): atoms 4, 2, 3 are on a straight line",
+    ),
+    "no row": (FREE | {"rows": ROWS[:2]}, "the Z-matrix has no row for atom 5"),
+    "no rows": (FREE | {"rows": []}, "the Z-matrix has no row for atoms 3, 4, 5"),
+    "two rows": (
+        FREE | {"rows": [*ROWS, (3, 0, 1, 2)]},
+        "row of atom 3, (3, 0, 1, 2): the atom is placed twice, it has",
+    ),
+    "row of a reference atom": (
+        FREE | {"rows": [*ROWS, (0, 3, 1, 2)]},
+        "row of atom 0, (0, 3, 1, 2): the atom is placed twice, it is a reference atom",
+    ),
+    "order": (FREE | {"rows": ROWS[::-1]}, "the atom is placed before atom 3, which it refers to"),
+    "repeated reference atoms": ({"reference_atoms": (1, 0, 0)}, "reference atoms: atom 0 repeated; all 3 must be"),
+    "two reference atoms": ({"reference_atoms": (1, 0)}, "reference atoms: 3 atoms are needed, not 2"),
+    "repeated atom in a row": (
+        FREE | {"rows": [*ROWS[:2], (5, 2, 2, 3)]},
+        "row of atom 5, (5, 2, 2, 3): atom 2 repeated; all 4 must be different",
+    ),
+    "atom that refers to itself": (FREE | {"rows": [*ROWS[:2], (5, 5, 2, 3)]}, "atom 5 repeated"),
+    "out of range": (FREE | {"rows": [*ROWS, (6, 2, 1, 3)]}, "there is no atom 6; the 6 atoms are numbered from 0"),
+    "negative": ({"reference_atoms": (1, 0, -4)}, "reference atoms: there is no atom -4"),
+    "no number": (FREE | {"rows": [*ROWS[:2], (5, "CA", 1, 3)]}, "'CA' is not the number of an atom"),
+    "short row": (FREE | {"rows": [*ROWS[:2], (5, 2, 1)]}, "4 atoms are needed, not 3"),
+    "cv of a reference atom": (FREE | {"cv_atoms": (0,)}, "cv_atoms (0,): atom 0 has no row, and so no dihedral"),
+    "cv twice": (FREE | {"cv_atoms": (3, 3)}, "cv_atoms (3, 3): atom 3 is in it twice"),
+    "periodic without row": (FREE | {"periodic_atoms": (9,)}, "periodic_atoms (9,): atom 9 has no row"),
+    "cv and periodic": (
+        FREE | {"cv_atoms": (3,), "periodic_atoms": (4, 3)},
+        "periodic_atoms (4, 3): atom 3 is in it and also in cv_atoms (3,)",
+    ),
+    "cv and rotor": ({"cv_atoms": (3,)}, "rotor (3, 4, 5): atom 3 is in it and also in cv_atoms (3,)"),
+    "rotor without row": ({"rotors": [Rotor(3, (4, 0))]}, "rotor (3, 4, 0): atom 0 has no row"),
+    "rotor with one atom twice": ({"rotors": [Rotor(3, (4, 4))]}, "rotor (3, 4, 4): atom 4 is in it twice"),
+    "rotor relative to another atom": (
+        {"rows": [*ROWS[:2], (5, 2, 1, 0)]},
+        "rotor (3, 4, 5): the row of atom 5 must be (5, 2, 1, 3), relative to atom 3, not (5, 2, 1, 0)",
+    ),
+    "scales": ({"scales": Scales(0.0, 0.1, 0.1)}, "the scales must be positive"),
+    "shape": ({"reference": torch.zeros(5)}, "must be finite and [atoms, 3], not [5]"),
+}
+
+
+@pytest.mark.parametrize(("changes", "words"), DEGENERATE.values(), ids=DEGENERATE)
+def test_a_degenerate_z_matrix_is_refused(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+        chain(**changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sound_z_matrix_is_accepted() -> None:
+    """The Z-matrix that the faults are made in has none, and its round trip is exact."""
+    for changes in ({}, FREE | {"cv_atoms": (3,), "periodic_atoms": (4,)}):
+        coordinates = chain(**changes)
+        s, y, _ = coordinates.to_internal(1.01 * START[None])
+        back, _ = coordinates.to_cartesian(s, y)
+        torch.testing.assert_close(coordinates.to_internal(back)[:2], (s, y), rtol=0, atol=1e-10)

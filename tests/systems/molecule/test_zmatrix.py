@@ -9,6 +9,8 @@ import torch
 from cgbench.errors import UserError
 from cgbench_systems.molecular.geometry import dihedral
 from cgbench_systems.molecule import Molecule
+from cgbench_systems.molecule.coordinates import automatic_coordinates
+from cgbench_systems.molecule.graph import BondGraph
 from cgbench_systems.molecule.structure import read_pdb
 from cgbench_systems.molecule.torsions import named_torsions
 from cgbench_systems.molecule.zmatrix import build_zmatrix
@@ -99,3 +101,26 @@ def test_mistakes_take_one_line() -> None:
     straight[d] = 2 * straight[c] - straight[b]
     with pytest.raises(UserError, match="on a straight line"):
         build_zmatrix(graph, [named["phi 2"]], ["phi 2"], straight)
+
+
+def test_linear_reference_atoms_take_one_line() -> None:
+    carbon_dioxide = BondGraph(("O", "C", "O"), [(0, 1), (1, 2)])
+    positions = np.array([[-0.116, 0.0, 0.0], [0.0, 0.0, 0.0], [0.116, 0.0, 0.0]])
+    with pytest.raises(UserError, match="the atoms 0, 1 and 2 .* are on a straight line"):
+        build_zmatrix(carbon_dioxide, [], [], positions)
+    positions[2] = (0.05, 0.1, 0.0)
+    assert build_zmatrix(carbon_dioxide, [], [], positions).rows == ()
+
+
+def test_the_torsion_of_a_methyl_group_is_not_folded_where_it_is_chosen() -> None:
+    structure = read_pdb(VALINE)
+    graph = structure.graph  # CB is atom 12, CG1 atom 14
+    methyl = next((a, 12, 14, h) for a in graph.neighbours[12] if a != 14 for h in graph.neighbours[14] if h != 12)
+    z = build_zmatrix(graph, [methyl], ["chi"], structure.positions)
+    rotating = {atom for rotor in z.rotors for atom in (rotor.first, *rotor.others)}
+    assert z.cv_atoms[0] in (methyl[0], methyl[3]) and not rotating & set(z.cv_atoms) and len(z.rotors) == 3
+    x = torch.from_numpy(structure.positions)
+    coordinates = automatic_coordinates(structure, [methyl], ["chi"], x)
+    x = x[None] + 0.003 * torch.randn(20, *x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    s, _, _ = coordinates.to_internal(x)
+    assert torch.allclose(s[:, 0], dihedral(*(x[:, atom] for atom in methyl)), atol=1e-12)

@@ -1,0 +1,190 @@
+"""Classes and instances of plugins, checked: a fault of a plugin becomes one line that says what is wrong and where."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import numbers
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cgbench.errors import PluginError, UserError, choices
+
+if TYPE_CHECKING:
+    from cgbench.contracts.method import Method
+    from cgbench.contracts.system import System
+
+__all__ = ["Kind", "check_class", "construct", "construct_system", "explain"]
+
+Kind = Literal["system", "method"]
+
+
+def explain(error: BaseException, *classes: type) -> str:
+    """Describe an exception in one line, with its place in the code of the plugin's classes."""
+    words = " ".join(str(error).split())
+    described = f"{type(error).__name__}: {words}" if words else type(error).__name__
+    homes = {folder for cls in classes if (folder := _folder(cls)) is not None}
+    places = [
+        f"{Path(frame.filename).name}, line {frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if any(Path(frame.filename).resolve().is_relative_to(home) for home in homes)
+    ]
+    return f"{described} ({places[-1]})" if places else described
+
+
+def _folder(cls: type) -> Path | None:
+    try:
+        return Path(inspect.getfile(cls)).resolve().parent
+    except (TypeError, OSError):  # a class without a file
+        return None
+
+
+def construct(make: Callable[[], Any], kind: Kind, name: str, *classes: type) -> Any:
+    """Call a plugin's constructor.
+
+    Raises
+    ------
+    PluginError
+        If the constructor raises anything but a `UserError`, which is passed on.
+    """
+    try:
+        return make()
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # a plugin may fail in any way
+        raise PluginError(f"{kind} {name} cannot be built: {explain(error, *classes)}") from error
+
+
+def construct_system(cls: type[System], name: str, engine: str | None = None, device: str = "cpu") -> System:
+    """Build a system and check its attributes; `name` is what the user calls it.
+
+    Raises
+    ------
+    UserError
+        If the engine is unknown.
+    PluginError
+        If the constructor fails, or an attribute is missing or has the wrong type.
+    """
+    system: System = construct(lambda: cls(engine=engine, device=device), "system", name, cls)
+    _check_system(system, f"system {name}")
+    return system
+
+
+# ---- classes ------------------------------------------------------------------------------------------
+
+
+def check_class(kind: Kind, cls: Any, origin: str) -> Any:
+    """Return a plugin's class, after checking its type and attributes.
+
+    Raises
+    ------
+    PluginError
+        If it is not a subclass of the contract, is abstract, or an attribute is missing or has the wrong type.
+    """
+    from cgbench.contracts.method import Method
+    from cgbench.contracts.system import System
+
+    base: type = System if kind == "system" else Method
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        raise PluginError(f"{origin} is not a subclass of {base.__module__}.{base.__name__}")
+    if not getattr(cls, "name", None):
+        raise PluginError(f"{origin}: the class {cls.__name__} has no attribute 'name'")
+    where = f"{origin}: {cls.__name__}"
+    if not _is_name(cls.name):
+        raise PluginError(f"{where}.name is {cls.name!r}; it must be text that can name a folder")
+    if missing := getattr(cls, "__abstractmethods__", None):
+        raise PluginError(f"{where} is abstract: it must implement {choices(missing)}")
+    if kind == "system":
+        _check_system_class(cls, where)
+    else:
+        _check_method_class(cls, where)
+    return cls
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value not in (".", "..") and value.isprintable() and not set(value) & set("/\\")
+
+
+def _is_texts(value: Any, *types: type) -> bool:
+    return isinstance(value, types) and all(isinstance(item, str) for item in value)
+
+
+def _check_system_class(cls: type[System], where: str) -> None:
+    version = getattr(cls, "version", None)
+    if not isinstance(version, str) or not version:
+        raise PluginError(
+            f"{where}.version is {version!r}; it must be a string, changed whenever density or reference change"
+        )
+    if not _is_texts(cls.engines, tuple, list) or not cls.engines:
+        raise PluginError(f"{where}.engines is {cls.engines!r}; it must be a tuple of names, at least one")
+
+
+def _check_method_class(cls: type[Method], where: str) -> None:
+    from pydantic import BaseModel
+
+    for name in ("requires", "uncounted_in_publication"):
+        value = getattr(cls, name)
+        if not _is_texts(value, set, frozenset):
+            raise PluginError(f"{where}.{name} is {value!r}; it must be a frozenset of strings")
+    if not (isinstance(cls.Config, type) and issubclass(cls.Config, BaseModel)):
+        raise PluginError(
+            f"{where}.Config is {cls.Config!r}; it must be a pydantic model, a subclass of "
+            "cgbench.contracts.method.MethodConfig"
+        )
+
+
+# ---- systems ------------------------------------------------------------------------------------------
+
+
+def _check_system(system: System, where: str) -> None:
+    """Check the attributes that every run needs; `cgbench check` examines their values."""
+    from cgbench.contracts.coordinates import Coordinates
+    from cgbench.contracts.cvs import CollectiveVariables
+    from cgbench.contracts.system import Basin
+
+    def attribute(name: str) -> Any:
+        try:
+            return getattr(system, name)
+        except AttributeError as error:
+            if name in str(error):
+                hint = "" if name in ATTRIBUTES else "; call super().__init__(engine=engine, device=device)"
+                raise PluginError(f"{where} has no attribute {name!r}{hint}") from error
+            raise PluginError(f"{where}: {name} cannot be read: {explain(error, type(system))}") from error
+        except Exception as error:  # a property may fail in any way
+            raise PluginError(f"{where}: {name} cannot be read: {explain(error, type(system))}") from error
+
+    for name in ("engine", "device"):
+        attribute(name)
+    cvs = attribute("cvs")
+    if not isinstance(cvs, CollectiveVariables) or not len(cvs):
+        raise PluginError(
+            f"{where}: cvs is {cvs!r}; it must be a cgbench.contracts.cvs.CollectiveVariables with at least one CV"
+        )
+    _check_temperature(attribute("temperature"), where)
+    traits = attribute("traits")
+    if not _is_texts(traits, set, frozenset):
+        raise PluginError(f"{where}: traits is {traits!r}; it must be a frozenset of strings")
+    basins = attribute("basins")
+    if not (isinstance(basins, (tuple, list)) and all(isinstance(basin, Basin) for basin in basins)):
+        raise PluginError(f"{where}: basins is {basins!r}; it must be a tuple of cgbench.contracts.system.Basin")
+    if "coordinates" in traits and not isinstance(coordinates := attribute("coordinates"), Coordinates):
+        raise PluginError(
+            f"{where}: coordinates is a {type(coordinates).__name__}; "
+            "it must be a cgbench.contracts.coordinates.Coordinates"
+        )
+
+
+ATTRIBUTES = ("cvs", "temperature", "traits", "basins", "coordinates")  # set by the class itself
+
+
+def _check_temperature(value: Any, where: str) -> None:
+    if hasattr(value, "value_in_unit"):
+        raise PluginError(
+            f"{where}: temperature is {value}, with a unit; it must be a number in kelvin: use .value_in_unit(kelvin)"
+        )
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise PluginError(f"{where}: temperature is {value!r}; it must be a number in kelvin")
+    if not (math.isfinite(value) and value > 0):
+        raise PluginError(f"{where}: temperature is {value!r}; it must be positive")
