@@ -139,9 +139,10 @@ def watch_side_effects(root: Path, number: int, own: Path) -> Iterator[SideEffec
 
 def _build_font_cache() -> None:
     """Let matplotlib build its font cache before anything is watched: the first picture on a machine needs it."""
-    import matplotlib.font_manager
+    with own_settings():
+        import matplotlib.font_manager
 
-    matplotlib.get_cachedir()
+        matplotlib.get_cachedir()
 
 
 def _stray(writes: list[tuple[str, str]], folders: tuple[Path, ...], own: Path) -> list[str]:
