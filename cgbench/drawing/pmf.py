@@ -1,41 +1,61 @@
-"""The picture that a person looks at first: the PMF of a run."""
+"""PMFs as pictures: a map of two collective variables with labelled contours, or a curve of one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.reference import Reference
-from cgbench.drawing.style import save_figure
-from cgbench.errors import UserError
+from cgbench.drawing.style import COLOURS, new_figure, save_figure, theme, write_picture
 
 __all__ = [
+    "CUT",
+    "colour_bar",
+    "draw_bins",
+    "draw_contours",
+    "draw_map",
     "draw_pmf",
     "draw_reference",
+    "label_axes",
+    "padded",
+    "shown",
 ]
 
-CUT = 15.0  # kT
+Array = NDArray[np.float64]
+CUT = 15.0  # kT: PMFs are cut here
+LEVELS = (2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0)  # kT, of contours
+COLOUR_MAP = "viridis"
+ROOM = 0.09  # of the width of a map: least distance between labels of contours
+SHORTEST_LABELLED = 0.25  # of the width of a map: pieces of contours with a label
+NAMES = {"phi": r"$\phi$", "psi": r"$\psi$"}
 
 
+@theme()
 def draw_pmf(path: Path, pmf: PMF, title: str, reference: PMF | None = None) -> None:
-    """Draw a PMF of one or two collective variables; of more, the first two with the others summed out."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    """Draw a PMF to a file; of more than two collective variables the first two, the others summed out.
 
-    figure = Figure(figsize=(6.0, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    Parameters
+    ----------
+    reference
+        Drawn beside a PMF of one collective variable.
+    """
+    figure = new_figure(4.1, 5.0)
     axes = figure.add_subplot()
     if len(pmf.cvs) == 1:
-        _draw_line(axes, pmf, reference)
+        _draw_curve(axes, pmf, reference)
     else:
-        _draw_map(figure, axes, pmf)
-    axes.set_title(title, fontsize=10)
+        _draw_whole_map(axes, pmf)
+    axes.set_title(title)
     save_figure(figure, path)
 
 
+@theme()
 def draw_reference(path: Path, name: str, reference: Reference) -> None:
     """Draw a reference PMF and, where it has errors, the standard error of each bin's free energy.
 
@@ -44,69 +64,172 @@ def draw_reference(path: Path, name: str, reference: Reference) -> None:
     UserError
         If the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     pmf = reference.pmf
     errors = reference.standard_error if len(pmf.cvs) == 2 else None
-    figure = Figure(figsize=(6.0 if errors is None else 11.0, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.1, 5.0 if errors is None else 9.4)
     panels = figure.subplots(1, 1 if errors is None else 2, squeeze=False)[0]
     if len(pmf.cvs) == 1:
-        _draw_line(panels[0], pmf, None, "reference")
+        _draw_curve(panels[0], pmf, None, "reference")
     else:
-        _draw_map(figure, panels[0], pmf)
-    panels[0].set_title(f"{name}: reference PMF", fontsize=10)
+        _draw_whole_map(panels[0], pmf)
+    panels[0].set_title(f"{name}: reference PMF")
     if errors is not None:
-        scale = 180.0 / np.pi if pmf.cvs.unit == "rad" else 1.0
-        extent = [v * scale for axis in (0, 1) for v in (pmf.cvs.lower[axis], pmf.cvs.upper[axis])]
         relative = errors / np.maximum(pmf.probability, 1e-300)
-        limit = float(np.quantile(relative, 0.99))
-        image = panels[1].imshow(
-            relative.T, origin="lower", extent=extent, cmap="viridis", vmin=0.0, vmax=limit, aspect="equal"
-        )
-        panels[1].set_title("standard error of the free energy", fontsize=10)
-        panels[1].set_xlabel(_label(pmf, 0))
-        figure.colorbar(image, ax=panels[1], label="kT", extend="max")
-    try:
-        save_figure(figure, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+        image = draw_bins(panels[1], pmf.cvs, relative, vmin=0.0, vmax=float(np.quantile(relative, 0.99)))
+        label_axes(panels[1], pmf.cvs, left=False)
+        panels[1].set_title("standard error of the free energy")
+        colour_bar(panels[1], image, "standard error (kT)")
+    write_picture(figure, path)
 
 
-def _label(pmf: PMF, axis: int) -> str:
-    name = pmf.cvs.names[axis]
-    greek = {"phi": r"$\phi$", "psi": r"$\psi$"}.get(name, name)
-    return f"{greek} (degrees)" if pmf.cvs.unit == "rad" else f"{greek} {pmf.cvs.unit}".strip()
+def draw_map(
+    axes: Any, cvs: CollectiveVariables, energy: Array, levels: Sequence[float] = LEVELS, size: float = 6.0
+) -> Any:
+    """Draw a PMF of two collective variables: colours up to the cut, and contours with their value in kT.
+
+    Parameters
+    ----------
+    energy
+        Free energy of each bin in kT, ``cvs.bins``; its minimum becomes zero.
+    levels
+        Contours in kT.
+    size
+        Font size of the contours' labels.
+
+    Returns
+    -------
+    matplotlib.image.AxesImage
+        For a colour bar.
+    """
+    cut = np.minimum(energy - energy.min(), CUT)
+    image = draw_bins(axes, cvs, cut, vmin=0.0, vmax=CUT)
+    draw_contours(axes, cvs, cut, levels, size=size)
+    return image
 
 
-def _draw_line(axes: Any, pmf: PMF, reference: PMF | None, label: str = "estimate") -> None:
-    scale = 180.0 / np.pi if pmf.cvs.unit == "rad" else 1.0
-    s = pmf.centers(0) * scale
+def draw_bins(axes: Any, cvs: CollectiveVariables, values: Array, **options: Any) -> Any:
+    """Draw a value for each bin, the first collective variable to the right, the second upwards."""
+    (left, right), (bottom, top) = (shown(cvs, [cvs.lower[axis], cvs.upper[axis]]) for axis in (0, 1))
+    image = axes.imshow(
+        values.T,
+        origin="lower",
+        extent=(left, right, bottom, top),
+        interpolation="none",
+        aspect="auto",
+        **{"cmap": COLOUR_MAP} | options,
+    )
+    axes.set_box_aspect(1)
+    return image
+
+
+def draw_contours(
+    axes: Any,
+    cvs: CollectiveVariables,
+    values: Array,
+    levels: Sequence[float],
+    *,
+    size: float = 6.0,
+    labels: bool = True,
+) -> None:
+    """Draw contours, with their values; along periodic variables they continue over the edges."""
+    from matplotlib.patheffects import withStroke
+
+    within = [level for level in levels if values.min() < level < values.max()]
+    if not within:
+        return
+    x, y, z = padded(cvs, values)
+    lines = axes.contour(x, y, z.T, levels=within, colors="white", linewidths=0.6)
+    lines.set(path_effects=[withStroke(linewidth=1.4, foreground=COLOURS["black"])])
+    if not labels:
+        return
+    places = _places_of_labels(lines, *(shown(cvs, [cvs.lower[axis], cvs.upper[axis]]) for axis in (0, 1)))
+    for text in axes.clabel(lines, fmt="%g", fontsize=size, inline_spacing=2, manual=places) if places else ():
+        text.set(path_effects=[withStroke(linewidth=1.5, foreground=COLOURS["black"])])
+
+
+def _places_of_labels(lines: Any, *bounds: Array) -> list[tuple[float, float]]:
+    """Choose one place on each piece of a contour, far from the edges and from the labels before it.
+
+    Pieces that are short, or have no place with enough room, get no label.
+    """
+    low, high = (np.array([bound[end] for bound in bounds]) for end in (0, 1))
+    places: list[Array] = []
+    pieces = [piece for path in lines.get_paths() for piece in path.to_polygons(closed_only=False)]
+    for piece in sorted(pieces, key=len, reverse=True):
+        relative = (piece - low) / (high - low)
+        if np.linalg.norm(np.diff(relative, axis=0), axis=1).sum() < SHORTEST_LABELLED:
+            continue
+        room = np.minimum(relative, 1 - relative).min(axis=1) + 0.5 * ROOM
+        for place in places:
+            room = np.minimum(room, np.linalg.norm(relative - place, axis=1))
+        if room.max() >= ROOM:
+            places.append(relative[int(np.argmax(np.minimum(room, 2 * ROOM)))])
+    return [(float(x), float(y)) for x, y in low + places * (high - low)] if places else []
+
+
+def colour_bar(axes: Any, image: Any, label: str = f"PMF (kT), cut at {CUT:.0f}", extend: str = "max") -> None:
+    """Draw a colour bar to the right of a map, as high as the map; by default that of a PMF."""
+    place = axes.inset_axes((1.04, 0.0, 0.045, 1.0))
+    axes.figure.colorbar(image, cax=place, label=label, extend=extend)
+
+
+def padded(cvs: CollectiveVariables, values: Array) -> tuple[Array, Array, Array]:
+    """Bin centres of two collective variables and values, as shown; periodic ones with a bin more at either edge."""
+    centers = []
+    for axis in (0, 1):
+        c = cvs.centers(axis)
+        if cvs.periodic[axis]:
+            period = cvs.upper[axis] - cvs.lower[axis]
+            c = np.concatenate([[c[-1] - period], c, [c[0] + period]])
+        centers.append(shown(cvs, c))
+    return centers[0], centers[1], np.pad(values, [(int(p), int(p)) for p in cvs.periodic[:2]], mode="wrap")
+
+
+def shown(cvs: CollectiveVariables, values: Any) -> Array:
+    """Return values of collective variables as pictures show them: angles in degrees."""
+    return np.degrees(values) if cvs.unit == "rad" else np.asarray(values, dtype=np.float64)
+
+
+def label_axes(axes: Any, cvs: CollectiveVariables, left: bool = True, bottom: bool = True) -> None:
+    """Set ticks, and names with units where wanted, of a map of two collective variables."""
+    for axis, place, wanted in ((0, axes.xaxis, bottom), (1, axes.yaxis, left)):
+        low, high = (float(value) for value in shown(cvs, [cvs.lower[axis], cvs.upper[axis]]))
+        if cvs.unit == "rad" and cvs.periodic[axis]:
+            place.set_ticks(np.linspace(low, high, 5))
+        (axes.set_xlim if axis == 0 else axes.set_ylim)(low, high)
+        if wanted:
+            place.set_label_text(_label(cvs, axis))
+        else:
+            place.set_tick_params(**{"labelbottom" if axis == 0 else "labelleft": False})
+
+
+def _label(cvs: CollectiveVariables, axis: int) -> str:
+    name = NAMES.get(cvs.names[axis], cvs.names[axis])
+    unit = "degrees" if cvs.unit == "rad" else cvs.unit
+    return f"{name} ({unit})" if unit else name
+
+
+def _draw_curve(axes: Any, pmf: PMF, reference: PMF | None, label: str = "estimate") -> None:
+    import seaborn
+
+    s = shown(pmf.cvs, pmf.centers(0))
     if reference is not None:
-        axes.plot(s, reference.free_energy, color="black", linewidth=1.0, label="reference")
-    axes.plot(s, pmf.free_energy, color="#0072b2", linewidth=1.8, linestyle="--", label=label)
+        seaborn.lineplot(
+            x=s, y=reference.free_energy, ax=axes, color=COLOURS["black"], label="reference", errorbar=None
+        )
+    seaborn.lineplot(x=s, y=pmf.free_energy, ax=axes, color=COLOURS["blue"], linestyle="--", label=label, errorbar=None)
     if pmf.free_energy_std is not None:
         low, high = pmf.free_energy - pmf.free_energy_std, pmf.free_energy + pmf.free_energy_std
-        axes.fill_between(s, low, high, color="#0072b2", alpha=0.25, linewidth=0, label="one standard error")
-    axes.set_xlabel(_label(pmf, 0))
+        axes.fill_between(s, low, high, color=COLOURS["blue"], alpha=0.25, linewidth=0, label="one standard error")
+    axes.set_xlabel(_label(pmf.cvs, 0))
     axes.set_ylabel("PMF (kT)")
-    axes.legend(frameon=False)
+    axes.legend()
 
 
-def _draw_map(figure: Any, axes: Any, pmf: PMF) -> None:
+def _draw_whole_map(axes: Any, pmf: PMF) -> None:
     others = tuple(range(2, len(pmf.cvs)))
     with np.errstate(divide="ignore"):
         energy = -np.log(pmf.probability.sum(axis=others))
-    energy -= energy.min()
-    scale = 180.0 / np.pi if pmf.cvs.unit == "rad" else 1.0
-    extent = [v * scale for axis in (0, 1) for v in (pmf.cvs.lower[axis], pmf.cvs.upper[axis])]
-    image = axes.imshow(
-        np.minimum(energy, CUT).T, origin="lower", extent=extent, cmap="viridis", vmin=0.0, vmax=CUT, aspect="equal"
-    )
-    if pmf.cvs.unit == "rad":
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_ticks([-180, -90, 0, 90, 180])
-    axes.set_xlabel(_label(pmf, 0))
-    axes.set_ylabel(_label(pmf, 1))
-    figure.colorbar(image, ax=axes, label=f"PMF (kT), cut at {CUT:.0f}", extend="max")
+    image = draw_map(axes, pmf.cvs, energy, size=7.0)
+    label_axes(axes, pmf.cvs)
+    colour_bar(axes, image)

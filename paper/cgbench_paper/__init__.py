@@ -1,4 +1,7 @@
-"""Figures and tables of the paper, drawn from published records alone: one module each."""
+"""Figures and tables of the paper, one module each, made from published records alone.
+
+Imports the harness, and no method or system: those are loaded by name, from the records.
+"""
 
 from __future__ import annotations
 

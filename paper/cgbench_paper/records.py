@@ -1,4 +1,4 @@
-"""The published records, as figures and tables ask for them."""
+"""Published records, as figures and tables need them."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Group = tuple[str, str]
 
 
 class MissingData(Exception):
-    """The records lack what a figure draws; the message says what would make it."""
+    """The records lack the data of a figure; the message gives the command that makes them."""
 
 
 def arrays_of(run: FoundRun) -> Mapping[str, Array]:
-    """Named arrays of a run's ``pmf.npz``.
+    """Return the named arrays of a run's ``pmf.npz``.
 
     Raises
     ------
@@ -47,10 +47,10 @@ def arrays_of(run: FoundRun) -> Mapping[str, Array]:
 
 
 class Records:
-    """Runs that ended, below ``<folder>/<system>/<method>/<preset>/seed-<n>``, of the systems' present versions.
+    """Finished runs in ``<folder>/<system>/<method>/<preset>/seed-<n>`` of the systems' current versions.
 
-    What lies elsewhere below the folder (the runs of an ablation, say), belongs to another version of a system, or to
-    a system that is not installed, is left out; `skipped` says so.
+    Runs elsewhere below the folder, such as those of an ablation, are ignored. Runs of another version of a system, or
+    of a system that is not installed, are left out, with a line in `skipped`.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class Records:
         for run in placed:
             known = versions[run.record.system]
             if known not in (None, run.record.system_version):
-                where = f"{run.record.system}, not its present version {known}"
+                where = f"{run.record.system}, not its current version {known}"
                 self.skipped.append(f"{run.path}: of version {run.record.system_version} of {where}")
         self._groups = {(key[0], key[2], key[3]): members for key, members in grouped(self.runs).items()}
         self._systems: dict[str, System] = {}
@@ -92,11 +92,16 @@ class Records:
 
     @property
     def systems(self) -> list[str]:
-        """Names of the systems that there are runs of."""
+        """Names of the systems that have runs."""
         return sorted({system for system, _, _ in self._groups})
 
+    @property
+    def methods(self) -> list[str]:
+        """Names of the methods that have runs."""
+        return sorted({method for _, method, _ in self._groups})
+
     def groups(self, system: str, methods: Iterable[str] | None = None) -> dict[Group, list[FoundRun]]:
-        """Runs of a system by method and preset, seeds in order; of these methods, or of all."""
+        """Return the runs of a system by method and preset, seeds in order; of these methods, or of all."""
         wanted = None if methods is None else set(methods)
         return {
             (method, preset): members
@@ -105,7 +110,7 @@ class Records:
         }
 
     def system(self, name: str) -> System:
-        """Build a system, once."""
+        """Return a system, built once."""
         if name not in self._systems:
             self._systems[name] = load_system(name)
         return self._systems[name]
@@ -126,21 +131,26 @@ class Records:
         return self._references[system]
 
     def md_curves(self, system: str) -> dict[str, MDCurve]:
-        """Curves of plain dynamics by estimator."""
+        """Return the curves of plain MD by estimator."""
         return md_curves([run for members in self.groups(system, ["md"]).values() for run in members])
 
     @cached_property
     def leaderboard(self) -> pd.DataFrame:
-        """The ranking of these runs."""
+        """The leaderboard of these runs."""
         return leaderboard(self.runs)
 
     def first_with(self, system: str, method: str, array: str, presets: Iterable[str] = ()) -> FoundRun:
-        """Return the run of lowest seed whose arrays have this name; presets in this order, then all others.
+        """Return the run of lowest seed that has an array of this name.
+
+        Parameters
+        ----------
+        presets
+            Searched in this order, before all others; the message suggests to run the last.
 
         Raises
         ------
         MissingData
-            If there is none.
+            If no run has it.
         """
         groups = self.groups(system, [method])
         order = list(presets)
@@ -149,16 +159,16 @@ class Records:
             for run in groups[key]:
                 if array in arrays_of(run):
                     return run
-        preset = order[0] if order else "default"
-        again = " --restart" if (method, preset) in groups else ""  # made before runs kept it
+        preset = order[-1] if order else "default"
+        again = " --restart" if (method, preset) in groups else ""  # an older run, without the array
         raise MissingData(
-            f"no run of {method} on {system} keeps {array!r}; `cgbench run --system {system} --method {method} "
+            f"no run of {method} on {system} has the array {array!r}; `cgbench run --system {system} --method {method} "
             f"--preset {preset} --out {self.folder}{again}` makes one"
         )
 
 
 def commands(runs: Iterable[FoundRun]) -> str:
-    """Say in Markdown which seeds and evaluations the runs have, with the commands that made them."""
+    """Return a Markdown list of the commands that make the runs, with their seeds and evaluations."""
     groups: dict[tuple[str, str, str], list[FoundRun]] = {}
     for run in runs:
         r = run.record

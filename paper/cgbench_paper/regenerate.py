@@ -1,18 +1,18 @@
-"""Regenerates figures and tables, each with what it shows and where its data come from."""
+"""Regenerate the figures and tables, each with a caption that names the runs its data are from."""
 
 from __future__ import annotations
 
 import importlib
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from matplotlib import rc_context
-
+from cgbench.drawing.style import theme
 from cgbench.errors import UserError, choices
 from cgbench.storage.files import write_atomically
 from cgbench_paper import FIGURES, TABLES
 from cgbench_paper.records import MissingData, Records
-from cgbench_paper.style import RC, Drawing, save
+from cgbench_paper.style import Drawing, save
 
 __all__ = ["regenerate"]
 
@@ -24,23 +24,23 @@ def regenerate(
 ) -> list[str]:
     """Write ``<out>/figures/<name>.pdf|png|md`` and ``<out>/tables/<name>.csv|md|tex``.
 
-    Where the records lack the data, earlier files of that name are removed.
+    If the records lack the data of a figure or table, its earlier files are removed.
 
     Parameters
     ----------
     runs
-        Folder of published runs; nothing else is read.
+        Folder of published runs, the only input.
     out
         Folder to write to.
     names
-        Figures and tables to make; all by default.
+        Figures and tables to make; default: all.
     say
-        Called with a line for each file set, and for each that lacks data.
+        Called with one line for each figure or table: written, or left out with the reason.
 
     Returns
     -------
     list of str
-        Names that were left out because the records lack their data.
+        Names of the figures and tables left out for lack of data.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def regenerate(
                 _write_figure(name, records, out / "figures")
         except MissingData as reason:
             missing.append(name)
-            for suffix in SUFFIXES:  # nothing may be older than its data
+            for suffix in SUFFIXES:  # files older than their data would mislead
                 (out / ("tables" if name in TABLES else "figures") / f"{name}{suffix}").unlink(missing_ok=True)
             say(f"{name} left out: {reason}")
         else:
@@ -72,11 +72,20 @@ def regenerate(
 
 
 def _write_figure(name: str, records: Records, folder: Path) -> None:
-    with rc_context(RC):
+    with theme():  # while saving, too: matplotlib makes the labels of ticks then
         drawing: Drawing = importlib.import_module(FIGURES[name]).draw(records)
-    _make(folder)
-    save(drawing.figure, folder / name)
-    _write(folder / f"{name}.md", f"# {name}\n\n{drawing.caption.strip()}\n")
+        _make(folder)
+        save(drawing.figure, folder / name)
+    _write(folder / f"{name}.md", f"# {name}\n\n{_wrapped(drawing.caption.strip())}\n")
+
+
+def _wrapped(caption: str) -> str:
+    """Wrap the paragraphs of a caption; lists stay as they are."""
+    paragraphs = [
+        text if text.startswith("- ") else textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+        for text in caption.split("\n\n")
+    ]
+    return "\n\n".join(paragraphs)
 
 
 def _write_table(name: str, records: Records, folder: Path) -> None:

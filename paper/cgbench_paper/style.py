@@ -1,80 +1,22 @@
-"""What all figures share: sizes, colours, axes of maps, and files without time stamps."""
+"""A figure with its caption, legends of methods, and files."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from matplotlib.lines import Line2D
 
-from cgbench.contracts.cvs import CollectiveVariables
-from cgbench.errors import UserError
-from cgbench.storage.files import write_atomically
+from cgbench.drawing.style import COLOURS, line_of_preset, method_looks, write_picture
 
-__all__ = [
-    "CUT",
-    "METHOD_STYLES",
-    "OKABE_ITO",
-    "PRESET_LINES",
-    "RC",
-    "Drawing",
-    "draw_map",
-    "extent",
-    "label_torus",
-    "method_style",
-    "new_figure",
-    "periodic_padding",
-    "save",
-]
+__all__ = ["SYSTEMS", "Drawing", "legend_of_methods", "save"]
 
-Array = NDArray[np.float64]
-WIDTH = 6.75  # inches: two columns
-CUT = 15.0  # kT: PMFs are cut here
-OKABE_ITO = {
-    "black": "#000000",
-    "orange": "#e69f00",
-    "sky": "#56b4e9",
-    "green": "#009e73",
-    "yellow": "#f0e442",
-    "blue": "#0072b2",
-    "vermilion": "#d55e00",
-    "purple": "#cc79a7",
-}
-# colour and marker of each method; others take what is left in alphabetical order
-METHOD_STYLES = {
-    "md": (OKABE_ITO["black"], "o"),
-    "cgflow_al": (OKABE_ITO["blue"], "s"),
-    "cgflow_grid": (OKABE_ITO["sky"], "D"),
-    "umbrella": (OKABE_ITO["green"], "^"),
-    "metadynamics": (OKABE_ITO["vermilion"], "v"),
-    "flow_ais_bootstrap": (OKABE_ITO["purple"], "P"),
-}
-SPARE = [(OKABE_ITO["orange"], "X"), (OKABE_ITO["yellow"], "*"), ("#7f7f7f", "h")]
-PRESET_LINES = {"default": "-", "paper": "--", "long": "-."}
-RC: Any = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "legend.fontsize": 7,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "axes.linewidth": 0.6,
-    "lines.linewidth": 1.2,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "legend.frameon": False,
-    "image.cmap": "viridis",
-    "pdf.fonttype": 42,
-    "svg.hashsalt": "cgbench",
-    "mathtext.fontset": "dejavusans",
-}
+SYSTEMS = {"aldp": "alanine dipeptide", "muller_brown": "Müller-Brown potential"}
+DPI = 220
+COLUMNS = 6  # of a legend as wide as the page
 
 
 @dataclass(frozen=True)
@@ -86,77 +28,44 @@ class Drawing:
     figure
         The figure.
     caption
-        What it shows, in Markdown; the data's provenance is part of it.
+        What it shows and which runs the data are from, in Markdown.
     """
 
     figure: Figure
     caption: str
 
 
-def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """Return an empty figure of this size in inches, laid out so that nothing overlaps."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def save(figure: Figure, path: Path) -> None:
-    """Write ``<path>.pdf`` and ``<path>.png``; the bytes depend on the drawing alone.
+    """Write ``<path>.pdf`` and ``<path>.png``.
 
     Raises
     ------
     UserError
         If a file cannot be written.
     """
-    for suffix, metadata in (
-        (".pdf", {"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None}),
-        (".png", {"Software": None}),
-    ):
-        buffer = io.BytesIO()
-        with rc_context(RC):
-            figure.savefig(buffer, format=suffix[1:], dpi=220, metadata=metadata)
-        target = path.with_name(path.name + suffix)
-        try:
-            write_atomically(target, buffer.getvalue())
-        except OSError as error:
-            raise UserError(f"cannot write {target}: {error.strerror}") from error
+    for suffix in (".pdf", ".png"):
+        write_picture(figure, path.with_name(path.name + suffix), DPI)
 
 
-def method_style(method: str, methods: Sequence[str]) -> tuple[str, str]:
-    """Colour and marker of a method among those of a figure."""
-    if method in METHOD_STYLES:
-        return METHOD_STYLES[method]
-    others = sorted(set(methods) - set(METHOD_STYLES))
-    return SPARE[others.index(method) % len(SPARE)]
+def legend_of_methods(figure: Figure, methods: Iterable[str], shown: Sequence[tuple[str, str]]) -> None:
+    """Draw a legend below the panels: colours and markers of methods, and line styles of their presets.
 
-
-def extent(cvs: CollectiveVariables) -> tuple[float, float, float, float]:
-    """Bounds of the first two CVs, in degrees where they are angles."""
-    scale = 180.0 / np.pi if cvs.unit == "rad" else 1.0
-    return (cvs.lower[0] * scale, cvs.upper[0] * scale, cvs.lower[1] * scale, cvs.upper[1] * scale)
-
-
-def draw_map(axes: Any, cvs: CollectiveVariables, values: Array, **options: Any) -> Any:
-    """Draw values over two CVs, first CV to the right and second upwards; one rectangle for each bin."""
-    return axes.imshow(values.T, origin="lower", extent=extent(cvs), interpolation="none", aspect="auto", **options)
-
-
-def label_torus(axes: Any, left: bool = True, bottom: bool = True) -> None:
-    """Ticks and labels of a map over phi and psi."""
-    ticks = [-180, -90, 0, 90, 180]
-    axes.set_xticks(ticks, [str(tick) for tick in ticks] if bottom else [])
-    axes.set_yticks(ticks, [str(tick) for tick in ticks] if left else [])
-    axes.set_xlim(-180, 180)
-    axes.set_ylim(-180, 180)
-    axes.set_box_aspect(1)
-    if bottom:
-        axes.set_xlabel(r"$\phi$ (degrees)")
-    if left:
-        axes.set_ylabel(r"$\psi$ (degrees)", labelpad=-3)
-
-
-def periodic_padding(cvs: CollectiveVariables, values: Array) -> tuple[Array, Array, Array]:
-    """Bin centres in degrees and values with the opposite edge repeated, so that contours have no seam."""
-    degrees = [np.degrees(cvs.centers(axis)) for axis in (0, 1)]
-    widened = [np.concatenate([[c[-1] - 360.0], c, [c[0] + 360.0]]) for c in degrees]
-    return widened[0], widened[1], np.pad(values, 1, mode="wrap")
+    Parameters
+    ----------
+    methods
+        All methods of the records; they decide the colours of unknown ones.
+    shown
+        Method and preset of what is drawn; an empty preset stands for a method whose preset has no line style.
+    """
+    looks = method_looks(methods)
+    names = sorted({method for method, _ in shown}, key=lambda name: (name != "md", name))
+    edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.4}
+    upper = [Line2D([], [], color=looks[n].colour, marker=looks[n].marker, label=n, **edge) for n in names]
+    lines: dict[str, Any] = {preset: line_of_preset(preset) for _, preset in shown if preset}
+    lower = [Line2D([], [], color=COLOURS["black"], linestyle=lines[p], label=f"preset {p}") for p in sorted(lines)]
+    columns = min(max(len(upper), len(lower)), COLUMNS)
+    blank = Line2D([], [], linestyle="none", label=" ")
+    rows = [half[start : start + columns] for half in (upper, lower) for start in range(0, len(half), columns)]
+    rows = [row + [blank] * (columns - len(row)) for row in rows]
+    handles = [handle for column in zip(*rows, strict=True) for handle in column]  # legends fill columns first
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.4, columnspacing=1.2)

@@ -109,7 +109,7 @@ def again(launch, place: Path) -> dict[str, Any]:
 
 def test_the_dead_are_named_and_the_run_goes_on(launch, half: Path, undisturbed) -> None:
     answer = again(launch, half)
-    assert "taken over from process" in answer["out"] and "going on after" in answer["out"]
+    assert "taken over from process" in answer["out"] and "resuming after" in answer["out"]
     assert results(half) == undisturbed
 
 
@@ -128,8 +128,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(damage, launch
     latest = half / "checkpoint" / "latest.pt"
     latest.write_bytes(damage(latest.read_bytes()))
     answer = again(launch, half)
-    assert "checkpoint latest.pt is damaged (its checksum does not fit); the one before is used" in answer["out"]
-    assert "going on after" in answer["out"] and answer["err"] == ""
+    assert "checkpoint latest.pt is damaged (its checksum does not match); skipped" in answer["out"]
+    assert "resuming after" in answer["out"] and answer["err"] == ""
     assert results(half) == undisturbed
 
 
@@ -137,14 +137,17 @@ def test_with_all_checkpoints_damaged_it_starts_over_and_says_so(launch, half: P
     for name in ("latest.pt", "previous.pt"):
         (half / "checkpoint" / name).write_bytes(b"PK")
     answer = again(launch, half)
-    assert "there is no whole checkpoint: starting over" in answer["out"]
+    assert "no intact checkpoint: starting over" in answer["out"]
     assert results(half) == undisturbed
 
 
 def test_a_damaged_record_is_named_and_its_copy_used(launch, half: Path, undisturbed) -> None:
     (half / "record.json").write_bytes(cut((half / "record.json").read_bytes()))
     answer = again(launch, half)
-    assert "record.json is no valid record (no JSON" in answer["err"] and "its copy is used" in answer["err"]
+    assert (
+        "record.json is not a valid record (not valid JSON" in answer["err"]
+        and "using its backup copy" in answer["err"]
+    )
     assert answer["err"].count("\n") == 1
     assert results(half) == undisturbed
 
@@ -156,7 +159,7 @@ def test_a_checkpoint_of_another_run_is_refused(launch, half: Path, tmp_path: Pa
     (place / "checkpoint" / "latest.pt").write_bytes((half / "checkpoint" / "latest.pt").read_bytes())
     answer = launch(*other)
     assert answer["returncode"] == 2 and answer["err"].count("\n") == 1
-    assert "is that of another run; choose another --out, or --restart" in answer["err"]
+    assert "belongs to another run; choose another --out, or --restart" in answer["err"]
     assert launch(*other, "--restart")["returncode"] == 0
 
 
@@ -167,7 +170,8 @@ def assert_stopped_with_one_line(answer: dict[str, Any], reason: str) -> None:
     assert answer["returncode"] == 2, answer
     assert answer["err"].startswith("cgbench: cannot write ") and answer["err"].count("\n") == 1
     assert (
-        reason in answer["err"] and "make room, and the same command goes on from the last checkpoint" in answer["err"]
+        reason in answer["err"]
+        and "free some space, then run the same command again to resume from the last checkpoint" in answer["err"]
     )
 
 
@@ -210,5 +214,5 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(launch, small_disk: Pa
     assert_stopped_with_one_line(launch(*arguments), "No space left on device")
     ballast.unlink()
     ended = launch(*arguments)
-    assert ended["returncode"] == 0 and "going on after" in ended["out"]
+    assert ended["returncode"] == 0 and "resuming after" in ended["out"]
     assert results(folder(small_disk, METHOD, SYSTEM)) == undisturbed

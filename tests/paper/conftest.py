@@ -28,28 +28,33 @@ def _write_run(
     arrays: Mapping[str, np.ndarray] | None = None,
     by_phase: Mapping[str, int] | None = None,
     total_variation: float | None = 0.01,
+    **changes: Any,
 ) -> Path:
     """Write a finished run with this curve; its PMF is flat unless the arrays say otherwise."""
     total, kld = curve[-1]
     folder = root / system / method / preset / f"seed-{seed}"
     folder.mkdir(parents=True)
+    by_phase = dict(by_phase or {"train": total})
     record = Record(
-        system=system,
-        system_version=version,
-        method=method,
-        preset=preset,
-        seed=seed,
-        config={},
-        config_hash="0",
-        engine="torch",
-        device="cpu",
-        threads=1,
-        budget=None,
-        status="finished",
-        evaluations=Evaluations(total=total, by_phase=dict(by_phase or {"train": total}), publication_convention=total),
-        metrics={"forward_kld": kld, "total_variation": total_variation},
-        seconds={"train": {"wall": 2.0, "cpu": 1.5}, "unassigned": {"wall": 1.0, "cpu": 0.5}},
-        reference={"noise_floor": 1.75087e-5 if system == "aldp" else 0.0},
+        **{
+            "system": system,
+            "system_version": version,
+            "method": method,
+            "preset": preset,
+            "seed": seed,
+            "config": {},
+            "config_hash": "0",
+            "engine": "torch",
+            "device": "cpu",
+            "threads": 1,
+            "budget": None,
+            "status": "finished",
+            "evaluations": Evaluations(total=total, by_phase=by_phase, publication_convention=total),
+            "metrics": {"forward_kld": kld, "total_variation": total_variation},
+            "seconds": {"train": {"wall": 2.0, "cpu": 1.5}, "unassigned": {"wall": 1.0, "cpu": 0.5}},
+            "reference": {"noise_floor": 1.75087e-5 if system == "aldp" else 0.0},
+            **changes,
+        }
     )
     writer = RunFolder(folder)
     writer.write_record(record)

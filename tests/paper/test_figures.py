@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,11 @@ import cgbench_paper.figures.fig_s3_efficiency as fig_s3
 import cgbench_paper.figures.fig_s4_calibration as fig_s4
 import cgbench_paper.figures.fig_s5_ablation as fig_s5
 import cgbench_paper.figures.fig_s6_cost as fig_s6
+from cgbench.drawing.style import method_looks, theme
 from cgbench.results.runs import find_runs
-from cgbench_paper.figures.muller_brown_panels import aligned, backmapped, run_with_stages
+from cgbench_paper.figures.muller_brown_panels import ENERGIES, aligned, energies, run_with_stages
 from cgbench_paper.records import Records, arrays_of
-from cgbench_paper.style import periodic_padding, save
+from cgbench_paper.style import legend_of_methods, save
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +35,11 @@ def records(published: Path) -> Records:
 def lines(axes: Any, name: str) -> list[np.ndarray]:
     """Data of the lines of this name, ``[2, points]`` each."""
     return [np.asarray(line.get_xydata()).T for line in axes.get_lines() if line.get_gid() == name]
+
+
+def collections(axes: Any, name: str) -> list[Any]:
+    """Collections of this name that are drawn: points, ticks and bands."""
+    return [found for found in axes.collections if found.get_gid() == name]
 
 
 def panels(figure: Figure) -> list[Any]:
@@ -46,17 +54,54 @@ def test_fig4_draws_the_geometric_mean_and_its_standard_error(records: Records) 
         assert line[0] == pytest.approx([1e3, 1e4, 1e5])
         assert line[1] == pytest.approx([0.2, 2e-2, 2e-3])  # between factors 1 and 4
         assert len(lines(axes, "umbrella/default")) == len(lines(axes, "md")) == 1
-    _, _, error = fig4.mean_curve(records.groups("aldp")["cgflow_al", "default"])
-    assert error == pytest.approx(np.full(3, np.log(4.0) / 2))  # two values: half their distance
-    assert np.isnan(fig4.mean_curve(records.groups("aldp")["umbrella", "default"])[2]).all()
+        (band,) = collections(axes, "cgflow_al/default")
+        n, kld = band.get_paths()[0].vertices.T
+        assert set(np.round(kld[n < 2e3], 6)) == {0.1, 0.4}  # standard error of two values: half their distance
+        (of_one_seed,) = collections(axes, "umbrella/default")
+        assert not of_one_seed.get_paths()  # no standard error of one value
+        (ends,) = collections(axes, "cgflow_al/default/ends")
+        assert np.allclose(ends.get_offsets(), [[1e5, 1e-3], [1e5, 4e-3]], rtol=1e-9)
+
+
+def test_fig4_a_method_has_its_colour_and_marker_in_every_panel_and_in_the_legend(records: Records) -> None:
+    figure = fig4.draw(records).figure
+    looks = method_looks(records.methods)
+    for axes in panels(figure):
+        for method in ("cgflow_al", "cgflow_grid", "umbrella"):
+            line = next(line for line in axes.get_lines() if line.get_gid() == f"{method}/default")
+            assert line.get_color() == looks[method].colour
+    (legend,) = figure.legends
+    drawn = {
+        text.get_text(): (handle.get_color(), handle.get_marker())
+        for text, handle in zip(legend.get_texts(), legend.get_lines(), strict=True)
+    }
+    assert {name: drawn[name] for name in records.methods} == looks
+
+
+def test_a_long_legend_has_rows_of_six() -> None:
+    figure = Figure()
+    methods = [f"method_{number}" for number in range(8)]
+    legend_of_methods(figure, methods, [(method, "default") for method in methods])
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(texts) == 18 and {*methods, "preset default"} == set(texts) - {" "}
+    assert texts[:3] == ["method_0", "method_6", "preset default"]  # the first column
 
 
 def test_fig4_interpolates_where_seeds_have_other_evaluations(records: Records) -> None:
     a, b = records.groups("aldp")["cgflow_al", "default"]
     shifted = type(b)(b.record, b.evaluations * 10**0.5, b.forward_kld * 10**-0.5, None, b.path)  # the same law, 4e2/n
-    n, mean, _ = fig4.mean_curve([a, shifted])
+    together = fig4.seeds_together([a, shifted])
+    n = together["evaluations"].unique()
     assert n[0] == pytest.approx(10**3.5) and n[-1] == pytest.approx(1e5)
-    assert mean == pytest.approx(2e2 / n)
+    assert together.groupby("seed").size().tolist() == [len(n)] * 2
+    mean = np.exp(np.log(together["forward_kld"]).groupby(together["evaluations"]).mean())
+    assert mean.to_numpy() == pytest.approx(2e2 / n)
+
+
+def test_fig4_draws_no_line_of_seeds_that_share_no_evaluations(records: Records) -> None:
+    a, b = records.groups("aldp")["cgflow_al", "default"]
+    later = type(b)(b.record, b.evaluations * 1e3, b.forward_kld, None, b.path)
+    assert fig4.seeds_together([a, later]).empty and fig4.seeds_together([]).empty
 
 
 def test_fig3_maps_are_the_arrays_in_degrees_and_not_mirrored(records: Records) -> None:
@@ -70,7 +115,8 @@ def test_fig3_maps_are_the_arrays_in_degrees_and_not_mirrored(records: Records) 
         assert np.allclose(drawn[3 + column].images[0].get_array(), np.minimum(energy - energy.min(), 15.0).T)
         assert np.allclose(drawn[6 + column].images[0].get_array(), arrays["stage_std"][column].T)
         points = np.degrees(arrays["stage_points"][arrays["stage_of_point"] == column])
-        assert np.allclose(np.asarray(drawn[6 + column].get_lines()[-1].get_xydata()), points, atol=1e-4)
+        (new,) = lines(drawn[6 + column], "new")
+        assert np.allclose(new.T, points, atol=1e-4)
     assert all(axes.images[0].get_extent() == pytest.approx([-180, 180, -180, 180]) for axes in drawn)
 
 
@@ -84,12 +130,59 @@ def test_the_reference_map_has_its_basins_where_they_are(records: Records) -> No
     assert image[:, 50:].min() == pytest.approx(energy[50:].min()) and 3 < image[:, 50:].min() < 8
 
 
-def test_contours_close_over_the_edges(records: Records) -> None:
-    cvs = records.system("aldp").cvs
-    values = np.cos(cvs.centers(0))[:, None] + np.sin(cvs.centers(1))[None, :]
-    phi, psi, padded = periodic_padding(cvs, values)
-    assert phi[0] < -180 < phi[1] and psi[-2] < 180 < psi[-1]
-    assert np.allclose(padded, np.cos(np.radians(phi))[:, None] + np.sin(np.radians(psi))[None, :])
+def test_fig3_prefers_the_presets_of_the_publication_and_names_them(
+    published: Path, tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    """As runs of the publication's presets are added: first of the grid, then of active learning with two stages."""
+    runs = tmp_path / "runs"
+    shutil.copytree(published / "aldp", runs / "aldp")
+    energy = np.add.outer(np.linspace(0, 3, 100), np.linspace(0, 5, 100))
+    write_run(runs, "aldp", "cgflow_grid", [(30_150_000, 2e-3)], preset="paper", arrays={"free_energy": energy})
+    drawing = fig3.draw(Records(runs))
+    titles = [axes.get_title(loc="left") for axes in panels(drawing.figure) if axes.get_visible()]
+    assert titles[1] == "(b) cgflow_grid, preset paper\n30,150,000 evaluations"
+    assert titles[2] == "(c) cgflow_al, preset default\n100,000 evaluations" and len(titles) == 9
+    assert np.allclose(panels(drawing.figure)[1].images[0].get_array(), energy.T)
+    assert "grid conditioning (preset paper, seed 0)" in " ".join(drawing.caption.split())
+
+    stages = {
+        "stage_name": np.array(["iteration"] * 2),
+        "stage_evaluations": np.array([3_000_000, 9_000_000]),
+        "stage_threshold": np.full(2, 0.2, dtype=np.float32),
+        "stage_free_energy": np.stack([energy, 2 * energy]),
+        "stage_std": np.stack([0.1 + 0.1 * energy, 0.3 - 0.01 * energy]),
+        "stage_points": np.array([[1.0, -1.0], [0.5, 0.25], [3.0, 3.0]], dtype=np.float32),
+        "stage_of_point": np.array([0, 0, 1], dtype=np.int32),
+    }
+    history = [{"iteration": number, "evaluations": 3_000_000 * number} for number in (1, 2, 3)]
+    write_run(
+        *(runs, "aldp", "cgflow_al", [(12_000_000, 3e-3)]),
+        preset="paper",
+        arrays=stages,
+        diagnostics={"iterations": history},
+        status="budget",
+        budget=12_000_000,
+    )
+    drawing = fig3.draw(Records(runs))
+    drawn = panels(drawing.figure)
+    titles = [axes.get_title(loc="left") for axes in drawn if axes.get_visible()]
+    assert titles[2:5] == [
+        "(c) cgflow_al, preset paper\n12,000,000 evaluations",
+        "(d) cgflow_al, preset paper\niteration 1, 3,000,000 evaluations",
+        "(e) cgflow_al, preset paper\niteration 3, 9,000,000 evaluations",
+    ]
+    assert titles[5:] == [
+        "(g) standard deviation of (d)\nline: 0.2 kT",
+        "(h) standard deviation of (e)\nline: 0.2 kT",
+    ]
+    for column, points in enumerate(([[1.0, -1.0], [0.5, 0.25]], [[3.0, 3.0]])):
+        (new,) = lines(drawn[6 + column], "new")
+        assert np.allclose(new.T, np.degrees(points))
+    levels = [found.levels.tolist() for found in drawn[6].collections if hasattr(found, "levels")]
+    assert levels == [[pytest.approx(0.2)]]
+    assert "--preset paper --budget 12000000 --seed 0" in drawing.caption and "at 2 stages" in drawing.caption
+    fig4_lines = {line.get_gid() for axes in panels(fig4.draw(Records(runs)).figure) for line in axes.get_lines()}
+    assert {"cgflow_grid/paper", "cgflow_al/paper"} <= fig4_lines
 
 
 def test_fig2_draws_energies_pmf_and_points(records: Records) -> None:
@@ -100,20 +193,23 @@ def test_fig2_draws_energies_pmf_and_points(records: Records) -> None:
     system, reference = records.system("muller_brown"), records.reference("muller_brown").pmf
     for column, stage in enumerate(stages[:2]):
         x = torch.from_numpy(arrays_of(run)["stage_configurations"][4 * column : 4 * column + 4].astype(float))
-        s, other, energy = backmapped(system, stage)
+        s, other, energy = energies(system, stage)
         assert np.allclose(s, x[:, 0] - x[:, 1]) and np.allclose(other, x[:, 0] + x[:, 1])
-        scattered = above[column].collections[-1]
+        (scattered,) = collections(above[column], "configurations")
         assert np.allclose(scattered.get_offsets(), np.stack([s, other], axis=1))
         lowest = system.reduced_energy(system.initial_configuration()[None])
-        assert np.allclose(scattered.get_array(), system.reduced_energy(x) - lowest) and (energy >= 0).all()
+        assert np.allclose(energy, system.reduced_energy(x) - lowest) and (energy >= 0).all()
+        assert np.allclose(scattered.get_facecolors(), ENERGIES.to_rgba(energy))
         (model,) = lines(below[column], "model")
         assert np.allclose(np.diff(model[1]), np.diff(stage.free_energy)) and np.allclose(
             model[0], reference.centers(0)
         )
         (new,) = lines(below[column], "new")
         assert np.allclose(new[0], stage.points[:, 0])
-        (before,) = lines(below[column], "before")
-        assert np.allclose(before[0], np.concatenate([[], *(e.points[:, 0] for e in stages[:column])]))
+        before = [
+            segment[0, 0] for rug in collections(below[column], "before") for segment in np.asarray(rug.get_segments())
+        ]
+        assert np.allclose(before, np.concatenate([[], *(e.points[:, 0] for e in stages[:column])]))
 
 
 def test_the_constant_of_a_stage_is_that_of_the_known_region(records: Records) -> None:
@@ -160,21 +256,37 @@ def test_calibration_takes_the_bins_of_the_referee(records: Records) -> None:
     assert claim == pytest.approx(np.full(low.sum(), 0.2))
 
 
-def test_levers_and_their_misses(records: Records) -> None:
+def test_settings_of_the_ablation_and_those_that_miss_a_target(records: Records) -> None:
     left, right = panels(fig_s5.draw(records).figure)
     (kld,) = lines(left, "forward_kld")
-    assert kld[0].tolist() == [2e-4, 2e-3]
-    assert [line[0].tolist() for line in lines(right, "evaluations_to_1e-03")] == [[20000.0]]
-    assert len(lines(right, "evaluations_to_1e-03/missed")[0][0]) == 1
-    assert len(lines(right, "evaluations_to_1e-02/missed")[0][0]) == 0
+    assert kld[0] == pytest.approx([2e-4, 2e-3]) and kld[1].tolist() == [0.0, 1.0]
+    ranges = [line.get_xdata() for line in left.get_lines() if line.get_gid() is None and len(line.get_xdata()) == 2]
+    assert [1e-4, 3e-4] == pytest.approx(ranges[0]) and [1e-3, 4e-3] == pytest.approx(ranges[1])
+    (reached,) = collections(right, "evaluations_to_1e-03")
+    assert reached.get_offsets()[:, 0].tolist() == pytest.approx([20000.0])
+    (missed,) = collections(right, "evaluations_to_1e-03/missed")
+    assert len(missed.get_offsets()) == 1 and missed.get_offsets()[0, 0] > 50_000
+    assert round(float(missed.get_offsets()[0, 1])) == 1  # in the row of its setting
+    assert sum(len(found.get_offsets()) for found in collections(right, "evaluations_to_1e-02/missed")) == 0
 
 
 def test_shares_of_cost(records: Records) -> None:
     members = records.groups("aldp")["cgflow_al", "default"]
     assert fig_s6.shares(members, "evaluations") == ({"train": 0.75, "warm_start": 0.25}, 100_000.0)
     assert fig_s6.shares(members, "cpu") == ({"train": 0.75, "unassigned": 0.25}, 2.0)
-    bars = [patch for patch in panels(fig_s6.draw(records).figure)[0].patches if patch.get_gid() == "warm_start"]
-    assert [bar.get_width() for bar in bars] == [0.25]
+    axes = panels(fig_s6.draw(records).figure)[0]
+    rows = [label.get_text() for label in axes.get_yticklabels()]
+    bars = {
+        (bar.get_gid(), rows[round(bar.get_y() + bar.get_height() / 2)]): (bar.get_x(), bar.get_width())
+        for bar in axes.patches
+        if bar.get_width() > 0
+    }
+    assert bars["train", "cgflow_al, default"] == (0.0, 0.75)
+    assert bars["warm_start", "cgflow_al, default"] == (0.75, 0.25)
+    assert all(bars["train", f"{method}, default"] == (0.0, 1.0) for method in ("md", "cgflow_grid", "umbrella"))
+    assert len(bars) == 5
+    totals = {round(text.get_position()[1]): text.get_text() for text in axes.texts}
+    assert totals[rows.index("md, default")] == "1.00e7" and totals[rows.index("cgflow_al, default")] == "100,000"
 
 
 def test_two_dozen_phases_look_different() -> None:
@@ -185,7 +297,8 @@ def test_two_dozen_phases_look_different() -> None:
 def test_files_depend_on_the_drawing_alone(records: Records, tmp_path: Path) -> None:
     for folder in ("first", "again"):
         (tmp_path / folder).mkdir()
-        save(fig_s5.draw(records).figure, tmp_path / folder / "ablation")
+        with theme():
+            save(fig_s5.draw(records).figure, tmp_path / folder / "ablation")
     for suffix in (".pdf", ".png"):
         content = (tmp_path / "first" / f"ablation{suffix}").read_bytes()
         assert content == (tmp_path / "again" / f"ablation{suffix}").read_bytes()

@@ -81,7 +81,7 @@ def test_published_values_are_those_of_the_file(published: Path) -> None:
 
 
 def test_speedup_is_read_off_the_md_curve(published: Path) -> None:
-    """Plain dynamics has KLD 100 / n, here; umbrella has 2e-3 after 1e5 evaluations, so 5e4 steps are worth it."""
+    """Here plain MD has KLD 100 / n, and umbrella 2e-3 after 1e5 evaluations: MD needs 5e4."""
     table = table1.numbers(Records(published)).set_index(["system", "method"])
     row = table.loc["aldp", "umbrella"]
     assert row["speedup_vs_md"] == pytest.approx(100 / 2e-3 / 1e5, rel=0.1)
@@ -123,7 +123,7 @@ def test_another_version_of_a_system_is_not_mixed_in(
     write_run(tmp_path / "runs", "muller_brown", "cgflow_al", [(10, 1e-7)], seed=7, version="0")
     assert table1.make(Records(tmp_path / "runs")) == before
     assert main(["paper", "table1", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
-    assert "of version 0 of muller_brown, not its present version 1" in capsys.readouterr().out
+    assert "of version 0 of muller_brown, not its current version 1" in capsys.readouterr().out
 
 
 def test_runs_of_an_ablation_are_not_mixed_in(tmp_path: Path, write_run: Callable[..., Path]) -> None:

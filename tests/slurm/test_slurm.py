@@ -132,9 +132,9 @@ def test_requeued_or_out_of_time_a_run_goes_on(tmp_path: Path, processes) -> Non
     assert out.count("seed 0: ") == out.count("seed 1: ") == 1 and "2 finished" in out
     assert out.count(" started ") == 2 and out.count(" resumed ") == 2
     logs = [(folder / "checkpoint" / "output.log").read_text() for folder in folders]
-    assert all(int(re.findall(r"going on after ([\d,]+)", log)[0].replace(",", "")) > 3000 for log in logs)
+    assert all(int(re.findall(r"resuming after ([\d,]+)", log)[0].replace(",", "")) > 3000 for log in logs)
     assert all(log.count("SLURM job ") >= 2 for log in logs)
-    assert f"the time is up, SLURM job {second} is in the queue again" in logs[1] and "time is up" not in logs[0]
+    assert f"time limit reached: SLURM job {second} is requeued" in logs[1] and "time limit" not in logs[0]
     assert_same(path)
 
 
@@ -201,7 +201,7 @@ def test_what_slurm_refuses_is_one_line(options: list[str], message: str, tmp_pa
     path = write(tmp_path, TWO)
     assert main(words(path, *options)) == 2
     out, err = capfd.readouterr()
-    assert "SLURM does not take the jobs: " in err and message in err and err.count("\n") == 1 and out == ""
+    assert "SLURM rejected the jobs: " in err and message in err and err.count("\n") == 1 and out == ""
     assert list((tmp_path / "out" / ".sweep").glob("*/runs.json")) == []
 
 

@@ -1,1 +1,1 @@
-"""One module for each figure, and what they draw."""
+"""One module for each figure, and the panels that several figures share."""

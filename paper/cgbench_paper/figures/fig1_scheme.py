@@ -1,4 +1,4 @@
-"""Fig. 1: the scheme of active learning with a conditional flow."""
+"""Fig. 1: scheme of active learning with a conditional flow."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from typing import Any
 
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from cgbench.drawing.style import COLOURS, new_figure
 from cgbench_paper.records import Records
-from cgbench_paper.style import OKABE_ITO, Drawing, new_figure
+from cgbench_paper.style import Drawing
 
 __all__ = ["draw"]
 
 CAPTION = """\
-**Active learning with a conditional flow.** Left: a flow maps latent noise z to fine-grained coordinates y,
-given the collective variables s; with the potential it gives an importance weight, whose mean over z is the
-exponential of minus the PMF. Right: the loop. Walkers on the model PMF stop where its spread passes a
-threshold; the flow is trained by energy around those points; all weights label the PMF, and the model is fitted
-to them. It ends when no walker finds an uncertain place. Every energy passes the counted gate. Nothing in the
-loop sees the reference. A scheme; no data."""
+**Active learning with a conditional flow.** (a) A flow maps latent noise z to fine-grained coordinates y at given
+collective variables s. The potential then gives each configuration an importance weight; the mean weight over z
+is the exponential of minus the PMF. (b) The loop. Walkers on the model PMF stop where its standard deviation
+exceeds a threshold. The flow is trained by energy around these points, its weighted samples give values of the
+PMF, and the model is refitted to all of them. The loop ends when no walker finds an uncertain point. Every energy
+evaluation is counted, and the reference is never used. Scheme without data."""
 
 Box = tuple[float, float, float, float]
 
@@ -67,7 +68,7 @@ def _arrow(axes: Any, start: tuple[float, float], end: tuple[float, float], bend
 
 
 def _draw_flow(axes: Any) -> None:
-    grey, blue, green, orange = "#7f7f7f", OKABE_ITO["blue"], OKABE_ITO["green"], OKABE_ITO["orange"]
+    grey, blue, green, orange = COLOURS["grey"], COLOURS["blue"], COLOURS["green"], COLOURS["orange"]
     axes.text(0, 11.0, "(a)", fontsize=9, fontweight="bold", va="center")
     _box(axes, (0.2, 6.6, 2.4, 2.0), "noise\n$z$", grey)
     _box(axes, (0.2, 2.6, 2.4, 2.0), "CVs\n$s$", grey)
@@ -90,11 +91,11 @@ def _draw_flow(axes: Any) -> None:
 
 
 def _draw_loop(axes: Any) -> None:
-    blue, green, purple, vermilion = (OKABE_ITO[name] for name in ("blue", "green", "purple", "vermilion"))
+    blue, green, purple, vermilion = (COLOURS[name] for name in ("blue", "green", "purple", "vermilion"))
     axes.text(13.2, 11.0, "(b)", fontsize=9, fontweight="bold", va="center")
-    _box(axes, (14.2, 7.3, 4.6, 2.3), "train by energy\nat the newest points", blue)
-    _box(axes, (22.0, 7.3, 4.8, 2.3), "label: weights and\ntheir slopes give $A(s)$", green)
-    _box(axes, (22.0, 2.6, 4.8, 2.3), "fit the PMF\nwith its spread $\\sigma(s)$", purple)
+    _box(axes, (14.2, 7.3, 4.6, 2.3), "train by energy\nat the new points", blue)
+    _box(axes, (22.0, 7.3, 4.8, 2.3), "weights and their\nslopes give $A(s)$", green)
+    _box(axes, (22.0, 2.6, 4.8, 2.3), "fit the PMF and its\nuncertainty $\\sigma(s)$", purple)
     _box(axes, (14.2, 2.6, 4.6, 2.3), "walk until\n$\\sigma(s)$ > threshold", vermilion)
     _arrow(axes, (18.8, 8.45), (22.0, 8.45))
     _arrow(axes, (24.4, 7.3), (24.4, 4.9))
@@ -102,6 +103,6 @@ def _draw_loop(axes: Any) -> None:
     _arrow(axes, (16.5, 4.9), (16.5, 7.3))
     axes.text(16.8, 6.1, "new points", fontsize=6.5, va="center", color="0.25")
     _arrow(axes, (16.5, 2.6), (16.5, 1.5))
-    axes.text(16.5, 0.9, "nothing uncertain within reach: PMF", fontsize=6.5, ha="center", va="center", color="0.25")
+    axes.text(16.5, 0.9, "no uncertain point found: PMF", fontsize=6.5, ha="center", va="center", color="0.25")
     _arrow(axes, (16.5, 10.6), (16.5, 9.6))
     axes.text(16.5, 11.0, "start: one minimum", fontsize=6.5, ha="center", va="center", color="0.25")

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from cgbench_paper.figures.muller_brown_panels import ENERGY_CUT, PANELS, draw_backmapped, draw_pmf, run_with_stages
+from cgbench.drawing.style import new_figure
+from cgbench_paper.figures.muller_brown_panels import (
+    ENERGIES,
+    draw_configurations,
+    draw_pmf,
+    panel_text,
+    run_with_stages,
+)
 from cgbench_paper.records import Records, commands
-from cgbench_paper.style import Drawing, new_figure
+from cgbench_paper.style import Drawing
 
 __all__ = ["draw"]
 
-CAPTION = "**Active learning on the Müller-Brown potential, two iterations.** Preset {preset}, seed {seed}: {stages}."
+CAPTION = "**Two iterations of active learning on the Müller-Brown potential.** Preset {preset}, seed {seed}: {stages}."
 
 
 def draw(records: Records) -> Drawing:
@@ -16,18 +23,16 @@ def draw(records: Records) -> Drawing:
     run, stages = run_with_stages(records)
     shown = stages[:2]
     system = records.system("muller_brown")
-    figure = new_figure(4.0, 5.5)
+    figure = new_figure(4.2, 5.6)
     panels = figure.subplots(2, len(shown), squeeze=False, sharex=True, sharey="row")
     for column, stage in enumerate(shown):
-        points = draw_backmapped(panels[0, column], system, stage)
+        draw_configurations(panels[0, column], system, stage)
         draw_pmf(panels[1, column], records, stage, stages[:column], run)
         panels[0, column].set_title(f"{stage.name}, {stage.evaluations:,} evaluations")
-        panels[1, column].set_xlabel("s = x - y")
-    panels[0, 0].set_ylabel("x + y")
-    panels[1, 0].set_ylabel("PMF (kT)")
-    figure.colorbar(points, ax=panels[0, :], label="energy (kT)", extend="max")
+    for axes in panels.flat:
+        axes.label_outer()
+    figure.colorbar(ENERGIES, ax=panels[0, :], label="energy (kT)", extend="max", aspect=15)
     figure.legend(*panels[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     listed = "; ".join(f"{stage.name} after {stage.evaluations:,} evaluations" for stage in shown)
     caption = CAPTION.format(preset=run.record.preset, seed=run.record.seed, stages=listed)
-    panel_text = PANELS.format(cut=ENERGY_CUT, threshold=shown[0].threshold)
-    return Drawing(figure, f"{caption} {panel_text}\n\n{commands([run])}")
+    return Drawing(figure, f"{caption} {panel_text(shown)}\n\n{commands([run])}")

@@ -2,120 +2,137 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
+import seaborn
 
+from cgbench.drawing.style import Look, line_of_preset, method_looks, new_figure
 from cgbench.results.md_baseline import MDCurve
 from cgbench.results.runs import FoundRun
 from cgbench_paper.records import MissingData, Records, commands
-from cgbench_paper.style import PRESET_LINES, Drawing, method_style, new_figure
+from cgbench_paper.style import SYSTEMS, Drawing, legend_of_methods
 
-__all__ = ["draw", "mean_curve"]
+__all__ = ["draw", "draw_noise_floor", "seeds_together"]
 
-Array = NDArray[np.float64]
-TITLES = {"aldp": "alanine dipeptide", "muller_brown": "Müller-Brown potential"}
+TARGETS = (1e-2, 1e-3)
+COLUMNS = ["evaluations", "forward_kld", "seed"]
 CAPTION = """\
-**Forward KLD of the PMF against energy evaluations.** All evaluations count, from the first step. Lines: mean
-of ln KLD over seeds where every seed has an estimate, by interpolation in ln KLD against ln evaluations; bands:
-one standard error over seeds; symbols: the last estimate of each seed. A single seed has no band. Plain
-dynamics (`md`, its largest preset): histogram estimator, mean over independent simulations with one standard
-error. Dashed grey line: noise floor of the reference, below which no difference means anything (the reference
-of the Müller-Brown potential is exact). Dotted: targets 1e-2 and 1e-3."""
+**Forward KLD of the PMF against energy evaluations.** All evaluations are counted, from the first step on. Lines:
+mean of ln KLD over seeds, interpolated in ln KLD against ln evaluations, over the range that all seeds cover; bands:
+one standard error over seeds, where there are several; symbols: the last estimate of each seed. Plain MD (`md`,
+of the preset with most evaluations): histogram estimator, mean over independent simulations with one standard error.
+Dashed grey line: noise floor of the reference, below which differences have no meaning (the reference of the
+Müller-Brown potential is exact). Dotted: targets 1e-2 and 1e-3."""
 
 
-def mean_curve(runs: Sequence[FoundRun]) -> tuple[Array, Array, Array]:
-    """Evaluations, geometric mean of the forward KLD over seeds, and standard error of its logarithm.
+def seeds_together(runs: Sequence[FoundRun]) -> pd.DataFrame:
+    """Return the forward KLD of every seed at the same evaluations, over the range that all seeds cover.
 
-    At the evaluations of the first seed's estimates and at both ends of what all seeds cover; the standard error is
-    not a number for one seed.
+    The evaluations are those of the first seed's estimates and the ends of the range; the forward KLD is interpolated
+    in its logarithm against the logarithm of the evaluations. Estimates that are not finite and positive are skipped.
     """
     curves = []
     for run in runs:
         usable = np.isfinite(run.forward_kld) & (run.forward_kld > 0) & (run.evaluations > 0)
         n, first = np.unique(run.evaluations[usable], return_index=True)
-        curves.append((np.log(n), np.log(run.forward_kld[usable][first])))
-    curves = [c for c in curves if len(c[0])]
-    if not curves:
-        empty = np.zeros(0)
-        return empty, empty, empty
-    low, high = max(c[0][0] for c in curves), min(c[0][-1] for c in curves)
+        if len(n):
+            curves.append((run.record.seed, np.log(n), np.log(run.forward_kld[usable][first])))
+    low = max((n[0] for _, n, _ in curves), default=np.inf)
+    high = min((n[-1] for _, n, _ in curves), default=-np.inf)
     if low > high:
-        empty = np.zeros(0)
-        return empty, empty, empty
-    inner = curves[0][0]
+        return pd.DataFrame(columns=COLUMNS, dtype=float)
+    inner = curves[0][1]
     at = np.unique(np.concatenate([[low], inner[(inner > low) & (inner < high)], [high]]))
-    values = np.stack([np.interp(at, n, kld) for n, kld in curves])
-    error = values.std(0, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else np.full(len(at), math.nan)
-    return np.exp(at), np.exp(values.mean(0)), error
+    parts = [
+        pd.DataFrame({"evaluations": np.exp(at), "forward_kld": np.exp(np.interp(at, n, kld)), "seed": seed})
+        for seed, n, kld in curves
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
 def draw(records: Records) -> Drawing:
     """Draw one panel for each system."""
     systems = records.systems
     if not systems:
-        raise MissingData("there are no runs; `cgbench run --method cgflow_al --system aldp` makes one")
-    figure = new_figure(3.3)
+        raise MissingData("no runs; `cgbench run --method cgflow_al --system aldp` makes one")
+    figure = new_figure(3.4)
     panels = figure.subplots(1, len(systems), squeeze=False)[0]
-    methods = sorted({run.record.method for run in records.runs})
-    handles: dict[str, Any] = {}
+    drawn: list[tuple[str, str]] = []
     for axes, system in zip(panels, systems, strict=True):
-        handles |= _panel(axes, records, system, methods)
-    order = sorted(handles, key=lambda label: (not label.startswith("md"), label))
-    figure.legend(
-        [handles[label] for label in order],
-        order,
-        loc="outside lower center",
-        ncols=4,
-        handlelength=3.0,
-        columnspacing=1.2,
-    )
+        drawn += _panel(axes, records, system)
+    legend_of_methods(figure, records.methods, drawn)
     return Drawing(figure, f"{CAPTION}\n\n{commands(records.runs)}")
 
 
-def _panel(axes: Any, records: Records, system: str, methods: Sequence[str]) -> dict[str, Any]:
-    handles: dict[str, Any] = {}
-    curve = records.md_curves(system).get("histogram")
-    if curve is not None and len(curve.evaluations):
-        handles["md"] = _dynamics(axes, curve, method_style("md", methods)[0])
-    for (method, preset), runs in records.groups(system).items():
-        if method != "md":
-            label = method if preset == "default" else f"{method}, {preset}"
-            handles[label] = _group(axes, runs, preset, *method_style(method, methods))
-    floor = records.reference(system).noise_floor
-    if floor > 0:
-        axes.axhline(floor, color="0.4", linestyle="--", linewidth=0.8)
-        across = axes.get_yaxis_transform()
-        axes.text(0.99, floor, "noise floor", color="0.3", fontsize=6, ha="right", va="bottom", transform=across)
-    for target in (1e-2, 1e-3):
-        axes.axhline(target, color="0.75", linestyle=":", linewidth=0.8, zorder=0)
+def _panel(axes: Any, records: Records, system: str) -> list[tuple[str, str]]:
+    """Draw the curves of one system and return their methods and presets."""
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel("energy evaluations")
-    axes.set_ylabel("forward KLD of the PMF")
-    axes.set_title(TITLES.get(system, system))
-    return handles
+    looks = method_looks(records.methods)
+    drawn = []
+    curve = records.md_curves(system).get("histogram")
+    if curve is not None and len(curve.evaluations):
+        drawn.append(("md", ""))
+        _draw_md(axes, curve, looks["md"])
+    for (method, preset), runs in records.groups(system).items():
+        if method != "md":
+            drawn.append((method, preset))
+            _draw_group(axes, runs, f"{method}/{preset}", line_of_preset(preset), looks[method])
+    draw_noise_floor(axes, records, system)
+    for target in TARGETS:
+        axes.axhline(target, color="0.75", linestyle=":", linewidth=0.8, zorder=0)
+    axes.set(xlabel="energy evaluations", ylabel="forward KLD of the PMF", title=SYSTEMS.get(system, system))
+    return drawn
 
 
-def _dynamics(axes: Any, curve: MDCurve, colour: str) -> Any:
+def draw_noise_floor(axes: Any, records: Records, system: str) -> None:
+    """Draw the noise floor of the reference as a horizontal line; nothing for an exact reference."""
+    floor = records.reference(system).noise_floor
+    if floor > 0:
+        axes.set_ylim(bottom=min(axes.get_ylim()[0], 0.5 * floor))
+        axes.axhline(floor, color="0.4", linestyle="--", linewidth=0.8, gid="noise floor")
+        across = axes.get_yaxis_transform()
+        axes.text(0.99, floor, "noise floor", color="0.3", fontsize=6, ha="right", va="bottom", transform=across)
+
+
+def _draw_md(axes: Any, curve: MDCurve, look: Look) -> None:
     table = curve.table
     n, mean = table["evaluations"].to_numpy(), table["forward_kld"].to_numpy()
     error = np.log(table["upper"].to_numpy() / mean) / 1.96
-    (line,) = axes.plot(n, mean, color=colour, gid="md")
-    axes.fill_between(n, mean * np.exp(-error), mean * np.exp(error), color=colour, alpha=0.2, linewidth=0)
-    return line
+    seaborn.lineplot(x=n, y=mean, errorbar=None, ax=axes, color=look.colour, gid="md")
+    axes.fill_between(n, mean * np.exp(-error), mean * np.exp(error), color=look.colour, alpha=0.2, linewidth=0)
+    _draw_ends(axes, n[-1:], mean[-1:], look)
 
 
-def _group(axes: Any, runs: Sequence[FoundRun], preset: str, colour: str, marker: str) -> Any:
-    n, mean, error = mean_curve(runs)
-    look = {"color": colour, "marker": marker, "markersize": 3.5, "markeredgecolor": "white", "markeredgewidth": 0.3}
-    name = f"{runs[0].record.method}/{preset}"
-    (line,) = axes.plot(n, mean, PRESET_LINES.get(preset, ":"), markevery=0.2, gid=name, **look)
-    if np.isfinite(error).all():
-        axes.fill_between(n, mean * np.exp(-error), mean * np.exp(error), color=colour, alpha=0.2, linewidth=0)
-    ends = [(run.evaluations[-1], run.forward_kld[-1]) for run in runs if len(run.evaluations)]
-    axes.plot(*zip(*ends, strict=True), linestyle="none", **look)
-    return line
+def _draw_group(axes: Any, runs: Sequence[FoundRun], name: str, line: str, look: Look) -> None:
+    seaborn.lineplot(
+        seeds_together(runs),
+        x="evaluations",
+        y="forward_kld",
+        errorbar="se",  # of the logarithm: both axes are logarithmic
+        err_kws={"alpha": 0.2, "linewidth": 0, "gid": name},
+        ax=axes,
+        color=look.colour,
+        linestyle=line,
+        gid=name,
+    )
+    ended = [run for run in runs if len(run.evaluations)]
+    _draw_ends(axes, [run.evaluations[-1] for run in ended], [run.forward_kld[-1] for run in ended], look, name)
+
+
+def _draw_ends(axes: Any, n: Any, kld: Any, look: Look, name: str = "md") -> None:
+    seaborn.scatterplot(
+        x=n,
+        y=kld,
+        color=look.colour,
+        marker=look.marker,
+        s=18,
+        edgecolor="white",
+        linewidth=0.4,
+        zorder=3,
+        ax=axes,
+        gid=f"{name}/ends",
+    )

@@ -8,23 +8,24 @@ import numpy as np
 import torch
 
 from cgbench.contracts.system import System
+from cgbench.drawing.pmf import COLOUR_MAP
+from cgbench.drawing.style import COLOURS, new_figure
 from cgbench_paper.records import Records
-from cgbench_paper.style import Drawing, new_figure
+from cgbench_paper.style import Drawing
 
 __all__ = ["draw", "potential"]
 
 HIGHEST = 20.0  # kT above the minimum
 X, Y = (-1.5, 1.75), (-0.6, 2.35)
-AXIS, FAR_SIDE = 1.95, -0.9  # x + y along the drawn axis of s, off the basins, and where lines of equal s end
+AXIS, FAR_SIDE = 1.95, -0.9  # x + y on the drawn axis of s, outside the basins, and at the ends of its grid lines
 CAPTION = """\
-**The Müller-Brown potential and its collective variable.** Energy in kT above the deepest minimum (beta = 0.1),
-contours every 2 kT, cut at {cut:.0f} kT. Arrow: the axis of the collective variable s = x - y with its values;
-dashed lines: where s is the same. Right: the exact PMF over s, by quadrature. The potential is evaluated
-anew for this figure; no run is shown."""
+**The Müller-Brown potential and its collective variable.** (a) Energy in kT above the deepest minimum (beta = 0.1),
+contours every 2 kT, cut at {cut:.0f} kT. Arrow: axis of the collective variable s = x \N{MINUS SIGN} y; dashed lines:
+constant s. (b) Exact PMF along s, by quadrature. Computed from the potential; no run is shown."""
 
 
 def potential(system: System, points: int = 241) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x, y, and the energy in kT above the minimum ``[x, y]``."""
+    """Return x, y, and the energy in kT above the minimum ``[x, y]``."""
     x, y = np.linspace(*X, points), np.linspace(*Y, points)
     plane = torch.from_numpy(np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1).reshape(-1, 2))
     energy = system.reduced_energy(torch.cat([plane, system.initial_configuration()[None]])).numpy()
@@ -37,28 +38,25 @@ def draw(records: Records) -> Drawing:
     figure = new_figure(2.9)
     axes, beside = figure.subplots(1, 2, width_ratios=[1.15, 1.0])
     x, y, energy = potential(system)
-    filled = axes.contourf(
-        x, y, np.minimum(energy, HIGHEST).T, levels=np.arange(0, HIGHEST + 1, 2), cmap="viridis", extend="max"
-    )
-    axes.contour(x, y, energy.T, levels=np.arange(0, HIGHEST + 1, 2), colors="white", linewidths=0.3)
+    levels = np.arange(0, HIGHEST + 1, 2)
+    filled = axes.contourf(x, y, np.minimum(energy, HIGHEST).T, levels=levels, cmap=COLOUR_MAP, extend="max")
+    axes.contour(x, y, energy.T, levels=levels, colors="white", linewidths=0.3)
     figure.colorbar(filled, ax=axes, label=f"energy (kT), cut at {HIGHEST:.0f}")
     _draw_axis(axes, system.cvs.lower[0], system.cvs.upper[0])
     axes.set_aspect("equal")
-    axes.set_xlim(*X)
-    axes.set_ylim(*Y)
-    axes.set_xlabel("x")
-    axes.set_ylabel("y")
+    axes.set(xlim=X, ylim=Y, xlabel="x", ylabel="y")
     pmf = records.reference("muller_brown").pmf
-    beside.plot(pmf.centers(0), pmf.free_energy, color="black", gid="pmf")
+    beside.plot(pmf.centers(0), pmf.free_energy, color=COLOURS["black"], gid="pmf")
     beside.set_xlim(system.cvs.lower[0], system.cvs.upper[0])
     beside.set_ylim(bottom=0)
-    beside.set_xlabel("s = x \N{MINUS SIGN} y")
-    beside.set_ylabel("PMF (kT)")
+    beside.set(xlabel="s = x \N{MINUS SIGN} y", ylabel="PMF (kT)")
+    for panel, letter in ((axes, "(a)"), (beside, "(b)")):
+        panel.set_title(letter, loc="left")
     return Drawing(figure, CAPTION.format(cut=HIGHEST))
 
 
 def _draw_axis(axes: Any, low: float, high: float) -> None:
-    """The axis of s runs along (1, -1) / 2 for each unit of s."""
+    """Draw the axis of s, which runs along (1, -1) / 2 for each unit of s."""
 
     def place(s: float, other: float = AXIS) -> tuple[float, float]:
         return 0.5 * (other + s), 0.5 * (other - s)

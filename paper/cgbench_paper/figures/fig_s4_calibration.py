@@ -1,4 +1,4 @@
-"""Fig. S4: whether the claimed standard deviation of the PMF tells its error."""
+"""Fig. S4: calibration of the claimed standard deviation of the PMF."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import seaborn
 from numpy.typing import NDArray
 from scipy.stats import norm
 
 from cgbench.contracts.reference import Reference
+from cgbench.drawing.style import line_of_preset, method_looks, new_figure
 from cgbench.results.runs import FoundRun
-from cgbench_paper.figures.fig4_convergence import TITLES
 from cgbench_paper.records import MissingData, Records, arrays_of, commands
-from cgbench_paper.style import PRESET_LINES, Drawing, method_style, new_figure
+from cgbench_paper.style import SYSTEMS, Drawing, legend_of_methods
 
 __all__ = ["binned", "coverage", "draw", "errors_and_claims"]
 
 Array = NDArray[np.float64]
-HIGHEST = 12.0  # kT: bins below count, as in the records' coverage
-GROUPS = 12  # of bins of equal number, by claim
+HIGHEST = 12.0  # kT: bins below are used, as for the coverage in the records
+GROUPS = 12  # of equally many bins, by claim
 CAPTION = """\
-**Calibration of the spread.** All bins where the reference is below {highest:.0f} kT, seeds pooled. The
-constant of each PMF is fixed by the mean error under the reference being zero. Left: root mean square error
-against the claimed standard deviation (with the standard error of the reference, root of the sum of squares),
-in groups of equal number of bins; on the dotted line a claim is right, above it is too small. Right: share of
-bins whose error is within the central interval that a normal distribution of the claimed width gives, against
-the probability of that interval; below the dotted line claims are too small. Methods that claim no error are
-absent. Errors of neighbouring bins are correlated."""
+**Calibration of the claimed standard deviation.** All bins where the reference is below {highest:.0f} kT, all seeds
+together. The additive constant of each PMF makes its mean error over the reference density zero. Left: root mean
+square error against the claimed standard deviation (with the standard error of the reference added in quadrature), in
+groups of equally many bins; claims are right on the dotted line and too small above it. Right: fraction of bins whose
+error is within the central interval of a normal distribution of the claimed width, against the probability of that
+interval; claims are too small below the dotted line. Methods that claim no error are not shown. Errors of neighbouring
+bins are correlated."""
 
 
 def errors_and_claims(run: FoundRun, reference: Reference) -> tuple[Array, Array]:
-    """Errors of the PMF and their claimed standard deviations in kT, over the bins that count."""
+    """Return the errors of the PMF and their claimed standard deviations in kT, over the bins that are used."""
     arrays = arrays_of(run)
     true = reference.pmf
     low = true.free_energy < HIGHEST
@@ -45,7 +46,7 @@ def errors_and_claims(run: FoundRun, reference: Reference) -> tuple[Array, Array
 
 
 def binned(error: Array, claim: Array) -> tuple[Array, Array]:
-    """Root mean square claim and error of groups of equal size, by claim."""
+    """Return the root mean square claim and error of groups of equal size, by claim."""
     order = np.argsort(claim, kind="stable")
     parts = np.array_split(order, min(GROUPS, len(order)))
     return (
@@ -55,7 +56,7 @@ def binned(error: Array, claim: Array) -> tuple[Array, Array]:
 
 
 def coverage(error: Array, claim: Array, nominal: Array) -> Array:
-    """Share of errors within the central interval of each nominal probability."""
+    """Return the fraction of errors within the central interval of each nominal probability."""
     z = np.abs(error) / np.maximum(claim, 1e-300)
     return np.array([np.mean(z < norm.ppf(0.5 + 0.5 * p)) for p in nominal])
 
@@ -72,48 +73,37 @@ def draw(records: Records) -> Drawing:
         raise MissingData("no run claims an error of its PMF; `cgbench run --method cgflow_al --system aldp` makes one")
     figure = new_figure(2.7 * len(claiming) + 0.3)
     panels = figure.subplots(len(claiming), 2, squeeze=False)
-    methods = sorted({run.record.method for run in records.runs})
-    handles: dict[str, Any] = {}
+    looks = method_looks(records.methods)
     for row, (system, groups) in zip(panels, claiming.items(), strict=True):
-        reference = records.reference(system)
+        for axis in ("x", "y"):
+            getattr(row[0], f"set_{axis}scale")("log")
         for (method, preset), members in groups.items():
-            label = method if preset == "default" else f"{method}, {preset}"
-            look = {"color": (style := method_style(method, methods))[0], "marker": style[1], "markersize": 3}
-            handles[label] = _draw_group(
-                row, members, reference, PRESET_LINES.get(preset, ":"), f"{method}/{preset}", look
-            )
-        _finish(row, TITLES.get(system, system))
-    figure.legend([handles[label] for label in sorted(handles)], sorted(handles), loc="outside lower center", ncols=3)
+            style = {"color": looks[method].colour, "marker": looks[method].marker, "linestyle": line_of_preset(preset)}
+            _draw_group(row, members, records.reference(system), style | {"gid": f"{method}/{preset}"})
+        _finish(row, SYSTEMS.get(system, system))
+    legend_of_methods(figure, records.methods, [key for groups in claiming.values() for key in groups])
     used = [run for groups in claiming.values() for members in groups.values() for run in members]
     return Drawing(figure, f"{CAPTION.format(highest=HIGHEST)}\n\n{commands(used)}")
 
 
-def _draw_group(
-    row: Sequence[Any], members: Sequence[FoundRun], reference: Reference, line: str, name: str, look: dict[str, Any]
-) -> Any:
+def _draw_group(row: Sequence[Any], members: Sequence[FoundRun], reference: Reference, style: dict[str, Any]) -> None:
     pooled = [errors_and_claims(run, reference) for run in members]
     error, claim = (np.concatenate(column) for column in zip(*pooled, strict=True))
-    (handle,) = row[0].plot(*binned(error, claim), line, gid=name, **look)
+    style = style | {"estimator": None, "sort": False, "markersize": 4, "markeredgewidth": 0.4}
+    claims, errors = binned(error, claim)
+    seaborn.lineplot(x=claims, y=errors, ax=row[0], **style)
     nominal = np.linspace(0.02, 0.98, 49)
-    row[1].plot(nominal, coverage(error, claim, nominal), line, gid=name, markevery=8, **look)
-    return handle
+    seaborn.lineplot(x=nominal, y=coverage(error, claim, nominal), ax=row[1], markevery=8, **style)
 
 
 def _finish(row: Sequence[Any], title: str) -> None:
     left, right = row
-    left.set_xscale("log")
-    left.set_yscale("log")
     ends = np.log10([*left.get_xlim(), *left.get_ylim()])
     reach = [10.0 ** np.floor(ends.min()), 10.0 ** np.ceil(ends.max())]
-    left.set_xlim(*reach)
-    left.set_ylim(*reach)
-    left.plot(reach, reach, ":", color="0.4", linewidth=0.8, zorder=0)
-    left.set_xlabel("claimed standard deviation (kT)")
-    left.set_ylabel("root mean square error (kT)")
-    left.set_title(title)
-    right.plot([0, 1], [0, 1], ":", color="0.4", linewidth=0.8, zorder=0)
-    right.set_xlim(0, 1)
-    right.set_ylim(0, 1)
-    right.set_xlabel("probability of the interval")
-    right.set_ylabel("share of bins within")
-    right.set_title(title)
+    for axes, low, high in ((left, *reach), (right, 0.0, 1.0)):
+        axes.set_xlim(low, high)
+        axes.set_ylim(low, high)
+        axes.plot([low, high], [low, high], ":", color="0.4", linewidth=0.8, zorder=0)
+        axes.set_title(title)
+    left.set(xlabel="claimed standard deviation (kT)", ylabel="root mean square error (kT)")
+    right.set(xlabel="probability of the interval", ylabel="fraction of bins within")

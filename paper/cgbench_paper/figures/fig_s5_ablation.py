@@ -1,4 +1,4 @@
-"""Fig. S5: what each part of the conditional flow's recipe is worth."""
+"""Fig. S5: ablation of the conditional flow's recipe."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn
 
+from cgbench.drawing.style import COLOURS, new_figure
 from cgbench.errors import UserError
 from cgbench_paper.records import MissingData, Records
-from cgbench_paper.style import OKABE_ITO, Drawing, new_figure
+from cgbench_paper.style import Drawing
 
 __all__ = ["draw", "read_ablation"]
 
 SYSTEM = "aldp"
 TARGETS = {
-    "evaluations_to_1e-02": ("1e-2", "o", OKABE_ITO["sky"]),
-    "evaluations_to_1e-03": ("1e-3", "s", OKABE_ITO["blue"]),
+    "evaluations_to_1e-02": ("KLD 1e-2", "o", COLOURS["sky"]),
+    "evaluations_to_1e-03": ("KLD 1e-3", "s", COLOURS["blue"]),
 }
 CAPTION = """\
-**What each part of the recipe is worth.** Active learning on alanine dipeptide, preset "default" with one setting
-changed at a time. Left: final forward KLD, median over seeds, with a line from the smallest to the largest;
-dashed: noise floor of the reference. Right: evaluations from which on the forward KLD stays at or below the
-target (median over seeds); open symbols at the edge: not reached by at least half of the seeds."""
+**Ablation of the recipe.** Active learning on alanine dipeptide, preset "default" with one setting changed at a time.
+Left: forward KLD of the final PMF, median over seeds, with a line from the smallest to the largest; dashed: noise floor
+of the reference. Right: evaluations from which on the forward KLD stays at or below the target (median over seeds);
+open symbols at the edge: not reached by at least half of the seeds."""
 
 
 def read_ablation(records: Records) -> pd.DataFrame:
@@ -31,7 +33,7 @@ def read_ablation(records: Records) -> pd.DataFrame:
     Raises
     ------
     MissingData
-        If none is published.
+        If it is not published.
     UserError
         If it cannot be read.
     """
@@ -49,49 +51,61 @@ def read_ablation(records: Records) -> pd.DataFrame:
 
 def draw(records: Records) -> Drawing:
     """Draw one row for each setting."""
-    table = read_ablation(records)
+    table = read_ablation(records).astype({"setting": str})
     figure = new_figure(0.9 + 0.24 * len(table))
     left, right = figure.subplots(1, 2, sharey=True)
-    height = np.arange(len(table))[::-1]
-    kld = table["forward_kld"].to_numpy(float)
-    low, high = table["forward_kld_min"].to_numpy(float), table["forward_kld_max"].to_numpy(float)
-    left.hlines(height, low, high, color=OKABE_ITO["blue"], linewidth=1.5)
-    left.plot(kld, height, "o", color=OKABE_ITO["blue"], markersize=4, gid="forward_kld")
+    _draw_scores(left, table)
     floor = records.reference(SYSTEM).noise_floor
     if floor > 0:
         left.axvline(floor, color="0.4", linestyle="--", linewidth=0.8)
-    left.set_xscale("log")
-    left.set_xlabel("forward KLD at the end")
-    left.set_yticks(height, [str(setting) for setting in table["setting"]])
-    _draw_targets(right, table, height)
+    _draw_targets(right, table)
     for axes in (left, right):
-        axes.grid(axis="y", color="0.9", linewidth=0.5)
-        axes.set_axisbelow(True)
+        axes.grid(axis="y", color="0.9")
+        axes.set_ylabel("")
     return Drawing(figure, f"{CAPTION}\n\n{_provenance(table)}")
 
 
 def _provenance(table: pd.DataFrame) -> str:
-    """Say which command made the table, with seeds and evaluations."""
+    """Return the command that makes the table, with seeds and evaluations."""
     low, high = int(table["seeds"].min()), int(table["seeds"].max())
-    seeds = (
-        f"seeds 0 to {high - 1} of each setting" if low == high else f"{low} to {high} seeds of each setting, from 0 on"
-    )
-    cheap, dear = table["evaluations"].min(), table["evaluations"].max()
-    spent = f"{cheap:,.0f}" if cheap == dear else f"{cheap:,.0f} to {dear:,.0f}"
+    seeds = f"seeds 0 to {high - 1} of each setting" if low == high else f"{low} to {high} seeds of each setting"
+    least, most = table["evaluations"].min(), table["evaluations"].max()
+    spent = f"{least:,.0f}" if least == most else f"{least:,.0f} to {most:,.0f}"
     command = f"python -m studies.ablation --system {SYSTEM} --seeds {high}"
     return f"- `{command}`: {seeds}; {spent} energy evaluations a run (medians over seeds)"
 
 
-def _draw_targets(axes: Any, table: pd.DataFrame, height: np.ndarray) -> None:
-    largest = float(table["evaluations"].max())
-    for shift, (column, (label, marker, colour)) in zip((0.12, -0.12), TARGETS.items(), strict=True):
-        needed = table[column].to_numpy(float)
-        reached = np.isfinite(needed)
-        shown = {"marker": marker, "color": colour, "markersize": 4, "linestyle": "none"}
-        axes.plot(needed[reached], height[reached] + shift, label=f"to KLD {label}", gid=column, **shown)
-        edge = np.full((~reached).sum(), 1.6 * largest)
-        axes.plot(edge, height[~reached] + shift, markerfacecolor="none", gid=f"{column}/missed", **shown)
+def _draw_scores(axes: Any, table: pd.DataFrame) -> None:
+    """Draw the median of the forward KLD with the range of the seeds."""
     axes.set_xscale("log")
+    scores = table.melt("setting", ["forward_kld_min", "forward_kld", "forward_kld_max"], value_name="kld")
+    seaborn.pointplot(
+        scores,
+        x="kld",
+        y="setting",
+        estimator="median",
+        errorbar=("pi", 100),  # the whole range
+        linestyle="none",
+        color=COLOURS["blue"],
+        markersize=4,
+        err_kws={"linewidth": 1.5},
+        ax=axes,
+        gid="forward_kld",
+    )
+    axes.set_xlabel("forward KLD at the end")
+
+
+def _draw_targets(axes: Any, table: pd.DataFrame) -> None:
+    """Draw evaluations to each target; settings that miss it get an open symbol at the edge."""
+    axes.set_xscale("log")
+    largest = float(table["evaluations"].max())
+    for shift, (column, (label, marker, colour)) in zip((-0.12, 0.12), TARGETS.items(), strict=True):
+        needed = table[column].to_numpy(float)
+        reached, rows = np.isfinite(needed), np.arange(len(table)) + shift
+        look = {"marker": marker, "edgecolor": colour, "linewidth": 1.0, "s": 18, "ax": axes}
+        seaborn.scatterplot(x=needed[reached], y=rows[reached], color=colour, label=label, gid=column, **look)
+        edge = np.full((~reached).sum(), 1.6 * largest)
+        seaborn.scatterplot(x=edge, y=rows[~reached], color="white", gid=f"{column}/missed", **look)
     axes.set_xlim(right=2.0 * largest)
-    axes.set_xlabel("energy evaluations")
+    axes.set_xlabel("energy evaluations to the target")
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2)

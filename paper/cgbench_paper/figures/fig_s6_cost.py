@@ -1,4 +1,4 @@
-"""Fig. S6: where evaluations and time go."""
+"""Fig. S6: energy evaluations and CPU time by phase."""
 
 from __future__ import annotations
 
@@ -6,28 +6,33 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import seaborn
 from matplotlib.patches import Patch
 
+from cgbench.drawing.style import COLOURS, new_figure
+from cgbench.results.numbers import rounded
 from cgbench.results.runs import FoundRun
-from cgbench_paper.figures.fig4_convergence import TITLES
 from cgbench_paper.records import MissingData, Records, commands
-from cgbench_paper.style import OKABE_ITO, Drawing, new_figure
+from cgbench_paper.style import SYSTEMS, Drawing
 
 __all__ = ["draw", "shares"]
 
-COLOURS = [OKABE_ITO[name] for name in ("blue", "orange", "green", "sky", "vermilion", "purple", "yellow")] + [
-    "#7f7f7f"
+KINDS = ("evaluations", "cpu")
+FILLS = [
+    COLOURS[name]
+    for name in ("blue", "orange", "green", "sky", "vermilion", "purple", "brown", "yellow", "pink", "grey")
 ]
-HATCHES = ["", "////", "....", "\\\\\\\\", "xxxx", "----", "++++", "oooo"]
+HATCHES = ["", "//////", "......", "xxxxxx"]
 CAPTION = """\
-**Cost by phase.** Shares of the energy evaluations (left) and of the CPU seconds (right) in each phase of a
-method, medians over seeds, with the total at the end of a bar. Seconds are those of the machine that each
-record names, and comparable only within one. Fits, walks over the CVs and the like evaluate no energy, and have
-seconds alone; "unassigned" is what is left."""
+**Cost by phase.** Fraction of the energy evaluations (left) and of the CPU seconds (right) in each phase of a method,
+medians over seeds; the total is at the end of each bar. Seconds are comparable only between runs on one machine, which
+each record names. Fits, walks over the collective variables and similar phases evaluate no energy; "unassigned" is the
+time outside all phases."""
 
 
 def shares(runs: Sequence[FoundRun], what: str) -> tuple[dict[str, float], float]:
-    """Share of each phase, and the total: medians over seeds; `what` is "evaluations" or "cpu"."""
+    """Return the share of each phase, and the total: medians over seeds; `what` is "evaluations" or "cpu"."""
     spent = []
     for run in runs:
         if what == "evaluations":
@@ -45,40 +50,68 @@ def draw(records: Records) -> Drawing:
     """Draw two panels for each system, one bar for each method and preset."""
     systems = records.systems
     if not systems:
-        raise MissingData("there are no runs; `cgbench run --method cgflow_al --system aldp` makes one")
-    groups = {system: sorted(records.groups(system).items(), reverse=True) for system in systems}
-    bars = [len(found) for found in groups.values()]
-    figure = new_figure(0.24 * sum(bars) + 0.55 * len(systems) + 0.7)
+        raise MissingData("no runs; `cgbench run --method cgflow_al --system aldp` makes one")
+    table, totals = _table(records)
+    bars = [len(records.groups(system)) for system in systems]
+    figure = new_figure(0.22 * sum(bars) + 0.55 * len(systems) + 0.7)
     panels = figure.subplots(len(systems), 2, squeeze=False, sharey="row", height_ratios=[n + 1 for n in bars])
-    phases = sorted({name for run in records.runs for name in (*run.record.evaluations.by_phase, *run.record.seconds)})
+    order = table.groupby("phase")["share"].sum().sort_values(ascending=False, kind="stable")
+    looks = {str(name): _look(number) for number, name in enumerate(order.index)}
     for row, system in zip(panels, systems, strict=True):
-        for axes, what in zip(row, ("evaluations", "cpu"), strict=True):
-            _bars(axes, groups[system], what, phases)
-            axes.set_title(TITLES.get(system, system))
-        row[0].set_yticks(range(len(groups[system])), [f"{method}, {preset}" for (method, preset), _ in groups[system]])
-    panels[-1, 0].set_xlabel("share of energy evaluations")
-    panels[-1, 1].set_xlabel("share of CPU seconds")
-    handles = [Patch(label=name.replace("_", " "), **_look(number)) for number, name in enumerate(phases)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+        for axes, what in zip(row, KINDS, strict=True):
+            part = table[(table["system"] == system) & (table["what"] == what)].copy()
+            names = [f"{method}, {preset}" for method, preset in records.groups(system)]
+            part["run"] = pd.Categorical(part["run"], names)  # those without a phase, too
+            _bars(axes, part, looks, totals[system, what])
+            axes.set_title(SYSTEMS.get(system, system))
+    panels[-1, 0].set_xlabel("fraction of energy evaluations")
+    panels[-1, 1].set_xlabel("fraction of CPU seconds")
+    handles = [Patch(label=name.replace("_", " "), **look) for name, look in looks.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, handlelength=1.6, columnspacing=1.2)
     return Drawing(figure, f"{CAPTION}\n\n{commands(records.runs)}")
 
 
+def _table(records: Records) -> tuple[pd.DataFrame, dict[tuple[str, str], list[str]]]:
+    """Return the share of every phase, a row each, and the totals of the bars as text."""
+    rows, totals = [], {}
+    for system in records.systems:
+        groups = records.groups(system)
+        for what in KINDS:
+            texts = []
+            for (method, preset), runs in groups.items():
+                found, total = shares(runs, what)
+                texts.append(rounded(total) if what == "evaluations" else f"{total:,.0f} s")
+                rows += [(system, what, f"{method}, {preset}", phase, share) for phase, share in found.items()]
+            totals[system, what] = texts
+    return pd.DataFrame(rows, columns=["system", "what", "run", "phase", "share"]), totals
+
+
 def _look(number: int) -> dict[str, Any]:
-    colour, hatch = COLOURS[number % len(COLOURS)], HATCHES[(number + number // len(COLOURS)) % len(HATCHES)]
-    return {"facecolor": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.3}
+    """Return the fill of one phase; the phases that cost most have no hatch."""
+    hatch = HATCHES[number // len(FILLS) % len(HATCHES)]
+    return {"facecolor": FILLS[number % len(FILLS)], "hatch": hatch, "edgecolor": "white", "linewidth": 0.3}
 
 
-def _bars(axes: Any, groups: Sequence[Any], what: str, phases: Sequence[str]) -> None:
-    for height, (_, runs) in enumerate(groups):
-        found, total = shares(runs, what)
-        start = 0.0
-        for number, name in enumerate(phases):
-            if name in found:
-                axes.barh(height, found[name], left=start, height=0.7, gid=name, **_look(number))
-                start += found[name]
-        text = f"{total:.3g}" if what == "evaluations" else f"{total:,.0f} s"
+def _bars(axes: Any, table: pd.DataFrame, looks: dict[str, dict[str, Any]], totals: Sequence[str]) -> None:
+    names = [name for name in looks if name in set(table["phase"])]
+    seaborn.histplot(
+        table,
+        y="run",
+        hue="phase",
+        hue_order=names[::-1],  # the last is at the left, and drawn first
+        weights="share",
+        multiple="stack",
+        discrete=True,
+        shrink=0.75,
+        legend=False,
+        ax=axes,
+    )
+    for name, bars in zip(names, axes.containers, strict=True):
+        for bar in bars:
+            bar.set(gid=name, alpha=1.0, **looks[name])
+    for height, text in enumerate(totals):
         axes.text(1.02, height, text, va="center", fontsize=6.5)
     axes.set_xlim(0, 1.25)
     axes.set_xticks([0, 0.5, 1])
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.set(xlabel="", ylabel="")
+    seaborn.despine(ax=axes)

@@ -1,4 +1,4 @@
-"""Stages of active learning, as records of the conditional flow keep them."""
+"""Stages of active learning, as the runs of the conditional flow store them."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from cgbench_paper.records import arrays_of
 __all__ = ["Stage", "stages_of"]
 
 Array = NDArray[np.float64]
-NAMES = {"atlas": "harmonic atlas", "train": "training", "label": "labels", "iteration": "iteration"}
+NAMES = {"atlas": "harmonic minima", "train": "training", "label": "weighted samples"}  # others as they are
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What a method knew at one stage.
+    """The model PMF at one stage of a run, and the points chosen from it.
 
     Attributes
     ----------
     name
-        What it was doing, with a number among stages of that name.
+        Phase of the method, with its number where it is known.
     evaluations
-        Spent by then.
+        Energy evaluations so far.
     threshold
-        Spread in kT at which walkers stop.
+        Standard deviation in kT at which walkers stop.
     free_energy, std
-        PMF and its spread in kT at the bin centres.
+        PMF and its standard deviation in kT at the bin centres.
     points
         Points chosen to be explored next, ``[points, cvs]``.
     configurations
-        What the flow maps back, ``[samples, ...]``; there may be none.
+        Configurations drawn from the flow, ``[samples, ...]``, possibly none.
     """
 
     name: str
@@ -46,15 +46,19 @@ class Stage:
 
 
 def stages_of(run: FoundRun) -> list[Stage]:
-    """Return all stages that the run's ``pmf.npz`` keeps, in order."""
+    """Return all stages in the run's ``pmf.npz``, in order."""
     arrays = arrays_of(run)
+    iterations = _iterations(run)
     kinds = [str(kind) for kind in arrays["stage_name"]]
     dimensions = arrays["stage_free_energy"].ndim - 1
     nothing = np.zeros((0, dimensions))
     found = []
     for number, kind in enumerate(kinds):
         name = NAMES.get(kind, kind)
-        if dimensions == 1:  # all stages are kept, so that they can be numbered
+        evaluations = int(arrays["stage_evaluations"][number])
+        if kind == "iteration" and evaluations in iterations:
+            name += f" {iterations[evaluations]}"
+        elif dimensions == 1:  # of one CV all stages are stored, of more only three
             name += f" {kinds[: number + 1].count(kind)}"
         points, configurations = (
             arrays[f"stage_{plural}"][arrays[f"stage_of_{singular}"] == number]
@@ -65,7 +69,7 @@ def stages_of(run: FoundRun) -> list[Stage]:
         found.append(
             Stage(
                 name=name,
-                evaluations=int(arrays["stage_evaluations"][number]),
+                evaluations=evaluations,
                 threshold=float(arrays["stage_threshold"][number]),
                 free_energy=arrays["stage_free_energy"][number].astype(float),
                 std=arrays["stage_std"][number].astype(float),
@@ -74,3 +78,9 @@ def stages_of(run: FoundRun) -> list[Stage]:
             )
         )
     return found
+
+
+def _iterations(run: FoundRun) -> dict[int, int]:
+    """Return the number of each iteration by the evaluations at its end, from the record's diagnostics."""
+    history = run.record.diagnostics.get("iterations", [])
+    return {int(entry["evaluations"]): int(entry["iteration"]) for entry in history}

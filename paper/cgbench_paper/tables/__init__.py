@@ -1,1 +1,1 @@
-"""One module for each table, and what it writes."""
+"""One module for each table; `published.yaml` holds the values that publications state."""

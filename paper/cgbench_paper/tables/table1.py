@@ -1,4 +1,4 @@
-"""Table 1: what each method spends, how good its PMF is, and what that is worth in molecular dynamics."""
+"""Table 1: cost of each method, quality of its PMF, and speedup over plain MD."""
 
 from __future__ import annotations
 
@@ -11,29 +11,38 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from cgbench.results.numbers import (
+    rounded,
+    scientific,
+    show_evaluations,
+    show_range,
+    show_score,
+    with_common_exponent,
+)
 from cgbench_paper.records import Records, commands
+from cgbench_paper.style import SYSTEMS
 
 __all__ = ["make", "numbers"]
 
-NAMES = {"aldp": "Alanine dipeptide", "muller_brown": "Müller-Brown potential"}
 TAKEN = ["n_seeds", "evaluations", "evaluations_paper_convention", "forward_kld", "forward_kld_se", "noise_floor"]
 TAKEN += ["evaluations_to_kld_1e-2", "evaluations_to_kld_1e-3", "speedup_vs_md", "speedup_lo", "speedup_hi"]
 TAKEN += ["extrapolated"]
 HEADINGS = ["method", "preset", "seeds", "evaluations", "forward KLD", "to KLD 1e-2", "to KLD 1e-3", "speedup over MD"]
 HEADINGS += ["total variation"]
+PUBLISHED_HEADINGS = ["method", "evaluations", "speedup over MD", "result", "source"]
 EXPLANATION = """\
-Evaluations: medians over seeds of all energy evaluations, the starting trajectory, training, labels and
-validation included. Forward KLD: median over seeds, with a standard error over seeds; below the noise floor of
-the reference it is a bound. To KLD: evaluations from which on the score stays at or below that value (median
-over seeds). Speedup: evaluations that plain dynamics needs for the same forward KLD over those of the method,
-with a 95 % bootstrap interval over seeds and simulations; † says that the curve of plain dynamics had to be
-extrapolated by its power law, ‡ that the score is below the noise floor and the speedup is the one at the
-floor. On the Müller-Brown potential the walkers of plain Monte Carlo are shorter than the time to cross the
-barrier, and speedups are upper bounds. Total variation: median over seeds, over the grid of the PMF."""
+Evaluations: all energy evaluations, including the starting trajectory, training, labels and validation; median over
+seeds. Forward KLD: median over seeds, with the standard error over seeds; a bound if it is below the noise floor of
+the reference. To KLD: evaluations from which on the forward KLD stays at or below this value; median over seeds.
+Speedup: evaluations that plain MD needs for the same forward KLD, divided by those of the method, with a 95 %
+bootstrap interval over seeds and simulations; †: the curve of plain MD is extrapolated by its power law; ‡: the
+forward KLD is below the noise floor, and the speedup is that at the noise floor. On the Müller-Brown potential the
+walkers of plain Monte Carlo are shorter than the barrier crossing time, and speedups are upper bounds. Total
+variation: over the grid of the PMF; median over seeds."""
 
 
 def numbers(records: Records) -> pd.DataFrame:
-    """One row per system, method and preset, then the published values, unrounded."""
+    """Return one row per system, method and preset, then the published values, unrounded."""
     ours = records.leaderboard
     rows: list[dict[str, Any]] = []
     for _, row in ours.iterrows():
@@ -72,66 +81,44 @@ def _published() -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _scientific(value: float, digits: int = 2) -> str:
-    mantissa, _, exponent = f"{value:.{digits}e}".partition("e")
-    return f"{mantissa}e{int(exponent)}"
-
-
 def _count(value: float) -> str:
-    if math.isinf(value):
-        return "not reached"
-    return f"{value:,.0f}" if value < 1e6 else _scientific(value)
-
-
-def _range(low: float, high: float, form: Any) -> str:
-    if math.isnan(low):
-        return "–"
-    return str(form(low)) if low == high else f"{form(low)} to {form(high)}"
+    return show_evaluations(value, exact_below=1e6)
 
 
 def _kld(row: Any) -> str:
-    if row["forward_kld"] < row["noise_floor"]:
-        return f"≤ {_scientific(row['noise_floor'], 1)}"
-    if math.isnan(row["forward_kld_se"]):
-        return _scientific(row["forward_kld"])
-    exponent = math.floor(math.log10(row["forward_kld"]))
-    scale = 10.0**-exponent
-    return f"({row['forward_kld'] * scale:.2f} ± {row['forward_kld_se'] * scale:.2f})e{exponent}"
-
-
-def _two_digits(value: float) -> str:
-    rounded = float(f"{value:.1e}")
-    return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:.1f}"
+    return show_score(row["forward_kld"], row["forward_kld_se"], row["noise_floor"], with_common_exponent)
 
 
 def _speedup(row: Any) -> str:
     if row["method"] == "md" or math.isnan(row["speedup_vs_md"]):
-        return "–"
+        return rounded(math.nan)
     marks = "†" * bool(row["extrapolated"]) + "‡" * bool(row["forward_kld"] < row["noise_floor"])
-    low, high = _two_digits(row["speedup_lo"]), _two_digits(row["speedup_hi"])
-    return f"{_two_digits(row['speedup_vs_md'])}{marks} [{low}, {high}]"
+    value, low, high = (rounded(row[name], 2) for name in ("speedup_vs_md", "speedup_lo", "speedup_hi"))
+    return f"{value}{marks} [{low}, {high}]"
 
 
 def _rows(table: pd.DataFrame) -> Iterable[tuple[str, list[list[str]], list[list[str]]]]:
-    """System, rows of ours under `HEADINGS`, and published rows: method, evaluations, speedup, result, source."""
+    """Yield each system with its rows under `HEADINGS` and its published rows under `PUBLISHED_HEADINGS`."""
     for system in dict.fromkeys(table["system"]):
         own = table[(table["system"] == system) & (table["preset"] != "published")]
         stated = table[(table["system"] == system) & (table["preset"] == "published")]
         ours = [
             [row["method"], row["preset"], f"{row['n_seeds']:.0f}", _count(row["evaluations"]), _kld(row)]
             + [_count(row["evaluations_to_kld_1e-2"]), _count(row["evaluations_to_kld_1e-3"]), _speedup(row)]
-            + ["–" if math.isnan(row["total_variation"]) else _scientific(row["total_variation"])]
+            + [scientific(row["total_variation"])]
             for _, row in own.iterrows()
         ]
         published = [
-            [row["method"], _range(row["evaluations_published_lo"], row["evaluations_published_hi"], _count)]
-            + [_range(row["speedup_published_lo"], row["speedup_published_hi"], str), row["result"], row["source"]]
+            [row["method"], show_range(row["evaluations_published_lo"], row["evaluations_published_hi"], _count)]
+            + [show_range(row["speedup_published_lo"], row["speedup_published_hi"], str), row["result"], row["source"]]
             for _, row in stated.iterrows()
         ]
         yield system, ours, published
 
 
-PUBLISHED_HEADINGS = ["method", "evaluations", "speedup over MD", "result", "source"]
+def _heading(system: str) -> str:
+    name = SYSTEMS.get(system, system)
+    return name[0].upper() + name[1:]
 
 
 def _pipes(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -142,11 +129,12 @@ def _pipes(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _markdown(records: Records, table: pd.DataFrame) -> str:
     parts = ["# Table 1. Cost and quality of the PMF", EXPLANATION]
     for system, ours, published in _rows(table):
-        parts.append(f"## {NAMES.get(system, system)}")
+        parts.append(f"## {_heading(system)}")
         if ours:
             parts.append(_pipes(HEADINGS, ours))
         if published:
-            parts += ["Published, each counted and scored in its own way:", _pipes(PUBLISHED_HEADINGS, published)]
+            parts.append("Published values, counted and scored by each publication in its own way:")
+            parts.append(_pipes(PUBLISHED_HEADINGS, published))
     parts += ["## Data", commands(records.runs)]
     return "\n\n".join(parts) + "\n"
 
@@ -175,9 +163,9 @@ def _tabular(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _latex(table: pd.DataFrame) -> str:
-    parts = ["% needs booktabs; for the meaning of the columns see table1.md"]
+    parts = ["% needs the package booktabs; table1.md explains the columns"]
     for system, ours, published in _rows(table):
-        parts.append(f"% {NAMES.get(system, system)}")
+        parts.append(f"% {_heading(system)}")
         if ours:
             parts.append(_tabular(HEADINGS, ours))
         if published:

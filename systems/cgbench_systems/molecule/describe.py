@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -120,14 +121,20 @@ def draw_system(system: Molecule, path: Path) -> None:
     OSError
         If the file cannot be written.
     """
-    from cgbench.drawing.style import new_figure, save_figure
+    from cgbench.drawing.style import COLOURS, new_figure, save_figure, theme
 
+    with theme():
+        figure = new_figure(4.8, 6.0)
+        _draw_bonds(system, figure.add_subplot(), list(COLOURS.values()))
+        save_figure(figure, path)
+
+
+def _draw_bonds(system: Molecule, axes: Any, colours: Sequence[str]) -> None:
+    """Draw bonds and labels; one colour for each collective variable, dots for the other free torsions."""
     structure = system.structure
     x = system.initial_configuration().cpu().numpy()
     centred = x - x.mean(axis=0)
     plane = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
-    figure = new_figure(4.8, 6.0)
-    axes = figure.add_subplot()
     for i, others in enumerate(structure.graph.neighbours):
         for j in others:
             if i < j:
@@ -135,8 +142,8 @@ def draw_system(system: Molecule, path: Path) -> None:
     free = {frozenset(torsion.bond) for torsion in structure.graph.free_torsions}
     for bond in free - {frozenset(atoms[1:3]) for atoms in system.torsions}:
         axes.plot(*plane[sorted(bond)].T, color="0.2", linewidth=3, linestyle=":", zorder=2)
-    for name, atoms in zip(system.cvs.names, system.torsions, strict=True):
-        axes.plot(*plane[list(atoms[1:3])].T, linewidth=4, zorder=2, label=name)
+    for name, atoms, colour in zip(system.cvs.names, system.torsions, colours, strict=False):
+        axes.plot(*plane[list(atoms[1:3])].T, color=colour, linewidth=4, zorder=2, label=name)
     for atom, label in enumerate(structure.labels):
         hydrogen = structure.graph.is_hydrogen(atom)
         axes.annotate(
@@ -149,5 +156,4 @@ def draw_system(system: Molecule, path: Path) -> None:
         )
     axes.set_aspect("equal")
     axes.set_axis_off()
-    axes.legend(frameon=False)
-    save_figure(figure, path)
+    axes.legend()
