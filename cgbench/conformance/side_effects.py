@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cgbench.drawing.backend import own_settings
 from cgbench.native import CACHE
 
 __all__ = ["THREADS", "SideEffects", "watch_side_effects"]

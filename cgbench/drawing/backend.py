@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-__all__ = ["own_settings"]
+from cgbench.errors import UserError
+
+__all__ = ["FULL_DISK", "attempt", "own_settings"]
 
 VARIABLE = "MPLBACKEND"
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def attempt(draw: Callable[[], None]) -> str | None:
+    """Call a function that draws, with our own settings. Return None, or in one line why there is no picture.
+
+    Raises
+    ------
+    UserError
+        If `draw` raises it.
+    OSError
+        If the disk is full.
+    """
+    try:
+        with own_settings():
+            draw()
+    except UserError:
+        raise
+    except Exception as error:  # fonts, caches, plugins of matplotlib: anything can be missing or broken
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
+            raise
+        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return None
 
 
 @contextmanager
