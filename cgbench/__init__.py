@@ -62,9 +62,15 @@ def load_system(name: str, *, engine: str | None = None, device: str = "cpu") ->
     cgbench.errors.UserError
         If there is no such system or engine, or if the system cannot be imported or built.
     """
+    import torch
+
+    from cgbench.running.forks import note_threads
     from cgbench.running.registry import build_system
 
-    return build_system(name, engine=engine, device=device)
+    system = build_system(name, engine=engine, device=device)
+    if torch.get_num_threads() > 1:  # of whoever computes its energies
+        note_threads()
+    return system
 
 
 def load_method(name: str) -> type[Method]:

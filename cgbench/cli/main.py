@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
 import click
 
 from cgbench import __version__
+from cgbench.cli.streams import broken, prepared, silence
 from cgbench.errors import UserError, choices
 
 __all__ = ["COMMANDS", "guarded", "main"]
@@ -98,6 +99,25 @@ def guarded(
     after_interrupt
         What to tell the user after an interrupt.
     """
+    with prepared():
+        try:
+            code = _call(command, name, arguments, after_interrupt)
+        except OSError:
+            if broken(sys.stdout) is None:
+                raise  # not about our output
+            code = 1
+        problem = broken(sys.stdout)
+        if problem is not None:
+            silence(sys.stdout)
+            code = code or 1
+            if problem.errno != errno.EPIPE:  # a reader that has closed the pipe knows that
+                print(f"{name}: cannot write to standard output: {problem.strerror}", file=sys.stderr)
+        if broken(sys.stderr) is not None:
+            silence(sys.stderr)
+        return code
+
+
+def _call(command: click.Command, name: str, arguments: Sequence[str] | None, after_interrupt: str) -> int:
     try:
         code = command.main(args=arguments, prog_name=name, standalone_mode=False)
     except click.UsageError as error:
@@ -112,7 +132,4 @@ def guarded(
     except (KeyboardInterrupt, click.Abort):
         print(f"{name}: interrupted; {after_interrupt}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     return int(code or 0)

@@ -20,7 +20,13 @@ def command(names: tuple[str, ...], runs: str, out: str) -> int:
 
     NAMES are figures and tables, such as fig4_convergence; all by default.
     """
-    from cgbench_paper.regenerate import regenerate
+    from cgbench.drawing.backend import own_settings
 
-    regenerate(Path(runs), Path(out), names, say=click.echo)
-    return 0
+    with own_settings():  # while the figures' modules are imported, too
+        from cgbench_paper.regenerate import regenerate
+
+        problems: list[str] = []
+        regenerate(Path(runs), Path(out), names, say=click.echo, on_error=problems.append)
+    for problem in problems:
+        click.echo(f"cgbench: {problem}", err=True)
+    return 1 if problems else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ def samples(system: str, threads: int | None) -> int:
 @click.option("--out", metavar="FILE", help="Also draw the reference to FILE (.png, .pdf or .svg).")
 def show(system: str, out: str | None) -> int:
     """Print the facts about the reference PMF of SYSTEM."""
+    from cgbench.drawing.backend import attempt
     from cgbench.drawing.pmf import draw_reference
     from cgbench.errors import UserError
     from cgbench.results.numbers import rounded
@@ -126,7 +128,10 @@ def show(system: str, out: str | None) -> int:
     for check in details.get("checks", []):
         print(f"  {'passed' if check['passed'] else 'FAILED'}  {check['name']}: {check['detail']}")
     if out is not None:
-        draw_reference(Path(out), built.name, reference)
+        problem = attempt(lambda: draw_reference(Path(out), built.name, reference))
+        if problem is not None:
+            print(f"cgbench: {out} cannot be drawn: {problem}", file=sys.stderr)
+            return 1
         print(f"  picture       {out}")
     return 0
 
@@ -186,13 +191,14 @@ def curve(system: str, runs: str, out: str | None) -> int:
             f"evaluations to KLD 1e-2: {costs[0]}, to 1e-3: {costs[1]}"
         )
     if out is not None:
-        _write_curve(Path(out), cls.name, curves)
+        return _write_curve(Path(out), cls.name, curves)
     return 0
 
 
-def _write_curve(folder: Path, system: str, curves: dict[str, Any]) -> None:
+def _write_curve(folder: Path, system: str, curves: dict[str, Any]) -> int:
     import pandas as pd
 
+    from cgbench.drawing.backend import attempt
     from cgbench.errors import UserError
     from cgbench.results.plots import draw_md_curve
     from cgbench.storage.files import write_atomically
@@ -205,6 +211,10 @@ def _write_curve(folder: Path, system: str, curves: dict[str, Any]) -> None:
         write_atomically(folder / "md_curve.csv", text.encode())
         facts = {"system": system, "law": "forward KLD = a N^b", "fits": fits}
         write_atomically(folder / "md_curve.json", (json.dumps(facts, indent=2) + "\n").encode())
-        draw_md_curve(folder / "md_curve.png", system, curves)
+        problem = attempt(lambda: draw_md_curve(folder / "md_curve.png", system, curves))
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from error
+    if problem is not None:
+        print(f"cgbench: {folder / 'md_curve.png'} cannot be drawn: {problem}", file=sys.stderr)
+        return 1
+    return 0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import click
+
+from cgbench.cli.streams import say
 
 __all__ = ["command"]
 
@@ -43,24 +45,30 @@ def _run(job: Any) -> int:
 
     existing = finished_record(job)
     if existing is not None:
-        print("This run is complete; use --restart to run it again.")
-        print(_summary(existing, job.folder.path))
+        say("This run is complete; use --restart to run it again.")
+        say(_summary(existing, job.folder.path))
         return 0
     job.resume()
     for message in job.messages:
-        print(message)
+        say(message)
+    said = len(job.messages)
     with _Progress(job) as progress, Interrupts(progress.announce) as interrupts:
         job.stop = interrupts.requested
         record = job.execute()
-    print(_summary(record, job.folder.path))
+    for message in job.messages[said:]:
+        say(f"cgbench: {message}", error=True)
+    say(_summary(record, job.folder.path))
     if record.status == "failed":
-        print(f"cgbench: the run failed: {record.reason} (see {job.folder.path / 'run.log'})", file=sys.stderr)
+        say(f"cgbench: the run failed: {record.reason} (see {job.folder.path / 'run.log'})", error=True)
         return 1
     return 0
 
 
 class _Progress:
-    """Shows progress: a live line in a terminal, one line per estimate elsewhere. It never shows a score."""
+    """Shows progress: a live line in a terminal, one line per estimate elsewhere. It never shows a score.
+
+    Nothing that fails here, in the terminal or in what the method says about itself, affects the run.
+    """
 
     def __init__(self, job: Any) -> None:
         self.job = job
@@ -68,24 +76,34 @@ class _Progress:
         self.started = time.monotonic()
         self.before = job.ledger.total
         # progress at the start of this process, and when it was seen; a resumed method may not know it yet
-        done = job.method.progress if job.curve else 0.0
-        self.origin = None if done is None else (self.started, done)
+        self.origin: tuple[float, float] | None = None
+        with suppress(Exception):
+            done = job.method.progress if job.curve else 0.0
+            self.origin = None if done is None else (self.started, done)
 
     def __enter__(self) -> _Progress:
+        try:
+            self._start_live()
+        except Exception:  # a terminal that rich cannot use
+            self.live = None
+        if self.live is None:
+            self.job.on_estimate = self._print
+        return self
+
+    def _start_live(self) -> None:
         from rich.console import Console
         from rich.live import Live
 
         console = Console()
         if console.is_terminal:
-            self.live = Live(get_renderable=self._line, console=console, refresh_per_second=2, transient=True)
-            self.live.start()
-        else:
-            self.job.on_estimate = self._print
-        return self
+            live = Live(get_renderable=self._line, console=console, refresh_per_second=2, transient=True)
+            live.start()
+            self.live = live
 
     def __exit__(self, *exception: Any) -> None:
         if self.live is not None:
-            self.live.stop()
+            with suppress(Exception):
+                self.live.stop()
 
     def _words(self) -> str:
         now = time.monotonic()
@@ -108,6 +126,12 @@ class _Progress:
         return (now - since) * (1.0 - done) / gained if 0.02 < gained and done <= 1.0 else None
 
     def _line(self) -> Any:
+        try:
+            return self._bar()
+        except Exception:  # called from a thread of rich, where nothing else catches it
+            return ""
+
+    def _bar(self) -> Any:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
@@ -118,20 +142,16 @@ class _Progress:
         return line
 
     def _print(self, job: Any) -> None:
-        try:
-            print(self._words(), flush=True)
-        except OSError:  # closed pipe or full disk: no reason to stop the run
-            pass
+        with suppress(Exception):
+            say(self._words())
 
     def announce(self, line: str) -> None:
         """Print a line above the progress."""
-        try:
+        with suppress(Exception):
             if self.live is not None:
                 self.live.console.print(line)
             else:
-                print(f"cgbench: {line}", file=sys.stderr, flush=True)
-        except OSError:
-            pass
+                say(f"cgbench: {line}", error=True)
 
 
 def _summary(record: Any, folder: Any) -> str:
@@ -160,5 +180,6 @@ def _summary(record: Any, folder: Any) -> str:
     for warning in record.diagnostics.get("warnings", []):
         lines.append(f"  warning       {warning}")
     lines.append(f"  files         {folder}")
-    lines.append(f"  picture       {folder / 'pmf.png'}")
+    if record.status != "failed" and (folder / "pmf.png").exists():
+        lines.append(f"  picture       {folder / 'pmf.png'}")
     return "\n".join(lines)

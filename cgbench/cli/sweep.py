@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from cgbench.cli.streams import say
+
 __all__ = ["command"]
 
 SLURM_OPTIONS = ("partition", "time", "gpus", "memory", "account", "slurm")
@@ -132,7 +134,7 @@ class _Report:
     def start(self, task: Any) -> None:
         word = "resumed" if task in self.started else "started"  # resumed after SLURM has requeued it
         self.started.add(task)
-        print(f"{'':<9} {word:<12} {task.name}", flush=True)
+        say(f"{'':<9} {word:<12} {task.name}")
 
     def end(self, task: Any, code: int) -> None:
         from cgbench.campaigns.sweep import progress
@@ -145,7 +147,7 @@ class _Report:
             self.reasons[job.name] = self.notes.get(task.name, words)
         note = state.note or self.reasons.get(job.name, "")
         words = f"{task.name}: {state.evaluations:,} evaluations" + (f"; {note}" if note else "")
-        print(f"{self.ended:>4}/{len(self.tasks):<4} {state.state:<12} {words}", flush=True)
+        say(f"{self.ended:>4}/{len(self.tasks):<4} {state.state:<12} {words}")
 
 
 def _last_line(path: Path) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cgbench.drawing.backend import own_settings
 from cgbench.native import CACHE
 
 __all__ = ["THREADS", "SideEffects", "watch_side_effects"]
@@ -139,9 +140,10 @@ def watch_side_effects(root: Path, number: int, own: Path) -> Iterator[SideEffec
 
 def _build_font_cache() -> None:
     """Let matplotlib build its font cache before anything is watched: the first picture on a machine needs it."""
-    import matplotlib.font_manager
+    with own_settings():
+        import matplotlib.font_manager
 
-    matplotlib.get_cachedir()
+        matplotlib.get_cachedir()
 
 
 def _stray(writes: list[tuple[str, str]], folders: tuple[Path, ...], own: Path) -> list[str]:

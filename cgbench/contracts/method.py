@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from cgbench.counting.streams import Streams
 
-__all__ = ["Activity", "AuxiliaryEstimate", "Method", "MethodConfig"]
+__all__ = ["FIRST_VERSION", "Activity", "AuxiliaryEstimate", "Method", "MethodConfig"]
+
+FIRST_VERSION = "1"  # of a method, and of the methods in checkpoints and records that do not name a version
 
 
 class MethodConfig(BaseModel):
@@ -82,6 +84,8 @@ class Method(ABC):
     ----------
     name
         Registered name.
+    version
+        Change it with any change that gives other numbers; a run does not resume from a checkpoint of another version.
     requires
         Traits that a system must have.
     Config
@@ -93,6 +97,7 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
+    version: ClassVar[str] = FIRST_VERSION
     requires: ClassVar[frozenset[str]] = frozenset()
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     uncounted_in_publication: frozenset[str] = frozenset()

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from cgbench.contracts.method import FIRST_VERSION
 from cgbench.contracts.pmf import PMF
 from cgbench.counting.ledger import BudgetExhausted
 from cgbench.errors import StorageError, UserError
 from cgbench.running.plan import Plan
 from cgbench.running.record import Record, Status
-from cgbench.running.run_folder import RunFolder
+from cgbench.running.run_folder import RunFolder, plain_copy
 from cgbench.running.state import RunState
 from cgbench.storage.files import npz_bytes
 
@@ -59,6 +60,7 @@ class Run(RunState):
         self.save_share = SAVE_SHARE
         self.messages: list[str] = []
         self._next_save = 0.0
+        self._unsaved: dict[str, Any] | None = None  # state at the last estimate, if only older ones are on disk
 
     # ---- checkpoints ------------------------------------------------------------------------------
 
@@ -74,16 +76,18 @@ class Run(RunState):
             if state is None:  # the name then describes the problem
                 self.messages.append(f"{name}; skipped")
                 continue
-            self._restore(state, f"{name} in {self.folder.path}")
+            changes = self._restore(state, f"{name} in {self.folder.path}")
             self.messages.append(f"resuming after {self.ledger.total:,} evaluations")
+            if changes:
+                self.messages.append(f"the code has changed since the checkpoint: {changes}; the record names both")
             return True
         if self.messages:
             self.messages.append("no intact checkpoint: starting over")
         return False
 
-    def _restore(self, state: Mapping[str, Any], name: str) -> None:
-        if state.get("identity") != self.identity():
-            raise UserError(f"{name} belongs to another run; choose another --out, or --restart")
+    def _restore(self, state: Mapping[str, Any], name: str) -> str:
+        """Restore a checkpoint. Return how the code has changed since, in words; "" if it has not."""
+        self._check_identity(state, name)
         device = str(state.get("device", "cpu"))
         if torch.device(device).type != torch.device(self.system.device).type:
             raise UserError(
@@ -92,14 +96,32 @@ class Run(RunState):
             )
         try:
             self.load_state_dict(state)
+            return self.continue_provenance(state.get("segments"))
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise UserError(
-                f"{name} does not fit this version of the code ({reason}); --restart starts over"
+                f"{name} does not fit this version of the code ({_one_line(error)}); --restart starts over"
             ) from error
+
+    def _check_identity(self, state: Mapping[str, Any], name: str) -> None:
+        found = state.get("identity")
+        found = dict(found) if isinstance(found, Mapping) else {}
+        wanted = self.identity()
+        version = str(state.get("method_version", FIRST_VERSION))
+        pairs = [("system", found.get("system_version"), wanted["system_version"])]
+        pairs.append(("method", version, self.method.version))
+        others = {key: value for key, value in found.items() if key != "system_version"}
+        if others != {key: value for key, value in wanted.items() if key != "system_version"}:
+            raise UserError(f"{name} belongs to another run; choose another --out, or --restart")
+        for kind, before, now in pairs:
+            if before != now:
+                raise UserError(
+                    f"{name} is from version {before} of {kind} {wanted[kind]}, which now has version {now}; "
+                    "choose another --out, or --restart"
+                )
 
     def _save(self) -> None:
         self.folder.save_checkpoint(self.state_dict())
+        self._unsaved = None
         self._write_curves()
         self.folder.write_record(self.record("running"))
 
@@ -109,6 +131,8 @@ class Run(RunState):
             self._save()
             ended = time.monotonic()
             self._next_save = ended + (ended - begun) / self.save_share
+        elif self.budget is not None:  # the next iteration may exceed it, after changing the method's state
+            self._unsaved = plain_copy(self.state_dict())
 
     def _write_curves(self) -> None:
         self.folder.write_table("curve.csv", self.columns, self.curve)
@@ -130,7 +154,18 @@ class Run(RunState):
         for message in self.messages:
             self.folder.log(message)
         try:
+            record = self._run()
+            if self.pmf is not None and record.status != "failed":
+                self._draw(record)  # last: everything else is on disk
+            return record
+        finally:
+            self.folder.release()
+
+    def _run(self) -> Record:
+        """Run to the end, and write everything but the picture."""
+        try:
             self.folder.write_record(self.record("running"))
+            self._remove_old_results()
             status, reason = self._iterate()
             return self._finish(status, reason)
         except StorageError as error:
@@ -141,8 +176,14 @@ class Run(RunState):
         except KeyboardInterrupt:
             self.folder.log(f"interrupted after {self.ledger.total:,} evaluations")
             raise
-        finally:
-            self.folder.release()
+
+    def _remove_old_results(self) -> None:
+        """Remove the results of earlier runs in the folder, except those that the checkpoint has too."""
+        if not self.curve:
+            self.folder.clear_results()
+            return
+        self._write_curves()
+        self.folder.clear_results(("pmf.npz", "pmf.png", *(() if self.auxiliary else ("side_estimates.csv",))))
 
     def _iterate(self) -> tuple[Status, str | None]:
         """Take estimates until the method ends. Return the status of the run and the reason for it."""
@@ -188,9 +229,23 @@ class Run(RunState):
             )
         stop = self.stop()
         self._save_if_due(stop)
-        self.on_estimate(self)
+        self._report_estimate()
         if stop:
             raise KeyboardInterrupt
+
+    def _report_estimate(self) -> None:
+        """Call `on_estimate`; if it fails, it is not called again, and the run continues."""
+        try:
+            self.on_estimate(self)
+        except Exception as error:
+            self.on_estimate = lambda run: None
+            self.folder.log(traceback.format_exc())
+            self._warn(f"the progress report failed ({_one_line(error)}); the run continued without it")
+
+    def _warn(self, message: str) -> None:
+        """Log a message, and keep it for the user."""
+        self.folder.log(message)
+        self.messages.append(message)
 
     def _log_anomalies(self) -> None:
         for line in self.anomalies.new_lines():
@@ -203,10 +258,11 @@ class Run(RunState):
         self._log_anomalies()
         if status != "failed":
             self._score_density()
+        if status == "budget" and self._unsaved is not None:
+            self.folder.save_checkpoint(self._unsaved)  # a larger budget continues from the last estimate
         record = self.record(status, reason)
         if self.pmf is not None and status != "failed":
-            self.folder.write("pmf.npz", npz_bytes(self.pmf.arrays() | self.method.extra_arrays()))
-            self._draw(record)
+            self.folder.write("pmf.npz", self._arrays(self.pmf))
         self._write_curves()
         self.folder.write_record(record)
         if status == "finished":
@@ -219,18 +275,39 @@ class Run(RunState):
             self.density = self.referee.score_density(self.method)
         except Exception:
             self.folder.log(traceback.format_exc())
-            self.messages.append("the method's log_density failed; see run.log")
+            self._warn("the method's log_density failed; see run.log")
+
+    def _arrays(self, pmf: PMF) -> bytes:
+        """Return the content of ``pmf.npz``; the method's further arrays are left out if they fail."""
+        try:
+            return npz_bytes(pmf.arrays() | self.method.extra_arrays())
+        except Exception as error:
+            self.folder.log(traceback.format_exc())
+            self._warn(f"the method's extra_arrays failed ({_one_line(error)}); pmf.npz lacks them")
+            return npz_bytes(pmf.arrays())
 
     def _draw(self, record: Record) -> None:
-        from cgbench.drawing.pmf import draw_pmf
+        """Draw the PMF; if that fails for any reason but a full disk, warn."""
+        from cgbench.drawing import pmf as pictures
+        from cgbench.drawing.backend import attempt
 
-        assert self.pmf is not None
-        reference = self.referee.reference
+        pmf, reference = self.pmf, self.referee.reference
+        assert pmf is not None
         path = self.folder.path / "pmf.png"
         try:
-            draw_pmf(path, self.pmf, _title(record), reference.pmf if reference else None)
+            problem = attempt(
+                lambda: pictures.draw_pmf(path, pmf, _title(record), reference.pmf if reference else None)
+            )
         except OSError as error:
-            raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+            raise StorageError(
+                f"cannot write {path}: {error.strerror or error}; the run is complete, only its picture is missing"
+            ) from error
+        if problem is not None:
+            self._warn(f"warning: {path.name} cannot be drawn: {problem}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _title(record: Record) -> str:

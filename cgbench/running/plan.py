@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cgbench.contracts.method import Method, MethodConfig
+from cgbench.contracts.method import FIRST_VERSION, Method, MethodConfig
 from cgbench.contracts.system import System
 from cgbench.errors import UserError, choices
 from cgbench.running.configuration import config_hash, make_config
@@ -65,6 +65,12 @@ class Plan:
                 raise UserError(
                     f"{folder} holds a run with {name} {found!r}, not {value!r}; choose another --out, or --restart"
                 )
+        before = str(record.provenance.get("method_version", FIRST_VERSION))
+        if before != self.method_class.version:
+            raise UserError(
+                f"{folder} holds a run of version {before} of method {record.method}, which now has version "
+                f"{self.method_class.version}; choose another --out, or --restart"
+            )
         enough = self.budget is not None and self.budget <= (record.budget or 0)
         return record.status == "finished" or (record.status == "budget" and enough)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from cgbench import native
 
-__all__ = ["collect", "physical_cores"]
+__all__ = ["collect", "differences", "physical_cores", "segment"]
 
 PACKAGES = ("torch", "numpy", "scipy", "openmm", "nflows", "mdtraj", "pymbar", "pydantic")
 PACKAGE_FOLDER = Path(__file__).resolve().parents[1]  # the folder of the package cgbench
@@ -94,3 +95,31 @@ def collect(device: str, threads: int) -> dict[str, Any]:
         "native": _native(),
         "git": _git(),
     }
+
+
+def segment(facts: Mapping[str, Any], evaluations: int) -> dict[str, Any]:
+    """Return the code in the facts of `collect`, which is that of a run from this number of evaluations."""
+    git = facts.get("git") or {}
+    return {
+        "commit": git.get("commit"),
+        "dirty": git.get("dirty"),
+        "cgbench": facts.get("cgbench"),
+        "python": facts.get("python"),
+        "packages": dict(facts.get("packages", {})),
+        "from_evaluations": evaluations,
+    }
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say in words how the code of two segments differs; "" if it does not."""
+    old, new = _versions(before), _versions(now)
+    if not any(old.values()):
+        return "the version that made the checkpoint is unknown"
+    changed = [name for name in dict.fromkeys((*old, *new)) if old.get(name) != new.get(name)]
+    return ", ".join(f"{name} {old.get(name) or 'unknown'} -> {new.get(name) or 'unknown'}" for name in changed)
+
+
+def _versions(found: Mapping[str, Any]) -> dict[str, str | None]:
+    commit = found.get("commit")
+    words = commit and f"{commit[:12]}{'-dirty' * bool(found.get('dirty'))}"
+    return {"commit": words, "cgbench": found.get("cgbench"), "Python": found.get("python"), **found["packages"]}

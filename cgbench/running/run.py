@@ -10,6 +10,7 @@ import torch
 
 from cgbench.errors import UserError
 from cgbench.running import provenance
+from cgbench.running.forks import check_fork, note_threads
 from cgbench.running.loop import Run
 from cgbench.running.plan import make_plan
 from cgbench.running.record import Record
@@ -48,11 +49,14 @@ def run(system: str, method: str, **options: Any) -> Record:
         If anything in the request is invalid.
     """
     job = prepare(system, method, **options)
-    existing = finished_record(job)
-    if existing is not None:
-        return existing
-    job.resume()
-    return job.execute()
+    try:
+        existing = finished_record(job)
+        if existing is not None:
+            return existing
+        job.resume()
+        return job.execute()
+    finally:
+        job.folder.release()
 
 
 def prepare(
@@ -85,8 +89,7 @@ def prepare(
     job = Run(plan, threads, RunFolder(plan.folder(out)), on_estimate)
     job.messages += job.folder.create()  # last: a method that rejects its system leaves no folder
     if restart:
-        job.folder.clear_checkpoints()
-        (job.folder.path / "record.json").unlink(missing_ok=True)
+        job.folder.start_over()
     return job
 
 
@@ -108,7 +111,8 @@ def use_hardware(device: str, threads: int | None) -> int:
     Raises
     ------
     UserError
-        If the number is less than 1, or PyTorch cannot use the device on this machine.
+        If the number is less than 1, PyTorch cannot use the device on this machine, or threads would hang because this
+        process was forked from one that has used them.
     """
     if threads is not None and threads < 1:
         raise UserError(f"--threads must be at least 1, not {threads}")
@@ -117,5 +121,8 @@ def use_hardware(device: str, threads: int | None) -> int:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
     threads = threads or provenance.physical_cores()
+    if threads > 1:
+        check_fork()
+        note_threads()
     torch.set_num_threads(threads)
     return threads

@@ -15,7 +15,9 @@ from cgbench.running.record import Record, parse_record, record_bytes
 from cgbench.storage.files import csv_bytes, write_atomically
 from cgbench.storage.lock import FolderLock
 
-__all__ = ["RunFolder"]
+__all__ = ["RESULTS", "RunFolder", "plain_copy"]
+
+RESULTS = ("pmf.npz", "pmf.png", "curve.csv", "side_estimates.csv")
 
 DIGEST = 32  # bytes; a checkpoint begins with its SHA-256
 
@@ -86,6 +88,20 @@ class RunFolder:
                 file.write(f"{stamp} {text.rstrip()}\n")
         except OSError:
             pass
+
+    def clear_results(self, names: Sequence[str] = RESULTS) -> None:
+        """Remove these results of an earlier run.
+
+        Raises
+        ------
+        StorageError
+            If a file cannot be removed.
+        """
+        for name in names:
+            try:
+                (self.path / name).unlink(missing_ok=True)
+            except OSError as error:
+                raise StorageError(f"cannot remove {self.path / name}: {error.strerror or error}") from error
 
     # ---- record -------------------------------------------------------------------------------------
 
@@ -162,6 +178,17 @@ class RunFolder:
                 continue
             yield state, path.name
 
+    def start_over(self) -> None:
+        """Remove the record, the results and the checkpoints of an earlier run; its log stays.
+
+        Raises
+        ------
+        StorageError
+            If a file cannot be removed.
+        """
+        self.clear_results(("record.json", "checkpoint/record.copy", *RESULTS))
+        self.clear_checkpoints()
+
     def clear_checkpoints(self) -> None:
         """Remove the checkpoints."""
         for path in self._checkpoints():
@@ -172,17 +199,25 @@ class RunFolder:
         return folder / "latest.pt", folder / "previous.pt"
 
 
-def _plain(value: Any, where: str) -> Any:
-    """Return a copy with all tensors on the CPU; refuse what cannot be loaded without running code."""
+def plain_copy(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of the state of a run for `RunFolder.save_checkpoint`, which later changes do not affect."""
+    copied: dict[str, Any] = _plain(state, "state", copy=True)
+    return copied
+
+
+def _plain(value: Any, where: str, copy: bool = False) -> Any:
+    """Return a copy with all tensors on the CPU, copied too if `copy`; refuse what needs code to be loaded."""
     import torch
 
     if isinstance(value, Mapping):
-        return {_plain(key, f"{where}, a key"): _plain(inner, f"{where}[{key!r}]") for key, inner in value.items()}
+        return {
+            _plain(key, f"{where}, a key"): _plain(inner, f"{where}[{key!r}]", copy) for key, inner in value.items()
+        }
     if isinstance(value, (list, tuple)):
         kind = list if isinstance(value, list) else tuple
-        return kind(_plain(inner, f"{where}[{index}]") for index, inner in enumerate(value))
+        return kind(_plain(inner, f"{where}[{index}]", copy) for index, inner in enumerate(value))
     if isinstance(value, torch.Tensor):
-        return value.cpu()
+        return value.detach().to("cpu", copy=True) if copy else value.cpu()
     if value is None or type(value) in (bool, int, float, str, bytes):
         return value
     raise TypeError(

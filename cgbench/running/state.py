@@ -70,6 +70,8 @@ class RunState:
         self.pmf: PMF | None = None
         self.density: dict[str, Any] | None = None
         self._provenance = provenance.collect(self.system.device, threads)
+        self._provenance["method_version"] = self.method.version
+        self._segments = [provenance.segment(self._provenance, 0)]
 
     @property
     def columns(self) -> list[str]:
@@ -107,8 +109,22 @@ class RunState:
             diagnostics=self._diagnostics(),
             seconds=self.clock.by_phase(),
             reference=self.referee.facts(),
-            provenance=self._provenance,
+            provenance=self._provenance | {"segments": self._segments},
         )
+
+    def continue_provenance(self, before: Any) -> str:
+        """Continue the segments of a checkpoint. Return what has changed since its last one in words; "" for nothing.
+
+        Parameters
+        ----------
+        before
+            The segments in the checkpoint; None in a checkpoint that has none, whose code is unknown.
+        """
+        segments = [dict(segment) for segment in before] if before else [provenance.segment({}, 0)]
+        present = provenance.segment(self._provenance, self.ledger.total)
+        changes = provenance.differences(segments[-1], present)
+        self._segments = [*segments, present] if changes else segments
+        return changes
 
     def _diagnostics(self) -> dict[str, Any]:
         """Return the method's diagnostics; if they fail, return a warning instead. The run continues."""
@@ -128,6 +144,8 @@ class RunState:
         std = self.pmf.free_energy_std
         return {
             "identity": self.identity(),
+            "method_version": self.method.version,
+            "segments": self._segments,
             "device": self.system.device,
             "ledger": self.ledger.state_dict(),
             "seconds": self.clock.by_phase(),

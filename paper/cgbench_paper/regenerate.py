@@ -20,7 +20,11 @@ SUFFIXES = (".pdf", ".png", ".md", ".csv", ".tex")
 
 
 def regenerate(
-    runs: Path, out: Path, names: Sequence[str] = (), say: Callable[[str], None] = lambda line: None
+    runs: Path,
+    out: Path,
+    names: Sequence[str] = (),
+    say: Callable[[str], None] = lambda line: None,
+    on_error: Callable[[str], None] = lambda line: None,
 ) -> list[str]:
     """Write ``<out>/figures/<name>.pdf|png|md`` and ``<out>/tables/<name>.csv|md|tex``.
 
@@ -36,6 +40,8 @@ def regenerate(
         Figures and tables to make; default: all.
     say
         Called with one line for each figure or table: written, or left out with the reason.
+    on_error
+        Called with one line for each figure or table that cannot be drawn; the others are still made.
 
     Returns
     -------
@@ -63,12 +69,22 @@ def regenerate(
                 _write_figure(name, records, out / "figures")
         except MissingData as reason:
             missing.append(name)
-            for suffix in SUFFIXES:  # files older than their data would mislead
-                (out / ("tables" if name in TABLES else "figures") / f"{name}{suffix}").unlink(missing_ok=True)
+            _remove(name, out)
             say(f"{name} left out: {reason}")
+        except UserError:
+            raise
+        except Exception as error:  # matplotlib can raise anything; the others are still made
+            _remove(name, out)
+            on_error(f"{name} cannot be drawn: {' '.join(f'{type(error).__name__}: {error}'.split())[:200]}")
         else:
             say(f"{name} written")
     return missing
+
+
+def _remove(name: str, out: Path) -> None:
+    """Remove the files of a figure or table: files older than their data would mislead."""
+    for suffix in SUFFIXES:
+        (out / ("tables" if name in TABLES else "figures") / f"{name}{suffix}").unlink(missing_ok=True)
 
 
 def _write_figure(name: str, records: Records, folder: Path) -> None:

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cgbench.drawing.backend import attempt
+
 __all__ = ["STORED_TO", "colour_table", "decode", "encode"]
 
 STORED_TO = 30.0  # kT; largest free energy stored for large grids
 LARGE = 1000  # bins; larger grids store two bytes per bin
+ANCHORS = {"viridis": "440154 3b528b 21918c 5ec962 fde725", "RdBu_r": "053061 4393c3 f7f7f7 d6604d 67001f"}
 TOP = 65535  # stands for every free energy from STORED_TO
 
 
@@ -51,8 +54,20 @@ def decode(coded: dict[str, Any]) -> NDArray[np.float64]:
 
 
 def colour_table(name: str) -> str:
-    """Return 256 colours of a matplotlib colour map, six hexadecimal digits each."""
-    import matplotlib
+    """Return 256 colours of a colour map in `ANCHORS`, six hexadecimal digits each.
 
-    table = matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3]
-    return bytes(table.astype(np.uint8).ravel()).hex()
+    The table is matplotlib's; if matplotlib cannot be used here, it is interpolated between a few of its colours.
+    """
+    tables: list[NDArray[np.uint8]] = []
+
+    def read() -> None:
+        import matplotlib
+
+        tables.append(matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3].astype(np.uint8))
+
+    if attempt(read) is not None:
+        anchors = np.array([list(bytes.fromhex(colour)) for colour in ANCHORS[name].split()])
+        at = np.linspace(0, 255, len(anchors))
+        columns = [np.interp(np.arange(256), at, anchors[:, channel]) for channel in range(3)]
+        tables.append(np.rint(np.stack(columns, axis=1)).astype(np.uint8))
+    return tables[0].tobytes().hex()

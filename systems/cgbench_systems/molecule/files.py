@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from cgbench.drawing.backend import attempt
 from cgbench.errors import UserError, choices
 from cgbench_systems.molecule.describe import definition_text, describe_structure, describe_system, draw_system
 from cgbench_systems.molecule.sequence import build_peptide
@@ -59,8 +60,15 @@ def show(path: Path, picture: Path | None) -> list[str]:
         raise UserError(f"--out {picture}: choose a picture of type {choices(PICTURES)}")
     system = load_molecule(path)()
     if picture is not None:
-        try:
-            draw_system(system, picture)
-        except OSError as error:
-            raise UserError(f"cannot write {picture}: {error.strerror}") from error
+        target = picture
+
+        def draw() -> None:
+            try:
+                draw_system(system, target)
+            except OSError as error:
+                raise UserError(f"cannot write {target}: {error.strerror}") from error
+
+        problem = attempt(draw)
+        if problem is not None:
+            raise UserError(f"{picture} cannot be drawn: {problem}")
     return describe_system(system)
