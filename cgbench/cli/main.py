@@ -98,6 +98,9 @@ def guarded(
     after_interrupt
         What to tell the user after an interrupt.
     """
+    if os.name == "nt":
+        print(f"{name}: cgbench runs on Linux and macOS; on Windows, use WSL", file=sys.stderr)
+        return 2
     try:
         code = command.main(args=arguments, prog_name=name, standalone_mode=False)
     except click.UsageError as error:

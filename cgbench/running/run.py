@@ -103,7 +103,7 @@ def finished_record(job: Run) -> Record | None:
 
 
 def use_hardware(device: str, threads: int | None) -> int:
-    """Set the number of PyTorch's CPU threads (default: all cores) and return it.
+    """Set the number of PyTorch's CPU threads and return it. The default is ``OMP_NUM_THREADS``, or all cores.
 
     Raises
     ------
@@ -116,6 +116,6 @@ def use_hardware(device: str, threads: int | None) -> int:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    threads = threads or provenance.physical_cores()
+    threads = threads or provenance.default_threads()
     torch.set_num_threads(threads)
     return threads
