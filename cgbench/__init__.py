@@ -127,7 +127,7 @@ def run(
     device
         Torch device.
     threads
-        CPU threads; by default all cores.
+        CPU threads; by default ``OMP_NUM_THREADS``, or all cores.
     restart
         Start from the beginning, even if there is a checkpoint or a result.
 

@@ -36,6 +36,7 @@ def command(out: str) -> int:
     print(f"{facts['platform']}, {facts['cpu']}, {facts['cores']} cores")
     import torch
 
+    torch.set_num_threads(provenance.default_threads())  # as for a run
     devices = ["cpu"] + [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
     print(f"torch devices: {', '.join(devices)}")
     print(f"C++ compiler: {_compiler(native.compiler(), native.switched_off())}")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 import click
 
 from cgbench import __version__
-from cgbench.cli.streams import broken, prepared, silence
 from cgbench.errors import UserError, choices
+from cgbench.storage.standard_streams import broken, prepared, silence
 
 __all__ = ["COMMANDS", "guarded", "main"]
 
@@ -99,6 +100,9 @@ def guarded(
     after_interrupt
         What to tell the user after an interrupt.
     """
+    if os.name == "nt":
+        print(f"{name}: cgbench runs on Linux and macOS; on Windows, use WSL", file=sys.stderr)
+        return 2
     with prepared():
         try:
             code = _call(command, name, arguments, after_interrupt)

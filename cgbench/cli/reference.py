@@ -44,7 +44,7 @@ def _system(name: str, device: str = "cpu", threads: int | None = None) -> Any:
 @click.option("--certify", is_flag=True, help="Write the certified files from the first route.")
 @click.option("--compare", is_flag=True, help="Compare the chosen routes with the certified files.")
 @click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="Torch device, such as cuda:0.")
-@click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: all cores]")
+@click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: OMP_NUM_THREADS, or all cores]")
 def build(system: str, out: str, chosen: tuple[str, ...], blocks: int | None, **options: Any) -> int:
     """Build the reference PMF of SYSTEM by independent routes.
 
@@ -78,7 +78,7 @@ def build(system: str, out: str, chosen: tuple[str, ...], blocks: int | None, **
 
 @command.command("samples")
 @click.argument("system")
-@click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: all cores]")
+@click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: OMP_NUM_THREADS, or all cores]")
 def samples(system: str, threads: int | None) -> int:
     """Write equilibrium configurations of SYSTEM.
 
@@ -139,7 +139,7 @@ def show(system: str, out: str | None) -> int:
 @command.command("verify")
 @click.argument("system")
 @click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="Torch device, such as cuda:0.")
-@click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: all cores]")
+@click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: OMP_NUM_THREADS, or all cores]")
 def verify(system: str, device: str, threads: int | None) -> int:
     """Verify the reference PMF of SYSTEM in at most five minutes.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cgbench.cli.streams import say
+from cgbench.storage.standard_streams import say
 
 __all__ = ["command"]
 
@@ -23,7 +23,7 @@ __all__ = ["command"]
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting. Repeatable.")
 @click.option("--engine", metavar="NAME", help="Engine of the system.  [default: its first]")
 @click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="Torch device, such as cuda:0.")
-@click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: all cores]")
+@click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: OMP_NUM_THREADS, or all cores]")
 @click.option("--out", default="runs", show_default=True, metavar="FOLDER", help="Parent folder of all runs.")
 @click.option("--restart", is_flag=True, help="Start from the beginning, even if there is a checkpoint or a result.")
 def command(**options: Any) -> int:

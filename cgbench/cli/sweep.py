@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cgbench.cli.streams import say
+from cgbench.storage.standard_streams import say
 
 __all__ = ["command"]
 
@@ -91,13 +91,13 @@ def command(file: str, out: str, status: bool, retry_failed: bool, **options: An
 
 def _executor(out: Path, options: dict[str, Any]) -> tuple[Any, int]:
     """Return the requested executor, and the threads per run."""
-    from cgbench.running.provenance import physical_cores
+    from cgbench.running.provenance import default_threads
 
     workers, threads = options["workers"], options["threads"]
     if options["executor"] == "local":
         from cgbench.campaigns.local import LocalExecutor
 
-        threads = threads or max(1, physical_cores() // (workers or 1))
+        threads = threads or default_threads(workers or 1)
         return LocalExecutor(workers or 1, threads), threads
     from cgbench.campaigns.slurm.executor import SlurmExecutor
     from cgbench.campaigns.slurm.resources import Resources

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from cgbench import native
 from cgbench.drawing.backend import own_settings
-from cgbench.native import CACHE
 
 __all__ = ["THREADS", "SideEffects", "watch_side_effects"]
 
@@ -117,6 +117,7 @@ def watch_side_effects(root: Path, number: int, own: Path) -> Iterator[SideEffec
     for folder in (work, home, temporary):
         folder.mkdir(parents=True)
     _build_font_cache()
+    native.cache_folders()  # found in the environment of the user
     outside = {state.name: state.read() for state in STATE}
     temporary_before, tempfile.tempdir = tempfile.tempdir, None
     writes: list[tuple[str, str]] = []
@@ -151,14 +152,15 @@ def _stray(writes: list[tuple[str, str]], folders: tuple[Path, ...], own: Path) 
     import matplotlib
 
     names = ("the working directory", "the home folder", "the folder for temporary files")
+    kernels = native.cache_folders()
     found = []
     for folder, name in zip(folders, names, strict=True):
         left = sorted(path.relative_to(folder) for path in folder.rglob("*"))
         found += [f"{path} in {name}" for path in left if not path.parts[0].startswith(COMPILER_FOLDERS)]
-    allowed = (*map(str, folders), *DEVICES, matplotlib.get_cachedir(), str(CACHE))
+    allowed = (*map(str, folders), *DEVICES, matplotlib.get_cachedir(), *map(str, kernels))
     for event, path in writes:
         inside = any(path == folder or path.startswith(f"{folder}{os.sep}") for folder in (*allowed, str(own)))
-        parent = event == "os.mkdir" and any(folder.is_relative_to(path) for folder in (own, CACHE))
+        parent = event == "os.mkdir" and any(folder.is_relative_to(path) for folder in (own, *kernels))
         bytecode = "__pycache__" in path or path.endswith(".pyc")  # of modules imported for the first time
         if not (inside or parent or bytecode) and path not in found:
             found.append(path)

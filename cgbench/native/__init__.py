@@ -16,6 +16,7 @@ import logging
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -24,9 +25,8 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["CACHE", "compiler", "in_parallel", "library", "switched_off"]
+__all__ = ["cache_folders", "compiler", "in_parallel", "library", "switched_off"]
 
-CACHE = platformdirs.user_cache_path("cgbench") / "native"
 COMPILERS = ("c++", "g++", "clang++")
 # No option may let the compiler assume that infinities and NaNs do not occur: they must propagate.
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
@@ -89,22 +89,73 @@ def _library(source: Path) -> ctypes.CDLL | None:
     texts = [file.read_bytes() for file in (source, *sorted(HEADERS.glob("*.hpp")))]
     parts = [*texts, *(part.encode() for part in (path, version, *FLAGS, *LINK, _cpu()))]
     digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
-    name = f"{source.stem}-{digest}.so"
-    try:
-        CACHE.mkdir(parents=True, exist_ok=True)
-        if (CACHE / name).exists():
-            try:
-                return ctypes.CDLL(str(CACHE / name))
-            except OSError:  # damaged
-                pass
-        _compile(path, source, CACHE / name)
-        return ctypes.CDLL(str(CACHE / name))
-    except OSError as error:  # for example a full or read-only home folder
-        log.warning("%s uses torch, which is slower: %s", source.stem, error)
-    except subprocess.CalledProcessError as error:
-        message = next((line for line in error.stderr.splitlines() if "error" in line), "no message")
-        log.warning("%s uses torch, which is slower: %s cannot compile it (%s)", source.stem, path, message)
+    reasons = []
+    for folder in cache_folders():
+        try:
+            return _from_cache(path, source, folder / f"{source.stem}-{digest}.so")
+        except OSError as error:  # for example a full or read-only home folder
+            reasons.append(str(error))
+        except subprocess.CalledProcessError as error:
+            message = next((line for line in error.stderr.splitlines() if "error" in line), "no message")
+            reasons.append(f"{path} cannot compile it ({message})")
+    reason = "; ".join(dict.fromkeys(reasons)) or "there is neither a home nor a temporary folder for compiled kernels"
+    log.warning("%s uses torch, which is slower: %s", source.stem, reason)
     return None
+
+
+@functools.cache
+def cache_folders() -> tuple[Path, ...]:
+    """Return the folders for compiled kernels, in the order in which they are tried.
+
+    The user's cache is the first. The temporary folder serves processes without a home folder, or with one that cannot
+    be written.
+    """
+    folders = []
+    try:
+        folders.append(platformdirs.user_cache_path("cgbench") / "native")
+    except (RuntimeError, KeyError, OSError):  # no HOME, and the user has no entry in the password database
+        pass
+    try:
+        temporary = Path(tempfile.gettempdir()).absolute()
+        if temporary != Path.cwd():  # Python's last resort
+            folders.append(temporary / f"cgbench-{os.getuid()}" / "native")
+    except OSError:  # none can be written
+        pass
+    return tuple(folder for folder in folders if folder.is_absolute())  # "~/.cache" is not: nothing replaces "~"
+
+
+def _from_cache(compiler: str, source: Path, target: Path) -> ctypes.CDLL:
+    """Load a kernel from a folder of the cache; compile it if it is not there or damaged.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be used.
+    subprocess.CalledProcessError
+        If the kernel cannot be compiled.
+    """
+    parent = target.parent.parent
+    if parent.name == f"cgbench-{os.getuid()}":
+        _make_private(parent)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        try:
+            return ctypes.CDLL(str(target))
+        except OSError:  # damaged
+            pass
+    _compile(compiler, source, target)
+    return ctypes.CDLL(str(target))
+
+
+def _make_private(folder: Path) -> None:
+    """Create a folder that only this user may use. Raise PermissionError if another user owns it or may write to it."""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise PermissionError(f"{folder} is not a folder of this user alone")
 
 
 def _compile(path: str, source: Path, target: Path) -> None:
@@ -112,7 +163,8 @@ def _compile(path: str, source: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".compile-") as folder:
         compiled = Path(folder) / target.name
         command = [path, *FLAGS, *LINK, f"-I{HEADERS}", "-o", str(compiled), str(source)]
-        subprocess.run(command, capture_output=True, text=True, check=True)
+        environment = os.environ | {"TMPDIR": folder}  # the compiler's own files: the usual place may be full
+        subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         os.replace(compiled, target)
 
 

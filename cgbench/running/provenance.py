@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import platform
 import subprocess
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cgbench import native
 
-__all__ = ["collect", "differences", "physical_cores", "segment"]
+__all__ = [
+    "collect",
+    "cpu_quota",
+    "default_threads",
+    "differences",
+    "parse_quota",
+    "physical_cores",
+    "segment",
+]
 
 PACKAGES = ("torch", "numpy", "scipy", "openmm", "nflows", "mdtraj", "pymbar", "pydantic")
 PACKAGE_FOLDER = Path(__file__).resolve().parents[1]  # the folder of the package cgbench
@@ -20,11 +30,77 @@ SOURCES = ("cgbench", "systems", "methods")  # folders of a checkout that result
 
 
 def physical_cores() -> int:
-    """Return the number of cores that this process may run on."""
+    """Return the number of cores that this process may use: its affinity, or less by the quota of its container."""
     try:
-        return max(1, len(os.sched_getaffinity(0)))
-    except AttributeError:  # not available on every platform
-        return max(1, os.cpu_count() or 1)
+        allowed = len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # not available on every platform
+        allowed = os.cpu_count() or 1
+    quota = cpu_quota()
+    return max(1, allowed if quota is None else min(allowed, math.ceil(quota)))
+
+
+def default_threads(workers: int = 1) -> int:
+    """Return the number of CPU threads of a run unless the user gives one: ``OMP_NUM_THREADS``, or all cores.
+
+    Parameters
+    ----------
+    workers
+        Number of runs at a time; they share the cores.
+    """
+    share = max(1, physical_cores() // workers)
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list has one number per nested level
+    if not (wanted.isascii() and wanted.isdigit() and int(wanted)):
+        return share
+    return int(wanted) if workers == 1 else min(int(wanted), share)
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Return the smallest CPU quota, in cores, of the control groups of this process; None without a quota.
+
+    Parameters
+    ----------
+    root
+        Folder that contains ``proc`` and ``sys``.
+    """
+    quotas = []
+    names: tuple[str, ...]
+    mounts: tuple[str, ...]
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        number, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if number == "0" and not controllers:
+            names, mounts = ("cpu.max",), ("", "unified")
+        elif "cpu" in controllers.split(","):
+            names, mounts = ("cpu.cfs_quota_us", "cpu.cfs_period_us"), (controllers, "cpu", "cpu,cpuacct")
+        else:
+            continue
+        # a quota of a parent counts too; in a container, the path may be that of the host, and the root its own
+        inside = PurePosixPath(path.lstrip("/"))
+        for mount, folder in itertools.product(mounts, (inside, *inside.parents)):
+            texts = [_read(root / "sys/fs/cgroup" / mount / folder / name) for name in names]
+            quotas.append(parse_quota(" ".join(texts)))
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def parse_quota(text: str) -> float | None:
+    """Return a CPU quota in cores, from ``cpu.max`` or from ``cpu.cfs_quota_us`` and ``cpu.cfs_period_us``.
+
+    Parameters
+    ----------
+    text
+        Quota and period; the quota "max" or -1 means no limit.
+    """
+    try:
+        quota, period = map(int, text.split())
+    except ValueError:  # no limit, or no such file
+        return None
+    return quota / period if quota > 0 and period > 0 else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except (OSError, ValueError):
+        return ""
 
 
 def _version(package: str) -> str | None:

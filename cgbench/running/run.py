@@ -106,7 +106,7 @@ def finished_record(job: Run) -> Record | None:
 
 
 def use_hardware(device: str, threads: int | None) -> int:
-    """Set the number of PyTorch's CPU threads (default: all cores) and return it.
+    """Set the number of PyTorch's CPU threads and return it. The default is ``OMP_NUM_THREADS``, or all cores.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def use_hardware(device: str, threads: int | None) -> int:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    threads = threads or provenance.physical_cores()
+    threads = threads or provenance.default_threads()
     if threads > 1:
         check_fork()
         note_threads()

@@ -1,5 +1,5 @@
-"""Files that survive interruptions: atomic writes, locks, and YAML restricted to plain data.
+"""Files that survive interruptions: atomic writes, locks, YAML restricted to plain data, and standard streams.
 
-`files` writes files atomically, `lock` lets one process at a time use a folder, and `yaml_text` reads YAML. Imports
-only errors.
+`files` writes files atomically, `lock` lets one process at a time use a folder, `yaml_text` reads YAML, and
+`standard_streams` deals with output that is closed or limited to ASCII. Imports only errors.
 """

@@ -7,15 +7,13 @@ from pathlib import Path
 import pytest
 
 from cgbench import native
-from cgbench.conformance import side_effects
 from cgbench.conformance.side_effects import watch_side_effects
 
 
 @pytest.mark.skipif(native.compiler() is None, reason="no C++ compiler")
 def test_kernels_may_be_compiled_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "home" / ".cache" / "cgbench" / "native"
-    for holder in (native, side_effects):
-        monkeypatch.setattr(holder, "CACHE", cache)
+    monkeypatch.setattr(native, "cache_folders", lambda: (cache,))
     source = tmp_path / "kernel.cpp"
     source.write_text('extern "C" int answer() { return 42; }\n')
     (tmp_path / "runs").mkdir()

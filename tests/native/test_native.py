@@ -29,7 +29,8 @@ def forget() -> None:
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A kernel, and an empty cache."""
-    monkeypatch.setattr(native, "CACHE", tmp_path / "cache" / "native")
+    cache = tmp_path / "cache" / "native"
+    monkeypatch.setattr(native, "cache_folders", lambda: (cache,))
     monkeypatch.delenv("CGBENCH_NATIVE", raising=False)
     path = tmp_path / "kernel.cpp"
     path.write_text(SOURCE)
@@ -42,12 +43,12 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @needs_compiler
 def test_a_kernel_is_compiled_once(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert native.library(source).answer() == 42
-    (kept,) = native.CACHE.iterdir()
+    (kept,) = native.cache_folders()[0].iterdir()
     monkeypatch.setattr(native, "_compile", lambda *arguments: pytest.fail("it was compiled again"))
     assert native.library(source).answer() == 42
     forget()
     assert native.library(source).answer() == 42
-    assert list(native.CACHE.iterdir()) == [kept]
+    assert list(native.cache_folders()[0].iterdir()) == [kept]
 
 
 @needs_compiler
@@ -56,7 +57,7 @@ def test_a_changed_kernel_is_compiled_again(source: Path) -> None:
     source.write_text(SOURCE.replace("42", "43"))
     forget()
     assert native.library(source).answer() == 43
-    assert len(list(native.CACHE.iterdir())) == 2
+    assert len(list(native.cache_folders()[0].iterdir())) == 2
 
 
 @needs_compiler
@@ -99,13 +100,13 @@ def test_a_broken_kernel_names_its_error(source: Path, caplog) -> None:
     assert native.library(source) is None and native.library(source) is None
     (record,) = caplog.records
     assert "kernel.cpp:1" in record.getMessage() and "error" in record.getMessage()
-    assert list(native.CACHE.iterdir()) == []
+    assert list(native.cache_folders()[0].iterdir()) == []
 
 
 @needs_compiler
 def test_a_cache_that_cannot_be_written(source: Path, tmp_path: Path, monkeypatch, caplog) -> None:
     (tmp_path / "file").write_text("no folder")
-    monkeypatch.setattr(native, "CACHE", tmp_path / "file" / "native")
+    monkeypatch.setattr(native, "cache_folders", lambda: (tmp_path / "file" / "native",))
     assert native.library(source) is None
     (record,) = caplog.records
     assert "which is slower" in record.getMessage() and str(tmp_path / "file") in record.getMessage()
@@ -119,7 +120,7 @@ def test_a_file_that_is_no_library(source: Path, monkeypatch, caplog) -> None:
 
 def test_kernels_can_be_switched_off(source: Path, monkeypatch, caplog) -> None:
     monkeypatch.setenv("CGBENCH_NATIVE", "0")
-    assert native.library(source) is None and not caplog.records and not native.CACHE.exists()
+    assert native.library(source) is None and not caplog.records and not native.cache_folders()[0].exists()
 
 
 @needs_compiler
