@@ -6,7 +6,7 @@ import inspect
 import math
 import numbers
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -86,7 +86,7 @@ def check_class(kind: Kind, cls: Any, origin: str) -> Any:
     from cgbench.contracts.method import Method
     from cgbench.contracts.system import System
 
-    base: type = System if kind == "system" else Method
+    base: type[System] | type[Method] = System if kind == "system" else Method
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise PluginError(f"{origin} is not a subclass of {base.__module__}.{base.__name__}")
     if not getattr(cls, "name", None):
@@ -96,9 +96,9 @@ def check_class(kind: Kind, cls: Any, origin: str) -> Any:
         raise PluginError(f"{where}.name is {cls.name!r}; it must be text that can name a folder")
     if missing := getattr(cls, "__abstractmethods__", None):
         raise PluginError(f"{where} is abstract: it must implement {choices(missing)}")
-    if kind == "system":
+    if issubclass(cls, System):
         _check_system_class(cls, where)
-    else:
+    elif issubclass(cls, Method):
         _check_method_class(cls, where)
     return cls
 
@@ -107,7 +107,7 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and value not in (".", "..") and value.isprintable() and not set(value) & set("/\\")
 
 
-def _is_texts(value: Any, *types: type) -> bool:
+def _is_texts(value: Any, *types: type[Collection[Any]]) -> bool:
     return isinstance(value, types) and all(isinstance(item, str) for item in value)
 
 
@@ -186,5 +186,5 @@ def _check_temperature(value: Any, where: str) -> None:
         )
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise PluginError(f"{where}: temperature is {value!r}; it must be a number in kelvin")
-    if not (math.isfinite(value) and value > 0):
+    if not (math.isfinite(value) and float(value) > 0):
         raise PluginError(f"{where}: temperature is {value!r}; it must be positive")
