@@ -9,6 +9,7 @@ import torch
 
 from cgbench.conformance.coordinates_contract import check_coordinates
 from cgbench.conformance.failures import Failure
+from cgbench.conformance.openmm_contract import check_openmm
 from cgbench.conformance.pair import Pair
 from cgbench.contracts.system import System
 from cgbench.scoring.referee import Referee
@@ -19,11 +20,12 @@ CONFIGURATIONS = 6
 STRAIN = 5.0  # kT per coordinate: largest energy of the perturbed configurations
 ROUNDING = 1e-9  # relative; between a batch and its rows
 AGREEMENT = 1e-4  # relative; of gradient and finite differences for an energy without noise
+STEEPEST = 1e-3  # largest gradient at the start, relative to that of the perturbed configurations
 NOISE = 0.02  # relative; largest disagreement of finite differences with two step sizes
 
 
 def system_contract(pair: Pair) -> str:
-    """Check attributes, energy and gradient, collective variables, coordinates and reference."""
+    """Check attributes, energy and gradient, collective variables, OpenMM's model, coordinates and reference."""
     system = pair.plan.system
     _check_attributes(system)
     x = _perturbed(system)
@@ -31,9 +33,12 @@ def system_contract(pair: Pair) -> str:
     error = _check_gradient(system, x)
     _check_cvs(system, x)
     details = [f"gradient agrees with finite differences to {error:.0e}"]
+    _check_masses(system, x)
+    if "openmm" in system.traits:
+        details.append(check_openmm(system, x))
+    _check_minimum(system, x)
     if "coordinates" in system.traits:
         details.append(f"coordinates: {check_coordinates(system, x)}")
-    _check_physics(system, x)
     referee = Referee(system)
     if referee.problem is not None:
         raise Failure(f"the reference cannot be used: {referee.problem}")
@@ -176,20 +181,35 @@ def _check_cvs(system: System, x: torch.Tensor) -> None:
         ]  # a walker may leave a non-periodic domain
         outside = column[(column < low) | (column > high)]
         if len(outside):
-            raise Failure(f"{name} is {float(outside[0]):.6g}, outside its domain from {low:.6g} to {high:.6g}")
+            value = float(outside[0])
+            degrees = cvs.unit == "rad" and abs(math.radians(value)) <= 2 * math.pi and abs(value) > 2 * math.pi
+            hint = "; it seems to be in degrees, but the unit of the CVs is rad" if degrees else ""
+            raise Failure(f"{name} is {value:.6g}, outside its domain from {low:.6g} to {high:.6g}{hint}")
 
 
-def _check_physics(system: System, x: torch.Tensor) -> None:
-    """Check what the traits "molecular" and "openmm" require."""
+def _check_masses(system: System, x: torch.Tensor) -> None:
     if "molecular" in system.traits:
         masses = system.masses
         if masses is None or list(masses.shape) != [x.shape[1]] or not (masses > 0).all():
             raise Failure(f'trait "molecular": masses must be positive and [{x.shape[1]}], not {_shape(masses)}')
-    if "openmm" in system.traits:
-        model = system.openmm_model()
-        if len(model.collective_variables) != len(system.cvs):
-            raise Failure(
-                f'trait "openmm": {len(model.collective_variables)} forces for {len(system.cvs)} CVs; give one per CV'
-            )
-        if model.system.getNumParticles() != x.shape[1]:
-            raise Failure(f'trait "openmm": {model.system.getNumParticles()} particles, but {x.shape[1]} atoms')
+
+
+def _check_minimum(system: System, x: torch.Tensor) -> None:
+    """Check that the start is a minimum: its gradient vanishes, and the energy rises around it."""
+    start = system.initial_configuration()
+    lowest, gradient = system.reduced_energy_and_gradient(start[None])
+    _, around = system.reduced_energy_and_gradient(x)
+    size = float(gradient.norm())
+    typical = float(around.flatten(1).norm(dim=1).mean())
+    if not size <= STEEPEST * typical:
+        raise Failure(
+            f"the gradient at initial_configuration() has norm {size:.2g}, {size / typical:.1e} of that on perturbed "
+            f"configurations; it must be a minimum (at most {STEEPEST:.0e}): minimise the energy further"
+        )
+    near = torch.cat([start + sign * 0.1 * (x - start) for sign in (1, -1)])
+    rise = float((system.reduced_energy_and_gradient(near)[0] - lowest).mean())
+    if rise < -1e-6 * (1.0 + float(lowest.abs())):
+        raise Failure(
+            f"the energy falls by {-rise:.2g} kT around initial_configuration(), which must be a minimum: "
+            "has the energy the wrong sign?"
+        )

@@ -86,22 +86,21 @@ def check_class(kind: Kind, cls: Any, origin: str) -> Any:
     from cgbench.contracts.method import Method
     from cgbench.contracts.system import System
 
-    base: type = System if kind == "system" else Method
-    if not isinstance(cls, type) or not issubclass(cls, base):
+    base: type[System] | type[Method] = System if kind == "system" else Method
+    if not (isinstance(cls, type) and issubclass(cls, base)):
         raise PluginError(f"{origin} is not a subclass of {base.__module__}.{base.__name__}")
-    plugin: Any = cls
-    if not getattr(plugin, "name", None):
+    if not getattr(cls, "name", None):
         raise PluginError(f"{origin}: the class {cls.__name__} has no attribute 'name'")
     where = f"{origin}: {cls.__name__}"
-    if not _is_name(plugin.name):
-        raise PluginError(f"{where}.name is {plugin.name!r}; it must be text that can name a folder")
+    if not _is_name(cls.name):
+        raise PluginError(f"{where}.name is {cls.name!r}; it must be text that can name a folder")
     if missing := getattr(cls, "__abstractmethods__", None):
         raise PluginError(f"{where} is abstract: it must implement {choices(missing)}")
-    if kind == "system":
-        _check_system_class(plugin, where)
-    else:
-        _check_method_class(plugin, where)
-    return plugin
+    if issubclass(cls, System):
+        _check_system_class(cls, where)
+    elif issubclass(cls, Method):
+        _check_method_class(cls, where)
+    return cls
 
 
 def _is_name(value: Any) -> bool:
