@@ -29,6 +29,7 @@ COMMANDS = {
     "sweep": "Run everything in a sweep file.",
     "system": "Define a molecule as a system, from a file.",
 }
+OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EBADF)  # of files, these become user errors
 EPILOG = (
     "'cgbench COMMAND --help' describes a command. "
     "Exit codes: 0 success, 1 failed run or check, 2 invalid request, 130 interrupted."
@@ -104,17 +105,18 @@ def guarded(
         print(f"{name}: cgbench runs on Linux and macOS; on Windows, use WSL", file=sys.stderr)
         return 2
     with prepared():
+        problem: OSError | None = None
         try:
             code = _call(command, name, arguments, after_interrupt)
-        except OSError:
-            if broken(sys.stdout) is None:
-                raise  # not about our output
-            code = 1
-        problem = broken(sys.stdout)
+        except OSError as error:
+            if error.errno not in OUTPUT_ERRORS or error.filename is not None:
+                raise
+            code, problem = 1, error
+        problem = broken(sys.stdout) or problem
         if problem is not None:
             silence(sys.stdout)
             code = code or 1
-            if problem.errno != errno.EPIPE:  # a reader that has closed the pipe knows that
+            if problem.errno != errno.EPIPE:  # a reader that has closed the pipe needs no message
                 print(f"{name}: cannot write to standard output: {problem.strerror}", file=sys.stderr)
         if broken(sys.stderr) is not None:
             silence(sys.stderr)

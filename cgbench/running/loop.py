@@ -278,7 +278,7 @@ class Run(RunState):
             self._warn("the method's log_density failed; see run.log")
 
     def _arrays(self, pmf: PMF) -> bytes:
-        """Return the content of ``pmf.npz``; the method's further arrays are left out if they fail."""
+        """Return the content of ``pmf.npz``, without the method's further arrays (for figures) if they fail."""
         try:
             return npz_bytes(pmf.arrays() | self.method.extra_arrays())
         except Exception as error:

@@ -15,11 +15,12 @@ __all__ = ["broken", "prepared", "say", "silence"]
 def prepared() -> Iterator[None]:
     """Make the standard streams accept every text inside the context.
 
-    A character that the encoding of a stream lacks is written as an escape sequence. Streams that were closed when the
-    process started are connected to the null device, because the next file would get their number.
+    A character that the encoding of a stream lacks is written as an escape sequence. Closed streams are
+    connected to the null device; the next file would get their number.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
+        stream = getattr(sys, name)
+        if stream is None or getattr(stream, "closed", False):
             _occupy(number)
             setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))
     changed: list[tuple[Any, str]] = []

@@ -14,7 +14,10 @@ __all__ = ["STORED_TO", "colour_table", "decode", "encode"]
 
 STORED_TO = 30.0  # kT; largest free energy stored for large grids
 LARGE = 1000  # bins; larger grids store two bytes per bin
-ANCHORS = {"viridis": "440154 3b528b 21918c 5ec962 fde725", "RdBu_r": "053061 4393c3 f7f7f7 d6604d 67001f"}
+ANCHORS = {
+    "viridis": "440154 472c7b 3a528b 2c728e 20908c 28ae7f 5ec961 aadb32 fde724",
+    "RdBu_r": "053061 2971b1 6bacd0 c2ddeb f7f6f6 faccb4 e48065 bb2a33 67001f",
+}
 TOP = 65535  # stands for every free energy from STORED_TO
 
 

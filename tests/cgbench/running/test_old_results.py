@@ -1,0 +1,272 @@
+"""Results and checkpoints of earlier runs, of other versions of the code, and of smaller budgets."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cgbench.cli.main import main
+from cgbench.contracts.method import AuxiliaryEstimate, Method, MethodConfig
+from cgbench.contracts.pmf import PMF
+from cgbench.errors import UserError
+from cgbench.running import provenance
+from cgbench.running.registry import load
+from cgbench.running.run import Run, finished_record, prepare, run
+from cgbench.running.run_folder import RESULTS
+from cgbench_systems.muller_brown import MullerBrown
+
+THIS = Path(__file__)
+METHOD = f"{THIS}:Counting"
+
+
+class CountingConfig(MethodConfig):
+    estimates: int = 6
+    fails_after: int = 99
+    auxiliary: bool = True
+
+
+class Counting(Method):
+    """Three evaluations of ten configurations for each estimate, at random places."""
+
+    name = "counting"
+    Config = CountingConfig
+    evaluated = 0  # in all runs of this process
+
+    def __init__(self, problem: Any, config: Any, streams: Any) -> None:
+        super().__init__(problem, config, streams)
+        self.done = 0
+        self.histogram = np.ones(problem.cvs.bins)
+        self.generator = streams.torch("places")
+
+    def estimates(self) -> Iterator[PMF]:
+        import torch
+
+        while self.done < self.config.estimates:
+            for _ in range(3):
+                if self.done == self.config.fails_after:
+                    raise ArithmeticError("no luck")
+                x = torch.rand(10, 2, generator=self.generator, dtype=torch.float64)
+                with self.problem.phase("work"):
+                    energy, _ = self.problem.reduced_energy_and_gradient(x)
+                type(self).evaluated += 10
+                self.histogram[0] += float(energy.exp().clamp(0, 1).sum())  # in place, before the budget is known
+            self.done += 1
+            yield PMF(self.problem.cvs, self.histogram)
+
+    def auxiliary_estimates(self) -> list[AuxiliaryEstimate]:
+        pmf = PMF(self.problem.cvs, self.histogram)
+        return [AuxiliaryEstimate("half", 0, 0.5, pmf)] if self.config.auxiliary else []
+
+    def state_dict(self) -> dict[str, Any]:
+        import torch
+
+        return {"done": self.done, "histogram": torch.from_numpy(self.histogram)}  # shares memory, as methods may
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.done = int(state["done"])
+        self.histogram = state["histogram"].numpy().copy()
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(self: Run, record: Any) -> None:
+        (self.folder.path / "pmf.png").write_bytes(record.reason.encode() if record.reason else b"picture")
+
+    monkeypatch.setattr(Run, "_draw", draw)
+
+
+@pytest.fixture
+def loaded() -> Any:
+    """The class `Counting` as the harness loads it from this file."""
+    return load("method", METHOD)
+
+
+def start(tmp_path: Path, **options: Any) -> Run:
+    return prepare("muller_brown", METHOD, **({"out": tmp_path, "threads": 1} | options))
+
+
+def go(tmp_path: Path, **options: Any) -> Run:
+    """Run or resume, and return the run that has ended."""
+    job = start(tmp_path, **options)
+    job.resume()
+    job.execute()
+    return job
+
+
+def stopped(tmp_path: Path, estimates: int = 2) -> Run:
+    """Interrupt a run after some estimates."""
+    job = start(tmp_path)
+    job.stop = lambda: len(job.curve) == estimates
+    with pytest.raises(KeyboardInterrupt):
+        job.execute()
+    return job
+
+
+def files(job: Run) -> set[str]:
+    return {name for name in RESULTS if (job.folder.path / name).exists()}
+
+
+# ---- files -----------------------------------------------------------------------------------------------
+
+
+def test_a_failed_restart_leaves_nothing_of_the_run_before(tmp_path, monkeypatch, loaded) -> None:
+    assert files(go(tmp_path)) == set(RESULTS)
+    monkeypatch.setattr(loaded, "estimates", lambda self: iter(()))
+    job = go(tmp_path, restart=True)
+    assert json.loads((job.folder.path / "record.json").read_text())["status"] == "failed"
+    assert files(job) == {"curve.csv"}
+    assert (job.folder.path / "curve.csv").read_text().count("\n") == 1  # its header
+
+
+def test_a_restart_that_is_killed_at_once_leaves_nothing(tmp_path) -> None:
+    go(tmp_path)
+    job = start(tmp_path, restart=True)
+    assert files(job) == set() and not (job.folder.path / "record.json").exists()
+    assert not (job.folder.path / "checkpoint" / "record.copy").exists()
+
+
+def test_a_run_that_fails_after_its_budget_was_extended(tmp_path, monkeypatch, loaded) -> None:
+    first = go(tmp_path, budget=70)
+    assert files(first) == set(RESULTS)
+
+    def fail(self: Counting) -> Iterator[PMF]:
+        raise ArithmeticError("no luck")
+        yield
+
+    monkeypatch.setattr(loaded, "estimates", fail)
+    job = go(tmp_path, budget=140)
+    assert files(job) == {"curve.csv", "side_estimates.csv"}  # the checkpoint has these estimates, too
+    assert (job.folder.path / "curve.csv").read_text().count("\n") == 3
+
+
+def test_files_of_a_run_without_a_checkpoint_are_removed(tmp_path, monkeypatch, loaded) -> None:
+    job = go(tmp_path)
+    (job.folder.path / "record.json").unlink()  # by hand
+    monkeypatch.setattr(loaded, "auxiliary_estimates", lambda self: [])
+    again = go(tmp_path)
+    assert files(again) == set(RESULTS) - {"side_estimates.csv"}
+
+
+def test_the_summary_of_a_failed_run_names_no_picture(tmp_path, capsys) -> None:
+    words = ["run", "--system", "muller_brown", "--method", METHOD, "--out", str(tmp_path), "--threads", "1"]
+    assert main([*words, "--set", "fails_after=2"]) == 1
+    assert "pmf.png" not in capsys.readouterr().out
+    assert main(words) == 0
+    assert "pmf.png" in capsys.readouterr().out
+
+
+# ---- budgets ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("budgets", [(85, 180), (35, 70, 115, 180), (30, 59, 180)], ids=str)
+def test_extending_the_budget_repeats_no_estimate(tmp_path, budgets: tuple[int, ...]) -> None:
+    whole = go(tmp_path / "whole")
+    taken: list[int] = []
+    for budget in budgets:
+        job = start(tmp_path / "parts", budget=budget)
+        job.save_share = 1e-9  # only the first estimate is saved while the run computes
+        job.resume()
+        before = len(job.curve)
+        assert before == sum(taken)
+        job.execute()
+        taken.append(len(job.curve) - before)
+    assert sum(taken) == 6
+    record = job.folder.read_record()
+    assert record.status == "finished" and record.evaluations == whole.folder.read_record().evaluations
+    assert (job.folder.path / "pmf.npz").read_bytes() == (whole.folder.path / "pmf.npz").read_bytes()
+
+
+def test_extending_costs_what_the_uninterrupted_run_costs(tmp_path, monkeypatch, loaded) -> None:
+    monkeypatch.setattr(loaded, "evaluated", 0)
+    for budget in (90, 180):  # the first ends with an estimate
+        job = start(tmp_path, budget=budget)
+        job.save_share = 1e-9
+        job.resume()
+        job.execute()
+    assert loaded.evaluated == 180 == job.ledger.total
+
+
+# ---- versions --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "cls, words", [(MullerBrown, "version 1 of system muller_brown"), (None, "version 1 of method counting")]
+)
+def test_another_version_is_not_resumed(tmp_path, monkeypatch, cls, words) -> None:
+    job = stopped(tmp_path)
+    (job.folder.path / "record.json").unlink()
+    again = start(tmp_path)
+    monkeypatch.setattr(cls or type(again.method), "version", "2")
+    with pytest.raises(UserError, match=f"{words}, which now has version 2; choose another --out") as caught:
+        again.resume()
+    assert "\n" not in str(caught.value)
+    again.folder.release()
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["finished", "stopped"])
+def test_another_version_of_the_method_is_one_line_and_exit_code_2(
+    tmp_path, monkeypatch, capsys, loaded, ended: bool
+) -> None:
+    words = ["run", "--system", "muller_brown", "--method", METHOD, "--threads", "1", "--out", str(tmp_path)]
+    assert main([*words, *([] if ended else ["--budget", "100"])]) == 0
+    monkeypatch.setattr(loaded, "version", "2")
+    capsys.readouterr()
+    assert main([*words, *([] if ended else ["--budget", "180"])]) == 2
+    err = capsys.readouterr().err
+    assert "version 1 of method counting, which now has version 2" in err and err.count("\n") == 1
+    assert main([*words, "--restart"]) == 0
+
+
+def test_a_checkpoint_without_versions_is_of_the_first(tmp_path) -> None:
+    job = stopped(tmp_path)
+    state = job.state_dict()
+    del state["method_version"], state["segments"]
+    job.folder.save_checkpoint(state)
+    record = go(tmp_path).folder.read_record()
+    unknown, present = record.provenance["segments"]
+    assert unknown["commit"] is None and (unknown["from_evaluations"], present["from_evaluations"]) == (0, 60)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"git": {"commit": "f" * 40, "dirty": False}}, "-> ffffffffffff"),
+        ({"packages": {"torch": "9.9"}}, "torch .* -> 9.9"),
+        ({"cgbench": "9.0"}, "cgbench .* -> 9.0"),
+    ],
+    ids=["commit", "package", "cgbench"],
+)
+def test_code_that_changed_is_in_the_record_and_the_log(tmp_path, monkeypatch, change, words) -> None:
+    whole = go(tmp_path / "whole")
+    (only,) = whole.folder.read_record().provenance["segments"]
+    assert only["from_evaluations"] == 0 and only["packages"]["torch"]
+    job = stopped(tmp_path)
+    collect = provenance.collect
+    monkeypatch.setattr(provenance, "collect", lambda *given: collect(*given) | change)
+    for _ in range(2):  # the same change twice is one change
+        again = start(tmp_path)
+        again.resume()
+        (message,) = (line for line in again.messages if "the code has changed" in line)
+        again.folder.release()
+    again = go(tmp_path)
+    log = (job.folder.path / "run.log").read_text()
+    assert log.count("the code has changed since the checkpoint") == 1 and message in log
+    assert re.search(words, message) and "\n" not in message
+    record = again.folder.read_record()
+    first, second = record.provenance["segments"]
+    assert first == only and second["from_evaluations"] == 60 and second != first
+    assert (again.folder.path / "pmf.npz").read_bytes() == (whole.folder.path / "pmf.npz").read_bytes()
+
+
+def test_the_same_code_is_one_segment(tmp_path) -> None:
+    stopped(tmp_path)
+    job = go(tmp_path)
+    assert len(job.folder.read_record().provenance["segments"]) == 1
+    assert finished_record(start(tmp_path)) is not None
+    assert run("muller_brown", METHOD, out=tmp_path, threads=1).status == "finished"
