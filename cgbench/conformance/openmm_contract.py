@@ -196,7 +196,7 @@ def _values(model: OpenMMModel, force: Any, x: torch.Tensor) -> Array:
     alone.setDefaultPeriodicBoxVectors(*model.system.getDefaultPeriodicBoxVectors())
     alone.addForce(copy.deepcopy(force))  # a force belongs to one system only
     engine = _OpenMM(alone, 300.0)
-    return engine.evaluate(x)[0] * engine.kT
+    return np.asarray(engine.evaluate(x)[0] * engine.kT)
 
 
 def _apart(system: System, axis: int, a: Array, b: Array) -> float:

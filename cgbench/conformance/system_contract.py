@@ -72,10 +72,12 @@ def _perturbed(system: System) -> torch.Tensor:
     while width > 1e-5:
         x = start + width * noise
         energy, _ = system.reduced_energy_and_gradient(x)
-        if energy.isfinite().all() and (energy - lowest).max() < STRAIN * start.numel():
+        if energy.isfinite().all() and (energy - lowest).abs().max() < STRAIN * start.numel():
             return x
         width /= 2
-    raise Failure("the energy rises without bound around initial_configuration(); it must be a minimum to start from")
+    raise Failure(
+        "the energy rises or falls without bound around initial_configuration(); it must be a minimum to start from"
+    )
 
 
 def _energy(system: System, x: torch.Tensor) -> torch.Tensor:
@@ -194,14 +196,23 @@ def _check_masses(system: System, x: torch.Tensor) -> None:
             raise Failure(f'trait "molecular": masses must be positive and [{x.shape[1]}], not {_shape(masses)}')
 
 
+def _gradient_norm(system: System, x: torch.Tensor) -> float:
+    return float(system.reduced_energy_and_gradient(x[None])[1].norm())
+
+
 def _check_minimum(system: System, x: torch.Tensor) -> None:
     """Check that the start is a minimum: its gradient vanishes, and the energy rises around it."""
     start = system.initial_configuration()
-    lowest, gradient = system.reduced_energy_and_gradient(start[None])
+    lowest = _energy(system, start[None])
     _, around = system.reduced_energy_and_gradient(x)
-    size = float(gradient.norm())
+    size = _gradient_norm(system, start)
     typical = float(around.flatten(1).norm(dim=1).mean())
     if not size <= STEEPEST * typical:
+        if _gradient_norm(system, 0.1 * start) <= STEEPEST * size:
+            raise Failure(
+                "the gradient does not vanish at initial_configuration(), but at 0.1 times its positions: they seem to "
+                "be in angstrom, and the energy expects nm"
+            )
         raise Failure(
             f"the gradient at initial_configuration() has norm {size:.2g}, {size / typical:.1e} of that on perturbed "
             f"configurations; it must be a minimum (at most {STEEPEST:.0e}): minimise the energy further"

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from cgbench.errors import PluginError, UserError, choices
@@ -145,7 +144,7 @@ def _neighbours(folder: Path) -> Iterator[None]:
     """
     own = str(folder)
     others = [other for other in _folders if other != own]
-    aside = {name: module for name, module in sys.modules.items() if _home(module, name) in others}
+    aside = {name: module for name, module in list(sys.modules.items()) if others and _home(name) in others}
     added = own not in sys.path
     if added:
         sys.path.append(own)
@@ -168,10 +167,11 @@ def _neighbours(folder: Path) -> Iterator[None]:
             sys.modules.setdefault(name, module)
 
 
-def _home(module: ModuleType | None, name: str) -> str | None:
-    """Return the folder that contains the top-level module or package a module belongs to."""
-    top = sys.modules.get(name.partition(".")[0], module)
-    places = [getattr(top, "__file__", None), *getattr(top, "__path__", ())]
+def _home(name: str) -> str | None:
+    """Return the folder that contains the top-level module or package a module belongs to; None for a plugin's file."""
+    top = getattr(sys.modules.get(name.partition(".")[0]), "__dict__", {})  # a lazy module may import on getattr
+    paths = top.get("__path__")  # of a package, also without __init__.py
+    places = [top.get("__file__"), *(paths if paths is not None else ())]
     place = next((place for place in places if isinstance(place, str)), None)
     if place is None or name.startswith(PREFIX):
         return None

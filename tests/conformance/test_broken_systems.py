@@ -67,7 +67,7 @@ BROKEN = {
         {"torch.tensor(MINIMUM, dtype=torch.float64": "torch.tensor(MINIMUM, dtype=torch.float32"},
         "must be finite float64 of shape [atoms, 3] or [dims], not float32 [2]",
     ),
-    "no-minimum": (energy("energy = 1e14 * energy"), "the energy rises without bound"),
+    "no-minimum": (energy("energy = 1e14 * energy"), "the energy rises or falls without bound"),
     "no-gradient": ({ENERGY: "        return energy\n"}, "returns Tensor, not (energy, gradient)"),
     "energy-shape": (
         {ENERGY: "        return energy[:, None], gradient\n"},

@@ -91,6 +91,13 @@ class Amber99(Alanine):
         return OpenMMModel(model.topology, system, model.collective_variables, model.platform, model.properties)
 
 
+class OtherMolecule(Alanine):
+    """All energies are of another force field than that of the minimum."""
+
+    def openmm_system(self) -> openmm.System:
+        return Vacuum().openmm_model().system
+
+
 class Vacuum(Amber99):
     files = ("amber96.xml",)
 
@@ -217,10 +224,26 @@ class Moved(Alanine):
         return start
 
 
-def test_a_start_that_is_no_minimum_is_found() -> None:
-    system = Moved()
-    with pytest.raises(Failure, match=r"the gradient at initial_configuration\(\) has norm .*minimise the energy"):
+class StartInAngstrom(Alanine):
+    def initial_configuration(self) -> torch.Tensor:
+        return 10.0 * super().initial_configuration()
+
+
+@pytest.mark.parametrize(
+    ("cls", "words"),
+    [
+        (Moved, r"the gradient at initial_configuration\(\) has norm .*minimise the energy further"),
+        (OtherMolecule, r"the gradient at initial_configuration\(\) has norm"),
+        (StartInAngstrom, r"but at 0.1 times its positions: they seem to be in angstrom, and the energy expects nm"),
+    ],
+)
+def test_a_start_that_is_no_minimum_is_found(cls: type[Alanine], words: str) -> None:
+    system = cls()
+    with pytest.raises(Failure, match=words):
         _check_minimum(system, _perturbed(system))
+
+
+def test_a_start_that_is_a_maximum_is_found() -> None:
     upside_down = WrongSign()
     x = _perturbed(Alanine())
     with pytest.raises(Failure, match=r"the energy falls by .* kT around initial_configuration\(\)"):
