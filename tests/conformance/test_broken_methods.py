@@ -129,7 +129,10 @@ def test_all_presets_must_be_valid(tmp_path, check_example) -> None:
     (folder / "smoke.yaml").write_text("rounds: 2\nsamples_per_bin: 1\nwidth: 8\n")
     (folder / "default.yaml").write_text("round: 2\n")
     outcome = check_example("method", {}, ())
-    assert not outcome.passed and "default.yaml): unknown key 'round': did you mean 'rounds'?" in outcome.detail
+    assert (
+        not outcome.passed
+        and "default.yaml, line 1, column 8): unknown key 'round': did you mean 'rounds'?" in outcome.detail
+    )
 
 
 def test_a_run_that_fails_is_told_once(example_pair) -> None:

@@ -190,7 +190,6 @@ def wait_until(true: Callable[[], bool]) -> None:
     pytest.fail("nothing within two minutes")
 
 
-@pytest.mark.slow
 def test_killed_and_interrupted_a_sweep_ends_as_single_runs_do(tmp_path: Path, capsys) -> None:
     """SIGKILL to the whole group, then SIGINT to the sweep alone, then to the end."""
     path, out = write(tmp_path, CAMPAIGN), tmp_path / "swept"

@@ -161,7 +161,6 @@ def test_energy_is_invariant_under_rigid_motion(
     torch.testing.assert_close(turned_gradient, gradient @ rotation, rtol=1e-9, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_compiled_equals_eager(varied_configurations: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CGBENCH_NATIVE", "0")
     force_field = TorchForceField.from_openmm(make_system(), TEMPERATURE)
