@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 
 import cgbench
+from cgbench.cli.sweep import _executor
 from cgbench.running import provenance
+from cgbench.running.run import use_hardware
 
 
 def git(folder: Path, *words: str) -> str:
@@ -74,3 +78,97 @@ def test_this_package() -> None:
         assert found["git"]["commit"] == git(root, "rev-parse", "HEAD")
     assert found["cgbench"] == metadata.version("cgbench")
     assert json.loads(json.dumps(found)) == found
+
+
+# ---- cores and threads ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"),
+    [
+        ("200000 100000\n", 2.0),
+        ("150000 100000", 1.5),
+        ("max 100000\n", None),
+        ("-1\n 100000\n", None),
+        ("0 0", None),
+        ("100000", None),
+        ("", None),
+    ],
+)
+def test_a_quota_is_read(text: str, cores: float | None) -> None:
+    assert provenance.parse_quota(text) == cores
+
+
+V1 = {"cpu.cfs_quota_us": "300000\n", "cpu.cfs_period_us": "100000\n"}
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "cores"),
+    [
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),  # a container sees its group as the root
+        ("0::/user/job\n", {"user/job/cpu.max": "max 100000\n", "user/cpu.max": "400000 100000\n"}, 4.0),
+        ("0::/user/job\n", {"user/job/cpu.max": "50000 100000\n", "user/cpu.max": "400000 100000\n"}, 0.5),
+        ("0::/user\n", {"user/cpu.max": "max 100000\n", "other/cpu.max": "100000 100000\n"}, None),
+        ("4:cpu,cpuacct:/docker/1\n", {f"cpu,cpuacct/docker/1/{name}": text for name, text in V1.items()}, 3.0),
+        ("4:cpu,cpuacct:/docker/1\n", {f"cpu,cpuacct/{name}": text for name, text in V1.items()}, 3.0),
+        ("4:memory:/docker/1\n", {f"memory/docker/1/{name}": text for name, text in V1.items()}, None),
+        ("1:cpu:/a\n0::/\n", {f"cpu/a/{name}": text for name, text in V1.items()}, 3.0),  # both versions at once
+        ("no group\n", {}, None),
+        (None, {}, None),
+    ],
+)
+def test_the_quota_of_the_control_groups(tmp_path: Path, groups: str | None, files: dict, cores: float | None) -> None:
+    if groups is not None:
+        (tmp_path / "proc/self").mkdir(parents=True)
+        (tmp_path / "proc/self/cgroup").write_text(groups)
+    for name, text in files.items():
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert provenance.cpu_quota(tmp_path) == cores
+
+
+@pytest.mark.parametrize(
+    ("affinity", "quota", "cores"), [(8, None, 8), (8, 2.0, 2), (8, 1.5, 2), (8, 0.1, 1), (2, 16.0, 2)]
+)
+def test_cores_are_limited_by_affinity_and_quota(monkeypatch, affinity: int, quota: float | None, cores: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(affinity)), raising=False)
+    monkeypatch.setattr(provenance, "cpu_quota", lambda: quota)
+    assert provenance.physical_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("setting", "workers", "threads"),
+    [
+        (None, 1, 8),
+        ("3", 1, 3),
+        (" 16 ", 1, 16),
+        ("3,2", 1, 3),
+        ("0", 1, 8),
+        ("many", 1, 8),
+        ("", 1, 8),
+        (None, 4, 2),
+        ("1", 4, 1),
+        ("16", 4, 2),
+        (None, 32, 1),
+    ],
+)
+def test_default_number_of_threads(monkeypatch, setting: str | None, workers: int, threads: int) -> None:
+    monkeypatch.setattr(provenance, "physical_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if setting is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", setting)
+    assert provenance.default_threads(workers) == threads
+
+
+def test_runs_and_sweeps_use_the_default_and_an_option_overrides_it(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(provenance, "physical_cores", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    before = torch.get_num_threads()
+    try:
+        assert use_hardware("cpu", None) == 3 == torch.get_num_threads() and use_hardware("cpu", 2) == 2
+    finally:
+        torch.set_num_threads(before)
+    options = {"executor": "local", "workers": None, "threads": None}
+    assert _executor(tmp_path, options)[1] == 3 and _executor(tmp_path, options | {"workers": 8})[1] == 1
+    assert _executor(tmp_path, options | {"threads": 5})[1] == 5
