@@ -18,11 +18,14 @@ def prepared() -> Iterator[None]:
     A character that the encoding of a stream lacks is written as an escape sequence. Closed streams are
     connected to the null device; the next file would get their number.
     """
+    replaced: list[tuple[str, Any, Any]] = []
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         stream = getattr(sys, name)
         if stream is None or getattr(stream, "closed", False):
             _occupy(number)
-            setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))
+            null = open(os.devnull, "w" if number else "r", encoding="utf-8")
+            replaced.append((name, stream, null))
+            setattr(sys, name, null)
     changed: list[tuple[Any, str]] = []
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -33,6 +36,9 @@ def prepared() -> Iterator[None]:
     try:
         yield
     finally:
+        for name, stream, null in replaced:
+            setattr(sys, name, stream)
+            null.close()
         for stream, before in changed:
             with suppress(OSError, ValueError):
                 stream.reconfigure(errors=before)
