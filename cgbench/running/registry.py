@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
+from cgbench.drawing.backend import hidden_backend
 from cgbench.errors import UserError, choices
 
 __all__ = ["Kind", "Plugin", "file_formats", "load", "names", "plugins"]
@@ -45,7 +46,9 @@ def plugins(kind: Kind) -> list[Plugin]:
     found = []
     for name, entry in sorted(_entries(kind).items()):
         try:
-            found.append(Plugin(name, _checked(kind, entry.load(), f"entry point {name!r}")))
+            with hidden_backend():
+                cls = entry.load()
+            found.append(Plugin(name, _checked(kind, cls, f"entry point {name!r}")))
         except Exception as error:  # a plugin can raise anything
             found.append(Plugin(name, None, f"{type(error).__name__}: {error}".splitlines()[0]))
     return found
@@ -71,7 +74,8 @@ def load(kind: Kind, name: str) -> Any:
         more = " or path/to/molecule.yaml" if kind == "system" else ""
         raise UserError(f"unknown {kind} {name!r}: choose from {choices(entries)}, or give path/to/file.py:Class{more}")
     try:
-        loaded = entries[name].load()
+        with hidden_backend():  # nflows, for one, imports matplotlib
+            loaded = entries[name].load()
     except Exception as error:  # a plugin can raise anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{kind} {name!r} cannot be imported: {reason}") from error
@@ -92,7 +96,8 @@ def _load_file(kind: Kind, name: str) -> Any:
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module
         try:
-            spec.loader.exec_module(module)
+            with hidden_backend():
+                spec.loader.exec_module(module)
         except Exception as error:  # a plugin can raise anything
             del sys.modules[module_name]
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
