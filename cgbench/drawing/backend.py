@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 from cgbench.errors import UserError
 
-__all__ = ["FULL_DISK", "attempt", "own_settings"]
+__all__ = ["FULL_DISK", "attempt", "hidden_backend", "own_settings"]
 
 VARIABLE = "MPLBACKEND"
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -45,21 +45,22 @@ def own_settings() -> Iterator[None]:
     Matplotlib cannot even be imported if MPLBACKEND names a missing backend. Jupyter passes its own backend on to the
     commands that it starts. Nothing else depends on the variable, because no picture needs a display.
     """
-    _import_matplotlib()
-    from matplotlib import style
+    with hidden_backend():
+        from matplotlib import style
 
     with style.context("default"):
         yield
 
 
-def _import_matplotlib() -> None:
-    """Import matplotlib without MPLBACKEND; apply the variable afterwards, for other users of this process."""
+@contextmanager
+def hidden_backend() -> Iterator[None]:
+    """Hide MPLBACKEND while code that may import matplotlib is imported; apply it afterwards, for others."""
     wanted = None if "matplotlib" in sys.modules else os.environ.pop(VARIABLE, None)
     try:
-        import matplotlib
+        yield
     finally:
         if wanted is not None:
             os.environ[VARIABLE] = wanted
-    if wanted:
-        with suppress(ValueError):  # a backend that is missing here
-            matplotlib.rcParams["backend"] = wanted
+            if "matplotlib" in sys.modules:
+                with suppress(ValueError, AttributeError):  # a backend that is missing here, a broken matplotlib
+                    sys.modules["matplotlib"].rcParams["backend"] = wanted

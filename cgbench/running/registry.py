@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cgbench.drawing.backend import hidden_backend
 from cgbench.errors import PluginError, UserError, choices
 from cgbench.running.plugins import Kind, check_class, construct_system, explain
 
@@ -53,7 +54,9 @@ def plugins(kind: Kind) -> list[Plugin]:
     found = []
     for name, entry in sorted(_entries(kind).items()):
         try:
-            found.append(Plugin(name, check_class(kind, entry.load(), f"entry point {name!r}")))
+            with hidden_backend():
+                cls = entry.load()
+            found.append(Plugin(name, check_class(kind, cls, f"entry point {name!r}")))
         except Exception as error:  # a plugin can raise anything
             found.append(Plugin(name, None, f"{type(error).__name__}: {error}".splitlines()[0]))
     return found
@@ -85,7 +88,8 @@ def load(kind: Kind, name: str) -> Any:
         more = " or path/to/molecule.yaml" if kind == "system" else ""
         raise UserError(f"unknown {kind} {name!r}: choose from {choices(entries)}, or give path/to/file.py:Class{more}")
     try:
-        loaded = entries[name].load()
+        with hidden_backend():  # nflows, for one, imports matplotlib
+            loaded = entries[name].load()
     except Exception as error:  # a plugin can raise anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{kind} {name!r} cannot be imported: {reason}") from error
@@ -118,7 +122,7 @@ def _load_file(kind: Kind, name: str) -> Any:
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module
         try:
-            with _neighbours(path.parent):
+            with _neighbours(path.parent), hidden_backend():
                 spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:  # a plugin can raise anything
             del sys.modules[module_name]

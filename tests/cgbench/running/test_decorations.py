@@ -106,8 +106,14 @@ def test_a_backend_that_is_missing_here(tmp_path: Path, backend: str) -> None:
         "        figure = new_figure(2.0)\n"
         "        figure.add_subplot().set_title('$x^2$')\n"
         "        save_figure(figure, Path('picture.png'))\n"
+        "    from cgbench.running.registry import load\n"
+        "    load('method', 'plugin.py:Plugin')\n"
         "    return attempt(draw), os.environ['MPLBACKEND']\n"
     )
+    plugin = (
+        "import matplotlib\nfrom cgbench.contracts.method import Method\nclass Plugin(Method):\n    name = 'plugin'\n"
+    )
+    (tmp_path / "plugin.py").write_text(plugin)  # as nflows does
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.family: no such font\n")  # read from here
     environment = os.environ | {"MPLBACKEND": backend}
     environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])

@@ -78,8 +78,8 @@ def test_a_closed_standard_output_is_no_traceback() -> None:
 def test_a_reader_that_has_gone_costs_no_run(tmp_path: Path, monkeypatch) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    with monkeypatch.context() as patched:
-        patched.setattr(sys, "stdout", os.fdopen(writer, "w", encoding="utf-8"))
+    with os.fdopen(writer, "w", encoding="utf-8") as out, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", out)
         assert main([*RUN, "--out", str(tmp_path)]) == 0
     (record,) = tmp_path.rglob("record.json")
     assert '"status": "finished"' in record.read_text()
