@@ -54,6 +54,8 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
         Folder that contains ``proc`` and ``sys``.
     """
     quotas = []
+    names: tuple[str, ...]
+    mounts: tuple[str, ...]
     for line in _read(root / "proc/self/cgroup").splitlines():
         number, controllers, path = (*line.split(":", 2), "", "")[:3]
         if number == "0" and not controllers:
