@@ -35,7 +35,11 @@ def command(system: str, method: str, names: tuple[str, ...], logs: bool, **opti
     from cgbench.errors import PluginError, UserError
     from cgbench.running.plugins import explain
 
-    with tempfile.TemporaryDirectory(prefix="cgbench-check-") as folder:
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="cgbench-check-")
+    except OSError as error:
+        raise UserError(f"no temporary folder can be written: {error.strerror}; set TMPDIR to another") from error
+    with temporary as folder:
         try:
             pair = Pair(system, method, Path(folder), **options)
             outcomes = run_checks(pair, names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -111,3 +112,10 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], words: str,
     assert main(["check", *arguments]) == 2
     told = capsys.readouterr()
     assert words in told.err and told.err.count("\n") == 1 and "FAILED" not in told.out
+
+
+def test_without_a_temporary_folder_there_is_one_line(capsys, monkeypatch) -> None:
+    monkeypatch.setattr("tempfile.gettempdir", Mock(side_effect=FileNotFoundError(2, "No usable temporary directory")))
+    assert main(["check", "--system", "muller_brown", "--method", "md"]) == 2
+    said = capsys.readouterr().err
+    assert said == "cgbench: no temporary folder can be written: No usable temporary directory; set TMPDIR to another\n"

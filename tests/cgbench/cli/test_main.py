@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -113,6 +114,15 @@ def test_every_command_has_help_and_every_option_a_description(capsys) -> None:
                 assert not isinstance(option, click.Option) or option.help, f"{name} {option.name}"
 
     visit(cgbench, ())
+
+
+@pytest.mark.parametrize("words", [[], ["list"], ["--version"], ["run", "--method", "md"]])
+def test_windows_is_refused_in_one_line(words: list[str], capsys, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", "nt")
+        code = main(words)
+    assert code == 2
+    assert capsys.readouterr() == ("", "cgbench: cgbench runs on Linux and macOS; on Windows, use WSL\n")
 
 
 def test_help_imports_nothing_heavy() -> None:
