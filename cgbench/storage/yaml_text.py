@@ -71,13 +71,17 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
     return found
 
 
+def _sequence(loader: _Loader, node: yaml.SequenceNode) -> list[Any]:
+    return [loader.construct_object(inner, deep=True) for inner in node.value]
+
+
 def _tagged(loader: _Loader, node: yaml.Node) -> Any:
     raise ValueError(f"{_mark(node)}: the tag {node.tag} is not allowed; write plain data")
 
 
 _Loader.yaml_constructors = {
     "tag:yaml.org,2002:str": _scalar,
-    "tag:yaml.org,2002:seq": yaml.SafeLoader.construct_yaml_seq,
+    "tag:yaml.org,2002:seq": _sequence,
     "tag:yaml.org,2002:map": _mapping,
     None: _tagged,
 }

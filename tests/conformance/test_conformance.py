@@ -36,7 +36,9 @@ def test_record_is_valid_json_and_complete(ended) -> None:
     assert record["schema_version"] == 2 and record["status"] == "finished"
     assert record["config_hash"] and record["system_version"] and record["reference"]["sha256"]
     assert set(record["metrics"]) == set(ended.prepare("names").referee.metric_names)
-    assert all(value is not None for value in record["metrics"].values())
+    metrics = record["metrics"]
+    claims = metrics["coverage_68"] is not None  # not every method has errors
+    assert all(value is not None for name, value in metrics.items() if claims or not name.startswith("coverage"))
     assert record["provenance"]["packages"]["torch"]
     assert all((folder / name).exists() for name in FILES)
     with np.load(folder / "pmf.npz") as arrays:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,24 @@ ROOT = Path(__file__).parents[2]
 PUBLISHED = (
     "recipe.seeding.steps=50",
     "recipe.by_example.epochs=1",
-    "recipe.by_energy.samples=8",
+    "recipe.by_energy.samples=6",
     "recipe.by_energy.epochs_first=2",
     "recipe.by_energy.epochs=1",
     "recipe.by_energy.epochs_per_estimate=1",
     "recipe.by_energy.warmup_first=1",
     "recipe.by_energy.warmup=0",
     "recipe.ensemble.epochs=2",
+    "recipe.ensemble.members=3",
     "recipe.walk.max_iterations=2",
-    "recipe.walk.max_steps=20",
+    "recipe.walk.max_steps=12",
     "recipe.walk.broadened=4",
 )
-SMALL = ("recipe.flow.num_couplings=2", "recipe.flow.hidden_features=16")
+SMALL = ("recipe.flow.num_couplings=2", "recipe.flow.hidden_features=16", "recipe.seeding.steps=30")
 CASES = [
-    ("md", "aldp", "smoke", "steps=16", "equilibration_steps=4"),
+    ("md", "aldp", "smoke", "steps=12", "equilibration_steps=2"),
     ("metadynamics", "muller_brown", "smoke"),
     ("umbrella", "muller_brown", "smoke"),
-    ("flow_ais_bootstrap", "aldp", "smoke"),
+    ("flow_ais_bootstrap", "muller_brown", "smoke"),
     ("cgflow_al", "aldp", "smoke"),
     ("cgflow_grid", "muller_brown", "paper", "recipe.grid=6", *PUBLISHED),
     ("cgflow_al", "aldp", "paper", *PUBLISHED, *SMALL),
@@ -63,31 +65,44 @@ with mock_device() as device:
 """
 
 
-def _python(*arguments: str) -> str:
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"CGBENCH_NATIVE": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    command = [sys.executable, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+def _environment() -> dict[str, str]:
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return os.environ | {"CGBENCH_NATIVE": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
-def _run(case: tuple[str, ...], folder: Path) -> dict[str, Any]:
-    method, system, *rest = case
-    printed = _python("-m", "tests.devices.on_device", str(folder), method, system, *rest)
-    found: dict[str, Any] = json.loads(printed.splitlines()[-1])
-    return found
+@pytest.fixture(scope="module")
+def compare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Makes the runs of a case as `on_device.py` says, all cases in one process."""
+    errors = tmp_path_factory.mktemp("on_device") / "errors.txt"
+    command = [sys.executable, "-m", "tests.devices.on_device"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with errors.open("w") as log, subprocess.Popen(command, stderr=log, env=_environment(), **pipes) as process:
+        assert process.stdin is not None and process.stdout is not None
+
+        def made(*case: str) -> dict[str, Any]:
+            process.stdin.write(json.dumps(case) + "\n")
+            process.stdin.flush()
+            for line in process.stdout:
+                if line.startswith("{"):  # what else is printed are the runs' own words
+                    found: dict[str, Any] = json.loads(line)
+                    return found
+            raise AssertionError(errors.read_text()[-3000:])
+
+        yield made
+        process.stdin.close()
 
 
 def test_the_mock_device_is_strict() -> None:
     expected = ["refused", "allowed", "refused", "refused", "refused", "refused", "allowed", "refused"]
-    assert _python("-c", MISPLACED).split() == expected
+    command = [sys.executable, "-c", MISPLACED]
+    done = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)
+    assert done.stdout.split() == expected, done.stderr[-3000:]
 
 
 @pytest.mark.parametrize("case", CASES, ids=["-".join(case[:3]) for case in CASES])
-def test_method_on_device(case: tuple[str, ...], tmp_path: Path) -> None:
+def test_method_on_device(case: tuple[str, ...], compare: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     """The numbers are the CPU's also after a stop: a state that lost anything on the way would give others."""
-    found = _run(case, tmp_path)
+    found = compare(str(tmp_path), *case)
     resumed, here = (found["runs"][name] for name in ("resumed", "here"))
     for one in (resumed, here):
         assert one["status"] == "finished", one["reason"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -22,12 +23,17 @@ def launch() -> Iterator[Callable[..., dict[str, Any]]]:
     )
     assert process.stdin is not None and process.stdout is not None
 
+    numbers = itertools.count()
+
     def ordered(*arguments: str, **order: Any) -> dict[str, Any]:
-        process.stdin.write(json.dumps({"arguments": [str(a) for a in arguments], **order}) + "\n")
+        number = next(numbers)
+        process.stdin.write(json.dumps({"number": number, "arguments": [str(a) for a in arguments], **order}) + "\n")
         process.stdin.flush()
-        answer = process.stdout.readline()
-        assert answer, "the launcher has died"
-        return json.loads(answer)
+        for line in process.stdout:
+            answer: dict[str, Any] = json.loads(line)
+            if answer["number"] == number:  # others belong to a test that was stopped by its time limit
+                return answer
+        raise AssertionError("the launcher has died")
 
     yield ordered
     process.stdin.close()

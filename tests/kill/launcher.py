@@ -1,6 +1,6 @@
 """Starts ``cgbench`` over and over from one warm process, and kills it at chosen moments.
 
-Reads one JSON object a line: ``arguments`` of the command line, and at most one of
+Reads one JSON object a line: a ``number``, ``arguments`` of the command line, and at most one of
 
 - ``after_cpu``: SIGKILL when the process has used so many seconds of CPU, whatever it is doing then;
 - ``at``: SIGKILL by its own hand while it writes a file: ``[name, step, n]`` for the n-th time that it gets to step
@@ -8,7 +8,7 @@ Reads one JSON object a line: ``arguments`` of the command line, and at most one
   the new one not yet in place) or "placed" (the new one is in place);
 - ``largest_file``: no file may grow beyond so many bytes, as on a full disk.
 
-Answers with ``returncode`` (negative for a signal), ``cpu`` seconds, ``out`` and ``err``.
+Answers with the ``number``, ``returncode`` (negative for a signal), ``cpu`` seconds, ``out`` and ``err``.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ def launch(order: dict[str, Any]) -> dict[str, Any]:
             file.seek(0)
             texts.append(file.read().decode())
         cpu = usage.ru_utime + usage.ru_stime
-        return {"returncode": os.waitstatus_to_exitcode(status), "cpu": cpu, "out": texts[0], "err": texts[1]}
+        code = os.waitstatus_to_exitcode(status)
+        return {"number": order["number"], "returncode": code, "cpu": cpu, "out": texts[0], "err": texts[1]}
 
 
 def serve() -> None:

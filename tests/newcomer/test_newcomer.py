@@ -38,7 +38,8 @@ def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_installed_it_runs_by_its_name_and_is_ranked(site: Path, tmp_path: Path, capsys) -> None:
     command = [sys.executable, "-m", "cgbench", "run", "--method", "mean_force", "--system", "muller_brown"]
-    environment = os.environ | {"PYTHONPATH": str(site)}
+    path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": path}
     subprocess.run([*command, "--threads", "1", "--out", str(tmp_path)], env=environment, check=True, cwd=tmp_path)
     record = json.loads((tmp_path / "muller_brown/mean_force/default/seed-0/record.json").read_text())
     assert record["status"] == "finished"

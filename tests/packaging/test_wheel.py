@@ -31,12 +31,12 @@ include:
 """
 WHERE = """
 import json
-from importlib.metadata import entry_points, files
-found = {f"{group}.{entry.name}": entry.load() for group in ("systems", "methods")
-         for entry in entry_points(group=f"cgbench.{group}")}
-modules = {name: __import__(cls.__module__.partition(".")[0]).__file__ for name, cls in found.items()}
-import cgbench, cgbench_paper
-print(json.dumps(modules | {"cgbench": cgbench.__file__, "cgbench_paper": cgbench_paper.__file__}))
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+packages = {f"{group}.{entry.name}": entry.module.partition(".")[0]
+            for group in ("systems", "methods") for entry in entry_points(group=f"cgbench.{group}")}
+packages |= {"cgbench": "cgbench", "cgbench_paper": "cgbench_paper"}
+print(json.dumps({name: find_spec(package).origin for name, package in packages.items()}))
 """
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input")
 

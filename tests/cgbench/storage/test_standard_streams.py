@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from cgbench.cli.streams import say
 
 from cgbench.cli import main as entry
 from cgbench.cli.main import main
+from cgbench.storage.standard_streams import say
 
 PROCESS = [sys.executable, "-m", "cgbench"]
 RUN = ["run", "--system", "muller_brown", "--method", "md", "--preset", "smoke", "--threads", "1"]

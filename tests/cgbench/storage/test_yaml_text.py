@@ -40,6 +40,8 @@ MISTAKES = [
     ("a: !!python/none x", "line 1, column 4: the tag"),
     ("a: [1", "line 1, column 6: "),
     ("a: {b", "line 1, column"),
+    ("&a [*a]", "line 1, column 1: "),
+    ("&a {b: *a}", "line 1, column 1: "),
     ("[" * 3000, "nested too deeply"),
 ]
 
