@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 PUBLISHED = (
     "recipe.seeding.steps=50",
     "recipe.by_example.epochs=1",
-    "recipe.by_energy.samples=6",
+    "recipe.by_energy.samples=8",
     "recipe.by_energy.epochs_first=2",
     "recipe.by_energy.epochs=1",
     "recipe.by_energy.epochs_per_estimate=1",
@@ -29,7 +29,7 @@ PUBLISHED = (
     "recipe.walk.max_steps=12",
     "recipe.walk.broadened=4",
 )
-SMALL = ("recipe.flow.num_couplings=2", "recipe.flow.hidden_features=16", "recipe.seeding.steps=30")
+SMALL = ("recipe.flow.num_couplings=2", "recipe.flow.hidden_features=16")
 CASES = [
     ("md", "aldp", "smoke", "steps=12", "equilibration_steps=2"),
     ("metadynamics", "muller_brown", "smoke"),
