@@ -118,8 +118,7 @@ def finished(tmp_path_factory):
 def test_recovers_the_exact_pmf_from_weighted_samples(finished) -> None:
     job, record = finished
     assert record.status == "finished"
-    # one seed has 1.03e-3 or less than 1e-3: the bits of a seed depend on the instructions of the CPU
-    assert record.metrics["forward_kld"] < 1.5e-3
+    assert record.metrics["forward_kld"] < 1.5e-3  # seeds 0 to 2 give 6e-4 to 1.03e-3; bits depend on the CPU
     last = record.diagnostics["history"][-1]
     assert last["effective_sample_size"] > 0.8
     first = record.diagnostics["history"][0]
