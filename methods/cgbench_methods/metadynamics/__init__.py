@@ -15,7 +15,6 @@ histogram by maximum likelihood (`cgbench_methods.lib.estimators.fourier_fit`).
 
 from __future__ import annotations
 
-from cgbench_methods.metadynamics.config import MetadynamicsConfig
 from cgbench_methods.metadynamics.method import Metadynamics
 
-__all__ = ["Metadynamics", "MetadynamicsConfig"]
+__all__ = ["Metadynamics"]

@@ -9,7 +9,7 @@ from scipy import stats
 
 from cgbench.contracts.problem import Problem
 from cgbench.counting.ledger import Ledger
-from cgbench_methods.metadynamics import MetadynamicsConfig
+from cgbench_methods.metadynamics.config import MetadynamicsConfig
 from cgbench_methods.metadynamics.openmm_sampler import OpenMMSampler
 from cgbench_methods.metadynamics.sampler import BatchedSampler
 from cgbench_systems.aldp import AlanineDipeptide
