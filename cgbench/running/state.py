@@ -8,9 +8,12 @@ from typing import Any
 
 import torch
 
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.maps import Estimate
 from cgbench.contracts.method import Method
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
+from cgbench.contracts.system import maps_of
 from cgbench.counting.anomalies import Anomalies
 from cgbench.counting.clock import PhaseClock
 from cgbench.counting.ledger import Ledger
@@ -43,7 +46,7 @@ class RunState:
         One row per estimate: evaluations, wall seconds, and all metrics.
     auxiliary
         One row per auxiliary estimate.
-    pmf
+    estimate
         The latest estimate.
     density
         Score of the full density of a generative method, once the run has ended.
@@ -67,7 +70,7 @@ class RunState:
         )
         self.curve: list[dict[str, Any]] = []
         self.auxiliary: list[dict[str, Any]] = []
-        self.pmf: PMF | None = None
+        self.estimate: Estimate | None = None
         self.density: dict[str, Any] | None = None
         self._provenance = provenance.collect(self.system.device, threads)
         self._provenance["method_version"] = self.method.version
@@ -140,8 +143,9 @@ class RunState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the content of a checkpoint. There must be an estimate."""
-        assert self.pmf is not None
-        std = self.pmf.free_energy_std
+        assert self.estimate is not None
+        first, *others = [_pmf_state(pmf) for pmf in self.estimate.pmfs]
+        populations = self.estimate.populations
         return {
             "identity": self.identity(),
             "method_version": self.method.version,
@@ -151,8 +155,9 @@ class RunState:
             "seconds": self.clock.by_phase(),
             "curve": self.curve,
             "auxiliary": self.auxiliary,
-            "probability": torch.from_numpy(self.pmf.probability),
-            "free_energy_std": None if std is None else torch.from_numpy(std),
+            **first,
+            "further_maps": others,
+            "populations": None if populations is None else dict(populations),
             "anomalies": self.anomalies.state_dict(),
             "method": self.method.state_dict(),
             "streams": self.streams.state_dict(),
@@ -164,8 +169,22 @@ class RunState:
         self.clock.restore(state["seconds"])
         self.curve = list(state["curve"])
         self.auxiliary = list(state["auxiliary"])
-        std = state["free_energy_std"]
-        self.pmf = PMF.restored(self.system.cvs, state["probability"].numpy(), None if std is None else std.numpy())
+        stored = zip(maps_of(self.system), [state, *state.get("further_maps", ())], strict=True)
+        pmfs = tuple(_restored(one.cvs, found) for one, found in stored)
+        self.estimate = Estimate(pmfs, state.get("populations"))
         self.anomalies.load_state_dict(state["anomalies"])
         self.method.load_state_dict(state["method"])
         self.streams.load_state_dict(state["streams"])
+
+
+def _pmf_state(pmf: PMF) -> dict[str, Any]:
+    std = pmf.free_energy_std
+    return {
+        "probability": torch.from_numpy(pmf.probability),
+        "free_energy_std": None if std is None else torch.from_numpy(std),
+    }
+
+
+def _restored(cvs: CollectiveVariables, stored: Mapping[str, Any]) -> PMF:
+    std = stored["free_energy_std"]
+    return PMF.restored(cvs, stored["probability"].numpy(), None if std is None else std.numpy())

@@ -15,23 +15,27 @@ from openmm import app, unit
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.reference import Reference, ReferenceBuilder
-from cgbench.contracts.system import Check, OpenMMModel, System
+from cgbench.contracts.system import Check, OpenMMModel, System, maps_of
 from cgbench.scoring.reference_files import load_reference
 from cgbench_systems.molecular.forcefield import TorchForceField
 from cgbench_systems.molecular.geometry import dihedral
 from cgbench_systems.molecular.openmm_engine import OpenMMEngine
 
-__all__ = ["MolecularSystem", "angle_range", "torsion_cvs"]
+__all__ = ["Columns", "MolecularSystem", "angle_range", "torsion_cvs"]
 
 Torsion = tuple[int, int, int, int]
 Columns = Sequence[NDArray[np.float64]]
 
 
-def torsion_cvs(names: Sequence[str]) -> CollectiveVariables:
-    """Return torsions as collective variables: periodic, from -pi to pi, 100 bins each."""
+def torsion_cvs(names: Sequence[str], bins: int = 100) -> CollectiveVariables:
+    """Return torsions as collective variables: periodic, from -pi to pi."""
     count = len(names)
     return CollectiveVariables(
-        names=tuple(names), lower=(-np.pi,) * count, upper=(np.pi,) * count, periodic=(True,) * count
+        names=tuple(names),
+        lower=(-np.pi,) * count,
+        upper=(np.pi,) * count,
+        periodic=(True,) * count,
+        bins=(bins,) * count,
     )
 
 
@@ -126,7 +130,7 @@ class MolecularSystem(System):
 
     def reference(self) -> Reference:
         """Return the reference PMF from biased molecular dynamics (`cgbench_systems.molecular.reference`)."""
-        return load_reference(self.reference_folder, self.cvs)
+        return load_reference(self.reference_folder, [one.cvs for one in maps_of(self)])
 
     def reference_samples(self) -> torch.Tensor | None:
         """Return equilibrium configurations (`cgbench_systems.molecular.reference.samples`), or None without any."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -9,14 +10,16 @@ from typing import ClassVar
 import numpy as np
 import openmm
 import torch
+from numpy.typing import NDArray
 from openmm import app, unit
 
+from cgbench.contracts.maps import States
 from cgbench.contracts.reference import Reference
 from cgbench.contracts.system import Basin
 from cgbench.errors import UserError
-from cgbench_systems.molecular.system import MolecularSystem, Torsion, angle_range, torsion_cvs
+from cgbench_systems.molecular.system import Columns, MolecularSystem, Torsion, angle_range, torsion_cvs
 from cgbench_systems.molecule.coordinates import MoleculeCoordinates, automatic_coordinates
-from cgbench_systems.molecule.definition import Definition, read_definition
+from cgbench_systems.molecule.definition import BINS, COARSE_BINS, Definition, Range, read_definition
 from cgbench_systems.molecule.sequence import build_peptide
 from cgbench_systems.molecule.structure import Structure, check_molecule, create_system, read_pdb
 from cgbench_systems.molecule.torsions import torsion
@@ -50,11 +53,12 @@ class Molecule(MolecularSystem):
         self.reference_folder = self.file.with_suffix(".reference")
         names = [cv.name for cv in self.definition.cvs]
         self.torsions = tuple(self._torsion(cv.name, cv.dihedral) for cv in self.definition.cvs)
-        self.cvs = torsion_cvs(names)
-        self.basins = tuple(
-            Basin(name, angle_range([(r[0], r[1]) if (r := ranges.get(cv)) else None for cv in names]))
-            for name, ranges in self.definition.basins.items()
-        )
+        maps = self.definition.named_maps()
+        coarse = max(len(one) for one in maps) > 2
+        self.cvs = torsion_cvs(names, self.definition.bins or (COARSE_BINS if coarse else BINS))
+        self.maps = tuple(tuple(names.index(cv) for cv in one) for one in maps)
+        self.states = _states(self.definition.states, names)
+        self.basins = tuple(_basin(name, ranges, maps) for name, ranges in self.definition.basins.items())
         self.coordinates = automatic_coordinates(
             self.structure, self.torsions, names, torch.from_numpy(self._minimum.copy())
         )
@@ -139,6 +143,31 @@ class Molecule(MolecularSystem):
                 f"the reference in {self.reference_folder} is of version {version}, {self.name} is of {self.version}"
             )
         return reference
+
+
+def _region(ranges: Mapping[str, Range], names: Sequence[str]) -> Callable[[Columns], NDArray[np.bool_]]:
+    """Return the function that tells whether CVs with these names are within ranges in degrees."""
+    return angle_range([(r[0], r[1]) if (r := ranges.get(name)) else None for name in names])
+
+
+def _basin(name: str, ranges: Mapping[str, Range], maps: Sequence[Sequence[str]]) -> Basin:
+    """Return a basin of the first map that holds all its CVs."""
+    number = next(k for k, one in enumerate(maps) if set(ranges) <= set(one))
+    return Basin(name, _region(ranges, maps[number]), number)
+
+
+def _states(definitions: Mapping[str, Mapping[str, Range]], names: Sequence[str]) -> States | None:
+    if not definitions:
+        return None
+    regions = [_region(ranges, names) for ranges in definitions.values()]
+
+    def assign(s: NDArray[np.float64]) -> NDArray[np.int64]:
+        index = np.full(len(s), -1, dtype=np.int64)
+        for number, contains in enumerate(regions):
+            index[contains(list(s.T))] = number
+        return index
+
+    return States(tuple(definitions), assign)
 
 
 def load_molecule(path: Path) -> type[Molecule]:
