@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.pmf import PMF
+from cgbench.storage.files import read_npz
 
-__all__ = ["PMF_GRID", "Estimate", "Map", "States", "as_estimate"]
+__all__ = ["PMF_GRID", "Estimate", "Map", "States", "as_estimate", "load_pmfs"]
 
 PMF_GRID = "pmf_grid"  # trait of systems with one map over at most two CVs
 
@@ -116,6 +118,20 @@ class Estimate:
         if self.populations is not None:
             named["state_populations"] = np.array(list(self.populations.values()), dtype=np.float64)
         return named
+
+
+def load_pmfs(path: str | Path) -> tuple[PMF, ...]:
+    """Return the PMFs of all maps in the ``pmf.npz`` of a run; see `PMF.load`.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or damaged.
+    """
+    pmfs = [PMF.load(path)]
+    while f"map_{len(pmfs)}_probability" in read_npz(Path(path)):
+        pmfs.append(PMF.load(path, map=len(pmfs)))
+    return tuple(pmfs)
 
 
 def as_estimate(found: Any, maps: Sequence[Map], states: States | None) -> Estimate:

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from cgbench.contracts.cvs import CollectiveVariables
@@ -21,11 +22,13 @@ from cgbench.counting.streams import Streams
 from cgbench.running import provenance
 from cgbench.running.plan import Plan
 from cgbench.running.plugins import construct
-from cgbench.running.record import AnomalyCount, Evaluations, Record, Status, to_json
+from cgbench.running.record import AnomalyCount, ClaimedErrors, Evaluations, Record, Status, to_json
 from cgbench.running.run_folder import RunFolder
 from cgbench.scoring.referee import Referee
 
 __all__ = ["RunState"]
+
+CLAIMED_BELOW = 8.0  # kT; the method's errors are summarised over bins below
 
 
 class RunState:
@@ -109,6 +112,7 @@ class RunState:
                 for kind, (count, occasions) in self.anomalies.counts().items()
             },
             density=self.density,
+            claimed_errors=None if self.estimate is None else _claimed_errors(self.estimate),
             diagnostics=self._diagnostics(),
             seconds=self.clock.by_phase(),
             reference=self.referee.facts(),
@@ -175,6 +179,17 @@ class RunState:
         self.anomalies.load_state_dict(state["anomalies"])
         self.method.load_state_dict(state["method"])
         self.streams.load_state_dict(state["streams"])
+
+
+def _claimed_errors(estimate: Estimate) -> ClaimedErrors | None:
+    """Return the method's own errors of the estimate; None if it claims none."""
+    if any(pmf.free_energy_std is None for pmf in estimate.pmfs):
+        return None
+    lows = [pmf.free_energy < CLAIMED_BELOW for pmf in estimate.pmfs]
+    stds = [np.asarray(pmf.free_energy_std)[low] for pmf, low in zip(estimate.pmfs, lows, strict=True)]
+    weights = [pmf.probability[low] for pmf, low in zip(estimate.pmfs, lows, strict=True)]
+    mean = np.average(np.concatenate(stds), weights=np.concatenate(weights))
+    return ClaimedErrors(mean_kT=float(mean), largest_kT=float(max(std.max() for std in stds)), below_kT=CLAIMED_BELOW)
 
 
 def _pmf_state(pmf: PMF) -> dict[str, Any]:

@@ -13,11 +13,13 @@ import pytest
 
 from cgbench.cli.main import main
 from cgbench.conformance import CHECKS, Pair
-from cgbench.contracts.maps import Estimate, as_estimate
+from cgbench.contracts.maps import Estimate, as_estimate, load_pmfs
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.system import System, maps_of, traits_of
 from cgbench.drawing.pmf import draw_reference
 from cgbench.errors import UserError
+from cgbench.results.report.arrays import decode
+from cgbench.results.report.content import gather
 from cgbench.results.runs import find_runs
 from cgbench.running.run import prepare
 from cgbench.scoring.referee import Referee
@@ -157,3 +159,12 @@ def test_wrong_maps_are_one_line(line: str, expected: str, tmp_path, capsys) -> 
 def test_the_reference_of_all_maps_is_drawn(system: System, tmp_path) -> None:
     draw_reference(tmp_path / "reference.png", "three_angles", system.reference())
     assert (tmp_path / "reference.png").stat().st_size > 10_000
+
+
+def test_the_report_shows_every_map(finished: Path) -> None:
+    content = gather([finished])
+    (run,), (facts,) = content["runs"], content["systems"]
+    assert [[axis["bins"] for axis in axes] for axes in facts["maps"]] == [[24, 24], [24, 24]]
+    second = decode(run["pmfs"][1])
+    exact = load_pmfs(finished / "pmf.npz")[1].free_energy
+    assert len(run["pmfs"]) == 2 and np.allclose(second, exact, atol=1e-4)
