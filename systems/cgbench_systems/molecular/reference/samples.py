@@ -15,11 +15,17 @@ from cgbench_systems.molecular.reference.verify import Flattened, Sampling
 
 __all__ = ["equilibrium_samples"]
 
-SNAPSHOTS, INTERVAL = 80, 250  # of the walkers under a flattening bias, and steps between them
+INTERVAL = 25  # strides between two snapshots of the walkers under a flattening bias
 
 
 def equilibrium_samples(
-    system: System, reference: Reference, count: int = 2000, heating: int = 2000, steps: int = 4000, seed: int = 0
+    system: System,
+    reference: Reference,
+    count: int = 2000,
+    heating: int = 2000,
+    steps: int = 4000,
+    flattened: Sampling | None = None,
+    seed: int = 0,
 ) -> torch.Tensor:
     """Return the last configurations of many walkers that start from the reference distribution.
 
@@ -38,6 +44,8 @@ def equilibrium_samples(
         Number of configurations.
     heating, steps
         Steps with strong friction, and steps after them.
+    flattened
+        Amount of sampling under the flattening bias; its `seconds` and `least` have no meaning here.
     seed
         Seed of the starts and of the dynamics.
 
@@ -46,8 +54,10 @@ def equilibrium_samples(
     positions
         ``[count, atoms, 3]`` in nm, float32.
     """
-    flattened = SideTorsions(system).atoms
-    start = (_flattened_starts if flattened else _relaxed_starts)(system, reference, count, seed)
+    if SideTorsions(system).atoms:
+        start = _flattened_starts(system, reference, count, flattened or Sampling(compile=False), seed)
+    else:
+        start = _relaxed_starts(system, reference, count, seed)
     assert system.masses is not None
     dynamics = Langevin(
         system.reduced_energy_and_gradient,
@@ -74,15 +84,16 @@ def _relaxed_starts(system: System, reference: Reference, count: int, seed: int)
     return relaxed(system, torch.from_numpy(cvs.grid())[drawn] + jitter * width)
 
 
-def _flattened_starts(system: System, reference: Reference, count: int, seed: int) -> torch.Tensor:
+def _flattened_starts(system: System, reference: Reference, count: int, sampling: Sampling, seed: int) -> torch.Tensor:
     """Draw configurations of walkers under a flattening bias by their equilibrium weights, ``[count, atoms, 3]``."""
-    flattened = Flattened(system, reference, Sampling(compile=False), seed)
+    flattened = Flattened(system, reference, sampling, seed)
     positions, biases = [], []
-    for _ in range(SNAPSHOTS):
+    interval = INTERVAL * sampling.stride
+    for _ in range(sampling.steps // interval):
         positions.append(flattened.dynamics.positions)
         _, bias, _ = flattened.sample(1)  # describes the configurations before the step
         biases.append(bias)
-        flattened.dynamics.step(INTERVAL)
+        flattened.dynamics.step(interval - 1)
     weights = torch.from_numpy(np.exp(np.concatenate(biases) - np.max(biases)))
     drawn = torch.multinomial(weights, count, True, generator=torch.Generator().manual_seed(seed))
     return torch.cat(positions)[drawn]

@@ -84,10 +84,18 @@ class SideTorsions:
         found = coordinates.free_dihedrals if isinstance(coordinates, ZMatrixCoordinates) else ()
         self._positions = [position for position, _ in found]
         self.atoms = tuple(atoms[::-1] for _, atoms in found)
-        self._cv_atoms: tuple[Torsion, ...] | None = getattr(system, "torsions", None)
+        self._cv_atoms = self._cvs_as_torsions() if found else None
 
     def __len__(self) -> int:
         return len(self.atoms)
+
+    def _cvs_as_torsions(self) -> tuple[Torsion, ...] | None:
+        """Return the atoms of the CVs if these are the torsions that the system names, so that all go in one call."""
+        atoms: tuple[Torsion, ...] | None = getattr(self.system, "torsions", None)
+        x = self.system.initial_configuration()[None]
+        if atoms is None or not torch.allclose(_dihedrals(x, atoms), self.system.collective_variables(x)):
+            return None
+        return atoms
 
     @property
     def names(self) -> list[str]:
