@@ -161,6 +161,18 @@ class ZMatrixCoordinates(Coordinates):
             self._tables[key] = tensor.to(like.device, dtype)
         return self._tables[key]
 
+    @property
+    def free_dihedrals(self) -> tuple[tuple[int, tuple[int, int, int, int]], ...]:
+        """Dihedrals that rotate freely and are neither collective variables nor rotors: position in `y`, and atoms."""
+        first = 3 + 2 * len(self.rows)
+        rotors = {rotor.first for rotor in self.rotors}
+        found = []
+        for position, index in enumerate(self._fine_index.tolist()):
+            if bool(self.periodic[position]) and self.rows[index - first][0] not in rotors:
+                atom, i, j, k = self.rows[index - first]
+                found.append((position, (atom, i, j, k)))
+        return tuple(found)
+
     # ---- x -> internals ---------------------------------------------------------------------------
 
     def _measure(self, x: torch.Tensor) -> torch.Tensor:

@@ -42,6 +42,9 @@ class Definition(BaseModel):
     ----------
     name
         Name of the system in records; by default that of the file.
+    version
+        Version of the system in records; by default a hash of what defines it. Whoever gives one must change it with
+        every change of the density or of the reference.
     pdb, sequence, openmm_system
         A PDB file; or a sequence that the molecule is built from; with a PDB file, a serialised ``openmm.System`` may
         stand in for the force field. Paths are relative to the file.
@@ -65,6 +68,7 @@ class Definition(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     name: str | None = Field(None, pattern=r"^[a-z][a-z0-9_]*$")
+    version: str | None = Field(None, pattern=r"^[0-9a-z.]+$")
     pdb: str | None = None
     sequence: str | None = None
     openmm_system: str | None = None
@@ -143,7 +147,8 @@ def read_definition(path: Path) -> tuple[Definition, str, str]:
     Returns
     -------
     definition, name, version
-        The definition; the name of the system; its version, a hash of the definition and of the files that it names.
+        The definition; the name of the system; its version, by default a hash of the definition and of the files that
+        it names.
 
     Raises
     ------
@@ -166,7 +171,7 @@ def read_definition(path: Path) -> tuple[Definition, str, str]:
     name = definition.name or re.sub(r"[^a-z0-9]+", "_", path.stem.lower()).strip("_")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UserError(f"system {path}: give it a name (lower-case letters, digits, _), since {path.stem!r} is none")
-    return definition, name, _version(definition, path.parent)
+    return definition, name, definition.version or _version(definition, path.parent)
 
 
 def _explain(error: ValidationError) -> str:
@@ -183,7 +188,7 @@ def _explain(error: ValidationError) -> str:
 def _version(definition: Definition, folder: Path) -> str:
     """Hash of what defines the density: the settings and the content of the files that they name."""
     newer = {"maps", "bins", "states"}  # left out where not given: the versions of older files stay as they were
-    settings = definition.model_dump_json(exclude={"name"} | (newer - definition.model_fields_set))
+    settings = definition.model_dump_json(exclude={"name", "version"} | (newer - definition.model_fields_set))
     digest = hashlib.sha256(settings.encode())
     for name in (definition.pdb, definition.openmm_system, *definition.force_field):
         if name is not None and (folder / name).is_file():

@@ -21,10 +21,9 @@ from cgbench.storage.files import npz_bytes, write_atomically
 from cgbench_methods.lib.estimators.fourier_fit import FourierFit, choose_order, fit
 from cgbench_systems.molecular.reference.biased import BiasedRoute
 from cgbench_systems.molecular.reference.route import FRICTION, TIME_STEP, Array
+from cgbench_systems.molecular.reference.side_chains.bias import TorsionBias
 from cgbench_systems.molecular.reference.statistics import (
-    FEWEST_GROUPS,
     bootstrap,
-    grouped,
     halves,
     noise_floor,
     share,
@@ -64,14 +63,14 @@ def certify(
     UserError
         If there are too few blocks, or the route never visited a basin.
     """
-    fewest = route.equilibration + FEWEST_GROUPS * route.group
+    fewest = route.fewest_blocks
     if len(route.blocks) < fewest:
         raise UserError(
             f"route {route.name} has {len(route.blocks)} blocks in {route.folder}: a certificate needs at least "
             f"{fewest} (--blocks)"
         )
     system, exposure = route.system, route.exposure()
-    groups = grouped(route.kept(), route.group)
+    groups = route.independent_groups()
     basins = _basins(system, groups)
     whole, parts = groups.sum(0), halves(groups)
     raw_floor = noise_floor(*parts)
@@ -89,7 +88,8 @@ def certify(
     }
     content = npz_bytes(arrays)
     block_ps = route.block_steps * TIME_STEP
-    bootstrapped = f"{len(groups)} groups of {route.group * block_ps:g} ps, {resamples} resamples"
+    kind = "walkers" if route.walker_groups > 1 else f"{route.group * block_ps:g} ps"
+    bootstrapped = f"{len(groups)} groups of {kind}, {resamples} resamples"
     record: dict[str, Any] = {
         "source": f"{route.title}; {route.steps:.1e} steps of {route.walkers} walkers",
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -115,11 +115,16 @@ def certify(
         "basins": basins,
         "standard_errors": f"bootstrap over {bootstrapped}",
         "discretisation": _discretisation(best, raw.probability, scores, half_fits, raw_floor),
-        "stationarity": _stationarity(system, groups),
+        "stationarity": _stationarity(system, route.successive_groups()),
         "versions": {"torch": torch.__version__.split("+")[0], "openmm": openmm.__version__, "numpy": np.__version__},
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "checks": [],
     }
+    if route.mixing is not None:
+        names = route.torsions.names
+        record["torsion_bias"] = {"bias_factor": TorsionBias.bias_factor, "width_rad": TorsionBias.width}
+        record["side_torsions"] = route.mixing.facts(names)
+        record["checks"] = _entries(route.mixing.checks(names))
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "reference.npz", content)
     _write(folder, record)
@@ -179,10 +184,12 @@ def write_checks(folder: Path, checks: Sequence[Check]) -> None:
     record = _read(folder)
     routes = {check.name.partition(",")[0] for check in checks}
     kept = [entry for entry in record["checks"] if entry["name"].partition(",")[0] not in routes]
-    record["checks"] = kept + [
-        {"name": check.name, "passed": bool(check.passed), "detail": check.detail} for check in checks
-    ]
+    record["checks"] = kept + _entries(checks)
     _write(folder, record)
+
+
+def _entries(checks: Sequence[Check]) -> list[dict[str, Any]]:
+    return [{"name": check.name, "passed": bool(check.passed), "detail": check.detail} for check in checks]
 
 
 def write_facts(folder: Path, **facts: Any) -> None:

@@ -28,10 +28,16 @@ def fixed_configurations(system: System, reference: Reference) -> tuple[torch.Te
     return s, x
 
 
-def relaxed(system: System, s: torch.Tensor, steps: int = 150, rate: float = 0.05) -> torch.Tensor:
-    """Return configurations at given CVs ``[batch, cvs]`` with the other coordinates relaxed to near a minimum."""
+def relaxed(
+    system: System, s: torch.Tensor, steps: int = 150, rate: float = 0.05, start: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return configurations at given CVs ``[batch, cvs]`` with the other coordinates relaxed to near a minimum.
+
+    The other coordinates begin at `start` ``[batch, coordinates]``, by default at zero.
+    """
     coordinates: Coordinates = system.coordinates
-    y = torch.zeros(len(s), len(coordinates.names), dtype=torch.float64, device=s.device, requires_grad=True)
+    y = torch.zeros(len(s), len(coordinates.names), dtype=torch.float64, device=s.device)
+    y = (y if start is None else start.to(y, copy=True)).requires_grad_()
     lowest = system.reduced_energy(system.initial_configuration()[None])
     optimiser = torch.optim.Adam([y], lr=rate)
     for _ in range(steps):

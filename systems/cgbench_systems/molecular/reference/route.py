@@ -206,7 +206,9 @@ class Route(ABC):
 
 
 def _on_cpu(value: Any) -> Any:
-    """Return a nested dictionary with its tensors moved to the CPU."""
+    """Return nested dictionaries and lists with their tensors moved to the CPU."""
     if isinstance(value, Mapping):
         return {key: _on_cpu(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_on_cpu(inner) for inner in value]
     return value.cpu() if isinstance(value, torch.Tensor) else value

@@ -12,21 +12,28 @@ import torch
 from cgbench.contracts.system import System
 from cgbench_methods.lib.estimators.mbar import quiet_pymbar
 from cgbench_systems.molecular.reference.route import Array, Route, log
+from cgbench_systems.molecular.reference.side_chains.bias import TorsionBias
+from cgbench_systems.molecular.reference.side_chains.torsions import SideTorsions
 
 __all__ = ["UmbrellaRoute"]
 
 PULL_CHECKPOINT = 2000  # steps
+DEPOSIT = 50  # steps between two hills on side-chain torsions while the walkers are pulled
 
 
 class UmbrellaRoute(Route):
     """Walkers restrained to the points of a regular grid of two dihedral angles, several to each point.
 
     The restraint is ``stiffness (2 - cos(phi - phi_k) - cos(psi - psi_k))`` in kT. Every walker starts in the
-    minimum and is pulled to its window. The i-th walkers of all windows form replicate i, a complete and independent
-    umbrella simulation; errors come from the differences between replicates. Neighbouring windows of a replicate
-    exchange their walkers (Sugita, Kitao, Okamoto, J. Chem. Phys. 113, 6042, 2000). Without exchange, windows on
-    a ridge of the PMF, where no affordable restraint holds a walker, keep their walkers on the side from which
-    they were pulled; for alanine dipeptide the population of phi > 0 was then 0.0014 instead of 0.0032.
+    minimum, with side chains in any of their rotamers, and is pulled to its window. The i-th walkers of all windows
+    form replicate i, a complete and independent umbrella simulation; errors come from the differences between
+    replicates. Neighbouring windows of a replicate exchange their walkers (Sugita, Kitao, Okamoto, J. Chem. Phys.
+    113, 6042, 2000). Without exchange, windows on a ridge of the PMF, where no affordable restraint holds a walker,
+    keep their walkers on the side from which they were pulled; for alanine dipeptide the population of phi > 0 was
+    then 0.0014 instead of 0.0032.
+
+    A bias along each side-chain torsion (`TorsionBias`) is built while the walkers are pulled, then frozen. It is the
+    same in all windows, and samples are weighted by its exponential.
 
     Attributes
     ----------
@@ -60,7 +67,9 @@ class UmbrellaRoute(Route):
         self.windows = torch.cartesian_prod(side, side)
         self.replicates = self.walkers // len(self.windows)
         self.goal = self.windows.repeat(self.replicates, 1).to(system.device)
-        start = system.initial_configuration()[None].repeat(self.walkers, 1, 1)
+        self.torsions = SideTorsions(system)
+        self.torsion_bias = TorsionBias(len(self.torsions))
+        start = self.torsions.starts_at_minimum(self.walkers, seed)
         self.origin = system.collective_variables(start[:1]).float()
         self.pulled, self.attempts, self.exchanged = 0, 0, 0.0
         self.dynamics = self.langevin(self._evaluate, start)
@@ -76,14 +85,21 @@ class UmbrellaRoute(Route):
         with torch.enable_grad():
             s = self.system.collective_variables(leaf)
             restraint = self.stiffness * (1.0 - (s - self._centre()).cos()).sum(1)
-            (pull,) = torch.autograd.grad(restraint.sum(), leaf)
-        return energy + restraint.detach(), gradient + pull
+            if not self.torsions.atoms:
+                (pull,) = torch.autograd.grad(restraint.sum(), leaf)
+                return energy + restraint.detach(), gradient + pull
+            angles = self.torsions.angles(leaf)
+            bias, slope = self.torsion_bias.energy_and_gradient(angles.detach())
+            (pull,) = torch.autograd.grad(restraint.sum() + (angles * slope).sum(), leaf)
+        return energy + restraint.detach() + bias, gradient + pull
 
     def advance(self) -> None:
         """Pull the walkers to their windows where this is not yet done, then sample a block."""
         while self.pulled < self.pull_steps:
             self.pulled += 1
             self.dynamics.step()
+            if self.torsions.atoms and self.pulled % DEPOSIT == 0:
+                self.torsion_bias.deposit(self.torsions.angles(self.dynamics.positions))
             if self.pulled % PULL_CHECKPOINT == 0:
                 log(f"umbrella: pulled for {self.pulled} of {self.pull_steps} steps")
                 self.save()
@@ -93,10 +109,17 @@ class UmbrellaRoute(Route):
             self.dynamics.step(self.exchange)
             s = self.system.collective_variables(self.dynamics.positions).float()
             if done // interval > (done - self.exchange) // interval:
-                frames.append(s.cpu().numpy())
+                frames.append(self._with_bias(s).cpu().numpy())
             self._exchange(s)
         self.check_state_space(self.dynamics.positions)
         self.blocks.append(np.array(frames))
+
+    def _with_bias(self, s: torch.Tensor) -> torch.Tensor:
+        """Append the bias on side-chain torsions to the CVs of the walkers, where there are such torsions."""
+        if not self.torsions.atoms:
+            return s
+        bias = self.torsion_bias.energy(self.torsions.angles(self.dynamics.positions)).float()
+        return torch.cat([s, bias[:, None]], dim=1)
 
     def _exchange(self, s: torch.Tensor) -> None:
         """Exchange walkers of neighbouring windows by Metropolis, alternating the angle and even and odd pairs."""
@@ -141,11 +164,11 @@ class UmbrellaRoute(Route):
         ----------
         samples
             Collective variables ``[frames, walkers, 2]`` of one or more whole replicates; walker k of a replicate is
-            in window k.
+            in window k. A third column, the bias on side-chain torsions, is the same in all windows and cancels.
         """
         pymbar = quiet_pymbar()
         step = max(1, len(samples) // self.mbar_frames)
-        by_window = samples[::step].reshape(-1, samples.shape[1] // len(self.windows), len(self.windows), 2)
+        by_window = samples[::step, :, :2].reshape(-1, samples.shape[1] // len(self.windows), len(self.windows), 2)
         s = by_window.transpose(2, 0, 1, 3).reshape(-1, 2)
         counts = np.full(len(self.windows), len(s) // len(self.windows))
         # pymbar numbers the samples window by window
@@ -153,14 +176,17 @@ class UmbrellaRoute(Route):
         return np.asarray(pymbar.FES(self._restraints(s), counts, mbar_options=newton).get_mbar().f_k)
 
     def histogram(self, samples: Array) -> Array:
-        """Return the reweighted histogram of ``samples [frames, walkers, 2]``, normalised."""
+        """Return the reweighted histogram of samples ``[frames, walkers, 2 or 3]``, normalised."""
         free_energy = self.window_free_energies(samples)
         total: Array = np.zeros(self.system.cvs.bins)
         for frame in np.array_split(samples, max(1, len(samples) // 20)):
-            s = frame.reshape(-1, 2).astype(float)
+            rows = frame.reshape(-1, frame.shape[2]).astype(float)
+            s = rows[:, :2]
             exponent = free_energy[:, None] - self._restraints(s)
             top = exponent.max(0)
             weights = np.exp(-top) / np.exp(exponent - top).sum(0)
+            if rows.shape[1] > 2:
+                weights *= np.exp(rows[:, 2])
             total += self.system.cvs.histogram(s, weights)
         return np.asarray(total / total.sum())
 
@@ -182,7 +208,7 @@ class UmbrellaRoute(Route):
         centre = self.windows.numpy().astype(float)
         spacing = 2 * np.pi / self.per_side
         for k in range(len(centre)):
-            s = samples[:, k :: len(centre)].reshape(-1, 2).astype(float)
+            s = samples[:, k :: len(centre), :2].reshape(-1, 2).astype(float)
             own = (1.0 - np.cos(s - centre[k])).sum(1)
             near = [np.array(d) * spacing for d in ((1, 0), (-1, 0), (0, 1), (0, -1))]
             others = np.min([(1.0 - np.cos(s - centre[k] - d)).sum(1) for d in near], axis=0)
@@ -193,6 +219,7 @@ class UmbrellaRoute(Route):
         """Return the walkers, the pulling steps done, and the exchange statistics."""
         return {
             "dynamics": self.dynamics.state_dict(),
+            "torsion_bias": self.torsion_bias.state_dict(),
             "pulled": self.pulled,
             "attempts": self.attempts,
             "exchanged": self.exchanged,
@@ -201,5 +228,7 @@ class UmbrellaRoute(Route):
     def restore(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
         self.dynamics.load_state_dict(state["dynamics"])
+        if self.torsions.atoms:
+            self.torsion_bias.load_state_dict(state["torsion_bias"])
         self.pulled, self.attempts = int(state["pulled"]), int(state["attempts"])
         self.exchanged = float(state["exchanged"])

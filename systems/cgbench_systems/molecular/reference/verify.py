@@ -13,12 +13,15 @@ import torch
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.reference import Reference
 from cgbench.contracts.system import Check, System
+from cgbench.errors import UserError
 from cgbench_methods.lib.sampling.bias import FourierBias, biased
 from cgbench_methods.lib.sampling.langevin import Langevin
 from cgbench_systems.molecular.reference.configurations import HEATING_FRICTION, relaxed
 from cgbench_systems.molecular.reference.route import FRICTION, TIME_STEP, Array
+from cgbench_systems.molecular.reference.side_chains.bias import SummedBias, TorsionBias
+from cgbench_systems.molecular.reference.side_chains.torsions import SideTorsions
 
-__all__ = ["Sampling", "flattening_bias", "verify"]
+__all__ = ["Flattened", "Sampling", "flattening_bias", "verify"]
 
 CUT = 12.0  # kT; the bias does not flatten the PMF above it
 PER_SIDE = 10  # coarse cells along each angle
@@ -34,6 +37,8 @@ class Sampling:
     ----------
     walkers, equilibration, steps
         Number of walkers, and their steps of equilibration and of production.
+    side_chains
+        Further steps of equilibration where side chains have to distribute over their rotamers.
     stride
         Steps between two samples.
     seconds, least
@@ -45,6 +50,7 @@ class Sampling:
     walkers: int = 1024
     equilibration: int = 2000
     steps: int = 20_000
+    side_chains: int = 10_000
     stride: int = 10
     seconds: float = 270.0
     least: int = 1000
@@ -70,6 +76,95 @@ def flattening_bias(cvs: CollectiveVariables, probability: Array, order: int = 1
     """Return a bias that flattens a PMF, given as probabilities over the grid, up to `CUT`."""
     energy = -np.log(np.maximum(probability / probability.max(), np.exp(-CUT)))
     return FourierBias.from_grid(cvs, -energy, order)
+
+
+class Flattened:
+    """Walkers under a bias that, according to a reference, flattens its PMF and the PMF of each side-chain torsion.
+
+    The CVs start from the distribution that the reference predicts under the bias on them. Side chains start spread
+    over all rotamers, and need `Sampling.side_chains` steps to reach theirs.
+
+    Attributes
+    ----------
+    expected
+        Predicted probability of each bin under the bias on the CVs ``[bins, bins]``.
+    dynamics
+        The walkers.
+
+    Parameters
+    ----------
+    system, reference
+        The molecule and its certified reference.
+    sampling
+        Amount of sampling.
+    seed
+        Seed of the starts and of the dynamics.
+
+    Raises
+    ------
+    UserError
+        If the reference does not know the side-chain torsions of the molecule.
+    """
+
+    def __init__(self, system: System, reference: Reference, sampling: Sampling, seed: int) -> None:
+        cvs, probability = system.cvs, reference.pmf.probability
+        self.torsions = SideTorsions(system)
+        rows = [entry["free_energy_kT"] for entry in reference.details.get("side_torsions", [])]
+        if len(rows) != len(self.torsions):
+            raise UserError(
+                f"the reference of {system.name} knows {len(rows)} side-chain torsions, the molecule has "
+                f"{len(self.torsions)} ({', '.join(self.torsions.names)}): build and certify the reference again"
+            )
+        generator = torch.Generator().manual_seed(seed)
+        bias = flattening_bias(cvs, probability)
+        grid = torch.from_numpy(cvs.grid())
+        self.expected = probability * np.exp(-bias.on_grid())
+        self.expected /= self.expected.sum()
+        drawn = torch.multinomial(torch.from_numpy(self.expected.ravel()), sampling.walkers, True, generator=generator)
+        jitter = torch.rand(sampling.walkers, 2, generator=generator, dtype=torch.float64) - 0.5
+        points = (grid[drawn] + jitter * 2 * np.pi / cvs.bins[0]).to(system.device)
+        start = self.torsions.starts(points, seed) if self.torsions.atoms else relaxed(system, points)
+        if sampling.compile:
+            system.compile()
+        assert system.masses is not None
+        self._bias = SummedBias(bias, TorsionBias.flattening(rows))
+        self._evaluate = biased(self._bias, system.reduced_energy_and_gradient, self.torsions.with_cvs)
+        self._cvs = len(cvs)
+        self.dynamics = Langevin(
+            self._evaluate,
+            system.masses.to(system.device),
+            system.temperature,
+            time_step=TIME_STEP,
+            friction=HEATING_FRICTION,
+            positions=start.float(),
+            generator=torch.Generator(device=system.device).manual_seed(seed + 1),
+        )
+        self.dynamics.step(sampling.equilibration)
+        self.dynamics.set_friction(FRICTION)
+        if self.torsions.atoms:
+            self.dynamics.step(sampling.side_chains)
+
+    def sample(self, steps: int) -> tuple[Array, Array, Array]:
+        """Advance all walkers, and describe them at the start of the last step.
+
+        Returns
+        -------
+        s
+            CVs ``[walkers, cvs]``.
+        bias
+            Total bias ``[walkers]`` in kT; its exponential is the equilibrium weight.
+        side_bias
+            The part of it on side-chain torsions ``[walkers]``.
+        """
+        self.dynamics.step(steps)
+        s, bias = self._evaluate.last
+        side = self._bias.parts[1]
+        values = bias.double().cpu().numpy()
+        return (
+            s[:, : self._cvs].double().cpu().numpy(),
+            values,
+            np.zeros(len(values)) if side is None else side.double().cpu().numpy(),
+        )
 
 
 def verify(
@@ -103,43 +198,21 @@ def verify(
     """
     began = time.monotonic()
     cvs, probability = system.cvs, reference.pmf.probability
-    generator = torch.Generator().manual_seed(seed)
-    bias = flattening_bias(cvs, probability)
-    grid = torch.from_numpy(cvs.grid())
-    expected = probability * np.exp(-bias.on_grid())
-    expected /= expected.sum()
-    drawn = torch.multinomial(torch.from_numpy(expected.ravel()), sampling.walkers, True, generator=generator)
-    jitter = torch.rand(sampling.walkers, 2, generator=generator, dtype=torch.float64) - 0.5
-    start = relaxed(system, (grid[drawn] + jitter * 2 * np.pi / cvs.bins[0]).to(system.device))
-    if sampling.compile:
-        system.compile()
-    assert system.masses is not None
-    evaluate = biased(bias, system.reduced_energy_and_gradient, system.collective_variables)
-    dynamics = Langevin(
-        evaluate,
-        system.masses.to(system.device),
-        system.temperature,
-        time_step=TIME_STEP,
-        friction=HEATING_FRICTION,
-        positions=start.float(),
-        generator=torch.Generator(device=system.device).manual_seed(seed + 1),
-    )
-    dynamics.step(sampling.equilibration)
-    dynamics.set_friction(FRICTION)
+    flattened = Flattened(system, reference, sampling, seed)
+    dynamics, expected = flattened.dynamics, flattened.expected
     cells = (PER_SIDE, PER_SIDE)
     counts = np.zeros((sampling.walkers, PER_SIDE * PER_SIDE))
     energy, weight = np.zeros(sampling.walkers), np.zeros(sampling.walkers)
     rows, done = np.arange(sampling.walkers), 0
     while done < sampling.least or (done < sampling.steps and time.monotonic() - began < sampling.seconds):
-        dynamics.step(sampling.stride)
+        s, pull, side = flattened.sample(sampling.stride)
         done += sampling.stride
-        s, pull = evaluate.last
-        index = cvs.bin_index(s.double().cpu().numpy())
+        index = cvs.bin_index(s)
         first, second = np.divmod(index, cvs.bins[1])
         cell = (first * PER_SIDE // cvs.bins[0]) * PER_SIDE + second * PER_SIDE // cvs.bins[1]
-        counts[rows, cell] += 1
-        factor = torch.exp(pull.double()).cpu().numpy()
-        energy += factor * (dynamics.energies.double() - pull.double()).cpu().numpy()
+        counts[rows, cell] += np.exp(side)
+        factor = np.exp(pull)
+        energy += factor * (dynamics.energies.double().cpu().numpy() - pull)
         weight += factor
     log(f"sampled {sampling.walkers} walkers for {done} steps in {time.monotonic() - began:.0f} s, with preparation")
     inside = system.coordinates.in_state_space(dynamics.positions)
@@ -147,7 +220,7 @@ def verify(
     checks = [_energies(system, energies)] if energies is not None else []
     checks += [
         Check("state space", bool(inside.all()), f"{int((~inside).sum())} of {len(inside)} walkers are outside"),
-        *_occupation(counts / counts.sum(1, keepdims=True), expected, probability, cells),
+        *_occupation(counts, expected, probability, cells),
     ]
     certified = reference.details.get("mean_reduced_energy")
     if certified is not None:
@@ -161,19 +234,24 @@ def verify(
     return checks
 
 
-def _occupation(shares: Array, expected: Array, probability: Array, cells: tuple[int, int]) -> list[Check]:
-    """Compare occupations ``[walkers, cells]`` with those expected, cell by cell and as a tilt along the PMF."""
+def _occupation(counts: Array, expected: Array, probability: Array, cells: tuple[int, int]) -> list[Check]:
+    """Compare weighted counts ``[walkers, cells]`` with expectation, cell by cell and as a tilt along the PMF."""
     blocks = (cells[0], expected.shape[0] // cells[0], cells[1], expected.shape[1] // cells[1])
     predicted = expected.reshape(blocks).sum(axis=(1, 3)).ravel()
     populated = predicted > 2e-3
-    error = shares.std(axis=0, ddof=1) / np.sqrt(len(shares))
-    error = np.maximum(error, np.sqrt(predicted / len(shares)) / 5)
-    z = ((shares.mean(0) - predicted) / error)[populated]
+    number, total = len(counts), counts.sum(axis=1, keepdims=True)
+    shares = counts.sum(axis=0) / total.sum()
+
+    def standard_error(values: Array, mean: Array) -> Array:
+        """Return that of a ratio of sums over walkers (delta method)."""
+        return np.asarray((values - mean * total).std(axis=0, ddof=1) * np.sqrt(number) / total.sum())
+
+    error = np.maximum(standard_error(counts, shares), np.sqrt(predicted / number) / 5)
+    z = ((shares - predicted) / error)[populated]
     free_energy = -np.log(probability / probability.max())
     mean_energy = (expected * np.minimum(free_energy, CUT)).reshape(blocks).sum(axis=(1, 3)).ravel() / predicted
-    tilt = shares @ mean_energy
-    target = float(predicted @ mean_energy)
-    tilt_z = (tilt.mean() - target) / (tilt.std(ddof=1) / np.sqrt(len(tilt)))
+    tilt, target = float(shares @ mean_energy), float(predicted @ mean_energy)
+    tilt_z = (tilt - target) / float(standard_error(counts @ mean_energy[:, None], np.array([tilt]))[0])
     return [
         Check(
             "occupation of the torus",
@@ -183,6 +261,6 @@ def _occupation(shares: Array, expected: Array, probability: Array, cells: tuple
         Check(
             "tilt along the PMF",
             bool(abs(tilt_z) < LIMIT),
-            f"mean PMF under the bias {tilt.mean():.3f} kT, expected {target:.3f}, z = {tilt_z:+.1f}",
+            f"mean PMF under the bias {tilt:.3f} kT, expected {target:.3f}, z = {tilt_z:+.1f}",
         ),
     ]

@@ -1,12 +1,13 @@
-"""A molecule of five atoms whose exact PMF is known, with a reference builder that takes seconds.
+"""Molecules of five and six atoms whose exact PMF is known, with reference builders that take seconds.
 
-The chain has no nonbonded terms. Its two dihedral angles are therefore independent of each other and of the bonds and
-angles, and the PMF is the sum of the two torsion potentials. The reference is written to the folder of this file, so
+The chains have no nonbonded terms. Their dihedral angles are therefore independent of each other and of the bonds and
+angles, and the PMF is the sum of the torsion potentials. The reference is written to the folder of this file, so
 copy the file before you build.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -34,6 +35,8 @@ MASS, LENGTH, ANGLE = 1.0, 0.15, 1.9  # dalton, nm, rad
 DIHEDRALS = ((0, 1, 2, 3), (1, 2, 3, 4))
 # periodicity, phase in rad, amplitude in kJ/mol of each dihedral
 WAVES = (((1, 0.7, 2.0), (3, 0.0, 1.5)), ((1, -1.2, 1.5), (2, 0.4, 2.0)))
+SIDE = (2, 3, 4, 5)
+SIDE_WAVES = ((3, 0.0, 7.0), (1, 2.0, 1.5))  # three rotamers behind barriers of 5.6 kT, of different populations
 
 
 class SmallBiased(BiasedRoute):
@@ -59,11 +62,31 @@ class SmallBuilder(MolecularReferenceBuilder):
     )
 
 
+FLATTENED = Sampling(walkers=128, equilibration=150, side_chains=1500, steps=1000, stride=2, compile=False)
+
+
+class GroupedBiased(SmallBiased):
+    walker_groups = 8
+
+
+class GroupedUnbiased(SmallUnbiased):
+    source = GroupedBiased
+
+
+class GroupedBuilder(SmallBuilder):
+    biased, unbiased = GroupedBiased, GroupedUnbiased
+    effort = replace(SmallBuilder.effort, flattened=FLATTENED)
+
+
 class Chain(System):
     """Five atoms in a chain, with two dihedral angles as collective variables."""
 
     name = "chain"
     version = "1"
+    dihedrals: tuple[tuple[int, int, int, int], ...] = DIHEDRALS
+    waves: tuple[tuple[tuple[int, float, float], ...], ...] = WAVES
+    builder: type[MolecularReferenceBuilder] = SmallBuilder
+    count = 5
 
     def __init__(self, *, engine: str | None = None, device: str = "cpu") -> None:
         super().__init__(engine=engine, device=device)
@@ -76,23 +99,23 @@ class Chain(System):
         )
         self.coordinates = ZMatrixCoordinates(
             reference_atoms=(2, 1, 3),
-            rows=((0, 1, 2, 3), (4, 3, 2, 1)),
+            rows=((0, 1, 2, 3), (4, 3, 2, 1), (5, 4, 3, 2))[: self.count - 3],
             cv_atoms=(0, 4),
-            periodic_atoms=(),
-            reference=_extended(),
+            periodic_atoms=(5,)[: self.count - 5],
+            reference=_extended(self.count),
             scales=Scales(0.005, 0.1, 0.1),
         )
 
     def openmm_system(self) -> openmm.System:
         system = openmm.System()
         bonds, angles, torsions = openmm.HarmonicBondForce(), openmm.HarmonicAngleForce(), openmm.PeriodicTorsionForce()
-        for _ in range(5):
+        for _ in range(self.count):
             system.addParticle(MASS)
-        for index in range(4):
+        for index in range(self.count - 1):
             bonds.addBond(index, index + 1, LENGTH, 3e4)
-        for index in range(3):
+        for index in range(self.count - 2):
             angles.addAngle(index, index + 1, index + 2, ANGLE, 200.0)
-        for atoms, waves in zip(DIHEDRALS, WAVES, strict=True):
+        for atoms, waves in zip(self.dihedrals, self.waves, strict=True):
             for wave in waves:
                 torsions.addTorsion(*atoms, *wave)
         for force in (bonds, angles, torsions):
@@ -105,10 +128,10 @@ class Chain(System):
 
     @property
     def masses(self) -> torch.Tensor:
-        return torch.full((5,), MASS, dtype=torch.float64)
+        return torch.full((self.count,), MASS, dtype=torch.float64)
 
     def initial_configuration(self) -> torch.Tensor:
-        return _extended().to(self.device)
+        return _extended(self.count).to(self.device)
 
     def reduced_energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self._engine.energy_and_gradient(x)
@@ -137,14 +160,35 @@ class Chain(System):
             return torch.from_numpy(arrays["positions"].astype(np.float64))
 
     def reference_builder(self, folder: Path) -> ReferenceBuilder:
-        facts = {"force_field": "bonds, angles and torsions of a chain of five atoms"}
-        return SmallBuilder(self, self.openmm_system(), folder, FOLDER, facts)
+        facts = {"force_field": f"bonds, angles and torsions of a chain of {self.count} atoms"}
+        return self.builder(self, self.openmm_system(), folder, FOLDER, facts)
 
     def verify_reference(self, reference: Reference) -> list[Check]:
         return verify(self, reference, Sampling(walkers=128, equilibration=150, steps=600, compile=False))
 
 
-def _extended() -> torch.Tensor:
-    """The planar zigzag chain, ``[5, 3]`` in nm."""
+class SideChain(Chain):
+    """Six atoms in a chain; the third dihedral angle is no collective variable and has three rotamers."""
+
+    name = "side_chain"
+    dihedrals = (*DIHEDRALS, SIDE)
+    waves = (*WAVES, SIDE_WAVES)
+    builder = GroupedBuilder
+    count = 6
+
+    def verify_reference(self, reference: Reference) -> list[Check]:
+        return verify(self, reference, FLATTENED)
+
+    def exact_rotamers(self) -> np.ndarray:
+        """The exact populations of the rotamers at -60, 60 and 180 degrees, divided at -120, 0 and 120 degrees."""
+        angle = np.linspace(-np.pi, np.pi, 3600, endpoint=False) + np.pi / 3600
+        energy = sum(height * (1 + np.cos(count * angle - phase)) for count, phase, height in SIDE_WAVES)
+        weight = np.exp(-energy / (GAS_CONSTANT * TEMPERATURE))
+        well = np.floor((angle + 2 * np.pi / 3) / (2 * np.pi / 3)).astype(int) % 3
+        return np.bincount(well, weight) / weight.sum()
+
+
+def _extended(count: int) -> torch.Tensor:
+    """The planar zigzag chain, ``[count, 3]`` in nm."""
     step = LENGTH * np.array([np.sin(ANGLE / 2), np.cos(ANGLE / 2), 0.0])
-    return torch.from_numpy(np.array([[step[0] * i, step[1] * (i % 2), 0.0] for i in range(5)]))
+    return torch.from_numpy(np.array([[step[0] * i, step[1] * (i % 2), 0.0] for i in range(count)]))

@@ -1,0 +1,41 @@
+"""The suite: molecules that are registered as systems, each a folder of data alone.
+
+A folder holds ``molecule.yaml`` (`cgbench_systems.molecule`), the structure that it names, and ``reference``, the
+certified reference. Imports `cgbench_systems.molecule`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from cgbench.contracts.reference import ReferenceBuilder
+from cgbench_systems.molecule import Molecule, load_molecule
+
+__all__ = ["SuiteMolecule", "glycine", "phenylalanine", "serine", "valine"]
+
+
+class SuiteMolecule(Molecule):
+    """A molecule of the suite; its reference is in the folder ``reference`` beside its file."""
+
+    description: ClassVar[str]
+
+    def __init__(self, *, engine: str | None = None, device: str = "cpu") -> None:
+        super().__init__(engine=engine, device=device)
+        self.reference_folder = self.file.with_name("reference")
+
+    def reference_builder(self, folder: Path) -> ReferenceBuilder:
+        """Return the shorter builder."""
+        from cgbench_systems.molecular.reference.build import ShorterReferenceBuilder
+
+        facts = {"force_field": self.force_field}
+        return ShorterReferenceBuilder(self, self.openmm_system(), folder, self.reference_folder, facts)
+
+
+def _member(folder: str) -> type[SuiteMolecule]:
+    """Return the class of the molecule in a folder."""
+    loaded = load_molecule(Path(__file__).parent / folder / "molecule.yaml")
+    return type(loaded.__name__, (SuiteMolecule, loaded), {"__module__": __name__, "__doc__": SuiteMolecule.__doc__})
+
+
+glycine, valine, serine, phenylalanine = (_member(folder) for folder in ("gly", "val", "ser", "phe"))
