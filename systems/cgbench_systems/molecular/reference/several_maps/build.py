@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -33,14 +33,17 @@ class Effort:
 
     Attributes
     ----------
-    resamples
-        Bootstrap resamples.
+    orders, resamples
+        Candidate orders of the Fourier fit by number of CVs of the map, and bootstrap resamples (`certify_maps`).
     batched, steps
         Trajectories of the batched force field, and lengths of the trajectories (`compare_dynamics`).
     samples
         Number of equilibrium configurations.
     """
 
+    orders: Mapping[int, tuple[int, ...]] = field(
+        default_factory=lambda: {1: (8, 12, 16, 20), 2: (8, 10, 12, 14, 16), 3: (3, 4, 5)}
+    )
     resamples: int = 30
     batched: int = 6000
     steps: tuple[int, ...] = (100, 500)
@@ -115,7 +118,8 @@ class MapsReferenceBuilder(ReferenceBuilder):
         """Write the reference from the biased route, and equilibrium configurations from its reservoir."""
         route = self._built(self.biased)
         with writing(self.destination):
-            certify_maps(route, self.destination, self.facts, resamples=self.effort.resamples)
+            effort = self.effort
+            certify_maps(route, self.destination, self.facts, orders=effort.orders, resamples=effort.resamples)
             self._write_samples(route)
             self._write_fixed(route)
         log(f"certified: noise floor {self._reference().noise_floor:.1e}")

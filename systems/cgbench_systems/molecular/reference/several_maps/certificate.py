@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,17 @@ from cgbench_systems.molecular.reference.statistics import FEWEST_GROUPS, bootst
 __all__ = ["certify_maps", "compare_rows"]
 
 LIMIT = 4.0  # standard errors
-NOISE_FACTOR = 1.5  # by which a divergence may exceed the expected one
-ORDERS = {1: (8, 12, 16, 20), 2: (8, 10, 12, 14, 16), 3: (3, 4, 5)}  # candidates of the fit, by number of CVs
+NOISE_FACTOR = 2.0  # by which a divergence may exceed the expected one
 
 
-def certify_maps(route: BiasedMaps, folder: Path, facts: Mapping[str, Any], *, resamples: int) -> None:
+def certify_maps(
+    route: BiasedMaps,
+    folder: Path,
+    facts: Mapping[str, Any],
+    *,
+    orders: Mapping[int, Sequence[int]],
+    resamples: int,
+) -> None:
     """Write ``reference.npz`` and ``reference.json`` from the samples of the biased route.
 
     Parameters
@@ -43,6 +49,8 @@ def certify_maps(route: BiasedMaps, folder: Path, facts: Mapping[str, Any], *, r
         The system's reference folder.
     facts
         What the certificate says about the system: its force field, for example.
+    orders
+        Candidate orders of the Fourier fit in rising order, by number of CVs of the map.
     resamples
         Number of bootstrap resamples.
 
@@ -63,7 +71,7 @@ def certify_maps(route: BiasedMaps, folder: Path, facts: Mapping[str, Any], *, r
     arrays: dict[str, Array] = {}
     fits: list[dict[str, Any]] = []
     for number, one in enumerate(layout.maps):
-        pmf, more, fitted = _certify_map(route, groups, number, resamples)
+        pmf, more, fitted = _certify_map(route, groups, number, orders, resamples)
         pmfs.append(pmf)
         arrays |= {f"map_{number}_{name}" if number else name: values for name, values in more.items()}
         fits.append({"map": one.name, **fitted})
@@ -111,7 +119,7 @@ def certify_maps(route: BiasedMaps, folder: Path, facts: Mapping[str, Any], *, r
 
 
 def _certify_map(
-    route: BiasedMaps, groups: Array, number: int, resamples: int
+    route: BiasedMaps, groups: Array, number: int, orders: Mapping[int, Sequence[int]], resamples: int
 ) -> tuple[PMF, dict[str, Array], dict[str, Any]]:
     """Return the smooth PMF of one map, its further arrays, and facts about the fit."""
     cvs = route.layout.maps[number].cvs
@@ -120,7 +128,7 @@ def _certify_map(
     raw_floor = noise_floor(*parts)
     if not raw_floor > 0:
         raise UserError(f"the halves of route {route.name} visited no bin in common: build more blocks (--blocks)")
-    order, scores = choose_order(cvs, parts, exposure, ORDERS[len(cvs)])
+    order, scores = choose_order(cvs, parts, exposure, orders[len(cvs)])
     best = fit(cvs, whole, exposure, order)
     half_fits = [fit(cvs, part, exposure, order, best).probability() for part in parts]
     draws = bootstrap(rows, lambda h: fit(cvs, h, exposure, order, best).probability(), resamples)
