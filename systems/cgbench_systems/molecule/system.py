@@ -58,7 +58,8 @@ class Molecule(MolecularSystem):
         self.cvs = torsion_cvs(names, self.definition.bins or (COARSE_BINS if coarse else BINS))
         self.maps = tuple(tuple(names.index(cv) for cv in one) for one in maps)
         self.states = _states(self.definition.states, names)
-        self.basins = tuple(_basin(name, ranges, maps) for name, ranges in self.definition.basins.items())
+        basins = self.definition.basins or ({} if self.states else _halves(maps))
+        self.basins = tuple(_basin(name, ranges, maps) for name, ranges in basins.items())
         self.coordinates = automatic_coordinates(
             self.structure, self.torsions, names, torch.from_numpy(self._minimum.copy())
         )
@@ -154,6 +155,14 @@ def _basin(name: str, ranges: Mapping[str, Range], maps: Sequence[Sequence[str]]
     """Return a basin of the first map that holds all its CVs."""
     number = next(k for k, one in enumerate(maps) if set(ranges) <= set(one))
     return Basin(name, _region(ranges, maps[number]), number)
+
+
+def _halves(maps: Sequence[Sequence[str]]) -> dict[str, dict[str, Range]]:
+    """Return the two halves of the first CV of each map, for molecules whose file names no basins or states."""
+    firsts = dict.fromkeys(one[0] for one in maps)
+    return {
+        f"{cv}{sign}0": {cv: limits} for cv in firsts for sign, limits in (("<", [-180.0, 0.0]), (">", [0.0, 180.0]))
+    }
 
 
 def _states(definitions: Mapping[str, Mapping[str, Range]], names: Sequence[str]) -> States | None:

@@ -199,3 +199,10 @@ def test_maps_states_and_bins_of_a_file(define: Callable[..., Path]) -> None:
     placed = load_molecule(define(cvs="[phi 2, psi 2, chi1 2]", more=basin))()
     assert placed.basins[0].map == 1
     assert placed.basins[0].contains([np.zeros(2), np.radians([60.0, -60.0])]).tolist() == [True, False]
+
+
+def test_halves_of_the_first_cv_are_the_default_basins(define: Callable[..., Path]) -> None:
+    two = load_molecule(define())()
+    assert [basin.name for basin in two.basins] == ["phi 2<0", "phi 2>0"]
+    assert two.basins[1].contains([np.array([-1.0, 1.0]), np.zeros(2)]).tolist() == [False, True]
+    assert load_molecule(define(more="states: {a: {phi 2: [0, 120]}}"))().basins == ()
