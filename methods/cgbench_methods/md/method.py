@@ -85,7 +85,7 @@ class MolecularDynamics(Method):
         return smoothed_pmf(self.problem.cvs, (first, second), self.config.smoothing_pseudocount)
 
     def _block(self, steps: int) -> None:
-        """Advance all walkers by `steps`, and count the samples of all but diverged walkers."""
+        """Advance all walkers by `steps`, and count the samples of all usable walkers (see `end_block`)."""
         visits = []
         for _ in range(steps):
             self.dynamics.step()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BLOCK", "WalkerSettings", "advance", "end_block", "make_walkers", "walkers_at_start"]
 
-BLOCK = 50  # largest number of steps between checks for diverged walkers
+BLOCK = 50  # largest number of steps between checks of the walkers
 
 
 class WalkerSettings(Protocol):
@@ -102,23 +102,26 @@ def walkers_at_start(
 
 
 def end_block(problem: Problem, dynamics: Langevin | Metropolis) -> torch.Tensor:
-    """Restore walkers that diverged since the last call to their state then, and count them.
+    """Restore walkers that diverged since the last call to their state then; count them, and those outside.
+
+    Walkers outside the state space continue: they may return.
 
     Returns
     -------
-    diverged
-        Which walkers, boolean ``[walkers]``. Their samples since the last call must not be used.
+    unusable
+        Walkers that diverged, or are outside the state space, boolean ``[walkers]``. Their samples since the last call
+        must not be used.
     """
     diverged = dynamics.restore_diverged()
     problem.report_anomaly("diverged_walker", diverged.sum(), len(diverged))
-    return diverged
+    return diverged | problem.report_state_space(dynamics.positions)
 
 
 def advance(problem: Problem, dynamics: Langevin | Metropolis, steps: int) -> torch.Tensor:
-    """Advance all walkers in blocks; return which diverged in the last block, boolean ``[walkers]``."""
-    diverged = torch.zeros(len(dynamics.positions), dtype=torch.bool, device=dynamics.positions.device)
+    """Advance all walkers in blocks; return which are unusable after the last (see `end_block`), ``[walkers]``."""
+    unusable = torch.zeros(len(dynamics.positions), dtype=torch.bool, device=dynamics.positions.device)
     while steps > 0:
         dynamics.step(min(steps, BLOCK))
-        diverged = end_block(problem, dynamics)
+        unusable = end_block(problem, dynamics)
         steps -= BLOCK
-    return diverged
+    return unusable
