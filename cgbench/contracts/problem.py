@@ -137,6 +137,17 @@ class Problem:
         if self._reports % REPORTS_BETWEEN_CHECKS == 0:
             self._anomalies.check()
 
+    def in_state_space(self, x: torch.Tensor) -> torch.Tensor:
+        """Tell which configurations are in the state space, boolean ``[batch]``; all, for systems without coordinates.
+
+        Nothing is counted; see `report_state_space`.
+        """
+        import torch
+
+        if "coordinates" not in self.traits:
+            return torch.ones(len(x), dtype=torch.bool, device=x.device)
+        return self.coordinates.in_state_space(x)
+
     def report_state_space(self, x: torch.Tensor) -> torch.Tensor:
         """Count samples of a simulation, and tell which of them have left the state space.
 
@@ -161,11 +172,9 @@ class Problem:
         TooManyAnomalies
             If too many samples so far were outside; checked as in `report_anomaly`.
         """
-        import torch
-
+        outside = ~self.in_state_space(x)
         if "coordinates" not in self.traits:
-            return torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        outside = ~self.coordinates.in_state_space(x)
+            return outside
         if not all(self.cvs.periodic) and bool(outside.any()):
             outside = outside & (self.cvs.bin_index(self.collective_variables(x)) >= 0)
         count = outside.sum()

@@ -42,7 +42,9 @@ def langevin(energy=wells, walkers: int = 4) -> Langevin:
 
 
 def problem() -> Problem:
-    return Problem(MullerBrown(), Ledger(None), Anomalies())
+    system = MullerBrown()
+    system.traits = frozenset({"gradient"})  # no coordinates, hence no state space: the walkers here are made up
+    return Problem(system, Ledger(None), Anomalies())
 
 
 # ---- dynamics -------------------------------------------------------------------------------------

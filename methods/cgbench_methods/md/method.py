@@ -14,7 +14,7 @@ from cgbench.contracts.method import AuxiliaryEstimate, Method
 from cgbench.contracts.pmf import PMF
 from cgbench.counting.streams import Streams
 from cgbench_methods.lib.estimators.smoothing import smoothed_pmf
-from cgbench_methods.lib.sampling.walkers import BLOCK, advance, end_block, walkers_at_start
+from cgbench_methods.lib.sampling.walkers import BLOCK, advance, restore_diverged, walkers_at_start
 from cgbench_methods.md.config import MDConfig
 
 __all__ = ["MolecularDynamics"]
@@ -37,6 +37,7 @@ class MolecularDynamics(Method):
         bins = math.prod(problem.cvs.bins)
         self.counts = torch.zeros(2, config.walkers, bins, dtype=torch.int32)  # [half, walker, bin]
         self._rows = torch.arange(config.walkers)
+        self._left = False  # whether a walker was outside the state space after the last block
         self.equilibrated = 0
         self.produced = 0
 
@@ -44,7 +45,8 @@ class MolecularDynamics(Method):
         """Yield the histogram estimate at logarithmically spaced numbers of steps."""
         config: MDConfig = self.config
         with self.problem.phase("equilibrate"):
-            advance(self.problem, self.dynamics, config.equilibration_steps - self.equilibrated)
+            unusable = advance(self.problem, self.dynamics, config.equilibration_steps - self.equilibrated)
+            self._left = self._left or bool(unusable.any())
             self.equilibrated = config.equilibration_steps
         while self.produced < config.steps:
             goal = self._next_goal()
@@ -85,18 +87,27 @@ class MolecularDynamics(Method):
         return smoothed_pmf(self.problem.cvs, (first, second), self.config.smoothing_pseudocount)
 
     def _block(self, steps: int) -> None:
-        """Advance all walkers by `steps`, and count the samples of all usable walkers (see `end_block`)."""
+        """Advance all walkers by `steps`, and count the samples of walkers that did not diverge.
+
+        Samples outside the state space are left out. They are looked for only if a walker is outside at the start or
+        at the end of the block, because the test of every sample takes time.
+        """
         visits = []
         for _ in range(steps):
             self.dynamics.step()
             self.produced += 1
             if self.produced % self.config.stride == 0:
                 s = self.problem.collective_variables(self.dynamics.positions).double().cpu().numpy()
-                visits.append((self.produced // self.config.stretch % 2, self.problem.cvs.bin_index(s)))
-        valid = ~end_block(self.problem, self.dynamics).cpu()
-        for half, index in visits:
+                half = self.produced // self.config.stretch % 2
+                visits.append((half, self.problem.cvs.bin_index(s), self.dynamics.positions))
+        valid = ~restore_diverged(self.problem, self.dynamics).cpu()
+        leave = bool(self.problem.report_state_space(self.dynamics.positions).any())
+        look, self._left = leave or self._left, leave
+        for half, index, positions in visits:
             bins = torch.from_numpy(index)
             counted = (bins >= 0) & valid
+            if look:
+                counted &= self.problem.in_state_space(positions).cpu()
             self.counts[half, self._rows[counted], bins[counted]] += 1
 
     def _next_goal(self) -> int:
@@ -117,6 +128,7 @@ class MolecularDynamics(Method):
             "counts": self.counts,
             "equilibrated": self.equilibrated,
             "produced": self.produced,
+            "left": self._left,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -124,3 +136,4 @@ class MolecularDynamics(Method):
         self.dynamics.load_state_dict(state["dynamics"])
         self.counts = state["counts"]
         self.equilibrated, self.produced = int(state["equilibrated"]), int(state["produced"])
+        self._left = bool(state.get("left", False))

@@ -13,7 +13,7 @@ from cgbench_methods.lib.sampling.metropolis import Metropolis
 if TYPE_CHECKING:
     from cgbench.contracts.problem import Problem
 
-__all__ = ["BLOCK", "WalkerSettings", "advance", "end_block", "make_walkers", "walkers_at_start"]
+__all__ = ["BLOCK", "WalkerSettings", "advance", "end_block", "make_walkers", "restore_diverged", "walkers_at_start"]
 
 BLOCK = 50  # largest number of steps between checks of the walkers
 
@@ -102,19 +102,24 @@ def walkers_at_start(
 
 
 def end_block(problem: Problem, dynamics: Langevin | Metropolis) -> torch.Tensor:
-    """Restore walkers that diverged since the last call to their state then; count them, and those outside.
+    """Restore walkers that diverged since the last call, and count them and those outside the state space.
 
-    Walkers outside the state space continue: they may return.
+    Walkers outside continue: they may return.
 
     Returns
     -------
     unusable
-        Walkers that diverged, or are outside the state space, boolean ``[walkers]``. Their samples since the last call
-        must not be used.
+        Walkers that diverged or are outside now, boolean ``[walkers]``. Their present sample must not be used, nor
+        earlier samples since the last call of those that diverged.
     """
+    return restore_diverged(problem, dynamics) | problem.report_state_space(dynamics.positions)
+
+
+def restore_diverged(problem: Problem, dynamics: Langevin | Metropolis) -> torch.Tensor:
+    """Restore walkers that diverged since the last call to their state then; count and return them, ``[walkers]``."""
     diverged = dynamics.restore_diverged()
     problem.report_anomaly("diverged_walker", diverged.sum(), len(diverged))
-    return diverged | problem.report_state_space(dynamics.positions)
+    return diverged
 
 
 def advance(problem: Problem, dynamics: Langevin | Metropolis, steps: int) -> torch.Tensor:
