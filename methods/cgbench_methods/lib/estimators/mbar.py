@@ -47,7 +47,7 @@ class Frames:
     ----------
     s
         ``[frames, walkers, cvs]``; a walker keeps its window, as configurations are exchanged between walkers. NaN
-        where a walker diverged: such entries are ignored everywhere.
+        where a walker diverged or left the state space: such entries are ignored everywhere.
     window, replicate
         Those of each walker, ``[walkers]``.
     """
