@@ -36,7 +36,7 @@ class ParallelTemperingConfig(MethodConfig):
     most_samples: int = Field(
         1_000_000, ge=100, description="largest number of samples in memory; exchanges without a sample if necessary"
     )
-    mbar_samples: int = Field(50_000, ge=100, description="largest number of samples that MBAR is solved with")
+    mbar_samples: int = Field(20_000, ge=100, description="largest number of samples that MBAR is solved with")
     fit_orders: tuple[int, ...] = Field(
         (2, 3, 4, 5, 6, 7, 8, 10, 12, 14), min_length=1, description="candidate orders of the fit, increasing"
     )

@@ -125,7 +125,8 @@ class Tempered:
     def _histogram_without(self, group: int, bins: NDArray[np.int64], total: int) -> Array:
         kept = self.group != group
         energies = self._energies[:, torch.from_numpy(kept)]
-        weights = self._weights(reweighting(energies, self.relative, self.mbar_samples), energies)
+        own = reweighting(energies, self.relative, self.mbar_samples, self.weighting)
+        weights = self._weights(own, energies)
         inside = bins[:, kept] >= 0
         return np.bincount(bins[:, kept][inside], weights[inside], total)
 

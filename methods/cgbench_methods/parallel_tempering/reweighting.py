@@ -62,7 +62,7 @@ class Reweighting:
             return -np.asarray(np.logaddexp.reduce(terms, axis=-1))
 
 
-def reweighting(energies: torch.Tensor, relative: Array, most: int) -> Reweighting:
+def reweighting(energies: torch.Tensor, relative: Array, most: int, near: Reweighting | None = None) -> Reweighting:
     """Return the weights of samples.
 
     Parameters
@@ -73,6 +73,8 @@ def reweighting(energies: torch.Tensor, relative: Array, most: int) -> Reweighti
         Temperatures relative to the lowest, ``[temperatures]``.
     most
         Largest number of samples that the free energies are solved with.
+    near
+        Weights of similar samples, to start from.
 
     Raises
     ------
@@ -95,9 +97,12 @@ def reweighting(energies: torch.Tensor, relative: Array, most: int) -> Reweighti
         columns = [column[np.isfinite(column)] for column in columns]
     together = np.concatenate(columns)
     lowest = together.min()
-    means = np.array([column.mean() for column in columns]) - lowest
-    # thermodynamic integration over the inverse temperature, by the trapezoidal rule, is close to the solution
-    start = np.concatenate([[0.0], np.cumsum(np.diff(inverse) * 0.5 * (means[1:] + means[:-1]))])
+    if near is not None and np.array_equal(near.inverse, inverse):
+        start = near.free_energy - (inverse - inverse[0]) * lowest
+    else:
+        # thermodynamic integration over the inverse temperature, by the trapezoidal rule, is close to the solution
+        means = np.array([column.mean() for column in columns]) - lowest
+        start = np.concatenate([[0.0], np.cumsum(np.diff(inverse) * 0.5 * (means[1:] + means[:-1]))])
     mbar = solve(inverse[:, None] * (together - lowest), np.array([len(column) for column in columns]), start)
     found = np.asarray(mbar.f_k)
     found = found - found[0]
