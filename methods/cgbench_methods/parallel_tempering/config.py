@@ -17,8 +17,8 @@ class ParallelTemperingConfig(MethodConfig):
     """Settings of parallel tempering."""
 
     evaluations: int = Field(20_000_000, ge=1, description="evaluations of the whole run, burn-in included")
-    ladders: int = Field(32, ge=2, description="number of independent ladders, all from the initial configuration")
-    hottest: float = Field(4.0, gt=1, description="highest temperature relative to that of the PMF")
+    ladders: int = Field(64, ge=2, description="number of independent ladders, all from the initial configuration")
+    hottest: float = Field(2.0, gt=1, description="highest temperature relative to that of the PMF")
     exchange_rate: float = Field(
         0.3, gt=0, lt=1, description="least accepted share of exchanges that the number of temperatures is chosen for"
     )
@@ -29,7 +29,7 @@ class ParallelTemperingConfig(MethodConfig):
     rounds: int = Field(
         5, ge=2, description="rounds of the burn-in, each twice as long as the one before; the last keeps the ladder"
     )
-    stride: int = Field(20, ge=1, le=BLOCK, description="steps between exchanges")
+    stride: int = Field(10, ge=1, le=BLOCK, description="steps between exchanges")
     time_step: TimeStep = 0.001
     friction: Friction = 1.0
     step_size: StepSize = 0.15
@@ -41,7 +41,9 @@ class ParallelTemperingConfig(MethodConfig):
         (2, 3, 4, 5, 6, 7, 8, 10, 12, 14), min_length=1, description="candidate orders of the fit, increasing"
     )
     groups: int = Field(8, ge=2, description="groups of ladders for the order of the fit and for errors")
-    estimates: int = Field(10, ge=1, description="estimates during production, at geometrically spaced numbers of steps")
+    estimates: int = Field(
+        10, ge=1, description="estimates during production, at geometrically spaced numbers of steps"
+    )
     compile: CompileEnergy = False
 
     @model_validator(mode="after")

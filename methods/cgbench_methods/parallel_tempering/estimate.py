@@ -120,7 +120,8 @@ class Tempered:
         """Sum the weights in each bin for each group, ``[groups, total]``."""
         index = self.group[None, :, None] * total + bins
         inside = bins >= 0
-        return np.bincount(index[inside], weights[inside], self.groups * total).reshape(self.groups, total)
+        sums = np.bincount(index[inside], weights[inside], self.groups * total)
+        return np.asarray(sums.reshape(self.groups, total), dtype=np.float64)
 
     def _histogram_without(self, group: int, bins: NDArray[np.int64], total: int) -> Array:
         kept = self.group != group
@@ -128,7 +129,7 @@ class Tempered:
         own = reweighting(energies, self.relative, self.mbar_samples, self.weighting)
         weights = self._weights(own, energies)
         inside = bins[:, kept] >= 0
-        return np.bincount(bins[:, kept][inside], weights[inside], total)
+        return np.asarray(np.bincount(bins[:, kept][inside], weights[inside], total), dtype=np.float64)
 
 
 def exposure(cvs: CollectiveVariables, total: Array, squares: Array, visits: NDArray[np.int64]) -> Array:

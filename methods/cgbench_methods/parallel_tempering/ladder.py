@@ -1,7 +1,7 @@
 """The temperatures of a ladder: how many, and how they are spaced.
 
-If the energies of two neighbouring temperatures are normally distributed with the heat capacity C (in k_B), the accepted
-share of their exchanges is about
+If energies at two neighbouring temperatures are normally distributed with the heat capacity C (in k_B), the accepted
+share of exchanges is about
 
     a = erfc(l),        l = (sqrt(C) / 2) ln(T_j / T_i)
 

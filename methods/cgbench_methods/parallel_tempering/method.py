@@ -78,7 +78,8 @@ class ParallelTempering(Method):
 
     def _spacing(self, strides: int) -> int:
         """Return the strides between samples, so that the memory suffices."""
-        return math.ceil(strides / max(2, self.config.most_samples // len(self.walkers)))
+        config: ParallelTemperingConfig = self.config
+        return math.ceil(strides / max(2, config.most_samples // len(self.walkers)))
 
     def _adapt(self) -> None:
         """Change the temperatures by the rates of the round before, and sample for a round."""

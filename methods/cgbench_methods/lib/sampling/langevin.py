@@ -7,7 +7,8 @@ With masses m, friction g, time step h, reduced energy u and standard normal R, 
     v <- exp(-g h) v + sqrt(1 - exp(-2 g h)) sqrt(kT/m) R
     x <- x + (h/2) v.
 
-In the first line T belongs to the reduced energy. In the third it may differ from walker to walker (`set_temperatures`).
+In the first line T is the temperature that the energy is reduced at. In the third, each walker may have its own
+(`Langevin.set_temperatures`).
 """
 
 from __future__ import annotations
