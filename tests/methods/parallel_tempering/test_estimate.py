@@ -112,7 +112,7 @@ def test_pmf_of_all_and_of_some_collective_variables() -> None:
 
 def test_errors_of_the_jackknife_are_the_spread_of_independent_runs() -> None:
     low = truth().sum(1) > 1e-3
-    found = [Tempered(torus_samples(60, 16, seed), LADDER, 4, 1_000) for seed in range(30)]
+    found = [Tempered(torus_samples(60, 16, seed), LADDER, 4, 1_000) for seed in range(20)]
     pmfs = [each.combine((0,), PHI, (3,)).pmf for each in found]
     aligned = [-np.log(pmf.probability) + (truth().sum(1) * np.log(pmf.probability)).sum() for pmf in pmfs]
     claimed = np.mean([pmf.free_energy_std**2 for pmf in pmfs], axis=0)[low].mean()
