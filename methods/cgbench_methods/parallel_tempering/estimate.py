@@ -21,7 +21,7 @@ from cgbench_methods.parallel_tempering.reweighting import Reweighting, reweight
 __all__ = ["Combined", "Tempered", "exposure"]
 
 Array = NDArray[np.float64]
-WIDTHS = (0.03, 0.06, 0.12, 0.24)  # of the kernels that smooth the exposure, as fractions of each CV's domain
+WIDTHS = (0.01, 0.03, 0.06, 0.12, 0.24)  # of the kernels that average the exposure, as fractions of each CV's domain
 FEW = 50.0  # samples within a kernel below which a wider one is used
 
 
@@ -136,9 +136,10 @@ def exposure(cvs: CollectiveVariables, total: Array, squares: Array, visits: NDA
     """How often each bin is visited relative to equilibrium, in effective visits, of shape ``cvs.bins``.
 
     The sum of the weights in a bin has the variance ``sum w^2``, as that of ``(sum w)^2 / sum w^2`` visits of equal
-    weight. The exposure is their number divided by the sum of the weights: ``sum w / sum w^2``. It has to be a smooth
-    function that hardly depends on single weights, because otherwise the fit would average ``1/w`` instead of w. Both
-    sums are therefore smoothed over the grid by the narrowest kernel that has enough samples within.
+    weight. The exposure is their number divided by the sum of the weights: ``sum w / sum w^2``. It must hardly depend
+    on single weights, because otherwise the fit would average ``1/w`` instead of w. Its logarithm is therefore averaged
+    over the grid, with the narrowest kernel that has enough samples within. A narrow one matters on steep slopes, where
+    bins with much larger weights are near.
 
     Parameters
     ----------
@@ -149,12 +150,15 @@ def exposure(cvs: CollectiveVariables, total: Array, squares: Array, visits: NDA
     visits
         Number of samples in each bin.
     """
-    found = np.full(cvs.bins, total.sum() / squares.sum())
+    seen = (visits > 0) & (squares > 0)
+    number = np.where(seen, visits, 0).astype(np.float64)
+    log = np.log(np.where(seen, total, 1.0) / np.where(seen, squares, 1.0))
+    found = np.full(cvs.bins, math.log(total.sum() / squares.sum()))
     modes = ["wrap" if periodic else "reflect" for periodic in cvs.periodic]
     for width in sorted(WIDTHS, reverse=True):
         sigma = [width * bins for bins in cvs.bins]
-        smooth = [gaussian_filter(each.astype(np.float64), sigma, mode=modes) for each in (total, squares, visits)]
-        within = smooth[2] * np.prod([math.sqrt(2 * math.pi) * each for each in sigma])
-        enough = (within >= FEW) & (smooth[1] > 0)
-        found = np.where(enough, smooth[0] / np.where(enough, smooth[1], 1.0), found)
-    return found
+        count = gaussian_filter(number, sigma, mode=modes)
+        mean = gaussian_filter(number * log, sigma, mode=modes)
+        enough = count * np.prod([math.sqrt(2 * math.pi) * each for each in sigma]) >= FEW
+        found = np.where(enough, mean / np.where(enough, count, 1.0), found)
+    return np.asarray(np.exp(found))

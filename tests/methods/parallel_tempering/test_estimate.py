@@ -151,3 +151,10 @@ def test_exposure_does_not_follow_single_weights() -> None:
     assert np.log(found).std() < 0.5 * np.log(total / squares).std()
     alone = total / squares
     assert (alone * total).sum() / alone.sum() < 0.9 * total.mean()
+
+
+def test_exposure_follows_a_steep_slope() -> None:
+    """Weights grow by a factor of 2.2 from bin to bin, with a hundred samples in each: the inverse of the weight."""
+    weight = np.exp(0.8 * np.arange(50.0))
+    found = exposure(LINE, 100 * weight, 100 * weight**2, np.full(50, 100))
+    np.testing.assert_allclose(np.log(found)[2:-2], -np.log(weight)[2:-2], atol=0.01)
