@@ -38,7 +38,7 @@ class ParallelTemperingConfig(MethodConfig):
     )
     mbar_samples: int = Field(20_000, ge=100, description="largest number of samples that MBAR is solved with")
     fit_orders: tuple[int, ...] = Field(
-        (2, 3, 4, 5, 6, 7, 8, 10, 12, 14), min_length=1, description="candidate orders of the fit, increasing"
+        (2, 3, 4, 6, 8, 12, 16), min_length=1, description="candidate orders of the fit, increasing"
     )
     groups: int = Field(8, ge=2, description="groups of ladders for the order of the fit and for errors")
     estimates: int = Field(
