@@ -20,7 +20,7 @@ PACKAGES = {
     "cgbench_paper": ROOT / "paper" / "cgbench_paper",
 }
 SYSTEMS = {"aldp", "muller_brown"}
-METHODS = {"cgflow_al", "cgflow_grid", "flow_ais_bootstrap", "md", "metadynamics", "umbrella"}
+METHODS = {"cgflow_al", "cgflow_grid", "flow_ais_bootstrap", "md", "metadynamics", "parallel_tempering", "umbrella"}
 # folders of this repository, names that a user's project is likely to have, and modules that cgbench imports
 HOSTILE = ("methods", "systems", "paper", "studies", "tests", "runs")
 SHADOWS = (*HOSTILE, "numpy", "torch", "yaml", "openmm", "click")
