@@ -54,7 +54,7 @@ class TorsionsBias:
         Number of further torsions, which follow the CVs.
     """
 
-    bias_factor = 3.0
+    bias_factor = 6.0  # barriers of 9 kT become 1.5 kT; with 3, walkers of valine changed their rotamer once or twice
     width = 0.25
     height: Mapping[int, float] = {1: 5.0, 2: 50.0}
 

@@ -168,7 +168,7 @@ class MapsReferenceBuilder(ReferenceBuilder):
         with writing(self.destination):
             write_facts(self.destination, mean_reduced_energy={"value": mean, "standard_error": error})
         name = f"unbiased from weighted configurations, {sampler.steps:.1e} steps"
-        return compare_rows(self.system, self._reference(), name, sampler.kept().sum(axis=0))
+        return compare_rows(self.system, self._reference(), name, sampler.kept().sum(axis=0), sampler.walkers)
 
     def _compare_openmm(self) -> list[Check]:
         return compare_dynamics(

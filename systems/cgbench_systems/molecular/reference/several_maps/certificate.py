@@ -207,7 +207,7 @@ def _stationarity(system: System, layout: Layout, blocks: Array, parts: int = 8)
     return {name: [round(one[name][0], 6) for one in shares] for name in shares[0]}
 
 
-def compare_rows(system: System, reference: Reference, name: str, groups: Array) -> list[Check]:
+def compare_rows(system: System, reference: Reference, name: str, groups: Array, walkers: int) -> list[Check]:
     """Compare an independent estimate with a reference: populations of basins and states, and each map's divergence.
 
     Parameters
@@ -218,6 +218,9 @@ def compare_rows(system: System, reference: Reference, name: str, groups: Array)
         Name of the estimate in the checks.
     groups
         Rows (`Layout`) of independent groups ``[groups, size]``.
+    walkers
+        Number of independent walkers. The error of a population is at least that of drawing so many starts, which the
+        scatter between groups hides where few walkers are in a region.
     """
     layout = Layout(system)
     certified = {**reference.details["basins"], **reference.details.get("states", {})}
@@ -225,8 +228,7 @@ def compare_rows(system: System, reference: Reference, name: str, groups: Array)
     for region, (value, error) in _shares(system, layout, groups).items():
         known = certified[region]
         spread = float(np.hypot(error, known["population_standard_error"]))
-        if value == 0:  # the scatter of nothing is no error
-            spread = max(spread, known["population"])
+        spread = max(spread, float(np.sqrt(known["population"] * (1 - known["population"]) / walkers)))
         z = (value - known["population"]) / max(spread, 1e-300)
         checks.append(
             Check(

@@ -91,7 +91,7 @@ class BiasedMaps(Route):
     name = "biased"
     title = "well-tempered metadynamics on all torsions, then production under its frozen bias, reweighted"
     equilibration = 20
-    hills, pace, heating = 120, 100, 2000
+    hills, pace, heating = 200, 100, 2000
     groups = 16
     kind: ClassVar[type[TorsionsBias]] = TorsionsBias
 

@@ -110,7 +110,7 @@ def verify_maps(
     checks.append(
         Check("state space", bool(inside.all()), f"{int((~inside).sum())} of {len(inside)} walkers are outside")
     )
-    checks += compare_rows(system, reference, "new sampling", rows)
+    checks += compare_rows(system, reference, "new sampling", rows, walkers)
     certified = reference.details.get("mean_reduced_energy")
     if certified is not None:
         means = energy * sampling.stride / done
