@@ -7,7 +7,6 @@ certified reference. Imports `cgbench_systems.molecule`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 from cgbench.contracts.reference import ReferenceBuilder
 from cgbench_systems.molecule import Molecule, load_molecule
@@ -17,8 +16,6 @@ __all__ = ["SuiteMolecule", "glycine", "phenylalanine", "serine", "valine"]
 
 class SuiteMolecule(Molecule):
     """A molecule of the suite; its reference is in the folder ``reference`` beside its file."""
-
-    description: ClassVar[str]
 
     def __init__(self, *, engine: str | None = None, device: str = "cpu") -> None:
         super().__init__(engine=engine, device=device)
@@ -35,7 +32,11 @@ class SuiteMolecule(Molecule):
 def _member(folder: str) -> type[SuiteMolecule]:
     """Return the class of the molecule in a folder."""
     loaded = load_molecule(Path(__file__).parent / folder / "molecule.yaml")
-    return type(loaded.__name__, (SuiteMolecule, loaded), {"__module__": __name__, "__doc__": SuiteMolecule.__doc__})
+    definition = loaded.definition
+    what = ", ".join([Path(str(definition.pdb)).stem, *definition.force_field, f"{definition.temperature:g} K"])
+    cvs = ", ".join(cv.name for cv in definition.cvs)
+    members = {"__module__": __name__, "__doc__": f"Molecule of the suite: {what}, CVs {cvs}."}
+    return type(loaded.__name__, (SuiteMolecule, loaded), members)
 
 
 glycine, valine, serine, phenylalanine = (_member(folder) for folder in ("gly", "val", "ser", "phe"))

@@ -228,7 +228,7 @@ class ShorterBiased(BiasedRoute):
 class ShorterUmbrella(UmbrellaRoute):
     """Route "umbrella" in minutes."""
 
-    equilibration, pull_steps = 4, 4000
+    equilibration, pull_steps, mbar_frames = 4, 4000, 24
 
 
 class ShorterUnbiased(UnbiasedRoute):
