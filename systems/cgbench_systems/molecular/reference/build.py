@@ -18,7 +18,14 @@ from cgbench.errors import StorageError, UserError
 from cgbench.scoring.reference_files import load_reference
 from cgbench.storage.files import write_npz
 from cgbench_systems.molecular.reference.biased import BiasedRoute
-from cgbench_systems.molecular.reference.certificate import ORDERS, RESAMPLES, certify, write_checks, write_facts
+from cgbench_systems.molecular.reference.certificate import (
+    ORDERS,
+    RESAMPLES,
+    certify,
+    write_checks,
+    write_cpu_time,
+    write_facts,
+)
 from cgbench_systems.molecular.reference.comparison import compare_estimate
 from cgbench_systems.molecular.reference.configurations import fixed_configurations
 from cgbench_systems.molecular.reference.dynamics_check import compare_dynamics, openmm_reduced_energies
@@ -169,6 +176,8 @@ class MolecularReferenceBuilder(ReferenceBuilder):
 
     def _compare_umbrella(self, reference: Reference) -> list[Check]:
         sampler = self._built(self.umbrella)
+        with _writing(self.destination):
+            write_cpu_time(sampler, self.destination)
         whole, parts = sampler.estimates()
         name = f"umbrella + MBAR, {sampler.steps:.1e} steps"
         return compare_estimate(self.system, reference, name, whole, parts)
@@ -183,6 +192,7 @@ class MolecularReferenceBuilder(ReferenceBuilder):
         equilibrium = reference.pmf.population(basin_mask(self.system.cvs, basin.contains))
         relaxation = sampler.relaxation_time(equilibrium)
         with _writing(self.destination):
+            write_cpu_time(sampler, self.destination)
             write_facts(
                 self.destination,
                 mean_reduced_energy={"value": mean, "standard_error": error},
