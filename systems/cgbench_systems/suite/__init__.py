@@ -35,8 +35,12 @@ def _member(folder: str) -> type[SuiteMolecule]:
     definition = loaded.definition
     what = ", ".join([Path(str(definition.pdb)).stem, *definition.force_field, f"{definition.temperature:g} K"])
     cvs = ", ".join(cv.name for cv in definition.cvs)
-    members = {"__module__": __name__, "__doc__": f"Molecule of the suite: {what}, CVs {cvs}."}
-    return type(loaded.__name__, (SuiteMolecule, loaded), members)
+    return type(
+        loaded.__name__,
+        (SuiteMolecule,),
+        {name: vars(loaded)[name] for name in ("definition", "file", "name", "version")}
+        | {"__module__": __name__, "__doc__": f"Molecule of the suite: {what}, CVs {cvs}."},
+    )
 
 
 glycine, valine, serine, phenylalanine = (_member(folder) for folder in ("gly", "val", "ser", "phe"))
