@@ -25,6 +25,7 @@ __all__ = ["command"]
     help="Ignore relative changes below this.",
 )
 @click.option("--fail-on-regression", is_flag=True, help="Exit with code 1 if anything got worse.")
+@click.option("--pmf", is_flag=True, help="Compare the final PMFs of runs with each other; needs no reference.")
 @click.option(
     "--format",
     "form",
@@ -33,10 +34,12 @@ __all__ = ["command"]
     show_default=True,
     help="Output format.",
 )
-def command(a: str, b: str, alpha: float, tolerance: float, fail_on_regression: bool, form: str) -> int:
+def command(a: str, b: str, alpha: float, tolerance: float, fail_on_regression: bool, pmf: bool, form: str) -> int:
     """Test what got better or worse from A to B.
 
     A and B are folders of runs, or leaderboards in CSV. The seeds are the samples: at least three on each side.
+
+    With --pmf, compare the PMF of every run in A with that of every run in B, which may be the same folder.
     """
     from cgbench.errors import UserError
     from cgbench.results.compare import compare, read_results
@@ -45,6 +48,10 @@ def command(a: str, b: str, alpha: float, tolerance: float, fail_on_regression: 
         raise UserError(f"--alpha must be between 0 and 1, not {alpha}")
     if not 0 <= tolerance < 1:
         raise UserError(f"--tolerance must be at least 0 and below 1, not {tolerance}")
+    if pmf:
+        if fail_on_regression:
+            raise UserError("--fail-on-regression compares scores, --pmf compares PMFs: give one of them")
+        return _compare_pmfs(Path(a), Path(b), form)
     first, second = read_results(Path(a)), read_results(Path(b))
     if not set(first) & set(second):
         raise UserError(f"{a} and {b} have no system (in the same version), method and preset in common")
@@ -58,6 +65,26 @@ def command(a: str, b: str, alpha: float, tolerance: float, fail_on_regression: 
             for system, version, method, preset in sorted(rows):
                 print(f"only in {name}: {method} on {system}, version {version}, preset {preset}")
     return 1 if fail_on_regression and (table["verdict"] == "worse").any() else 0
+
+
+def _compare_pmfs(a: Path, b: Path, form: str) -> int:
+    from cgbench.results.agreement import COMPARED_BELOW, agreement
+    from cgbench.results.numbers import rounded
+    from cgbench.results.tables import markdown
+
+    table = agreement([a], [b])
+    if form == "csv":
+        print(table.to_csv(index=False, lineterminator="\n", float_format="%.6g"), end="")
+        return 0
+    header = ["system", "A", "B", "KLD (A from B)", "total variation", "RMS (kT)", "largest (kT)", "within errors"]
+    rows = []
+    for row in table.to_dict("records"):
+        numbers = [rounded(row[name], 2) for name in table.columns[3:7]]
+        known = row["within_errors"] == row["within_errors"]  # nan if a run claims no errors
+        rows.append([row["system"], row["a"], row["b"], *numbers, f"{row['within_errors']:.0%}" if known else "–"])
+    print(markdown(header, rows, 3))
+    print(f"differences over the bins below {COMPARED_BELOW:g} kT in both; within 1.96 combined standard errors")
+    return 0
 
 
 def _markdown(table: Any) -> str:

@@ -27,6 +27,7 @@ def command(out: str) -> int:
     """
     from cgbench import native
     from cgbench.campaigns.slurm.executor import check_slurm
+    from cgbench.contracts.system import traits_of
     from cgbench.running import provenance
     from cgbench.running.registry import plugins
 
@@ -55,7 +56,7 @@ def command(out: str) -> int:
             failures += _check_system(plugin.name, plugin.cls, built)
     for plugin in methods:
         if plugin.broken is None:
-            able = [name for name, system in built.items() if plugin.cls.requires <= system.traits]
+            able = [name for name, system in built.items() if plugin.cls.requires <= traits_of(system)]
             failures += _report(plugin.name, bool(able), f"can run on {', '.join(able) or 'no system'}")
     return 1 if failures else 0
 

@@ -157,6 +157,7 @@ class _Progress:
 def _summary(record: Any, folder: Any) -> str:
     """Summarise a run for its user."""
     from cgbench.results.numbers import at_most, rounded
+    from cgbench.results.verdict import own_errors, verdict
 
     lines = [f"{record.method} on {record.system}, preset {record.preset}, seed {record.seed}: {record.status}"]
     if record.reason:
@@ -166,6 +167,8 @@ def _summary(record: Any, folder: Any) -> str:
         floor = (record.reference or {}).get("noise_floor", 0.0)
         known = f"(noise floor of the reference: {rounded(floor, 2)})" if floor else "(exact reference)"
         lines.append(f"  forward KLD   {at_most(floor) if kld < floor else rounded(kld)} {known}")
+    else:
+        lines += [f"  own errors    {own_errors(record) or 'none claimed'}", f"  trust         {verdict(record)}"]
     basins = [(k.partition("/")[2], v) for k, v in record.metrics.items() if k.startswith("delta_f_error/")]
     for name, error in basins:
         if error is not None:

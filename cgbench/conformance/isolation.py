@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -11,9 +12,10 @@ import numpy as np
 from cgbench.conformance.failures import Failure, RunFailed
 from cgbench.conformance.observed_run import ObservedRun
 from cgbench.conformance.pair import Pair
+from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.pmf import PMF
-from cgbench.contracts.reference import Reference
-from cgbench.contracts.system import System
+from cgbench.contracts.reference import MapReference, Reference
+from cgbench.contracts.system import System, maps_of
 from cgbench.errors import UserError
 from cgbench.scoring.referee import Referee
 
@@ -59,12 +61,16 @@ def _swapped(system: System) -> Reference:
     """Return a wrong reference: the true one reversed along its axes, or an arbitrary one if there is no true one."""
     true = Referee(system).reference
     if true is None:
-        size = int(np.prod(system.cvs.bins))
-        return Reference(
-            PMF(system.cvs, np.arange(1.0, size + 1).reshape(system.cvs.bins)), None, 0.0, "arbitrary", "-"
-        )
-    probability = np.flip(true.pmf.probability) + 1e-6
-    return dataclasses.replace(true, pmf=PMF(system.cvs, probability), standard_error=None, noise_floor=0.0)
+        first, *further = (_ramp(one.cvs) for one in maps_of(system))
+        names = () if system.states is None else system.states.names
+        populations = {name: (1 / len(names), 0.0) for name in names} or None
+        return Reference(first.pmf, None, 0.0, "arbitrary", "-", further=tuple(further), populations=populations)
+    first, *further = (MapReference(PMF(one.pmf.cvs, np.flip(one.pmf.probability) + 1e-6), None) for one in true.maps)
+    return dataclasses.replace(true, pmf=first.pmf, standard_error=None, noise_floor=0.0, further=tuple(further))
+
+
+def _ramp(cvs: CollectiveVariables) -> MapReference:
+    return MapReference(PMF(cvs, np.arange(1.0, math.prod(cvs.bins) + 1).reshape(cvs.bins)), None)
 
 
 def _raising(error: Exception) -> Callable[..., Any]:

@@ -14,8 +14,10 @@ import torch
 from cgbench.conformance.failures import Failure
 from cgbench.conformance.observed_run import MethodOutput
 from cgbench.conformance.pair import Pair
+from cgbench.contracts.maps import as_estimate
 from cgbench.contracts.method import AuxiliaryEstimate, MethodConfig
 from cgbench.contracts.pmf import PMF
+from cgbench.contracts.system import maps_of
 from cgbench.errors import UserError
 from cgbench.running.configuration import make_config, preset_names
 from cgbench.running.record import to_json
@@ -36,7 +38,7 @@ def method_contract(pair: Pair) -> str:
         raise Failure("estimates() ends without an estimate; it must yield a PMF wherever the method could stop")
     for number, one in enumerate(outputs, 1):
         where = f"at estimate {number}"
-        _check_pmf(one.estimate, pair, f"estimates() {where}")
+        _check_estimate(one.estimate, pair, f"estimates() {where}")
         _check_auxiliary(one, pair, where)
         _check_arrays(one, where)
         _check_state(one.state, where)
@@ -60,11 +62,12 @@ def _check_class(pair: Pair) -> None:
             raise Failure(str(error)) from error
 
 
-def _check_pmf(pmf: Any, pair: Pair, where: str) -> None:
-    if not isinstance(pmf, PMF):
-        raise Failure(f"{where} yields a {type(pmf).__name__}, not a cgbench.contracts.pmf.PMF")
-    if pmf.cvs != pair.plan.system.cvs:
-        raise Failure(f"{where} yields a PMF over {pmf.cvs}; it must be over self.problem.cvs, {pair.plan.system.cvs}")
+def _check_estimate(found: Any, pair: Pair, where: str) -> None:
+    system = pair.plan.system
+    try:
+        as_estimate(found, maps_of(system), system.states)
+    except (TypeError, ValueError) as error:
+        raise Failure(f"{where}: {str(error).removeprefix('estimates() ')}") from error
 
 
 def _check_auxiliary(one: MethodOutput, pair: Pair, where: str) -> None:
@@ -74,7 +77,7 @@ def _check_auxiliary(one: MethodOutput, pair: Pair, where: str) -> None:
                 f"auxiliary_estimates() {where} holds a {type(other).__name__}, "
                 "not a cgbench.contracts.method.AuxiliaryEstimate"
             )
-        _check_pmf(other.pmf, pair, f"auxiliary_estimates() {where}")
+        _check_estimate(other.pmf, pair, f"auxiliary_estimates() {where}")
         if not 0 < other.share <= 1:
             raise Failure(
                 f"auxiliary estimate {other.name!r} {where} has share {other.share}; it must be above 0 and at most 1"
@@ -84,7 +87,7 @@ def _check_auxiliary(one: MethodOutput, pair: Pair, where: str) -> None:
 def _check_arrays(one: MethodOutput, where: str) -> None:
     if not isinstance(one.extra, Mapping):
         raise Failure(f"extra_arrays() {where} is a {type(one.extra).__name__}, not a dict")
-    taken = set(one.extra) & set(one.estimate.arrays())
+    taken = set(one.extra) & set(one.estimate.arrays())  # a PMF has this method too
     if taken:
         raise Failure(f"extra_arrays() {where} would replace {', '.join(sorted(taken))} of pmf.npz; choose other names")
     for name, array in one.extra.items():
@@ -136,11 +139,16 @@ def _check_diagnostics(diagnostics: Any, where: str) -> None:
 def positive_pmf(pair: Pair) -> str:
     """Check that every estimate is finite, positive and normalised, and that its errors are finite, if it has any."""
     outputs, error = pair.outputs
-    estimates = [one.estimate for one in outputs if isinstance(one.estimate, PMF)]
+    estimates = [
+        (number, pmf)
+        for number, one in enumerate(outputs, 1)
+        for pmf in getattr(one.estimate, "pmfs", [one.estimate])
+        if isinstance(pmf, PMF)
+    ]
     if not estimates:
         raise Failure(f"there is no PMF to check{f': {pair.explain(error)}' if error else ''}")
     lowest = np.inf
-    for number, pmf in enumerate(estimates, 1):
+    for number, pmf in estimates:
         p, std = pmf.probability, pmf.free_energy_std
         if not np.all(np.isfinite(p)):
             raise Failure(f"estimate {number} is not finite in {np.sum(~np.isfinite(p))} of {p.size} bins")
@@ -154,4 +162,4 @@ def positive_pmf(pair: Pair) -> str:
         if std is not None and not (np.all(np.isfinite(std)) and np.all(std >= 0)):
             raise Failure(f"free_energy_std of estimate {number} must be finite and non-negative everywhere")
         lowest = min(lowest, float(p.min()))
-    return f"{len(estimates)} estimates, lowest probability of a bin {lowest:.1e}"
+    return f"{len(outputs)} estimates, lowest probability of a bin {lowest:.1e}"

@@ -11,18 +11,25 @@ from numpy.typing import NDArray
 
 from cgbench.conformance.counter import EnergyCounter
 from cgbench.conformance.side_effects import SideEffects
+from cgbench.contracts.maps import Estimate
 from cgbench.running.record import Record
 
-__all__ = ["MethodOutput", "ObservedEstimate", "ObservedRun"]
+__all__ = ["MethodOutput", "ObservedEstimate", "ObservedRun", "estimate_numbers"]
 
 
 @dataclass(frozen=True)
 class ObservedEstimate:
-    """One estimate of a run: evaluations in the ledger, evaluations counted independently, and probabilities."""
+    """One estimate of a run: evaluations in the ledger, evaluations counted independently, and all probabilities."""
 
     charged: int
     counted: int
     probability: NDArray[np.float64]
+
+
+def estimate_numbers(estimate: Estimate) -> NDArray[np.float64]:
+    """Return the probabilities of all maps and the populations of all states, ``[values]``."""
+    populations = np.array(list((estimate.populations or {}).values()), dtype=np.float64)
+    return np.concatenate([*(pmf.probability.ravel() for pmf in estimate.pmfs), populations])
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import Any
 import cgbench.drawing.pmf
 from cgbench.conformance.counter import EnergyCounter, counting, replaced
 from cgbench.conformance.failures import RunFailed
-from cgbench.conformance.observed_run import MethodOutput, ObservedEstimate, ObservedRun
+from cgbench.conformance.observed_run import MethodOutput, ObservedEstimate, ObservedRun, estimate_numbers
 from cgbench.conformance.side_effects import THREADS, SideEffects, watch_side_effects
 from cgbench.running.configuration import preset_names
 from cgbench.running.plan import Plan, make_plan
@@ -121,8 +121,9 @@ class Pair:
             observed = ObservedRun(own, counter, side_effects)
 
             def take(run: Run) -> None:
-                assert run.pmf is not None
-                estimate = ObservedEstimate(run.ledger.total, counter.count, run.pmf.probability.copy())
+                assert run.estimate is not None
+                numbers = estimate_numbers(run.estimate)
+                estimate = ObservedEstimate(run.ledger.total, counter.count, numbers)
                 observed.estimates.append(estimate)
                 if len(observed.estimates) == kill_after:
                     raise Killed

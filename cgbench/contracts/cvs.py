@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, overload
@@ -53,6 +54,23 @@ class CollectiveVariables:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def subset(self, axes: Sequence[int]) -> CollectiveVariables:
+        """Return some of the CVs, in the order of `axes`.
+
+        Raises
+        ------
+        IndexError
+            If there is no such CV.
+        """
+        return CollectiveVariables(
+            names=tuple(self.names[k] for k in axes),
+            lower=tuple(self.lower[k] for k in axes),
+            upper=tuple(self.upper[k] for k in axes),
+            periodic=tuple(self.periodic[k] for k in axes),
+            bins=tuple(self.bins[k] for k in axes),
+            unit=self.unit,
+        )
 
     def edges(self, axis: int) -> Array:
         """Return the bin edges along one CV, shape ``[bins + 1]``."""

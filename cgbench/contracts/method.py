@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from cgbench.contracts.maps import Estimate
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
 
@@ -43,13 +44,13 @@ class AuxiliaryEstimate:
     share
         Fraction of the evaluations so far that the estimate uses, in (0, 1].
     pmf
-        The estimate.
+        The estimate; an `Estimate` for systems with several maps.
     """
 
     name: str
     replicate: int
     share: float
-    pmf: PMF
+    pmf: PMF | Estimate
 
 
 @dataclass
@@ -134,10 +135,12 @@ class Method(ABC):
         return Path(inspect.getfile(cls)).parent / "presets"
 
     @abstractmethod
-    def estimates(self) -> Iterator[PMF]:
+    def estimates(self) -> Iterator[PMF | Estimate]:
         """Yield the current PMF at every point where the method could stop.
 
-        The iterator must end by a criterion that does not use the reference PMF.
+        For a system with several maps or with states (`Problem.maps`, `Problem.states`), yield an `Estimate`; a method
+        that requires the trait "pmf_grid" never meets one. The iterator must end by a criterion that does not use the
+        reference PMF.
         """
 
     @abstractmethod

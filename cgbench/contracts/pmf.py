@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -136,7 +137,7 @@ class PMF:
         return named
 
     @classmethod
-    def load(cls, path: str | Path, cvs: CollectiveVariables | None = None) -> PMF:
+    def load(cls, path: str | Path, cvs: CollectiveVariables | None = None, *, map: int = 0) -> PMF:
         """Load the ``pmf.npz`` of a run.
 
         Parameters
@@ -147,6 +148,8 @@ class PMF:
             The collective variables, such as ``cgbench.load_system("aldp").cvs``. The file holds their bin centres, but
             not their names, units and periodicity: by default they are called "CV 1", "CV 2" and so on, without unit,
             and count as not periodic.
+        map
+            Index of the map, of a system with several.
 
         Raises
         ------
@@ -154,7 +157,7 @@ class PMF:
             If the file is missing or damaged, or is on another grid than `cvs`.
         """
         try:
-            arrays = read_npz(Path(path))
+            arrays = _of_map(read_npz(Path(path)), map)
             probability = np.asarray(arrays["probability"], dtype=np.float64)
             centers = [np.asarray(arrays[f"centers_{axis}"], dtype=np.float64) for axis in range(probability.ndim)]
         except KeyError as error:
@@ -172,6 +175,12 @@ class PMF:
             return cls.restored(grid, probability, arrays.get("free_energy_std"))
         except ValueError as error:
             raise UserError(f"PMF {path} is damaged: {error}") from error
+
+
+def _of_map(arrays: Mapping[str, NDArray[Any]], map: int) -> dict[str, NDArray[Any]]:
+    """Return the arrays of one map under the names that those of the first map have."""
+    prefix = f"map_{map}_" if map else ""
+    return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
 
 
 def _grid(centers: Sequence[Array]) -> CollectiveVariables:

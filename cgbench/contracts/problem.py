@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from cgbench.contracts.coordinates import Coordinates
 from cgbench.contracts.cvs import CollectiveVariables
-from cgbench.contracts.system import System
+from cgbench.contracts.maps import Map, States
+from cgbench.contracts.system import System, maps_of, traits_of
 from cgbench.counting.anomalies import Anomalies
 from cgbench.counting.ledger import Ledger
 
@@ -48,6 +49,16 @@ class Problem:
         return self._system.cvs
 
     @property
+    def maps(self) -> tuple[Map, ...]:
+        """Subsets of the CVs whose PMFs are scored; one over all CVs unless the system says otherwise."""
+        return maps_of(self._system)
+
+    @property
+    def states(self) -> States | None:
+        """Regions in the space of all CVs whose populations are scored, or None."""
+        return self._system.states
+
+    @property
     def temperature(self) -> float:
         """Temperature in kelvin."""
         return self._system.temperature
@@ -59,8 +70,8 @@ class Problem:
 
     @property
     def traits(self) -> frozenset[str]:
-        """Traits of the system."""
-        return self._system.traits
+        """Traits of the system, with "pmf_grid" if it has one map over at most two CVs."""
+        return traits_of(self._system)
 
     @property
     def coordinates(self) -> Coordinates:

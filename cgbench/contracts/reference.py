@@ -12,7 +12,23 @@ from numpy.typing import NDArray
 
 from cgbench.contracts.pmf import PMF
 
-__all__ = ["Reference", "ReferenceBuilder"]
+__all__ = ["MapReference", "Reference", "ReferenceBuilder"]
+
+
+@dataclass(frozen=True)
+class MapReference:
+    """The ground-truth PMF of one map.
+
+    Attributes
+    ----------
+    pmf
+        The reference PMF.
+    standard_error
+        Standard error of each bin's probability, or None for an exact reference.
+    """
+
+    pmf: PMF
+    standard_error: NDArray[np.float64] | None
 
 
 @dataclass(frozen=True)
@@ -22,17 +38,21 @@ class Reference:
     Attributes
     ----------
     pmf
-        The reference PMF.
+        The reference PMF; of a system with several maps that of the first.
     standard_error
         Standard error of each bin's probability, or None for an exact reference.
     noise_floor
-        Forward KLD caused by the statistical noise of the reference; 0 for an exact reference.
+        Forward KLD caused by the statistical noise of the reference, the mean over maps; 0 for an exact reference.
     source
         How it was made, in one line.
     sha256
         Hash of the file or of the arrays that define it.
     details
         Further facts, as in ``reference.json``.
+    further
+        The references of the other maps, in their order.
+    populations
+        Population of each state and its standard error, by name; None for systems without states.
     """
 
     pmf: PMF
@@ -41,6 +61,13 @@ class Reference:
     source: str
     sha256: str
     details: Mapping[str, Any] = field(default_factory=dict)
+    further: tuple[MapReference, ...] = ()
+    populations: Mapping[str, tuple[float, float]] | None = None
+
+    @property
+    def maps(self) -> tuple[MapReference, ...]:
+        """The references of all maps."""
+        return (MapReference(self.pmf, self.standard_error), *self.further)
 
 
 class ReferenceBuilder(ABC):

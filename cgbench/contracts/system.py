@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cgbench.contracts.coordinates import Coordinates
 from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.maps import PMF_GRID, Map, States
 from cgbench.contracts.reference import Reference
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from cgbench.contracts.reference import ReferenceBuilder
 
-__all__ = ["Basin", "Check", "OpenMMModel", "System"]
+__all__ = ["Basin", "Check", "OpenMMModel", "System", "maps_of", "traits_of"]
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,14 @@ class Basin:
     name
         Name as used in the literature, e.g. "C7ax".
     contains
-        Maps a list with one array per CV (equal shapes) to a boolean array.
+        Maps a list with one array per CV of the map (equal shapes) to a boolean array.
+    map
+        Index of the map (`System.maps`) that the basin is a region of.
     """
 
     name: str
     contains: Callable[[Sequence[NDArray[np.float64]]], NDArray[np.bool_]]
+    map: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,11 +93,17 @@ class System(ABC):
         In kelvin (for model potentials: 1/beta in the model's unit).
     cvs
         Collective variables and the grid of the PMF.
+    maps
+        Subsets of the CVs whose joint PMFs are estimated and scored, each a tuple of their indices: at most two CVs, or
+        three on a coarse grid. By default one map over all CVs. With several maps, methods yield an `Estimate`.
+    states
+        Disjoint regions in the space of all CVs whose populations are estimated and scored, or None.
     basins
         Named regions; only the referee uses them.
     traits
         Features that methods can require: "gradient", "coordinates", "molecular" (masses and physical time),
-        "openmm" (`openmm_model`).
+        "openmm" (`openmm_model`). The harness adds "pmf_grid" to systems with one map over at most two CVs and no
+        states.
     engines
         Names of the engines that can compute the energy; the first is the default.
     coordinates
@@ -104,6 +114,8 @@ class System(ABC):
     version: ClassVar[str]
     temperature: float
     cvs: CollectiveVariables
+    maps: tuple[tuple[int, ...], ...] = ()
+    states: States | None = None
     basins: tuple[Basin, ...] = ()
     traits: frozenset[str] = frozenset()
     engines: ClassVar[tuple[str, ...]] = ("torch",)
@@ -175,3 +187,17 @@ class System(ABC):
     def self_check(self) -> list[Check]:
         """Run quick checks for ``cgbench doctor``: engines agree, gradients are correct."""
         return []
+
+
+def maps_of(system: System) -> tuple[Map, ...]:
+    """Return the maps of a system: those that it declares, by default one over all its CVs."""
+    axes: Sequence[tuple[int, ...]] = system.maps or (tuple(range(len(system.cvs))),)
+    return tuple(Map(tuple(chosen), system.cvs.subset(chosen)) for chosen in axes)
+
+
+def traits_of(system: System) -> frozenset[str]:
+    """Return the traits of a system, including "pmf_grid" if its only map holds all its CVs, at most two."""
+    maps = maps_of(system)
+    small = len(system.cvs) <= 2
+    whole = len(maps) == 1 and maps[0].axes == tuple(range(len(system.cvs))) and system.states is None
+    return frozenset(system.traits) | (frozenset({PMF_GRID}) if small and whole else frozenset())

@@ -37,21 +37,29 @@ NAMES = {"phi": r"$\phi$", "psi": r"$\psi$"}
 
 
 @theme()
-def draw_pmf(path: Path, pmf: PMF, title: str, reference: PMF | None = None) -> None:
-    """Draw a PMF to a file; of more than two collective variables the first two, the others summed out.
+def draw_pmf(path: Path, pmf: PMF | Sequence[PMF], title: str, reference: PMF | Sequence[PMF] | None = None) -> None:
+    """Draw PMFs to a file, side by side; of a map of three collective variables the first two, the third summed out.
 
     Parameters
     ----------
+    pmf
+        A PMF, or those of several maps.
     reference
-        Drawn beside a PMF of one collective variable.
+        Drawn beside PMFs of one collective variable; as many as there are PMFs, or none.
     """
-    figure = new_figure(4.1, 5.0)
-    axes = figure.add_subplot()
-    if len(pmf.cvs) == 1:
-        _draw_curve(axes, pmf, reference)
+    pmfs = (pmf,) if isinstance(pmf, PMF) else tuple(pmf)
+    true = (reference,) if isinstance(reference, PMF) else tuple(reference or ())
+    figure = new_figure(4.1, 5.0 * len(pmfs))
+    panels = figure.subplots(1, len(pmfs), squeeze=False)[0]
+    for number, (axes, one) in enumerate(zip(panels, pmfs, strict=True)):
+        if len(one.cvs) == 1:
+            _draw_curve(axes, one, true[number] if true else None)
+        else:
+            _draw_whole_map(axes, one)
+    if len(pmfs) == 1:
+        panels[0].set_title(title)
     else:
-        _draw_whole_map(axes, pmf)
-    axes.set_title(title)
+        figure.suptitle(title)
     save_figure(figure, path)
 
 
@@ -64,21 +72,24 @@ def draw_reference(path: Path, name: str, reference: Reference) -> None:
     UserError
         If the file cannot be written.
     """
-    pmf = reference.pmf
-    errors = reference.standard_error if len(pmf.cvs) == 2 else None
-    figure = new_figure(4.1, 5.0 if errors is None else 9.4)
-    panels = figure.subplots(1, 1 if errors is None else 2, squeeze=False)[0]
-    if len(pmf.cvs) == 1:
-        _draw_curve(panels[0], pmf, None, "reference")
-    else:
-        _draw_whole_map(panels[0], pmf)
-    panels[0].set_title(f"{name}: reference PMF")
-    if errors is not None:
-        relative = errors / np.maximum(pmf.probability, 1e-300)
-        image = draw_bins(panels[1], pmf.cvs, relative, vmin=0.0, vmax=float(np.quantile(relative, 0.99)))
-        label_axes(panels[1], pmf.cvs, left=False)
-        panels[1].set_title("standard error of the free energy")
-        colour_bar(panels[1], image, "standard error (kT)")
+    maps = reference.maps
+    with_errors = any(one.standard_error is not None and len(one.pmf.cvs) == 2 for one in maps)
+    figure = new_figure(4.1 * len(maps), 9.4 if with_errors else 5.0)
+    rows = figure.subplots(len(maps), 2 if with_errors else 1, squeeze=False)
+    for panels, one in zip(rows, maps, strict=True):
+        if len(one.pmf.cvs) == 1:
+            _draw_curve(panels[0], one.pmf, None, "reference")
+        else:
+            _draw_whole_map(panels[0], one.pmf)
+        if one.standard_error is not None and len(one.pmf.cvs) == 2:
+            relative = one.standard_error / np.maximum(one.pmf.probability, 1e-300)
+            image = draw_bins(panels[1], one.pmf.cvs, relative, vmin=0.0, vmax=float(np.quantile(relative, 0.99)))
+            label_axes(panels[1], one.pmf.cvs, left=False)
+            panels[1].set_title("standard error of the free energy")
+            colour_bar(panels[1], image, "standard error (kT)")
+        elif with_errors:
+            panels[1].set_axis_off()
+    rows[0][0].set_title(f"{name}: reference PMF")
     write_picture(figure, path)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cgbench.contracts.maps import Estimate, as_estimate
 from cgbench.contracts.method import FIRST_VERSION
 from cgbench.contracts.pmf import PMF
 from cgbench.counting.ledger import BudgetExhausted
@@ -155,7 +156,7 @@ class Run(RunState):
             self.folder.log(message)
         try:
             record = self._run()
-            if self.pmf is not None and record.status != "failed":
+            if self.estimate is not None and record.status != "failed":
                 self._draw(record)  # last: everything else is on disk
             return record
         finally:
@@ -191,13 +192,13 @@ class Run(RunState):
         reason: str | None = None
         self.clock.start()
         try:
-            for pmf in self.method.estimates():
+            for found in self.method.estimates():
                 self.clock.stop()
-                self._take(pmf)
+                self._take(found)
                 self.clock.start()
         except BudgetExhausted as exhausted:
             status, reason = "budget", str(exhausted)
-            if self.pmf is None:
+            if self.estimate is None:
                 status, reason = "failed", f"no estimate within the budget: {exhausted}"
         except StorageError:
             raise
@@ -205,19 +206,20 @@ class Run(RunState):
             status, reason = "failed", f"{type(error).__name__}: {error}".splitlines()[0]
             self.folder.log(traceback.format_exc())
         self.clock.stop()
-        if status == "finished" and self.pmf is None:
+        if status == "finished" and self.estimate is None:
             status, reason = "failed", "the method ended without an estimate"
         return status, reason
 
-    def _take(self, pmf: PMF) -> None:
+    def _take(self, found: PMF | Estimate) -> None:
         """Check, score and save an estimate."""
         self._log_anomalies()
         self.anomalies.check()
-        if np.any(pmf.probability <= 0):
+        estimate = as_estimate(found, self.problem.maps, self.problem.states)
+        if any(np.any(pmf.probability <= 0) for pmf in estimate.pmfs):
             raise ValueError("the estimate is zero in some bins; a method's PMF must be positive on the whole grid")
-        self.pmf = pmf
+        self.estimate = estimate
         row: dict[str, Any] = {"evaluations": self.ledger.total, "wall_s": round(self.clock.wall, 3)}
-        self.curve.append(row | self.referee.score(pmf))
+        self.curve.append(row | self.referee.score(estimate))
         for other in self.method.auxiliary_estimates():
             self.auxiliary.append(
                 {
@@ -261,8 +263,8 @@ class Run(RunState):
         if status == "budget" and self._unsaved is not None:
             self.folder.save_checkpoint(self._unsaved)  # a larger budget continues from the last estimate
         record = self.record(status, reason)
-        if self.pmf is not None and status != "failed":
-            self.folder.write("pmf.npz", self._arrays(self.pmf))
+        if self.estimate is not None and status != "failed":
+            self.folder.write("pmf.npz", self._arrays(self.estimate))
         self._write_curves()
         self.folder.write_record(record)
         if status == "finished":
@@ -277,27 +279,26 @@ class Run(RunState):
             self.folder.log(traceback.format_exc())
             self._warn("the method's log_density failed; see run.log")
 
-    def _arrays(self, pmf: PMF) -> bytes:
+    def _arrays(self, estimate: Estimate) -> bytes:
         """Return the content of ``pmf.npz``, without the method's further arrays (for figures) if they fail."""
         try:
-            return npz_bytes(pmf.arrays() | self.method.extra_arrays())
+            return npz_bytes(estimate.arrays() | self.method.extra_arrays())
         except Exception as error:
             self.folder.log(traceback.format_exc())
             self._warn(f"the method's extra_arrays failed ({_one_line(error)}); pmf.npz lacks them")
-            return npz_bytes(pmf.arrays())
+            return npz_bytes(estimate.arrays())
 
     def _draw(self, record: Record) -> None:
         """Draw the PMF; if that fails for any reason but a full disk, warn."""
         from cgbench.drawing import pmf as pictures
         from cgbench.drawing.backend import attempt
 
-        pmf, reference = self.pmf, self.referee.reference
-        assert pmf is not None
+        estimate, reference = self.estimate, self.referee.reference
+        assert estimate is not None
+        true = [one.pmf for one in reference.maps] if reference else []
         path = self.folder.path / "pmf.png"
         try:
-            problem = attempt(
-                lambda: pictures.draw_pmf(path, pmf, _title(record), reference.pmf if reference else None)
-            )
+            problem = attempt(lambda: pictures.draw_pmf(path, estimate.pmfs, _title(record), true))
         except OSError as error:
             raise StorageError(
                 f"cannot write {path}: {error.strerror or error}; the run is complete, only its picture is missing"

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cgbench.contracts.maps import PMF_GRID
 from cgbench.contracts.method import FIRST_VERSION, Method, MethodConfig
-from cgbench.contracts.system import System
+from cgbench.contracts.system import System, maps_of, traits_of
 from cgbench.errors import UserError, choices
 from cgbench.running.configuration import config_hash, make_config
 from cgbench.running.plugins import construct_system
@@ -99,14 +100,22 @@ def make_plan(
         if value is not None and value < least:
             raise UserError(f"--{name} must be at least {least}, not {value}")
     built = construct_system(system_class, system, engine, device)
-    missing = method_class.requires - built.traits
+    traits = traits_of(built)
+    missing = method_class.requires - traits
     if missing:
+        meaning = f" (one map over at most two CVs; {built.name} has {_maps(built)})" if PMF_GRID in missing else ""
         raise UserError(
-            f"method {method_class.name} needs a system with {choices(missing)}; "
-            f"{built.name} has {choices(built.traits)}"
+            f"method {method_class.name} needs a system with {choices(missing)}{meaning}; "
+            f"{built.name} has {choices(traits)}"
         )
     config = make_config(method_class, built.name, preset, overrides)
     label = preset
     if overrides and config != make_config(method_class, built.name, preset):
         label = f"{preset}-{config_hash(config)[:8]}"
     return Plan(built, method_class, config, label, seed, budget)
+
+
+def _maps(system: System) -> str:
+    """Describe the collective variables and maps of a system."""
+    maps = maps_of(system)
+    return f"{len(system.cvs)} CVs and {len(maps)} map{'s' if len(maps) > 1 else ''}"

@@ -142,6 +142,7 @@ def _check_system(system: System, where: str) -> None:
     """Check the attributes that every run needs; `cgbench check` examines their values."""
     from cgbench.contracts.coordinates import Coordinates
     from cgbench.contracts.cvs import CollectiveVariables
+    from cgbench.contracts.maps import States
     from cgbench.contracts.system import Basin
 
     def attribute(name: str) -> Any:
@@ -166,13 +167,38 @@ def _check_system(system: System, where: str) -> None:
     traits = attribute("traits")
     if not _is_texts(traits, set, frozenset):
         raise PluginError(f"{where}: traits is {traits!r}; it must be a frozenset of strings")
+    _check_maps(attribute("maps"), len(cvs), where)
+    states = attribute("states")
+    if states is not None and not (isinstance(states, States) and _is_texts(states.names, tuple) and states.names):
+        raise PluginError(f"{where}: states is {states!r}; it must be a cgbench.contracts.maps.States, or None")
     basins = attribute("basins")
     if not (isinstance(basins, (tuple, list)) and all(isinstance(basin, Basin) for basin in basins)):
         raise PluginError(f"{where}: basins is {basins!r}; it must be a tuple of cgbench.contracts.system.Basin")
+    number = max(len(system.maps), 1)
+    for basin in basins:
+        if basin.map not in range(number):
+            raise PluginError(f"{where}: basin {basin.name} is of map {basin.map}; the last map is {number - 1}")
     if "coordinates" in traits and not isinstance(coordinates := attribute("coordinates"), Coordinates):
         raise PluginError(
             f"{where}: coordinates is a {type(coordinates).__name__}; "
             "it must be a cgbench.contracts.coordinates.Coordinates"
+        )
+
+
+LARGEST_MAP = 3  # CVs
+
+
+def _check_maps(maps: Any, cvs: int, where: str) -> None:
+    """Check that maps are subsets of the CVs; a system with too many CVs for one grid must declare them."""
+    if not isinstance(maps, (tuple, list)) or not all(isinstance(axes, (tuple, list)) for axes in maps):
+        raise PluginError(f"{where}: maps is {maps!r}; it must be a tuple of tuples of indices of CVs")
+    for axes in maps:
+        known = all(isinstance(axis, int) and 0 <= axis < cvs for axis in axes)
+        if not (known and len(set(axes)) == len(axes) and 1 <= len(axes) <= LARGEST_MAP):
+            raise PluginError(f"{where}: map {axes!r} must hold one to {LARGEST_MAP} different CVs of 0 to {cvs - 1}")
+    if not maps and cvs > LARGEST_MAP:
+        raise PluginError(
+            f"{where}: a grid over {cvs} CVs is too large; give maps, a tuple of subsets with at most {LARGEST_MAP} CVs"
         )
 
 

@@ -10,7 +10,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-__all__ = ["Evaluations", "AnomalyCount", "Record", "Status", "parse_record", "record_bytes", "to_json"]
+__all__ = [
+    "AnomalyCount",
+    "ClaimedErrors",
+    "Evaluations",
+    "Record",
+    "Status",
+    "parse_record",
+    "record_bytes",
+    "to_json",
+]
 
 Status = Literal["running", "finished", "budget", "failed"]
 
@@ -28,6 +37,17 @@ class AnomalyCount(BaseModel):
 
     count: int
     occasions: int
+
+
+class ClaimedErrors(BaseModel):
+    """The method's own standard errors of the final free energies in kT, over bins below `below_kT` of all maps.
+
+    The mean is weighted by the estimated probability.
+    """
+
+    mean_kT: float
+    largest_kT: float
+    below_kT: float
 
 
 class Record(BaseModel):
@@ -53,6 +73,7 @@ class Record(BaseModel):
     metrics: dict[str, float | None]
     anomalies: dict[str, AnomalyCount] = {}
     density: dict[str, Any] | None = None
+    claimed_errors: ClaimedErrors | None = None
     diagnostics: dict[str, Any] = {}
     seconds: dict[str, dict[str, float]] = {}
     reference: dict[str, Any] | None = None

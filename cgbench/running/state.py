@@ -6,11 +6,15 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.maps import Estimate
 from cgbench.contracts.method import Method
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
+from cgbench.contracts.system import maps_of
 from cgbench.counting.anomalies import Anomalies
 from cgbench.counting.clock import PhaseClock
 from cgbench.counting.ledger import Ledger
@@ -18,11 +22,13 @@ from cgbench.counting.streams import Streams
 from cgbench.running import provenance
 from cgbench.running.plan import Plan
 from cgbench.running.plugins import construct
-from cgbench.running.record import AnomalyCount, Evaluations, Record, Status, to_json
+from cgbench.running.record import AnomalyCount, ClaimedErrors, Evaluations, Record, Status, to_json
 from cgbench.running.run_folder import RunFolder
 from cgbench.scoring.referee import Referee
 
 __all__ = ["RunState"]
+
+CLAIMED_BELOW = 8.0  # kT; the method's errors are summarised over bins below
 
 
 class RunState:
@@ -43,7 +49,7 @@ class RunState:
         One row per estimate: evaluations, wall seconds, and all metrics.
     auxiliary
         One row per auxiliary estimate.
-    pmf
+    estimate
         The latest estimate.
     density
         Score of the full density of a generative method, once the run has ended.
@@ -67,7 +73,7 @@ class RunState:
         )
         self.curve: list[dict[str, Any]] = []
         self.auxiliary: list[dict[str, Any]] = []
-        self.pmf: PMF | None = None
+        self.estimate: Estimate | None = None
         self.density: dict[str, Any] | None = None
         self._provenance = provenance.collect(self.system.device, threads)
         self._provenance["method_version"] = self.method.version
@@ -106,6 +112,7 @@ class RunState:
                 for kind, (count, occasions) in self.anomalies.counts().items()
             },
             density=self.density,
+            claimed_errors=None if self.estimate is None else _claimed_errors(self.estimate),
             diagnostics=self._diagnostics(),
             seconds=self.clock.by_phase(),
             reference=self.referee.facts(),
@@ -140,8 +147,9 @@ class RunState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the content of a checkpoint. There must be an estimate."""
-        assert self.pmf is not None
-        std = self.pmf.free_energy_std
+        assert self.estimate is not None
+        first, *others = [_pmf_state(pmf) for pmf in self.estimate.pmfs]
+        populations = self.estimate.populations
         return {
             "identity": self.identity(),
             "method_version": self.method.version,
@@ -151,8 +159,9 @@ class RunState:
             "seconds": self.clock.by_phase(),
             "curve": self.curve,
             "auxiliary": self.auxiliary,
-            "probability": torch.from_numpy(self.pmf.probability),
-            "free_energy_std": None if std is None else torch.from_numpy(std),
+            **first,
+            "further_maps": others,
+            "populations": None if populations is None else dict(populations),
             "anomalies": self.anomalies.state_dict(),
             "method": self.method.state_dict(),
             "streams": self.streams.state_dict(),
@@ -164,8 +173,33 @@ class RunState:
         self.clock.restore(state["seconds"])
         self.curve = list(state["curve"])
         self.auxiliary = list(state["auxiliary"])
-        std = state["free_energy_std"]
-        self.pmf = PMF.restored(self.system.cvs, state["probability"].numpy(), None if std is None else std.numpy())
+        stored = zip(maps_of(self.system), [state, *state.get("further_maps", ())], strict=True)
+        pmfs = tuple(_restored(one.cvs, found) for one, found in stored)
+        self.estimate = Estimate(pmfs, state.get("populations"))
         self.anomalies.load_state_dict(state["anomalies"])
         self.method.load_state_dict(state["method"])
         self.streams.load_state_dict(state["streams"])
+
+
+def _claimed_errors(estimate: Estimate) -> ClaimedErrors | None:
+    """Return the method's own errors of the estimate; None if it claims none."""
+    if any(pmf.free_energy_std is None for pmf in estimate.pmfs):
+        return None
+    lows = [pmf.free_energy < CLAIMED_BELOW for pmf in estimate.pmfs]
+    stds = [np.asarray(pmf.free_energy_std)[low] for pmf, low in zip(estimate.pmfs, lows, strict=True)]
+    weights = [pmf.probability[low] for pmf, low in zip(estimate.pmfs, lows, strict=True)]
+    mean = np.average(np.concatenate(stds), weights=np.concatenate(weights))
+    return ClaimedErrors(mean_kT=float(mean), largest_kT=float(max(std.max() for std in stds)), below_kT=CLAIMED_BELOW)
+
+
+def _pmf_state(pmf: PMF) -> dict[str, Any]:
+    std = pmf.free_energy_std
+    return {
+        "probability": torch.from_numpy(pmf.probability),
+        "free_energy_std": None if std is None else torch.from_numpy(std),
+    }
+
+
+def _restored(cvs: CollectiveVariables, stored: Mapping[str, Any]) -> PMF:
+    std = stored["free_energy_std"]
+    return PMF.restored(cvs, stored["probability"].numpy(), None if std is None else std.numpy())

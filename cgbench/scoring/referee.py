@@ -1,15 +1,17 @@
-"""The referee: the only code that sees the reference during a run. It scores PMFs."""
+"""The referee: the only code that sees the reference during a run. It scores estimates."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgbench.contracts.maps import Estimate, Map
 from cgbench.contracts.pmf import PMF, basin_mask
-from cgbench.contracts.reference import Reference
-from cgbench.contracts.system import System
+from cgbench.contracts.reference import MapReference, Reference
+from cgbench.contracts.system import System, maps_of
 from cgbench.errors import UserError
 from cgbench.scoring.divergences import forward_kld, jensen_shannon, reverse_kld, total_variation
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["METRICS", "Referee"]
 
 METRICS = ("forward_kld", "reverse_kld", "jensen_shannon", "total_variation")
+MAP_METRICS = ("forward_kld", "total_variation")  # reported for each of several maps
 COVERAGE = {"coverage_68": 0.9945, "coverage_95": 1.96}  # half-width of each interval in standard deviations
 COVERED_BELOW = 12.0  # kT; bins with a higher reference free energy are not checked
 
@@ -43,64 +46,70 @@ class Referee:
         self.reference: Reference | None = None
         self.problem: str | None = None
         self._system = system
+        self._maps = maps_of(system)
         try:
-            self.reference = _on_the_grid(system.reference(), system)
+            self.reference = _on_the_grid(system.reference(), system, self._maps)
         except UserError as error:
             self.problem = str(error)
         except Exception as error:  # a damaged reference can raise anything
             self.problem = f"the reference cannot be read: {type(error).__name__}: {' '.join(str(error).split())}"
-        self._basins = {basin.name: basin_mask(system.cvs, basin.contains) for basin in system.basins}
+        self._basins = [
+            {basin.name: basin_mask(one.cvs, basin.contains) for basin in system.basins if basin.map == number}
+            for number, one in enumerate(self._maps)
+        ]
+        self._states = () if system.states is None else system.states.names
 
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Names of all metrics, in the order of the curve's columns."""
-        return METRICS + tuple(f"delta_f_error/{name}" for name in self._basins) + tuple(COVERAGE)
+        basins = [name for masks in self._basins for name in masks]
+        of_maps = [f"{name}/{one.name}" for one in self._maps for name in MAP_METRICS] if len(self._maps) > 1 else []
+        return (
+            METRICS
+            + tuple(f"delta_f_error/{name}" for name in (*basins, *self._states))
+            + tuple(COVERAGE)
+            + tuple(of_maps)
+        )
 
-    def score(self, pmf: PMF) -> dict[str, float | None]:
+    def score(self, found: PMF | Estimate) -> dict[str, float | None]:
         """Score one estimate.
+
+        Parameters
+        ----------
+        found
+            A PMF, or the estimate of all maps of the system.
 
         Returns
         -------
         dict
-            The divergences; ``delta_f_error/<name>`` for every basin, the error (estimate minus reference, in kT) of
-            its free energy relative to the basin with the largest reference population; ``coverage_68`` and
-            ``coverage_95``, the fraction of bins below 12 kT whose error is within the interval given by the combined
-            standard errors of estimate and reference (None if the estimate has none).
+            The divergences, as means over the maps; ``delta_f_error/<name>`` for every basin, the error (estimate minus
+            reference, in kT) of its free energy relative to the basin of the same map with the largest reference
+            population, and likewise for every state; ``coverage_68`` and ``coverage_95``, the fraction of bins below
+            12 kT whose error is within the interval given by the combined standard errors of estimate and reference
+            (None if the estimate has none), as means over the maps. With several maps, ``forward_kld/<map>`` and
+            ``total_variation/<map>`` for each.
         """
         if self.reference is None:
             return dict.fromkeys(self.metric_names)
-        p, q = self.reference.pmf.probability, pmf.probability
-        scores: dict[str, float | None] = {
-            "forward_kld": forward_kld(p, q),
-            "reverse_kld": reverse_kld(p, q),
-            "jensen_shannon": jensen_shannon(p, q),
-            "total_variation": total_variation(p, q),
-        }
-        if self._basins:
-            true = {name: self.reference.pmf.population(mask) for name, mask in self._basins.items()}
-            found = {name: pmf.population(mask) for name, mask in self._basins.items()}
-            zero = max(true, key=lambda name: true[name])
-            for name in self._basins:
-                scores[f"delta_f_error/{name}"] = _log_ratio(found[zero], found[name]) - _log_ratio(
-                    true[zero], true[name]
-                )
-        scores |= self._coverage(pmf)
-        return scores
-
-    def _coverage(self, pmf: PMF) -> dict[str, float | None]:
-        assert self.reference is not None
-        if pmf.free_energy_std is None:
-            return dict.fromkeys(COVERAGE)
-        true = self.reference.pmf
-        low = true.free_energy - true.free_energy.min() < COVERED_BELOW
-        error = np.where(low, pmf.free_energy - true.free_energy, 0.0)
-        # free energies are defined up to a constant: remove the mean error
-        error = error - (true.probability[low] * error[low]).sum() / true.probability[low].sum()
-        variance = pmf.free_energy_std**2
-        if self.reference.standard_error is not None:
-            variance = variance + (self.reference.standard_error / true.probability) ** 2
-        z = np.abs(error[low]) / np.sqrt(np.maximum(variance[low], 1e-300))
-        return {name: float(np.mean(z < limit)) for name, limit in COVERAGE.items()}
+        estimate = Estimate((found,)) if isinstance(found, PMF) else found
+        pairs = list(zip(self.reference.maps, estimate.pmfs, strict=True))
+        each = [_divergences(true.pmf, pmf) for true, pmf in pairs]
+        scores: dict[str, float | None] = {name: _mean([one[name] for one in each]) for name in METRICS}
+        for (true, pmf), masks in zip(pairs, self._basins, strict=True):
+            scores |= _delta_f_errors(
+                {name: true.pmf.population(mask) for name, mask in masks.items()},
+                {name: pmf.population(mask) for name, mask in masks.items()},
+            )
+        if self._states:
+            known = {name: value for name, (value, _) in (self.reference.populations or {}).items()}
+            scores |= _delta_f_errors(known, dict(estimate.populations or {}))
+        coverages = [_coverage(true, pmf) for true, pmf in pairs]
+        for name in COVERAGE:
+            scores[name] = _mean([one[name] for one in coverages])
+        if len(pairs) > 1:
+            for one, divergences in zip(self._maps, each, strict=True):
+                scores |= {f"{name}/{one.name}": divergences[name] for name in MAP_METRICS}
+        return {name: scores[name] for name in self.metric_names}
 
     def score_density(self, method: Method) -> dict[str, Any] | None:
         """Score the full density of a generative method on equilibrium configurations.
@@ -150,10 +159,63 @@ class Referee:
         }
 
 
-def _on_the_grid(reference: Reference, system: System) -> Reference:
-    if reference.pmf.probability.shape != system.cvs.bins:
-        found = reference.pmf.probability.shape
-        raise UserError(f"the reference of {system.name} has shape {found}, the grid is {system.cvs.bins}")
+def _divergences(true: PMF, pmf: PMF) -> dict[str, float]:
+    p, q = true.probability, pmf.probability
+    return {
+        "forward_kld": forward_kld(p, q),
+        "reverse_kld": reverse_kld(p, q),
+        "jensen_shannon": jensen_shannon(p, q),
+        "total_variation": total_variation(p, q),
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    return known[0] if len(known) == 1 else float(np.mean(known))
+
+
+def _delta_f_errors(true: Mapping[str, float], found: Mapping[str, float]) -> dict[str, float | None]:
+    """Return the errors of free energies relative to the region with the largest reference population, in kT."""
+    if not true:
+        return {}
+    zero = max(true, key=lambda name: true[name])
+    return {
+        f"delta_f_error/{name}": _log_ratio(found[zero], found[name]) - _log_ratio(true[zero], true[name])
+        for name in true
+    }
+
+
+def _coverage(reference: MapReference, pmf: PMF) -> dict[str, float | None]:
+    if pmf.free_energy_std is None:
+        return dict.fromkeys(COVERAGE)
+    true = reference.pmf
+    low = true.free_energy - true.free_energy.min() < COVERED_BELOW
+    error = np.where(low, pmf.free_energy - true.free_energy, 0.0)
+    # free energies are defined up to a constant: remove the mean error
+    error = error - (true.probability[low] * error[low]).sum() / true.probability[low].sum()
+    variance = pmf.free_energy_std**2
+    if reference.standard_error is not None:
+        variance = variance + (reference.standard_error / true.probability) ** 2
+    z = np.abs(error[low]) / np.sqrt(np.maximum(variance[low], 1e-300))
+    return {name: float(np.mean(z < limit)) for name, limit in COVERAGE.items()}
+
+
+def _on_the_grid(reference: Reference, system: System, maps: Sequence[Map]) -> Reference:
+    """Check that a reference has the maps and states of the system, and its grid."""
+    if len(reference.maps) != len(maps):
+        raise UserError(f"the reference of {system.name} has {len(reference.maps)} maps, the system {len(maps)}")
+    for true, one in zip(reference.maps, maps, strict=True):
+        if true.pmf.probability.shape != one.cvs.bins:
+            found = true.pmf.probability.shape
+            raise UserError(f"the reference of {system.name} has shape {found}, the grid is {one.cvs.bins}")
+    names = () if system.states is None else system.states.names
+    if set(reference.populations or ()) != set(names):
+        raise UserError(
+            f"the reference of {system.name} has the states {sorted(reference.populations or ())}, the system "
+            f"{sorted(names)}"
+        )
     return reference
 
 

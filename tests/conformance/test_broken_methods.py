@@ -54,7 +54,7 @@ BROKEN = {
             YIELD: "from dataclasses import replace\n"
             "            yield PMF(replace(self.problem.cvs, bins=(50,)), np.ones(50))"
         },
-        "over self.problem.cvs",
+        "over those of self.problem",
     ),
     "no-estimate": ("method", {LOOP: "while False:"}, "ends without an estimate"),
     "exception": (

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.maps import load_pmfs
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.reference import Reference
-from cgbench.contracts.system import System
+from cgbench.contracts.system import System, maps_of
 from cgbench.drawing.pmf import CUT
 from cgbench.errors import UserError
 from cgbench.results.leaderboard import leaderboard
@@ -42,14 +43,14 @@ def gather(folders: Sequence[Path]) -> dict[str, Any]:
         names = ", ".join(repr(str(folder)) for folder in folders)
         raise UserError(f"no finished run below {names} (--runs): nothing to report")
     runs: list[dict[str, Any]] = []
-    grids: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    grids: dict[tuple[str, str], list[list[dict[str, Any]]]] = {}
     for run in found:
-        pmf = _pmf(run)
-        if pmf is not None:
-            grids.setdefault((run.record.system, run.record.system_version), _axes(pmf.cvs))
+        pmfs = _pmfs(run)
+        if pmfs:
+            grids.setdefault((run.record.system, run.record.system_version), [_axes(pmf.cvs) for pmf in pmfs])
         curve = {"evaluations": run.evaluations.tolist(), "forward_kld": run.forward_kld.tolist()}
-        encoded = None if pmf is None else encode(_free_energy(pmf.probability))
-        runs.append({"record": run.record.model_dump(), "curve": curve, "pmf": encoded})
+        encoded = [encode(_free_energy(pmf.probability)) for pmf in pmfs]
+        runs.append({"record": run.record.model_dump(), "curve": curve, "pmfs": encoded})
     versions = sorted({(run.record.system, run.record.system_version) for run in found})
     table = leaderboard(found)
     content = {
@@ -71,11 +72,11 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
-def _pmf(run: FoundRun) -> PMF | None:
-    """Load the PMF of a run; None if its file was removed."""
+def _pmfs(run: FoundRun) -> tuple[PMF, ...]:
+    """Load the PMFs of a run, one for each map; none if the file was removed."""
     assert run.path is not None
     path = run.path / "pmf.npz"
-    return PMF.load(path) if path.exists() else None
+    return load_pmfs(path) if path.exists() else ()
 
 
 def _free_energy(probability: Array) -> Array:
@@ -94,20 +95,20 @@ def _axes(cvs: CollectiveVariables) -> list[dict[str, Any]]:
     ]
 
 
-def _system(name: str, version: str, axes: list[dict[str, Any]] | None) -> dict[str, Any]:
-    """Return the axes of one version of a system, and its reference or the reason why it cannot be shown."""
-    facts: dict[str, Any] = {"name": name, "version": version, "axes": axes, "reference": None, "problem": None}
+def _system(name: str, version: str, axes: list[list[dict[str, Any]]] | None) -> dict[str, Any]:
+    """Return the axes of each map of one version of a system, and its reference or why it cannot be shown."""
+    facts: dict[str, Any] = {"name": name, "version": version, "maps": axes or [], "reference": None, "problem": None}
     try:
         system = _load(name, version)
         reference = _reference(system)
     except UserError as error:
         return facts | {"problem": " ".join(str(error).split())}
-    facts["axes"] = _axes(system.cvs)
+    facts["maps"] = [_axes(one.cvs) for one in maps_of(system)]
     facts["reference"] = {
         "source": reference.source,
         "sha256": reference.sha256,
         "noise_floor": reference.noise_floor,
-        "pmf": encode(_free_energy(reference.pmf.probability)),
+        "pmfs": [encode(_free_energy(one.pmf.probability)) for one in reference.maps],
     }
     return facts
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from numpy.typing import NDArray
 from pydantic import Field
 
+from cgbench.contracts.maps import PMF_GRID
 from cgbench.contracts.method import Method, MethodConfig
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
@@ -36,7 +37,7 @@ class CGFlowConfig(MethodConfig):
 class ConditionalFlowMethod(Method):
     """Base of both methods: runs the recipe named in the configuration."""
 
-    requires = frozenset({"gradient", "coordinates"})
+    requires = frozenset({"gradient", "coordinates", PMF_GRID})
     Config = CGFlowConfig
 
     def __init__(self, problem: Problem, config: CGFlowConfig, streams: Streams) -> None:

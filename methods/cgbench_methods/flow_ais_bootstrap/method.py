@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cgbench.contracts.maps import PMF_GRID
 from cgbench.contracts.method import AuxiliaryEstimate, Method
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
@@ -35,7 +36,7 @@ class FlowAISBootstrap(Method):
     """
 
     name = "flow_ais_bootstrap"
-    requires = frozenset({"gradient", "coordinates"})
+    requires = frozenset({"gradient", "coordinates", PMF_GRID})
     Config = FABConfig
     uncounted_in_publication = frozenset({"evaluate"})
 

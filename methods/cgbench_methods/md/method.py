@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.maps import Estimate
 from cgbench.contracts.method import AuxiliaryEstimate, Method
 from cgbench.contracts.pmf import PMF
 from cgbench.counting.streams import Streams
@@ -34,13 +36,17 @@ class MolecularDynamics(Method):
         if config.compile:
             problem.compile()
         self.dynamics = walkers_at_start(problem, config, streams.torch("dynamics", problem.device))
-        bins = math.prod(problem.cvs.bins)
-        self.counts = torch.zeros(2, config.walkers, bins, dtype=torch.int32)  # [half, walker, bin]
+        self.maps, self.states = problem.maps, problem.states
+        sizes = [math.prod(one.cvs.bins) for one in self.maps]
+        # visits of the bins of each map [half, walker, bin]; and of states, the last column being none [walker, states]
+        self.counts = [torch.zeros(2, config.walkers, size, dtype=torch.int32) for size in sizes]
+        states = len(self.states.names) if self.states else 0
+        self.state_counts = torch.zeros(config.walkers, states + 1, dtype=torch.int32)
         self._rows = torch.arange(config.walkers)
         self.equilibrated = 0
         self.produced = 0
 
-    def estimates(self) -> Iterator[PMF]:
+    def estimates(self) -> Iterator[PMF | Estimate]:
         """Yield the histogram estimate at logarithmically spaced numbers of steps."""
         config: MDConfig = self.config
         with self.problem.phase("equilibrate"):
@@ -53,7 +59,7 @@ class MolecularDynamics(Method):
                     self._block(min(BLOCK, goal - self.produced))
             self.progress = self.produced / config.steps
             self.status = f"{self.produced:,} of {config.steps:,} steps of {config.walkers} walkers"
-            yield self._histogram(self.counts)
+            yield self._estimate(self._histogram, slice(None))
 
     def auxiliary_estimates(self) -> Sequence[AuxiliaryEstimate]:
         """Return the smoothed estimate, and both estimators on groups of 1, 8, 64, ... walkers.
@@ -70,34 +76,55 @@ class MolecularDynamics(Method):
         return found
 
     def _auxiliary(self, name: str, size: int, replicate: int) -> AuxiliaryEstimate:
-        counts = self.counts[:, replicate * size : (replicate + 1) * size]
-        pmf = self._histogram(counts) if name == "histogram" else self._smoothed(counts)
-        return AuxiliaryEstimate(f"{name}/{size}", replicate, size / self.config.walkers, pmf)
+        pmf = self._histogram if name == "histogram" else self._smoothed
+        walkers = slice(replicate * size, (replicate + 1) * size)
+        return AuxiliaryEstimate(f"{name}/{size}", replicate, size / self.config.walkers, self._estimate(pmf, walkers))
 
-    def _halves(self, counts: torch.Tensor) -> NDArray[np.float64]:
-        return counts.sum(1).double().numpy().reshape(2, *self.problem.cvs.bins)
+    def _estimate(
+        self, pmf: Callable[[CollectiveVariables, NDArray[np.float64]], PMF], walkers: slice
+    ) -> PMF | Estimate:
+        """Apply an estimator to the counts of some walkers, for each map."""
+        pmfs = []
+        for one, counts in zip(self.maps, self.counts, strict=True):
+            halves = counts[:, walkers].sum(1).double().numpy().reshape(2, *one.cvs.bins)
+            pmfs.append(pmf(one.cvs, halves))
+        if len(pmfs) == 1 and self.states is None:
+            return pmfs[0]
+        populations = None
+        if self.states is not None:
+            visits = self.state_counts[walkers].sum(0).double().numpy() + self.config.pseudocount
+            populations = dict(zip(self.states.names, (visits / visits.sum()).tolist(), strict=False))
+        return Estimate(tuple(pmfs), populations)
 
-    def _histogram(self, counts: torch.Tensor) -> PMF:
-        return PMF.from_counts(self.problem.cvs, self._halves(counts).sum(0), self.config.pseudocount)
+    def _histogram(self, cvs: CollectiveVariables, halves: NDArray[np.float64]) -> PMF:
+        return PMF.from_counts(cvs, halves.sum(0), self.config.pseudocount)
 
-    def _smoothed(self, counts: torch.Tensor) -> PMF:
-        first, second = self._halves(counts)
-        return smoothed_pmf(self.problem.cvs, (first, second), self.config.smoothing_pseudocount)
+    def _smoothed(self, cvs: CollectiveVariables, halves: NDArray[np.float64]) -> PMF:
+        return smoothed_pmf(cvs, (halves[0], halves[1]), self.config.smoothing_pseudocount)
 
     def _block(self, steps: int) -> None:
         """Advance all walkers by `steps`, and count the samples of all but diverged walkers."""
-        visits = []
+        samples = []
         for _ in range(steps):
             self.dynamics.step()
             self.produced += 1
             if self.produced % self.config.stride == 0:
                 s = self.problem.collective_variables(self.dynamics.positions).double().cpu().numpy()
-                visits.append((self.produced // self.config.stretch % 2, self.problem.cvs.bin_index(s)))
+                samples.append((self.produced // self.config.stretch % 2, s))
         valid = ~end_block(self.problem, self.dynamics).cpu()
-        for half, index in visits:
-            bins = torch.from_numpy(index)
-            counted = (bins >= 0) & valid
-            self.counts[half, self._rows[counted], bins[counted]] += 1
+        for half, s in samples:
+            for one, counts in zip(self.maps, self.counts, strict=True):
+                bins = torch.from_numpy(one.cvs.bin_index(one.select(s)))
+                counted = (bins >= 0) & valid
+                counts[half, self._rows[counted], bins[counted]] += 1
+            if self.states is not None:
+                self._count_states(s, valid)
+
+    def _count_states(self, s: NDArray[np.float64], valid: torch.Tensor) -> None:
+        assert self.states is not None
+        index = torch.from_numpy(self.states.assign(s))
+        index = index.where(index >= 0, len(self.states.names))
+        self.state_counts[self._rows[valid], index[valid]] += 1
 
     def _next_goal(self) -> int:
         """Return the steps of the next estimate: logarithmically spaced, at most a twentieth of the run ahead.
@@ -115,6 +142,7 @@ class MolecularDynamics(Method):
         return {
             "dynamics": self.dynamics.state_dict(),
             "counts": self.counts,
+            "state_counts": self.state_counts,
             "equilibrated": self.equilibrated,
             "produced": self.produced,
         }
@@ -122,5 +150,5 @@ class MolecularDynamics(Method):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.dynamics.load_state_dict(state["dynamics"])
-        self.counts = state["counts"]
+        self.counts, self.state_counts = list(state["counts"]), state["state_counts"]
         self.equilibrated, self.produced = int(state["equilibrated"]), int(state["produced"])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cgbench.contracts.maps import PMF_GRID
 from cgbench.contracts.method import Method
 from cgbench.contracts.pmf import LARGEST_FREE_ENERGY, PMF
 from cgbench.counting.streams import Streams
@@ -32,6 +33,7 @@ class Metadynamics(Method):
     """
 
     name = "metadynamics"
+    requires = frozenset({PMF_GRID})
     Config = MetadynamicsConfig
 
     def __init__(self, problem: Any, config: MetadynamicsConfig, streams: Streams) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cgbench.contracts.maps import PMF_GRID
 from cgbench.contracts.method import Method
 from cgbench.contracts.pmf import PMF
 from cgbench.counting.streams import Streams
@@ -33,6 +34,7 @@ class UmbrellaSampling(Method):
     """
 
     name = "umbrella"
+    requires = frozenset({PMF_GRID})
     Config = UmbrellaConfig
 
     def __init__(self, problem: Any, config: UmbrellaConfig, streams: Streams) -> None:

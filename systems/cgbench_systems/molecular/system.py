@@ -14,24 +14,29 @@ from numpy.typing import NDArray
 from openmm import app, unit
 
 from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.maps import PMF_GRID
 from cgbench.contracts.reference import Reference, ReferenceBuilder
-from cgbench.contracts.system import Check, OpenMMModel, System
+from cgbench.contracts.system import Check, OpenMMModel, System, maps_of, traits_of
 from cgbench.scoring.reference_files import load_reference
 from cgbench_systems.molecular.forcefield import TorchForceField
 from cgbench_systems.molecular.geometry import dihedral
 from cgbench_systems.molecular.openmm_engine import OpenMMEngine
 
-__all__ = ["MolecularSystem", "angle_range", "torsion_cvs"]
+__all__ = ["Columns", "MolecularSystem", "angle_range", "torsion_cvs"]
 
 Torsion = tuple[int, int, int, int]
 Columns = Sequence[NDArray[np.float64]]
 
 
-def torsion_cvs(names: Sequence[str]) -> CollectiveVariables:
-    """Return torsions as collective variables: periodic, from -pi to pi, 100 bins each."""
+def torsion_cvs(names: Sequence[str], bins: int = 100) -> CollectiveVariables:
+    """Return torsions as collective variables: periodic, from -pi to pi."""
     count = len(names)
     return CollectiveVariables(
-        names=tuple(names), lower=(-np.pi,) * count, upper=(np.pi,) * count, periodic=(True,) * count
+        names=tuple(names),
+        lower=(-np.pi,) * count,
+        upper=(np.pi,) * count,
+        periodic=(True,) * count,
+        bins=(bins,) * count,
     )
 
 
@@ -126,7 +131,7 @@ class MolecularSystem(System):
 
     def reference(self) -> Reference:
         """Return the reference PMF from biased molecular dynamics (`cgbench_systems.molecular.reference`)."""
-        return load_reference(self.reference_folder, self.cvs)
+        return load_reference(self.reference_folder, [one.cvs for one in maps_of(self)])
 
     def reference_samples(self) -> torch.Tensor | None:
         """Return equilibrium configurations (`cgbench_systems.molecular.reference.samples`), or None without any."""
@@ -139,14 +144,24 @@ class MolecularSystem(System):
     def reference_builder(self, folder: Path) -> ReferenceBuilder:
         """Return the builder: biased, umbrella and unbiased MD, checked against OpenMM."""
         from cgbench_systems.molecular.reference.build import MolecularReferenceBuilder
+        from cgbench_systems.molecular.reference.several_maps.build import MapsReferenceBuilder
 
         facts = {"force_field": self.force_field}
+        if PMF_GRID not in traits_of(self):
+            return MapsReferenceBuilder(self, self.openmm_system(), folder, self.reference_folder, facts)
         return MolecularReferenceBuilder(self, self.openmm_system(), folder, self.reference_folder, facts)
 
     def verify_reference(self, reference: Reference) -> list[Check]:
-        """Compare a reference with new sampling (at most five minutes) under a bias that flattens it."""
+        """Compare a reference with new sampling (at most five minutes).
+
+        With one map, walkers sample under a bias that flattens it; with several, they continue the equilibrium
+        configurations without a bias.
+        """
+        from cgbench_systems.molecular.reference.several_maps.verify import MapsSampling, verify_maps
         from cgbench_systems.molecular.reference.verify import Sampling, verify
 
+        if PMF_GRID not in traits_of(self):
+            return verify_maps(self, reference, MapsSampling())
         return verify(self, reference, Sampling())
 
     def compile(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,8 @@ from cgbench.storage.yaml_text import position, read_yaml
 
 __all__ = ["CV", "Definition", "read_definition"]
 
-MOST_CVS = 2  # a grid over more of them is too large
+LARGEST_MAP = 3  # CVs; a grid over more of them is too large
+BINS, COARSE_BINS = 100, 36  # along each CV; coarse where a map has three CVs
 
 
 class CV(BaseModel):
@@ -52,8 +54,15 @@ class Definition(BaseModel):
         In kelvin.
     cvs
         Torsions.
+    maps
+        Subsets of the CVs, by name, whose PMFs are estimated and scored. By default all CVs together if they are at
+        most two, else phi and psi of each residue.
+    bins
+        Bins along each CV; by default 100, or 36 if a map has three CVs.
+    states
+        Ranges of CVs in degrees by name of the state, disjoint; their populations are estimated and scored.
     basins
-        Ranges of torsions in degrees by name of the basin; a range may go across 180.
+        Ranges of CVs in degrees by name of the basin, all CVs of one map; a range may go across 180.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -65,7 +74,10 @@ class Definition(BaseModel):
     openmm_system: str | None = None
     force_field: list[str] = []
     temperature: float = Field(300.0, gt=0, le=5000)
-    cvs: list[Annotated[CV, BeforeValidator(_cv)]] = Field(min_length=1, max_length=MOST_CVS)
+    cvs: list[Annotated[CV, BeforeValidator(_cv)]] = Field(min_length=1)
+    maps: list[Annotated[list[str], Field(min_length=1, max_length=LARGEST_MAP)]] = []
+    bins: int | None = Field(None, ge=10, le=360)
+    states: dict[str, dict[str, Range]] = {}
     basins: dict[str, dict[str, Range]] = {}
 
     @model_validator(mode="after")
@@ -79,12 +91,54 @@ class Definition(BaseModel):
         names = [cv.name for cv in self.cvs]
         if len(set(names)) < len(names):
             raise ValueError("two collective variables have the same name")
+        self._check_maps(names)
+        for kind, regions in (("basin", self.basins), ("state", self.states)):
+            for region, ranges in regions.items():
+                unknown = sorted(set(ranges) - set(names))
+                if unknown or not ranges:
+                    what = f"{unknown[0]!r}" if unknown else "nothing"
+                    raise ValueError(f"{kind} {region!r} restricts {what}: name some of the cvs, {', '.join(names)}")
         for basin, ranges in self.basins.items():
-            unknown = sorted(set(ranges) - set(names))
-            if unknown or not ranges:
-                what = f"{unknown[0]!r}" if unknown else "nothing"
-                raise ValueError(f"basin {basin!r} restricts {what}: name some of the cvs, {', '.join(names)}")
+            if not any(set(ranges) <= set(one) for one in self.named_maps()):
+                raise ValueError(
+                    f"basin {basin!r} restricts {', '.join(ranges)}, which no map holds together: make it one of states"
+                )
+        for (one, first), (other, second) in itertools.combinations(self.states.items(), 2):
+            if all(_overlap(first[cv], second[cv]) for cv in set(first) & set(second)):
+                raise ValueError(f"states {one!r} and {other!r} overlap: states must be disjoint")
         return self
+
+    def _check_maps(self, names: list[str]) -> None:
+        for one in self.maps:
+            unknown = [cv for cv in one if cv not in names]
+            if unknown:
+                raise ValueError(f"a map holds {unknown[0]!r}: name some of the cvs, {', '.join(names)}")
+            if len(set(one)) < len(one):
+                raise ValueError(f"the map {', '.join(one)} holds a collective variable twice")
+        if len({tuple(one) for one in self.maps}) < len(self.maps):
+            raise ValueError("two maps are the same")
+        missing = set(names).difference(*self.named_maps())
+        if missing:
+            listed = ", ".join(cv for cv in names if cv in missing)
+            raise ValueError(
+                f"no map holds {listed}: give maps, a list of lists of at most {LARGEST_MAP} of the cvs each"
+            )
+
+    def named_maps(self) -> list[list[str]]:
+        """Return the maps as lists of names, with the default where none are given."""
+        names = [cv.name for cv in self.cvs]
+        if self.maps:
+            return self.maps
+        if len(names) <= 2:
+            return [names]
+        residues = [name.removeprefix("phi ") for name in names if name.startswith("phi ")]
+        return [[f"phi {residue}", f"psi {residue}"] for residue in residues if f"psi {residue}" in names]
+
+
+def _overlap(first: list[float], second: list[float]) -> bool:
+    """Whether two ranges of an angle in degrees have more than end points in common."""
+    (a, b), (c, d) = first, second
+    return (c - a) % 360 < ((b - a) % 360 or 360) or (a - c) % 360 < ((d - c) % 360 or 360)
 
 
 def read_definition(path: Path) -> tuple[Definition, str, str]:
@@ -126,14 +180,15 @@ def _explain(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = f"unknown key: choose from {', '.join(Definition.model_fields)}"
-    if first["type"] == "too_long" and first["loc"] == ("cvs",):
-        message = f"at most {MOST_CVS} collective variables can be scored on one grid, not {len(first['input'])}"
+    if first["type"] == "too_long" and first["loc"][0] == "maps":
+        message = f"at most {LARGEST_MAP} collective variables can be scored on one grid, not {len(first['input'])}"
     return f"{where}: {message}" if where else message
 
 
 def _version(definition: Definition, folder: Path) -> str:
     """Hash of what defines the density: the settings and the content of the files that they name."""
-    settings = definition.model_dump_json(exclude={"name", "version"})
+    newer = {"maps", "bins", "states"}  # left out where not given: the versions of older files stay as they were
+    settings = definition.model_dump_json(exclude={"name", "version"} | (newer - definition.model_fields_set))
     digest = hashlib.sha256(settings.encode())
     for name in (definition.pdb, definition.openmm_system, *definition.force_field):
         if name is not None and (folder / name).is_file():

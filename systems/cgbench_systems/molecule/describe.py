@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from cgbench.contracts.system import maps_of
 from cgbench_systems.molecular.geometry import dihedral
-from cgbench_systems.molecule.definition import MOST_CVS
 from cgbench_systems.molecule.structure import Structure
 from cgbench_systems.molecule.system import Molecule
 from cgbench_systems.molecule.torsions import named_torsions
@@ -70,17 +70,24 @@ def definition_text(structure: Structure, origin: str, force_field: Sequence[str
     named = named_torsions(structure)
     backbone = [name for name in named if name.startswith(("phi", "psi"))]
     ordered = sorted(backbone, key=lambda name: (int(name.split()[1]) if name.split()[1].isdigit() else 0, name))
-    chosen = ordered[:MOST_CVS] or list(named)[:MOST_CVS]
+    pairs = [[f"{kind} {name.removeprefix('phi ')}" for kind in ("phi", "psi")] for name in ordered if "phi" in name]
+    paired = [name for pair in pairs if set(pair) <= set(named) for name in pair]
+    chosen = paired or (ordered or list(named))[:2]
     lines = [
         f"{origin}",
         f"force_field: [{', '.join(force_field)}]",
         f"temperature: {temperature:g}  # K",
-        f"# at most {MOST_CVS} of: {', '.join(named) or 'no named torsions; give name and dihedral'}",
+        f"# some of: {', '.join(named) or 'no named torsions; give name and dihedral'}",
     ]
     if chosen:
         lines.append(f"cvs: [{', '.join(chosen)}]")
     else:
         lines += ["cvs:", '  - {name: my_torsion, dihedral: ["1:A", "1:B", "1:C", "1:D"]}']
+    if len(chosen) > 2:
+        lines += [
+            "# what is scored, at most three CVs each; methods that need one grid over all CVs take at most two CVs",
+            f"maps: [{', '.join('[' + ', '.join(pair) + ']' for pair in pairs if set(pair) <= set(named))}]",
+        ]
     lines += [
         "# basins, for the free-energy differences of a score; ranges in degrees, upwards, across 180 if need be:",
         f"# basins: {{left: {{{chosen[0] if chosen else 'my_torsion'}: [0, 120]}}}}",
@@ -97,6 +104,7 @@ def describe_system(system: Molecule) -> list[str]:
     start = system.collective_variables(system.initial_configuration()[None])[0]
     for name, atoms, value in zip(system.cvs.names, system.torsions, np.degrees(start.cpu().numpy()), strict=True):
         lines.append(f"  CV {name}: {' - '.join(labels[atom] for atom in atoms)}, {value:.1f} degrees at the start")
+    lines += [f"  map {one.name}: {' x '.join(str(n) for n in one.cvs.bins)} bins" for one in maps_of(system)]
     for name, periodic in zip(coordinates.names, coordinates.periodic.tolist(), strict=True):
         if periodic:
             lines.append(f"  free: {_readable(name, labels)}")

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, cached_property
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import openmm
 import torch
+from numpy.typing import NDArray
 from openmm import app, unit
 
+from cgbench.contracts.maps import States
 from cgbench.contracts.reference import Reference
 from cgbench.contracts.system import Basin
 from cgbench.errors import UserError
-from cgbench_systems.molecular.system import MolecularSystem, Torsion, angle_range, torsion_cvs
+from cgbench_systems.molecular.system import Columns, MolecularSystem, Torsion, angle_range, torsion_cvs
 from cgbench_systems.molecule.coordinates import MoleculeCoordinates, automatic_coordinates
-from cgbench_systems.molecule.definition import Definition, read_definition
+from cgbench_systems.molecule.definition import BINS, COARSE_BINS, Definition, Range, read_definition
 from cgbench_systems.molecule.sequence import build_peptide
 from cgbench_systems.molecule.structure import Structure, check_molecule, create_system, read_pdb
 from cgbench_systems.molecule.torsions import torsion
@@ -50,11 +53,13 @@ class Molecule(MolecularSystem):
         self.reference_folder = self.file.with_suffix(".reference")
         names = [cv.name for cv in self.definition.cvs]
         self.torsions = tuple(self._torsion(cv.name, cv.dihedral) for cv in self.definition.cvs)
-        self.cvs = torsion_cvs(names)
-        self.basins = tuple(
-            Basin(name, angle_range([(r[0], r[1]) if (r := ranges.get(cv)) else None for cv in names]))
-            for name, ranges in self.definition.basins.items()
-        )
+        maps = self.definition.named_maps()
+        coarse = max(len(one) for one in maps) > 2
+        self.cvs = torsion_cvs(names, self.definition.bins or (COARSE_BINS if coarse else BINS))
+        self.maps = tuple(tuple(names.index(cv) for cv in one) for one in maps)
+        self.states = _states(self.definition.states, names)
+        basins = self.definition.basins or ({} if self.states else _halves(maps))
+        self.basins = tuple(_basin(name, ranges, maps) for name, ranges in basins.items())
         self.coordinates = automatic_coordinates(
             self.structure, self.torsions, names, torch.from_numpy(self._minimum.copy())
         )
@@ -105,16 +110,7 @@ class Molecule(MolecularSystem):
     @cached_property
     def _minimum(self) -> np.ndarray:
         """The structure, minimised by OpenMM's Reference platform, ``[atoms, 3]`` in nm."""
-        context = openmm.Context(
-            self.openmm_system(), openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
-        )
-        context.setPositions(self.structure.positions)
-        energy = context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
-        if not np.isfinite(energy):
-            raise UserError(f"{self.structure.source}: the energy of the structure is not finite: do atoms overlap?")
-        openmm.LocalEnergyMinimizer.minimize(context, TOLERANCE, 0)
-        positions = context.getState(getPositions=True).getPositions(asNumpy=True)
-        return np.array(positions.value_in_unit(unit.nanometer), dtype=np.float64)
+        return _minimised(self._serialized, self.structure.positions.tobytes(), self.structure.source)
 
     def initial_configuration(self) -> torch.Tensor:
         """Return the minimum next to the structure of the file, ``[atoms, 3]`` in nm."""
@@ -139,6 +135,56 @@ class Molecule(MolecularSystem):
                 f"the reference in {self.reference_folder} is of version {version}, {self.name} is of {self.version}"
             )
         return reference
+
+
+@cache
+def _minimised(serialized: str, positions: bytes, source: str) -> NDArray[np.float64]:
+    """Minimise a structure, once in a process: a run builds its system several times."""
+    context = openmm.Context(
+        openmm.XmlSerializer.deserialize(serialized),
+        openmm.VerletIntegrator(0.001),
+        openmm.Platform.getPlatformByName("Reference"),
+    )
+    context.setPositions(np.frombuffer(positions).reshape(-1, 3))
+    energy = context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+    if not np.isfinite(energy):
+        raise UserError(f"{source}: the energy of the structure is not finite: do atoms overlap?")
+    openmm.LocalEnergyMinimizer.minimize(context, TOLERANCE, 0)
+    minimum = context.getState(getPositions=True).getPositions(asNumpy=True)
+    return np.array(minimum.value_in_unit(unit.nanometer), dtype=np.float64)
+
+
+def _region(ranges: Mapping[str, Range], names: Sequence[str]) -> Callable[[Columns], NDArray[np.bool_]]:
+    """Return the function that tells whether CVs with these names are within ranges in degrees."""
+    return angle_range([(r[0], r[1]) if (r := ranges.get(name)) else None for name in names])
+
+
+def _basin(name: str, ranges: Mapping[str, Range], maps: Sequence[Sequence[str]]) -> Basin:
+    """Return a basin of the first map that holds all its CVs."""
+    number = next(k for k, one in enumerate(maps) if set(ranges) <= set(one))
+    return Basin(name, _region(ranges, maps[number]), number)
+
+
+def _halves(maps: Sequence[Sequence[str]]) -> dict[str, dict[str, Range]]:
+    """Return the two halves of the first CV of each map, for molecules whose file names no basins or states."""
+    firsts = dict.fromkeys(one[0] for one in maps)
+    return {
+        f"{cv}{sign}0": {cv: limits} for cv in firsts for sign, limits in (("<", [-180.0, 0.0]), (">", [0.0, 180.0]))
+    }
+
+
+def _states(definitions: Mapping[str, Mapping[str, Range]], names: Sequence[str]) -> States | None:
+    if not definitions:
+        return None
+    regions = [_region(ranges, names) for ranges in definitions.values()]
+
+    def assign(s: NDArray[np.float64]) -> NDArray[np.int64]:
+        index = np.full(len(s), -1, dtype=np.int64)
+        for number, contains in enumerate(regions):
+            index[contains(list(s.T))] = number
+        return index
+
+    return States(tuple(definitions), assign)
 
 
 def load_molecule(path: Path) -> type[Molecule]:

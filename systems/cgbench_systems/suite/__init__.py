@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cgbench.contracts.maps import PMF_GRID
 from cgbench.contracts.reference import ReferenceBuilder
+from cgbench.contracts.system import traits_of
 from cgbench_systems.molecule import Molecule, load_molecule
 
-__all__ = ["SuiteMolecule", "glycine", "phenylalanine", "serine", "valine"]
+__all__ = ["SuiteMolecule", "glycine", "phenylalanine", "serine", "tetrapeptide", "valine", "valine_chi"]
 
 
 class SuiteMolecule(Molecule):
@@ -22,9 +24,11 @@ class SuiteMolecule(Molecule):
         self.reference_folder = self.file.with_name("reference")
 
     def reference_builder(self, folder: Path) -> ReferenceBuilder:
-        """Return the shorter builder."""
+        """Return the shorter builder, or that of several maps."""
         from cgbench_systems.molecular.reference.build import ShorterReferenceBuilder
 
+        if PMF_GRID not in traits_of(self):
+            return super().reference_builder(folder)
         facts = {"force_field": self.force_field}
         return ShorterReferenceBuilder(self, self.openmm_system(), folder, self.reference_folder, facts)
 
@@ -44,3 +48,4 @@ def _member(folder: str) -> type[SuiteMolecule]:
 
 
 glycine, valine, serine, phenylalanine = (_member(folder) for folder in ("gly", "val", "ser", "phe"))
+valine_chi, tetrapeptide = (_member(folder) for folder in ("val_chi", "tetra"))

@@ -117,7 +117,7 @@ def test_energies_that_are_not_finite_have_no_weight(tmp_path: Path) -> None:
     assert anomaly.occasions == 2000 and abs(anomaly.count - 600) < 100
     log = (job.folder.path / "run.log").read_text()
     assert "after 400 evaluations:" in log and "more nonfinite_energy" in log and log.count("\n") == 5
-    assert np.isfinite(job.pmf.probability).all()
+    assert np.isfinite(job.estimate.pmfs[0].probability).all()
 
 
 def test_too_many_of_them_end_the_run_with_the_reason(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_the_data_are_those_of_the_records(tmp_path, write_run, embedded) -> Non
         assert run["record"] == json.loads(to_json(record.model_dump()))
         curve = np.loadtxt(folder / "curve.csv", delimiter=",", skiprows=1)
         assert run["curve"] == {"evaluations": curve[:, 0].tolist(), "forward_kld": curve[:, 1].tolist()}
-        shown, true = decode(run["pmf"]), free_energy(folder)
+        shown, true = decode(run["pmfs"][0]), free_energy(folder)
         assert np.array_equal(np.isinf(shown), true >= STORED_TO)
         low = true < STORED_TO
         assert np.abs(shown[low] - true[low]).max() <= 0.5001 * STORED_TO / 65534
@@ -75,16 +75,16 @@ def test_the_reference_is_the_referee_s(tmp_path, aldp, write_run, embedded) -> 
     write_run(tmp_path, "aldp", "md", reference.pmf.probability)
     (system,) = embedded(report([tmp_path])[0])["systems"]
     assert system["problem"] is None
-    assert [axis["name"] for axis in system["axes"]] == ["phi", "psi"] and system["axes"][0]["unit"] == "rad"
+    assert [axis["name"] for axis in system["maps"][0]] == ["phi", "psi"] and system["maps"][0][0]["unit"] == "rad"
     assert system["reference"]["sha256"] == reference.sha256
-    shown, true = decode(system["reference"]["pmf"]), reference.pmf.free_energy
+    shown, true = decode(system["reference"]["pmfs"][0]), reference.pmf.free_energy
     assert np.allclose(shown[np.isfinite(shown)], true[np.isfinite(shown)], atol=STORED_TO / 65535)
 
 
 def test_small_grids_are_stored_in_single_precision(tmp_path, write_run, embedded) -> None:
     folder = write_run(tmp_path, "line", "md", rough(100))
     (run,) = embedded(report([tmp_path])[0])["runs"]
-    assert np.allclose(decode(run["pmf"]), free_energy(folder), rtol=1e-7)
+    assert np.allclose(decode(run["pmfs"][0]), free_energy(folder), rtol=1e-7)
 
 
 def test_of_three_variables_the_third_is_summed_out(tmp_path, write_run, embedded) -> None:
@@ -92,7 +92,7 @@ def test_of_three_variables_the_third_is_summed_out(tmp_path, write_run, embedde
     write_run(tmp_path, "cube", "md", p)
     (run,) = embedded(report([tmp_path])[0])["runs"]
     expected = -np.log(p.sum(axis=2))
-    assert np.allclose(decode(run["pmf"]), expected - expected.min(), atol=1e-6)
+    assert np.allclose(decode(run["pmfs"][0]), expected - expected.min(), atol=1e-6)
 
 
 def test_a_system_that_cannot_be_loaded_is_shown_without_reference(tmp_path, write_run, embedded) -> None:
@@ -100,7 +100,7 @@ def test_a_system_that_cannot_be_loaded_is_shown_without_reference(tmp_path, wri
     write_run(tmp_path, "muller_brown", "md", rough(100), system_version="0")
     maze, old = embedded(report([tmp_path])[0])["systems"]
     assert "unknown system 'maze'" in maze["problem"] and maze["reference"] is None
-    for axis, bins in zip(maze["axes"], (60, 50), strict=True):
+    for axis, bins in zip(maze["maps"][0], (60, 50), strict=True):
         assert (axis["lower"], axis["upper"], axis["bins"]) == (pytest.approx(0.0, abs=1e-9), pytest.approx(6.0), bins)
     assert "version 0 of muller_brown is not installed" in old["problem"]
 
@@ -247,7 +247,7 @@ def test_a_mistake_is_one_line(arguments, message, tmp_path, monkeypatch, capsys
 def test_a_run_without_pmf_is_shown_without(tmp_path, write_run, embedded) -> None:
     (write_run(tmp_path, "maze", "md", rough(6, 5)) / "pmf.npz").unlink()
     content = embedded(report([tmp_path])[0])
-    assert content["runs"][0]["pmf"] is None and content["systems"][0]["axes"] is None
+    assert content["runs"][0]["pmfs"] == [] and content["systems"][0]["maps"] == []
 
 
 def test_a_broken_curve_is_named(tmp_path, write_run) -> None:

@@ -46,5 +46,5 @@ def test_auxiliary_estimates_are_parts_of_the_same_steps(tmp_path) -> None:
     )  # the start is evaluated too
     eights = side[side["name"] == "histogram/8"].tail(2)
     assert eights["evaluations"].tolist() == [8 * 221] * 2 and eights["forward_kld"].nunique() == 2
-    counts = job.method.counts
+    (counts,) = job.method.counts
     assert int(counts.sum()) == 16 * 200 and counts.shape == (2, 16, 100)

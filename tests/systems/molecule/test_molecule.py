@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import openmm
 import pytest
 import torch
@@ -90,7 +91,21 @@ def test_a_peptide_from_its_sequence() -> None:
     ("cvs", "more", "expected"),
     [
         ("[phi 3, psi 3]", "", "has no torsion 'phi 3': choose from chi1 2, phi 2, psi 2"),
-        ("[phi 2, psi 2, chi1 2]", "", "at most 2 collective variables"),
+        ("[phi 2, psi 2, chi1 2]", "", "no map holds chi1 2: give maps"),
+        ("[phi 2, psi 2]", "maps: [[phi 2, psi 3]]", "a map holds 'psi 3': name some of the cvs, phi 2, psi 2"),
+        ("[phi 2, psi 2]", "maps: [[phi 2]]", "no map holds psi 2"),
+        ("[phi 2, psi 2]", "maps: [[phi 2, phi 2, psi 2]]", "holds a collective variable twice"),
+        ("[phi 2, psi 2]", "maps: [[phi 2], [psi 2], [phi 2]]", "two maps are the same"),
+        ("[phi 2, psi 2]", "maps: [[a, b, c, d]]", "at most 3 collective variables can be scored on one grid, not 4"),
+        ("[phi 2, psi 2]", "bins: 3", "bins: "),
+        ("[phi 2, psi 2]", "states: {a: {phi 2: [0, 120]}, b: {phi 2: [90, 200]}}", "'a' and 'b' overlap"),
+        ("[phi 2, psi 2]", "states: {a: {phi 2: [0, 120]}, b: {psi 2: [0, 10]}}", "'a' and 'b' overlap"),
+        ("[phi 2, psi 2]", "states: {a: {chi1 2: [0, 120]}}", "state 'a' restricts 'chi1 2'"),
+        (
+            "[phi 2, psi 2, chi1 2]",
+            "maps: [[phi 2, psi 2], [chi1 2]]\nbasins: {a: {phi 2: [0, 120], chi1 2: [0, 120]}}",
+            "which no map holds together: make it one of states",
+        ),
         ("[]", "", "cvs:"),
         ("[phi 2, phi 2]", "", "two collective variables have the same name"),
         ("[phi 2]", "temperature: 300 K", "temperature: "),
@@ -170,3 +185,24 @@ def test_mistakes_in_a_sequence(sequence: str) -> None:
 def test_the_tetrapeptide_is_read_in_the_order_of_the_file() -> None:
     structure = read_pdb(TETRA)
     assert structure.labels[8] == "2:CA" and structure.index("3:CA") == 18 and len(structure.labels) == 42
+
+
+def test_maps_states_and_bins_of_a_file(define: Callable[..., Path]) -> None:
+    more = "maps: [[phi 2, psi 2], [phi 2, chi1 2]]\nstates: {t: {chi1 2: [120, -120]}, g: {chi1 2: [0, 120]}}"
+    system = load_molecule(define(cvs="[phi 2, psi 2, chi1 2]", more=more))()
+    assert system.maps == ((0, 1), (0, 2)) and system.cvs.bins == (100, 100, 100)
+    s = np.radians([[0.0, 0.0, 170.0], [0.0, 0.0, -130.0], [0.0, 0.0, 60.0], [0.0, 0.0, -60.0]])
+    assert system.states is not None and system.states.assign(s).tolist() == [0, 0, 1, -1]
+    third = load_molecule(define(cvs="[phi 2, psi 2, chi1 2]", more="maps: [[phi 2, psi 2, chi1 2]]"))()
+    assert third.cvs.bins == (36, 36, 36) and third.maps == ((0, 1, 2),)
+    basin = "maps: [[phi 2], [psi 2, chi1 2]]\nbasins: {a: {chi1 2: [0, 120]}}"
+    placed = load_molecule(define(cvs="[phi 2, psi 2, chi1 2]", more=basin))()
+    assert placed.basins[0].map == 1
+    assert placed.basins[0].contains([np.zeros(2), np.radians([60.0, -60.0])]).tolist() == [True, False]
+
+
+def test_halves_of_the_first_cv_are_the_default_basins(define: Callable[..., Path]) -> None:
+    two = load_molecule(define())()
+    assert [basin.name for basin in two.basins] == ["phi 2<0", "phi 2>0"]
+    assert two.basins[1].contains([np.array([-1.0, 1.0]), np.zeros(2)]).tolist() == [False, True]
+    assert load_molecule(define(more="states: {a: {phi 2: [0, 120]}}"))().basins == ()

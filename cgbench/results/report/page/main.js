@@ -26,6 +26,10 @@ function start() {
   byId("all-columns").addEventListener("change", drawBoard);
   for (const id of ["log-x", "log-y", "band", "seeds"]) byId(id).addEventListener("change", drawCharts);
   byId("map-system").addEventListener("change", () => startMaps(Number(byId("map-system").value)));
+  byId("map-number").addEventListener("change", () => {
+    maps.map = Number(byId("map-number").value);
+    drawMaps();
+  });
   byId("error-range").addEventListener("change", drawMaps);
   byId("run-filter").addEventListener("input", drawRuns);
   addEventListener("scroll", hideTip, { passive: true });

@@ -3,7 +3,7 @@
 const REFERENCE = "(reference)";
 const RANGES = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5];
 const LIKELY = 10; // kT; the automatic error scale covers 90 % of the bins below this free energy
-const maps = { system: 0, sides: [{}, {}] };
+const maps = { system: 0, map: 0, sides: [{}, {}] };
 
 /** Decodes free energies in kT, last axis fastest; infinite above the largest stored value. */
 function decodePmf(coded) {
@@ -61,9 +61,16 @@ function settle(side) {
   return { runs, presets };
 }
 
+/** Returns a system with the axes and the reference PMF of the chosen map. */
+function chosenMap() {
+  const system = data.systems[maps.system];
+  const reference = system.reference && { ...system.reference, pmf: system.reference.pmfs[maps.map] };
+  return { ...system, axes: system.maps[maps.map], reference };
+}
+
 function drawMaps() {
   hideTip();
-  const system = data.systems[maps.system];
+  const system = chosenMap();
   const reference = system.reference ? decodePmf(system.reference.pmf) : null;
   const sides = maps.sides.map((side) => sideContent(side, system, reference));
   const widest = Math.max(0, ...sides.map((side) => (side.error ? side.error.typical : 0)));
@@ -95,7 +102,7 @@ function sideContent(side, system, reference) {
     const notes = [`noise floor ${scientific(number(system.reference.noise_floor))}`];
     return { label: "reference", colour: "m0", pmf: reference, error: errorOf(reference, reference), notes };
   }
-  const run = data.runs[side.run];
+  const run = { ...data.runs[side.run], pmf: data.runs[side.run].pmfs[maps.map] };
   const { record } = run;
   const shape = (coded) => (coded ? coded.shape.join(" × ") : null);
   const label = `${record.method}, ${record.preset}, seed ${record.seed}`;
@@ -103,8 +110,9 @@ function sideContent(side, system, reference) {
   const fits = run.pmf && system.reference && shape(run.pmf) === shape(system.reference.pmf);
   if (fits) content.error = errorOf(content.pmf, reference);
   const kld = kldWords(number(record.metrics.forward_kld), floorOf(run));
+  const mean = data.systems[maps.system].maps.length > 1 ? " (mean over maps)" : "";
   const rms = content.error ? `, RMS error ${shortNumber(content.error.rms)} kT` : "";
-  content.notes = [`${count(record.evaluations.total)} evaluations, forward KLD ${kld}${rms}`];
+  content.notes = [`${count(record.evaluations.total)} evaluations, forward KLD ${kld}${mean}${rms}`];
   if (!run.pmf) content.notes.push("This run has no pmf.npz.");
   else if (!system.reference) content.notes.push(`No error map: ${system.problem}.`);
   else if (!fits) {
@@ -141,7 +149,11 @@ function sideControls(side, k) {
 
 function startMaps(where) {
   maps.system = where;
+  maps.map = 0;
   byId("map-system").value = String(where);
+  const names = data.systems[where].maps.map((axes, k) => [k, axes.map((axis) => axis.name).join(" and ")]);
+  options(byId("map-number"), names, 0);
+  byId("map-number").parentElement.hidden = names.length < 2;
   startSides();
   drawMaps();
 }

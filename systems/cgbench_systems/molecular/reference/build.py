@@ -35,7 +35,7 @@ from cgbench_systems.molecular.reference.umbrella import UmbrellaRoute
 from cgbench_systems.molecular.reference.unbiased import UnbiasedRoute
 from cgbench_systems.molecular.reference.verify import Sampling
 
-__all__ = ["Effort", "MolecularReferenceBuilder", "ShorterReferenceBuilder"]
+__all__ = ["Effort", "MolecularReferenceBuilder", "ShorterReferenceBuilder", "writing"]
 
 R = TypeVar("R", bound=Route)
 
@@ -116,7 +116,7 @@ class MolecularReferenceBuilder(ReferenceBuilder):
             "umbrella": self.umbrella,
             "unbiased": self.unbiased,
         }
-        with _writing(self.folder):
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         sampler = kinds[route](self.system, self.folder)
         if sampler.load():
@@ -137,7 +137,7 @@ class MolecularReferenceBuilder(ReferenceBuilder):
     def certify(self) -> None:
         """Write the reference from the biased route."""
         route = self._built(self.biased)
-        with _writing(self.destination):
+        with writing(self.destination):
             certify(route, self.destination, self.facts, orders=self.effort.orders, resamples=self.effort.resamples)
         log(f"certified: noise floor {self._reference().noise_floor:.1e}")
 
@@ -152,7 +152,7 @@ class MolecularReferenceBuilder(ReferenceBuilder):
         inside = self.system.coordinates.in_state_space(positions)
         if not bool(inside.all()):
             raise UserError(f"{int((~inside).sum())} of {len(inside)} samples left the state space")
-        with _writing(self.destination):
+        with writing(self.destination):
             write_npz(self.destination / "samples.npz", {"positions": positions.cpu().numpy()})
         log(f"wrote {len(positions)} configurations")
 
@@ -171,12 +171,12 @@ class MolecularReferenceBuilder(ReferenceBuilder):
         checks = compare[route](self._reference())
         for check in checks:
             log(f"{route}: {'passed' if check.passed else 'FAILED'} {check.name}: {check.detail}")
-        with _writing(self.destination):
+        with writing(self.destination):
             write_checks(self.destination, checks)
 
     def _compare_umbrella(self, reference: Reference) -> list[Check]:
         sampler = self._built(self.umbrella)
-        with _writing(self.destination):
+        with writing(self.destination):
             write_cpu_time(sampler, self.destination)
         whole, parts = sampler.estimates()
         name = f"umbrella + MBAR, {sampler.steps:.1e} steps"
@@ -191,7 +191,7 @@ class MolecularReferenceBuilder(ReferenceBuilder):
         basin = self.system.basins[-1]
         equilibrium = reference.pmf.population(basin_mask(self.system.cvs, basin.contains))
         relaxation = sampler.relaxation_time(equilibrium)
-        with _writing(self.destination):
+        with writing(self.destination):
             write_cpu_time(sampler, self.destination)
             write_facts(
                 self.destination,
@@ -206,7 +206,7 @@ class MolecularReferenceBuilder(ReferenceBuilder):
     def _compare_openmm(self, reference: Reference) -> list[Check]:
         s, x = fixed_configurations(self.system, reference)
         energies = openmm_reduced_energies(self.system, self.openmm_system, x)
-        with _writing(self.destination):
+        with writing(self.destination):
             write_facts(
                 self.destination,
                 fixed_configurations=[
@@ -256,7 +256,7 @@ class ShorterReferenceBuilder(MolecularReferenceBuilder):
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
     """Turn a failure to write to a folder into one line for the user."""
     try:
         yield

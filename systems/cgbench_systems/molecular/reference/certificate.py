@@ -29,7 +29,15 @@ from cgbench_systems.molecular.reference.statistics import (
     share,
 )
 
-__all__ = ["ORDERS", "RESAMPLES", "certify", "write_checks", "write_cpu_time", "write_facts"]
+__all__ = [
+    "ORDERS",
+    "RESAMPLES",
+    "certify",
+    "check_entries",
+    "write_checks",
+    "write_cpu_time",
+    "write_facts",
+]
 
 ORDERS = (8, 10, 12, 14, 16, 18)  # candidates of the Fourier fit
 RESAMPLES = 100  # of the bootstrap
@@ -125,7 +133,7 @@ def certify(
         names = route.torsions.names
         record["torsion_bias"] = {"bias_factor": TorsionBias.bias_factor, "width_rad": TorsionBias.width}
         record["side_torsions"] = route.mixing.facts(names)
-        record["checks"] = _entries(route.mixing.checks(names))
+        record["checks"] = check_entries(route.mixing.checks(names))
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "reference.npz", content)
     _write(folder, record)
@@ -185,17 +193,18 @@ def write_checks(folder: Path, checks: Sequence[Check]) -> None:
     record = _read(folder)
     routes = {check.name.partition(",")[0] for check in checks}
     kept = [entry for entry in record["checks"] if entry["name"].partition(",")[0] not in routes]
-    record["checks"] = kept + _entries(checks)
+    record["checks"] = kept + check_entries(checks)
     _write(folder, record)
 
 
-def _entries(checks: Sequence[Check]) -> list[dict[str, Any]]:
+def check_entries(checks: Sequence[Check]) -> list[dict[str, Any]]:
+    """Return checks as the certificate holds them."""
     return [{"name": check.name, "passed": bool(check.passed), "detail": check.detail} for check in checks]
 
 
-def write_facts(folder: Path, **facts: Any) -> None:
-    """Enter further facts into the certificate, in place of those of the same name."""
-    _write(folder, _read(folder) | facts)
+def write_facts(folder: Path, *, new: bool = False, **facts: Any) -> None:
+    """Enter facts into the certificate, in place of those of the same name; or write a `new` one."""
+    _write(folder, facts if new else _read(folder) | facts)
 
 
 def write_cpu_time(route: Route, folder: Path) -> None:

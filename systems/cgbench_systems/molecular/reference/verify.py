@@ -21,7 +21,7 @@ from cgbench_systems.molecular.reference.route import FRICTION, TIME_STEP, Array
 from cgbench_systems.molecular.reference.side_chains.bias import SummedBias, TorsionBias
 from cgbench_systems.molecular.reference.side_chains.torsions import SideTorsions
 
-__all__ = ["Flattened", "Sampling", "flattening_bias", "verify"]
+__all__ = ["Flattened", "Sampling", "compare_energies", "flattening_bias", "verify"]
 
 CUT = 12.0  # kT; the bias does not flatten the PMF above it
 PER_SIDE = 10  # coarse cells along each angle
@@ -57,7 +57,7 @@ class Sampling:
     compile: bool = True
 
 
-def _energies(system: System, certified: list[dict[str, Any]]) -> Check:
+def compare_energies(system: System, certified: list[dict[str, Any]]) -> Check:
     """Compare the energies of fixed configurations, which reveal another force field, solvent or temperature."""
     s = torch.tensor([entry["cvs"] for entry in certified], dtype=torch.float64)
     x, _ = system.coordinates.to_cartesian(s, torch.zeros(len(s), len(system.coordinates.names), dtype=torch.float64))
@@ -217,7 +217,7 @@ def verify(
     log(f"sampled {sampling.walkers} walkers for {done} steps in {time.monotonic() - began:.0f} s, with preparation")
     inside = system.coordinates.in_state_space(dynamics.positions)
     energies = reference.details.get("fixed_configurations")
-    checks = [_energies(system, energies)] if energies is not None else []
+    checks = [compare_energies(system, energies)] if energies is not None else []
     checks += [
         Check("state space", bool(inside.all()), f"{int((~inside).sum())} of {len(inside)} walkers are outside"),
         *_occupation(counts, expected, probability, cells),

@@ -1,0 +1,258 @@
+"""The certificate of a reference of several maps, and the comparison of other estimates with it."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+import torch
+
+from cgbench.contracts.maps import Estimate
+from cgbench.contracts.pmf import PMF, basin_mask
+from cgbench.contracts.reference import Reference
+from cgbench.contracts.system import Check, System, maps_of
+from cgbench.errors import UserError
+from cgbench.scoring.divergences import forward_kld
+from cgbench.storage.files import npz_bytes, write_atomically
+from cgbench_methods.lib.estimators.fourier_fit import choose_order, fit
+from cgbench_systems.molecular.reference.certificate import check_entries, write_facts
+from cgbench_systems.molecular.reference.route import FRICTION, TIME_STEP, Array
+from cgbench_systems.molecular.reference.several_maps.routes import BiasedMaps, Layout
+from cgbench_systems.molecular.reference.statistics import FEWEST_GROUPS, bootstrap, halves, noise_floor
+
+__all__ = ["certify_maps", "compare_rows"]
+
+LIMIT = 4.0  # standard errors
+NOISE_FACTOR = 2.0  # by which a divergence may exceed the expected one
+
+
+def certify_maps(
+    route: BiasedMaps,
+    folder: Path,
+    facts: Mapping[str, Any],
+    *,
+    orders: Mapping[int, Sequence[int]],
+    resamples: int,
+) -> None:
+    """Write ``reference.npz`` and ``reference.json`` from the samples of the biased route.
+
+    Parameters
+    ----------
+    route
+        The biased route with its blocks.
+    folder
+        The system's reference folder.
+    facts
+        What the certificate says about the system: its force field, for example.
+    orders
+        Candidate orders of the Fourier fit in rising order, by number of CVs of the map.
+    resamples
+        Number of bootstrap resamples.
+
+    Raises
+    ------
+    UserError
+        If there are too few blocks, or the route never visited a basin or state.
+    """
+    fewest = route.equilibration + FEWEST_GROUPS
+    if len(route.blocks) < fewest:
+        raise UserError(
+            f"route {route.name} has {len(route.blocks)} blocks in {route.folder}: a certificate needs at least "
+            f"{fewest} (--blocks)"
+        )
+    system, layout = route.system, route.layout
+    groups = route.kept().sum(axis=0)
+    pmfs: list[PMF] = []
+    arrays: dict[str, Array] = {}
+    fits: list[dict[str, Any]] = []
+    for number, one in enumerate(layout.maps):
+        pmf, more, fitted = _certify_map(route, groups, number, orders, resamples)
+        pmfs.append(pmf)
+        arrays |= {f"map_{number}_{name}" if number else name: values for name, values in more.items()}
+        fits.append({"map": one.name, **fitted})
+    content = npz_bytes(Estimate(tuple(pmfs)).arrays() | arrays)
+    block_ps = route.block_steps * TIME_STEP
+    assert route.mixing is not None
+    record: dict[str, Any] = {
+        "source": f"{route.title}; {route.steps:.1e} steps of {route.walkers} walkers",
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "noise_floor": float(np.mean([one["noise_floor"] for one in fits])),
+        **facts,
+        "system_version": system.version,
+        "temperature_K": system.temperature,
+        "engine": "batched force field, float32",
+        "dynamics": f"Langevin middle scheme, {1000 * TIME_STEP:g} fs, {FRICTION:g}/ps",
+        "walkers": route.walkers,
+        "production_steps": route.steps,
+        "production_ps_per_walker": len(route.kept()) * block_ps,
+        "equilibration_ps_per_walker": route.equilibration * block_ps,
+        "seed": route.seed,
+        "bias": {
+            "torsions": [[route.names[k] for k in one] for one in route.bias.sets],
+            "hills": route.deposits,
+            "bias_factor": route.bias.bias_factor,
+            "width_rad": route.bias.width,
+            "effective_share_of_samples": _effective_share(route),
+        },
+        "maps": fits,
+        "basins": _regions(system, layout, groups),
+        "standard_errors": f"bootstrap over {len(groups)} groups of walkers, {resamples} resamples",
+        "stationarity": _stationarity(system, layout, route.kept().sum(axis=1)),
+        "torsions": [
+            {name: value for name, value in one.items() if name != "free_energy_kT"}
+            for one in route.mixing.facts(route.names)
+        ],
+        "versions": {"torch": torch.__version__.split("+")[0], "openmm": openmm.__version__, "numpy": np.__version__},
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "checks": check_entries(route.mixing.checks(route.names)),
+    }
+    if layout.states is not None:
+        record["states"] = _states(layout, groups)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "reference.npz", content)
+    write_facts(folder, new=True, **record)
+
+
+def _certify_map(
+    route: BiasedMaps, groups: Array, number: int, orders: Mapping[int, Sequence[int]], resamples: int
+) -> tuple[PMF, dict[str, Array], dict[str, Any]]:
+    """Return the smooth PMF of one map, its further arrays, and facts about the fit."""
+    cvs = route.layout.maps[number].cvs
+    rows, exposure = route.layout.map(groups, number), route.exposure(number)
+    whole, parts = rows.sum(0), halves(rows)
+    raw_floor = noise_floor(*parts)
+    if not raw_floor > 0:
+        raise UserError(f"the halves of route {route.name} visited no bin in common: build more blocks (--blocks)")
+    order, scores = choose_order(cvs, parts, exposure, orders[len(cvs)])
+    best = fit(cvs, whole, exposure, order)
+    half_fits = [fit(cvs, part, exposure, order, best).probability() for part in parts]
+    draws = bootstrap(rows, lambda h: fit(cvs, h, exposure, order, best).probability(), resamples)
+    pmf, raw = PMF(cvs, best.probability()), PMF(cvs, whole)
+    arrays = {"standard_error": draws.std(axis=0, ddof=1), "unsmoothed_probability": raw.probability}
+    facts = {
+        "noise_floor": noise_floor(*half_fits),
+        "noise_floor_unsmoothed": raw_floor,
+        "order": order,
+        "held_out_kld_by_order": {str(one): score for one, score in scores.items()},
+        "kld_of_histogram_from_smoothed": forward_kld(raw.probability, pmf.probability),
+        "kld_expected_of_it_from_noise_alone": raw_floor - noise_floor(*half_fits),
+    }
+    return pmf, arrays, facts
+
+
+def _effective_share(route: BiasedMaps) -> float:
+    first, second = (route.layout.state_sums(one).sum() for one in route.moments)
+    samples = len(route.kept()) * (route.block_steps // route.stride) * route.walkers
+    return float(first**2 / (second * samples))
+
+
+def _share(inside: Array, total: Array) -> tuple[float, float]:
+    """Return a population and its standard error (delta method for a ratio), from sums of independent groups."""
+    value = inside.sum() / total.sum()
+    residual = inside - value * total
+    return float(value), float(residual.std(ddof=1) * np.sqrt(len(total)) / total.sum())
+
+
+def _shares(system: System, layout: Layout, groups: Array) -> dict[str, tuple[float, float]]:
+    """Return the populations of basins and states with their errors, from rows of independent groups."""
+    found = {}
+    for basin in system.basins:
+        rows = layout.map(groups, basin.map)
+        mask = basin_mask(layout.maps[basin.map].cvs, basin.contains)
+        found[basin.name] = _share(rows[:, mask].sum(axis=1), rows.reshape(len(rows), -1).sum(axis=1))
+    if layout.states is not None:
+        sums = layout.state_sums(groups)
+        for number, name in enumerate(layout.states.names):
+            found[name] = _share(sums[:, number], sums.sum(axis=1))
+    return found
+
+
+def _facts(shares: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
+    empty = [name for name, (value, _) in shares.items() if not value > 0]
+    if empty:
+        raise UserError(f"route biased never visited {', '.join(empty)}: build more blocks (--blocks)")
+    top = max(shares, key=lambda name: shares[name][0], default="")
+    return {
+        name: {
+            "population": value,
+            "population_standard_error": error,
+            "free_energy_kT": float(np.log(shares[top][0] / value)),
+            "free_energy_standard_error_kT": error / value if name != top else 0.0,
+        }
+        for name, (value, error) in shares.items()
+    }
+
+
+def _regions(system: System, layout: Layout, groups: Array) -> dict[str, dict[str, float]]:
+    shares = _shares(system, layout, groups)
+    return _facts({basin.name: shares[basin.name] for basin in system.basins})
+
+
+def _states(layout: Layout, groups: Array) -> dict[str, dict[str, float]]:
+    assert layout.states is not None
+    sums = layout.state_sums(groups)
+    total = sums.sum(axis=1)
+    return _facts({name: _share(sums[:, number], total) for number, name in enumerate(layout.states.names)})
+
+
+def _stationarity(system: System, layout: Layout, blocks: Array, parts: int = 8) -> dict[str, list[float]]:
+    """Return the population of each basin and state in successive eighths of the production."""
+    pieces = [piece for piece in np.array_split(blocks, min(parts, len(blocks)))]
+    shares = [_shares(system, layout, np.array([piece.sum(0), piece.sum(0)])) for piece in pieces]
+    return {name: [round(one[name][0], 6) for one in shares] for name in shares[0]}
+
+
+def compare_rows(system: System, reference: Reference, name: str, groups: Array) -> list[Check]:
+    """Compare an independent estimate with a reference: populations of basins and states, and each map's divergence.
+
+    Parameters
+    ----------
+    system, reference
+        The molecule and its certified reference.
+    name
+        Name of the estimate in the checks.
+    groups
+        Rows (`Layout`) of independent groups ``[groups, size]``.
+    """
+    layout = Layout(system)
+    certified = {**reference.details["basins"], **reference.details.get("states", {})}
+    checks = []
+    for region, (value, error) in _shares(system, layout, groups).items():
+        known = certified[region]
+        spread = float(np.hypot(error, known["population_standard_error"]))
+        if value == 0:  # the scatter of nothing is no error
+            spread = max(spread, known["population"])
+        z = (value - known["population"]) / max(spread, 1e-300)
+        checks.append(
+            Check(
+                f"{name}: population of {region}",
+                bool(abs(z) < LIMIT),
+                f"{value:.5f} +- {error:.5f}, certified {known['population']:.5f}, z = {z:+.1f}",
+            )
+        )
+    for number, (one, true) in enumerate(zip(maps_of(system), reference.maps, strict=True)):
+        checks.append(_divergence(f"{name}: divergence of {one.name}", true.pmf, layout.map(groups, number), reference))
+    return checks
+
+
+def _divergence(name: str, true: PMF, parts: Array, reference: Reference) -> Check:
+    """Compare a divergence with that which the scatter between groups predicts: half of chi-square."""
+    p, total = true.probability, parts.sum(axis=0)
+    estimate = total / total.sum()
+    seen = estimate > 0
+    weights = parts.reshape(len(parts), -1).sum(axis=1)
+    residual = parts - estimate * weights.reshape(-1, *(1,) * p.ndim)
+    variance = residual.var(axis=0, ddof=1) * len(parts) / total.sum() ** 2
+    noise = float(0.5 * (variance[seen] / np.maximum(p[seen], 1e-300)).sum())
+    found = forward_kld(p[seen], estimate[seen])
+    return Check(
+        name,
+        bool(found < NOISE_FACTOR * (noise + reference.noise_floor)),
+        f"forward KLD {found:.2e} over {seen.mean():.1%} of the bins, {noise:.2e} expected from the route's noise and "
+        f"{reference.noise_floor:.1e} from the reference's",
+    )
