@@ -131,7 +131,11 @@ def certify(
     }
     if route.mixing is not None:
         names = route.torsions.names
-        record["torsion_bias"] = {"bias_factor": TorsionBias.bias_factor, "width_rad": TorsionBias.width}
+        record["torsion_bias"] = {
+            "bias_factor": TorsionBias.bias_factor,
+            "width_rad": TorsionBias.width,
+            "barriers_lowered_to_kT": TorsionBias.level,
+        }
         record["side_torsions"] = route.mixing.facts(names)
         record["checks"] = check_entries(route.mixing.checks(names))
     folder.mkdir(parents=True, exist_ok=True)

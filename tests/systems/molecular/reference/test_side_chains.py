@@ -81,15 +81,32 @@ def test_starts_are_relaxed_and_in_all_rotamers(ser: Any) -> None:
 # ---- bias and rotamers ------------------------------------------------------------------------------
 
 
-def test_a_flattening_bias_implies_its_free_energies() -> None:
+def test_a_torsion_bias_lowers_barriers_to_its_level() -> None:
     angle = (np.arange(BINS) + 0.5) * 2 * np.pi / BINS - np.pi
-    rows = [3 * (1 + np.cos(3 * angle)), 2 * (1 + np.cos(angle - 1))]
-    bias = TorsionBias.flattening([list(row - row.min()) for row in rows])
-    np.testing.assert_allclose(bias.free_energies(), [row - row.min() for row in rows], atol=1e-9)
+    rows = np.array([4 * (1 + np.cos(3 * angle)), 5 * (1 + np.cos(angle - 1))])
+    bias = TorsionBias.flattening(rows)
+    along = torch.from_numpy(np.stack([angle] * 2, axis=1))
+    left = rows[0] + TorsionBias.flattening(rows[:1]).energy(along[:, :1]).numpy()
+    np.testing.assert_allclose(left, np.minimum(rows[0], TorsionBias.level), atol=0.2)
     at = torch.tensor([[0.3, -2.0]], dtype=torch.float64, requires_grad=True)
     energy, slope = bias.energy_and_gradient(at)
     torch.testing.assert_close(torch.autograd.grad(bias.energy(at).sum(), at)[0], slope)
     torch.testing.assert_close(energy, bias.energy(at))
+
+
+def test_metadynamics_finds_the_free_energy_of_a_torsion() -> None:
+    """Exact sampling of the biased distribution in place of dynamics: -U g/(g-1) becomes the free energy."""
+    angle = (np.arange(BINS) + 0.5) * 2 * np.pi / BINS - np.pi
+    true = 4 * (1 + np.cos(3 * angle)) + (1 + np.cos(angle))
+    bias, random = TorsionBias(1), np.random.default_rng(0)
+    for _ in range(150):
+        p = np.exp(-true - bias.terms[0].on_grid())
+        drawn = random.choice(angle, (500, 1), p=p / p.sum())
+        bias.deposit(torch.from_numpy(drawn))
+    found = bias.free_energies()[0]
+    assert np.abs(found - (true - true.min())).max() < 0.8
+    np.testing.assert_allclose(bias.freeze()[0], found)
+    np.testing.assert_allclose(bias.terms[0].on_grid(), -np.maximum(found - bias.level, 0), atol=0.2)
 
 
 def test_wells_are_divided_at_the_barriers() -> None:
