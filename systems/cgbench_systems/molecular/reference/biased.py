@@ -97,7 +97,7 @@ class BiasedRoute(Route):
             bias, _ = self.total_bias.parts
             heights = self.height / self.walkers * torch.exp(-bias / (self.bias_factor - 1.0))
             self.bias.deposit(s[:, : len(self.system.cvs)], heights, (self.width, self.width))
-            self.torsion_bias.deposit(s[:, len(self.system.cvs) :])
+            self.torsion_bias.deposit(s[:, len(self.system.cvs) :], self.pace)
             self.deposits += 1
             if self.deposits % 20 == 0:
                 log(f"biased: deposition {self.deposits} of {self.hills}, bias up to {float(bias.max()):.1f} kT")

@@ -100,7 +100,7 @@ class UmbrellaRoute(Route):
             self.pulled += 1
             self.dynamics.step()
             if self.torsions.atoms and self.pulled % DEPOSIT == 0:
-                self.torsion_bias.deposit(self.torsions.angles(self.dynamics.positions))
+                self.torsion_bias.deposit(self.torsions.angles(self.dynamics.positions), DEPOSIT)
             if self.pulled % PULL_CHECKPOINT == 0:
                 log(f"umbrella: pulled for {self.pulled} of {self.pull_steps} steps")
                 self.save()

@@ -102,7 +102,7 @@ def test_metadynamics_finds_the_free_energy_of_a_torsion() -> None:
     for _ in range(150):
         p = np.exp(-true - bias.terms[0].on_grid())
         drawn = random.choice(angle, (500, 1), p=p / p.sum())
-        bias.deposit(torch.from_numpy(drawn))
+        bias.deposit(torch.from_numpy(drawn), 100)
     found = bias.free_energies()[0]
     assert np.abs(found - (true - true.min())).max() < 0.8
     np.testing.assert_allclose(bias.freeze()[0], found)

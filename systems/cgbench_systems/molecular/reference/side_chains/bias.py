@@ -36,7 +36,7 @@ class TorsionBias:
     """
 
     bias_factor = 10.0
-    height = 5.0  # kT, of one deposition over all walkers
+    rate = 0.05  # kT per step, over all walkers
     width = 0.25  # rad
     level = 2.0  # kT
 
@@ -73,11 +73,11 @@ class TorsionBias:
         found = [term.energy_and_gradient(angles[:, j : j + 1]) for j, term in enumerate(self.terms)]
         return torch.stack([energy for energy, _ in found]).sum(0), torch.cat([slope for _, slope in found], dim=1)
 
-    def deposit(self, angles: torch.Tensor) -> None:
-        """Add a well-tempered hill along every torsion for each of ``angles [walkers, torsions]``."""
+    def deposit(self, angles: torch.Tensor, steps: int) -> None:
+        """Add well-tempered hills at ``angles [walkers, torsions]``, `steps` steps after the last ones."""
         for j, term in enumerate(self.terms):
             angle = angles[:, j : j + 1]
-            heights = self.height / len(angles) * torch.exp(-term.energy(angle) / (self.bias_factor - 1.0))
+            heights = self.rate * steps / len(angles) * torch.exp(-term.energy(angle) / (self.bias_factor - 1.0))
             term.deposit(angle, heights, (self.width,))
 
     def state_dict(self) -> dict[str, Any]:
