@@ -38,7 +38,7 @@ class TorsionBias:
     bias_factor = 10.0
     rate = 0.05  # kT per step, over all walkers
     width = 0.25  # rad
-    level = 2.0  # kT
+    level = 1.0  # kT
 
     def __init__(self, count: int) -> None:
         self.terms = [FourierBias(torsion_domain()) for _ in range(count)]
