@@ -33,19 +33,20 @@ class SuiteMolecule(Molecule):
         return ShorterReferenceBuilder(self, self.openmm_system(), folder, self.reference_folder, facts)
 
 
-def _member(folder: str) -> type[SuiteMolecule]:
-    """Return the class of the molecule in a folder."""
+def _member(name: str, folder: str) -> type[SuiteMolecule]:
+    """Return the class of the molecule in a folder, to be known as `name`."""
     loaded = load_molecule(Path(__file__).parent / folder / "molecule.yaml")
     definition = loaded.definition
     what = ", ".join([Path(str(definition.pdb)).stem, *definition.force_field, f"{definition.temperature:g} K"])
     cvs = ", ".join(cv.name for cv in definition.cvs)
-    return type(
-        loaded.__name__,
-        (SuiteMolecule,),
-        {name: vars(loaded)[name] for name in ("definition", "file", "name", "version")}
-        | {"__module__": __name__, "__doc__": f"Molecule of the suite: {what}, CVs {cvs}."},
-    )
+    members = {key: vars(loaded)[key] for key in ("definition", "file", "name", "version")}
+    members |= {"__module__": __name__, "__doc__": f"Molecule of the suite: {what}, CVs {cvs}."}
+    return type(name, (SuiteMolecule,), members)
 
 
-glycine, valine, serine, phenylalanine = (_member(folder) for folder in ("gly", "val", "ser", "phe"))
-valine_chi, tetrapeptide = (_member(folder) for folder in ("val_chi", "tetra"))
+glycine = _member("glycine", "gly")
+valine = _member("valine", "val")
+serine = _member("serine", "ser")
+phenylalanine = _member("phenylalanine", "phe")
+valine_chi = _member("valine_chi", "val_chi")
+tetrapeptide = _member("tetrapeptide", "tetra")
