@@ -58,11 +58,18 @@ def command(folders: tuple[str, ...], sort: str | None, descending: bool, form: 
     table = choose(leaderboard(runs), wanted)
     if sort is not None:
         table = sort_by(table, sort, descending)
+    doubts = [
+        f"warning: {run.path} is not reliable: {run.doubt}"
+        for run in runs
+        if run.doubt is not None and _matches(run.record, wanted)
+    ]
     if form == "csv":
         text = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
     else:
-        text = leaderboard_markdown(table)
+        text = leaderboard_markdown(table, doubts)
     _report_skipped(skipped, wanted)
+    for doubt in doubts:
+        print(f"cgbench: {doubt}", file=sys.stderr)
     if out == "-":
         print(text, end="")
         return 0

@@ -28,12 +28,17 @@ def _reference(system: Any) -> Any:
     return referee.reference
 
 
-def _system(name: str, device: str = "cpu", threads: int | None = None) -> Any:
+def _system(name: str, device: str = "cpu", threads: int | None = None, sampled: bool = False) -> Any:
+    """Build a system; if it is to be sampled, check that it starts in its state space."""
+    from cgbench.running.plugins import check_start
     from cgbench.running.registry import build_system
     from cgbench.running.run import use_hardware
 
     use_hardware(device, threads)
-    return build_system(name, device=device)
+    system = build_system(name, device=device)
+    if sampled:
+        check_start(system)
+    return system
 
 
 @command.command("build")
@@ -52,7 +57,7 @@ def build(system: str, out: str, chosen: tuple[str, ...], blocks: int | None, **
     """
     from cgbench.errors import UserError, choices
 
-    built = _system(system, options["device"], options["threads"])
+    built = _system(system, options["device"], options["threads"], sampled=True)
     builder = built.reference_builder(Path(out))
     if builder is None:
         raise UserError(f"the reference of {built.name} is exact: there is nothing to build")
@@ -86,7 +91,7 @@ def samples(system: str, threads: int | None) -> int:
     """
     from cgbench.errors import UserError
 
-    built = _system(system, "cpu", threads)
+    built = _system(system, "cpu", threads, sampled=True)
     builder = built.reference_builder(Path())
     if builder is None:
         raise UserError(f"{built.name} draws exact samples on demand: there is nothing to write")
@@ -146,7 +151,7 @@ def verify(system: str, device: str, threads: int | None) -> int:
     Checks the hash of the certified files, and compares the reference with new samples. The exit code is 1 if a check
     fails.
     """
-    built = _system(system, device, threads)
+    built = _system(system, device, threads, sampled=True)
     reference = _reference(built)
     print(f"{built.name}: sha256 {reference.sha256[:16]}... agrees with the certificate")
     failed = 0

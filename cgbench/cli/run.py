@@ -178,7 +178,11 @@ def _summary(record: Any, folder: Any) -> str:
     seconds = record.wall_seconds
     lines.append(f"  evaluations   {total:,} ({phases})")
     lines.append(f"  time          {seconds:.1f} s, {total / max(seconds, 1e-9):,.0f} evaluations/s")
+    if (words := _state_space(record)) is not None:
+        lines.append(f"  state space   {words}")
     for kind, anomaly in record.anomalies.items():
+        if kind == "outside_state_space":  # in the line above
+            continue
         lines.append(f"  anomalies     {kind}: {anomaly.count:,} of {anomaly.occasions:,}")
     for warning in record.diagnostics.get("warnings", []):
         lines.append(f"  warning       {warning}")
@@ -186,3 +190,21 @@ def _summary(record: Any, folder: Any) -> str:
     if record.status != "failed" and (folder / "pmf.png").exists():
         lines.append(f"  picture       {folder / 'pmf.png'}")
     return "\n".join(lines)
+
+
+def _state_space(record: Any) -> str | None:
+    """Say how many samples and proposals are outside the state space; None if none is, or if there is none."""
+    found = record.state_space
+    if found is None:
+        return None
+    if found.samples == found.proposed == 0:
+        return "not reported by the method: samples outside would have been used"
+    parts = [
+        f"{count:,} of {total:,} {words}"
+        for count, total, words in (
+            (found.outside, found.samples, "samples outside, without weight"),
+            (found.rejected, found.proposed, "proposals rejected"),
+        )
+        if count
+    ]
+    return ", ".join(parts) or None

@@ -22,6 +22,7 @@ CHECKS: dict[str, Callable[[Pair], str]] = {
     "counting": run_contract.counting,
     "determinism": run_contract.determinism,
     "resume": run_contract.resume,
+    "state-space": run_contract.state_space,
     "budget": run_contract.budget,
     "blindness": isolation.blindness,
     "global-state": isolation.global_state,

@@ -8,7 +8,6 @@ import torch
 
 from cgbench.conformance.failures import Failure
 from cgbench.contracts.coordinates import Coordinates
-from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.system import System
 
 __all__ = ["check_coordinates"]
@@ -37,16 +36,6 @@ def check_coordinates(system: System, x: torch.Tensor) -> str:
     return f"round trip {verified} to {max(worst, 1e-15):.0e}"
 
 
-def _difference(cvs: CollectiveVariables, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return ``a - b``, reduced to the nearest image where a CV is periodic."""
-    difference = a - b
-    for axis, periodic in enumerate(cvs.periodic):
-        if periodic:
-            period = cvs.upper[axis] - cvs.lower[axis]
-            difference[:, axis] = torch.remainder(difference[:, axis] + period / 2, period) - period / 2
-    return difference
-
-
 def _round_trip(system: System, coordinates: Coordinates, x: torch.Tensor) -> float:
     s, y, log_det = coordinates.to_internal(x)
     fine = len(coordinates.names)
@@ -70,8 +59,8 @@ def _round_trip(system: System, coordinates: Coordinates, x: torch.Tensor) -> fl
     energy, energy_back = (system.reduced_energy_and_gradient(z)[0] for z in (x, back))
     scale = 1.0 + float(energy.abs().max())
     found = {
-        "s differs from collective_variables": _difference(system.cvs, s, system.collective_variables(x)),
-        "the round trip changes s": _difference(system.cvs, s_back, s),
+        "s differs from collective_variables": system.cvs.difference(s, system.collective_variables(x)),
+        "the round trip changes s": system.cvs.difference(s_back, s),
         "the round trip changes y": turn,
         "the round trip changes the energy": (energy_back - energy) / scale,
         "log_abs_det_jacobian of the map and of its inverse do not cancel": log_det + log_det_back,

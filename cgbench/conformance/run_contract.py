@@ -1,4 +1,4 @@
-"""Checks of a run: reproducible to the bit, every evaluation counted, budget kept, nothing lost by a kill."""
+"""Checks of a run: reproducible, every evaluation counted, budget kept, nothing lost by a kill, state space kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cgbench.conformance.failures import Failure, RunFailed
 from cgbench.conformance.observed_run import ObservedEstimate, ObservedRun
 from cgbench.conformance.pair import Pair
 
-__all__ = ["budget", "counting", "determinism", "resume"]
+__all__ = ["budget", "counting", "determinism", "resume", "state_space"]
 
 FEW = 4  # estimates; a run with at most this many is killed after each of them
 
@@ -44,6 +44,23 @@ def counting(pair: Pair) -> str:
     where = "the energy functions" + (" and OpenMM's steps" if "openmm" in pair.plan.system.traits else "")
     phases = ", ".join(f"{name} {count:,}" for name, count in evaluations.by_phase.items())
     return f"{evaluations.total:,} evaluations ({phases}), as counted in {where}"
+
+
+def state_space(pair: Pair) -> str:
+    """Say whether the method reports samples outside the state space, and how many there are."""
+    record = pair.whole.ended
+    found = record.state_space
+    if found is None:
+        return "the system has no coordinates, and so no state space that samples could leave"
+    if found.samples == found.proposed == 0:
+        return (
+            "the method never reports whether its samples are in the state space, and samples outside would go "
+            "unnoticed; a simulation needs self.problem.report_state_space(x) after every block of steps"
+        )
+    words = f"{found.outside:,} of {found.samples:,} samples outside"
+    if found.proposed:
+        words += f", {found.rejected:,} of {found.proposed:,} proposals rejected"
+    return words + ("; the result is not reliable" if record.diagnostics.get("reliable") is False else "")
 
 
 def _check_counted(charged: int, counted: int, when: str) -> None:

@@ -13,6 +13,7 @@ from cgbench.contracts.maps import Map, States
 from cgbench.contracts.system import System, maps_of, traits_of
 from cgbench.counting.anomalies import Anomalies
 from cgbench.counting.ledger import Ledger
+from cgbench.counting.state_space import StateSpaceCounts
 
 if TYPE_CHECKING:
     import openmm
@@ -35,6 +36,11 @@ class Problem:
         The ledger that every evaluation is charged to before it is made.
     anomalies
         Counts numerical failures.
+
+    Attributes
+    ----------
+    state_space
+        Counts of samples and proposals outside the state space.
     """
 
     def __init__(self, system: System, ledger: Ledger, anomalies: Anomalies | None = None) -> None:
@@ -42,6 +48,7 @@ class Problem:
         self._ledger = ledger
         self._anomalies = Anomalies() if anomalies is None else anomalies
         self._reports = 0
+        self.state_space = StateSpaceCounts()
 
     @property
     def cvs(self) -> CollectiveVariables:
@@ -140,6 +147,58 @@ class Problem:
         self._reports += 1
         if self._reports % REPORTS_BETWEEN_CHECKS == 0:
             self._anomalies.check()
+
+    def in_state_space(self, x: torch.Tensor) -> torch.Tensor:
+        """Tell which configurations are in the state space, boolean ``[batch]``; all, for systems without coordinates.
+
+        Nothing is counted; see `report_state_space`.
+        """
+        import torch
+
+        if "coordinates" not in self.traits:
+            return torch.ones(len(x), dtype=torch.bool, device=x.device)
+        return self.coordinates.in_state_space(x)
+
+    def report_state_space(self, x: torch.Tensor) -> torch.Tensor:
+        """Count samples of a simulation, and tell which of them have left the state space.
+
+        Call it with the configurations of all walkers, after every block of steps. Samples outside must have no weight
+        in the estimates and in a bias. The counts appear in the record, and too many samples outside end the run.
+
+        A sample outside the domain of the CVs is in no bin of the PMF, so it is not counted as outside the state space.
+        Systems without coordinates have no state space: nothing is counted, and no sample is outside.
+
+        Parameters
+        ----------
+        x
+            Configurations ``[batch, ...]``; a batch on a device causes no synchronisation if all CVs are periodic.
+
+        Returns
+        -------
+        outside
+            Boolean ``[batch]``.
+
+        Raises
+        ------
+        TooManyAnomalies
+            If too many samples so far were outside; checked as in `report_anomaly`.
+        """
+        outside = ~self.in_state_space(x)
+        if "coordinates" not in self.traits:
+            return outside
+        if not all(self.cvs.periodic) and bool(outside.any()):
+            outside = outside & (self.cvs.bin_index(self.collective_variables(x)) >= 0)
+        count = outside.sum()
+        self.state_space.add_samples(len(x), count)
+        self.report_anomaly("outside_state_space", count, len(x))
+        return outside
+
+    def report_proposals(self, rejected: int | torch.Tensor, proposed: int) -> None:
+        """Count configurations that a method built from coordinates, and those rejected as outside the state space.
+
+        Rejected configurations must have no weight. Their number appears in the record; it never ends a run.
+        """
+        self.state_space.add_proposals(proposed, rejected)
 
     def reduced_energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return reduced energies ``[batch]`` and gradients; one evaluation per configuration.

@@ -40,6 +40,9 @@ KINDS = {
         0.05,
         200,
     ),
+    "outside_state_space": Kind(
+        "samples of a simulation outside the state space (`Coordinates.in_state_space`): they have no weight", 0.2, 100
+    ),
     "skipped_step": Kind("training steps with a non-finite loss or gradient: skipped", 0.5, 20),
     # an untrained flow often samples impossible configurations, so the limit is high
     "unusable_sample": Kind("non-finite samples and labels: left out of the fit", 0.95, 1000),

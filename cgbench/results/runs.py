@@ -66,6 +66,14 @@ class FoundRun:
         """Name of the accelerator, or of the CPU if none was used."""
         return str(self.record.provenance.get("accelerator") or self.record.provenance.get("cpu", ""))
 
+    @property
+    def doubt(self) -> str | None:
+        """Why the result is not reliable, as the record says; None if it does not say so."""
+        if self.record.diagnostics.get("reliable") is not False:
+            return None
+        warnings = self.record.diagnostics.get("warnings")
+        return str(warnings[0]) if isinstance(warnings, list) and warnings else "the record gives no reason"
+
     def evaluations_to(self, target: float) -> float:
         """Return the evaluations from which on the forward KLD stays at or below the target; infinite for a miss."""
         return evaluations_to_target(self.evaluations, self.forward_kld, target)

@@ -61,8 +61,8 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) ->
     return line(escaped[0]) + line(rule) + "".join(line(row) for row in escaped[1:])
 
 
-def leaderboard_markdown(table: pd.DataFrame) -> str:
-    """Return the main columns of the leaderboard in Markdown, with rounded numbers, bounds and misses."""
+def leaderboard_markdown(table: pd.DataFrame, warnings: Sequence[str] = ()) -> str:
+    """Return the main columns of the leaderboard in Markdown, with rounded numbers, bounds, misses and warnings."""
     versions = table.groupby("system")["version"].nunique()
     header = ["system", "method", "preset", "seeds", "evaluations", "forward KLD", "evaluations to 1e-2", "to 1e-3"]
     header += ["speedup over MD (95 %)", "basin error / kT", "time / s"]
@@ -86,7 +86,7 @@ def leaderboard_markdown(table: pd.DataFrame) -> str:
                 rounded(row["wall_s"]),
             ]
         )
-    return markdown(header, rows, 3) + "".join(f"\n{note}\n" for note in sorted(notes))
+    return markdown(header, rows, 3) + "".join(f"\n{note}\n" for note in [*sorted(notes), *warnings])
 
 
 def _speedup(value: float, low: float, high: float, bound: bool, extrapolated: object) -> str:

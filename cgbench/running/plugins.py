@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cgbench.contracts.method import Method
     from cgbench.contracts.system import System
 
-__all__ = ["Kind", "check_class", "construct", "construct_system", "explain"]
+__all__ = ["Kind", "check_class", "check_start", "construct", "construct_system", "explain"]
 
 Kind = Literal["system", "method"]
 
@@ -70,6 +70,37 @@ def construct_system(cls: type[System], name: str, engine: str | None = None, de
     system: System = construct(lambda: cls(engine=engine, device=device), "system", name, cls)
     _check_system(system, f"system {name}")
     return system
+
+
+def check_start(system: System) -> None:
+    """Check that the initial configuration is in the state space; systems without coordinates have none.
+
+    Raises
+    ------
+    UserError
+        If it is outside, for any of the coordinate sets.
+    PluginError
+        If the system cannot tell.
+    """
+    if "coordinates" not in system.traits:
+        return
+    try:
+        start = system.initial_configuration()[None]
+        sets = {"default": system.coordinates, **system.coordinate_sets}
+        outside = [name for name, one in sets.items() if not bool(one.in_state_space(start).all())]
+        place = system.collective_variables(start)[0].tolist() if outside else []
+    except Exception as error:  # a plugin may fail in any way
+        raise PluginError(
+            f"system {system.name} cannot tell whether its initial configuration is in the state space: "
+            f"{explain(error, type(system))}"
+        ) from error
+    if outside:
+        where = ", ".join(f"{name} = {value:.4g}" for name, value in zip(system.cvs.names, place, strict=True))
+        raise UserError(
+            f"system {system.name}: initial_configuration() ({where}) is outside the state space, as in_state_space of "
+            f"coordinates {choices(outside)} says; start from a configuration inside (its mirror image, for example, "
+            "has the wrong chirality)"
+        )
 
 
 # ---- classes ------------------------------------------------------------------------------------------

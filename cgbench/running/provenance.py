@@ -136,7 +136,8 @@ def _git(package: Path = PACKAGE_FOLDER) -> dict[str, Any] | None:
     if root is None:
         return None
     try:
-        call = ["git", "-C", str(root)]
+        # without locks: a run that is killed during "status" must not leave one in the user's checkout
+        call = ["git", "--no-optional-locks", "-C", str(root)]
         options: Any = {"capture_output": True, "text": True, "timeout": 10, "check": True}
         commit = subprocess.run([*call, "rev-parse", "HEAD"], **options).stdout.strip()
         changes = subprocess.run([*call, "status", "--porcelain", "--", *SOURCES], **options).stdout.strip()

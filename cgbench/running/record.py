@@ -15,6 +15,7 @@ __all__ = [
     "ClaimedErrors",
     "Evaluations",
     "Record",
+    "StateSpace",
     "Status",
     "parse_record",
     "record_bytes",
@@ -50,12 +51,21 @@ class ClaimedErrors(BaseModel):
     below_kT: float
 
 
+class StateSpace(BaseModel):
+    """Samples of simulations and those outside the state space, proposals of flows and those rejected as outside."""
+
+    samples: int
+    outside: int
+    proposed: int
+    rejected: int
+
+
 class Record(BaseModel):
     """Everything about a run except its arrays; the content of ``record.json``."""
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     system: str
     system_version: str
     method: str
@@ -72,6 +82,7 @@ class Record(BaseModel):
     evaluations: Evaluations
     metrics: dict[str, float | None]
     anomalies: dict[str, AnomalyCount] = {}
+    state_space: StateSpace | None = None
     density: dict[str, Any] | None = None
     claimed_errors: ClaimedErrors | None = None
     diagnostics: dict[str, Any] = {}
@@ -82,8 +93,10 @@ class Record(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _upgrade(cls, data: Any) -> Any:
-        """Accept a record of schema version 1."""
-        return _upgraded(data) if isinstance(data, dict) and data.get("schema_version") == 1 else data
+        """Accept a record of schema version 1 or 2."""
+        if not isinstance(data, dict) or data.get("schema_version") not in (1, 2):
+            return data
+        return (_renamed(data) if data["schema_version"] == 1 else data) | {"schema_version": 3}
 
     @property
     def wall_seconds(self) -> float:
@@ -99,9 +112,9 @@ OLDER_KINDS = {
 }
 
 
-def _upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert a record of schema version 1 to version 2."""
-    found = {**data, "schema_version": 2}
+def _renamed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the anomalies of a record of schema version 1 their names of version 2."""
+    found = dict(data)
     anomalies = found.pop("incidents", {})
     count = found.pop("nonfinite_energies", None)  # the only count in the first records
     if count and isinstance(found.get("evaluations"), dict):

@@ -13,6 +13,7 @@ from cgbench.running import provenance
 from cgbench.running.forks import check_fork, note_threads
 from cgbench.running.loop import Run
 from cgbench.running.plan import make_plan
+from cgbench.running.plugins import check_start
 from cgbench.running.record import Record
 from cgbench.running.run_folder import RunFolder
 
@@ -86,6 +87,7 @@ def prepare(
         engine=engine,
         device=device,
     )
+    check_start(plan.system)
     job = Run(plan, threads, RunFolder(plan.folder(out)), on_estimate)
     job.messages += job.folder.create()  # last: a method that rejects its system leaves no folder
     if restart:

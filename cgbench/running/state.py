@@ -22,7 +22,7 @@ from cgbench.counting.streams import Streams
 from cgbench.running import provenance
 from cgbench.running.plan import Plan
 from cgbench.running.plugins import construct
-from cgbench.running.record import AnomalyCount, ClaimedErrors, Evaluations, Record, Status, to_json
+from cgbench.running.record import AnomalyCount, ClaimedErrors, Evaluations, Record, StateSpace, Status, to_json
 from cgbench.running.run_folder import RunFolder
 from cgbench.scoring.referee import Referee
 
@@ -111,6 +111,7 @@ class RunState:
                 kind: AnomalyCount(count=count, occasions=occasions)
                 for kind, (count, occasions) in self.anomalies.counts().items()
             },
+            state_space=self._state_space(),
             density=self.density,
             claimed_errors=None if self.estimate is None else _claimed_errors(self.estimate),
             diagnostics=self._diagnostics(),
@@ -133,8 +134,23 @@ class RunState:
         self._segments = [*segments, present] if changes else segments
         return changes
 
+    def _state_space(self) -> StateSpace | None:
+        """Return the counts of samples outside the state space; None for systems without one."""
+        return StateSpace(**self.problem.state_space.counts()) if "coordinates" in self.system.traits else None
+
     def _diagnostics(self) -> dict[str, Any]:
-        """Return the method's diagnostics; if they fail, return a warning instead. The run continues."""
+        """Return the method's diagnostics, and whether the result is reliable.
+
+        If the method's diagnostics fail, a warning takes their place, and the run continues.
+        """
+        found = self._diagnostics_of_method()
+        problem = self.problem.state_space.problem()
+        if problem is None:
+            return found
+        own = found.get("warnings", [])
+        return found | {"reliable": False, "warnings": [problem, *(own if isinstance(own, list) else [str(own)])]}
+
+    def _diagnostics_of_method(self) -> dict[str, Any]:
         try:
             found = self.method.diagnostics()
             to_json(found)
@@ -163,6 +179,7 @@ class RunState:
             "further_maps": others,
             "populations": None if populations is None else dict(populations),
             "anomalies": self.anomalies.state_dict(),
+            "state_space": self.problem.state_space.state_dict(),
             "method": self.method.state_dict(),
             "streams": self.streams.state_dict(),
         }
@@ -177,6 +194,7 @@ class RunState:
         pmfs = tuple(_restored(one.cvs, found) for one, found in stored)
         self.estimate = Estimate(pmfs, state.get("populations"))
         self.anomalies.load_state_dict(state["anomalies"])
+        self.problem.state_space.load_state_dict(state.get("state_space", {}))  # older checkpoints have none
         self.method.load_state_dict(state["method"])
         self.streams.load_state_dict(state["streams"])
 

@@ -22,6 +22,7 @@ METHODS = {
     "md": ("md", {"preset": "smoke", "overrides": ("walkers=8", "steps=150")}),
     "metadynamics": ("metadynamics", {"preset": "smoke"}),
     "umbrella": ("umbrella", {"preset": "smoke"}),
+    "parallel_tempering": ("parallel_tempering", {"preset": "smoke"}),
     "cgflow_al": ("cgflow_al", {"preset": "smoke"}),
     "cgflow_grid": ("cgflow_grid", {"preset": "smoke"}),
     "published": ("cgflow_al", {"preset": "paper", "overrides": PUBLISHED}),
@@ -75,7 +76,7 @@ def test_on_muller_brown(way: str, method: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("way", "method"),
-    [(way, method) for way in ("Later", "Huge") for method in ("md", "metadynamics", "umbrella")]
+    [(way, method) for way in ("Later", "Huge") for method in ("md", "metadynamics", "parallel_tempering", "umbrella")]
     + [("Region", "metadynamics"), ("Huge", "cgflow_al"), ("Huge", "flow_ais_bootstrap"), ("Always", "cgflow_al")],
 )
 def test_on_a_molecule(way: str, method: str, tmp_path: Path) -> None:

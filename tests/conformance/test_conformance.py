@@ -33,7 +33,7 @@ def test_ledger_equals_the_counter_in_the_potential(ended) -> None:
 def test_record_is_valid_json_and_complete(ended) -> None:
     folder = ended.whole.folder
     record = json.loads((folder / "record.json").read_text())
-    assert record["schema_version"] == 2 and record["status"] == "finished"
+    assert record["schema_version"] == 3 and record["status"] == "finished"
     assert record["config_hash"] and record["system_version"] and record["reference"]["sha256"]
     assert set(record["metrics"]) == set(ended.prepare("names").referee.metric_names)
     metrics = record["metrics"]

@@ -34,6 +34,8 @@ CASES = [
     ("md", "aldp", "smoke", "steps=12", "equilibration_steps=2"),
     ("metadynamics", "muller_brown", "smoke"),
     ("umbrella", "muller_brown", "smoke"),
+    ("parallel_tempering", "muller_brown", "smoke"),
+    ("parallel_tempering", "aldp", "smoke"),
     ("flow_ais_bootstrap", "muller_brown", "smoke"),
     ("cgflow_al", "aldp", "smoke"),
     ("cgflow_grid", "muller_brown", "paper", "recipe.grid=6", *PUBLISHED),

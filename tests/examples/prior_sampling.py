@@ -44,7 +44,9 @@ class PriorSampling(Method):
             x, log_abs_det_jacobian = coordinates.to_cartesian(centres, y)
             with self.problem.phase("sample"):  # evaluations are counted here, by the harness
                 energy = self.problem.reduced_energy(x)
-            weights = torch.exp(log_abs_det_jacobian - energy - base.log_prob(y).sum(1))
+            outside = ~self.problem.in_state_space(x)  # no weight; the record has their number
+            self.problem.report_proposals(outside.sum(), len(x))
+            weights = torch.exp(log_abs_det_jacobian - energy - base.log_prob(y).sum(1)).masked_fill(outside, 0.0)
             self.weights += weights.reshape(config.samples_per_bin, *self.weights.shape).sum(0).numpy()
             self.round += 1
             self.status = f"round {self.round} of {config.rounds}"

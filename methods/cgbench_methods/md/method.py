@@ -16,7 +16,7 @@ from cgbench.contracts.method import AuxiliaryEstimate, Method
 from cgbench.contracts.pmf import PMF
 from cgbench.counting.streams import Streams
 from cgbench_methods.lib.estimators.smoothing import smoothed_pmf
-from cgbench_methods.lib.sampling.walkers import BLOCK, advance, end_block, walkers_at_start
+from cgbench_methods.lib.sampling.walkers import BLOCK, advance, restore_diverged, walkers_at_start
 from cgbench_methods.md.config import MDConfig
 
 __all__ = ["MolecularDynamics"]
@@ -43,6 +43,7 @@ class MolecularDynamics(Method):
         states = len(self.states.names) if self.states else 0
         self.state_counts = torch.zeros(config.walkers, states + 1, dtype=torch.int32)
         self._rows = torch.arange(config.walkers)
+        self._left = False  # whether a walker was outside the state space after the last block
         self.equilibrated = 0
         self.produced = 0
 
@@ -50,7 +51,8 @@ class MolecularDynamics(Method):
         """Yield the histogram estimate at logarithmically spaced numbers of steps."""
         config: MDConfig = self.config
         with self.problem.phase("equilibrate"):
-            advance(self.problem, self.dynamics, config.equilibration_steps - self.equilibrated)
+            unusable = advance(self.problem, self.dynamics, config.equilibration_steps - self.equilibrated)
+            self._left = self._left or bool(unusable.any())
             self.equilibrated = config.equilibration_steps
         while self.produced < config.steps:
             goal = self._next_goal()
@@ -103,28 +105,35 @@ class MolecularDynamics(Method):
         return smoothed_pmf(cvs, (halves[0], halves[1]), self.config.smoothing_pseudocount)
 
     def _block(self, steps: int) -> None:
-        """Advance all walkers by `steps`, and count the samples of all but diverged walkers."""
+        """Advance all walkers by `steps`, and count the samples of walkers that did not diverge.
+
+        Samples outside the state space are left out. They are looked for only if a walker is outside at the start or
+        at the end of the block, because the test of every sample takes time.
+        """
         samples = []
         for _ in range(steps):
             self.dynamics.step()
             self.produced += 1
             if self.produced % self.config.stride == 0:
                 s = self.problem.collective_variables(self.dynamics.positions).double().cpu().numpy()
-                samples.append((self.produced // self.config.stretch % 2, s))
-        valid = ~end_block(self.problem, self.dynamics).cpu()
-        for half, s in samples:
+                samples.append((self.produced // self.config.stretch % 2, s, self.dynamics.positions))
+        valid = ~restore_diverged(self.problem, self.dynamics).cpu()
+        leave = bool(self.problem.report_state_space(self.dynamics.positions).any())
+        look, self._left = leave or self._left, leave
+        for half, s, positions in samples:
+            usable = valid & self.problem.in_state_space(positions).cpu() if look else valid
             for one, counts in zip(self.maps, self.counts, strict=True):
                 bins = torch.from_numpy(one.cvs.bin_index(one.select(s)))
-                counted = (bins >= 0) & valid
+                counted = (bins >= 0) & usable
                 counts[half, self._rows[counted], bins[counted]] += 1
             if self.states is not None:
-                self._count_states(s, valid)
+                self._count_states(s, usable)
 
-    def _count_states(self, s: NDArray[np.float64], valid: torch.Tensor) -> None:
+    def _count_states(self, s: NDArray[np.float64], usable: torch.Tensor) -> None:
         assert self.states is not None
         index = torch.from_numpy(self.states.assign(s))
         index = index.where(index >= 0, len(self.states.names))
-        self.state_counts[self._rows[valid], index[valid]] += 1
+        self.state_counts[self._rows[usable], index[usable]] += 1
 
     def _next_goal(self) -> int:
         """Return the steps of the next estimate: logarithmically spaced, at most a twentieth of the run ahead.
@@ -145,6 +154,7 @@ class MolecularDynamics(Method):
             "state_counts": self.state_counts,
             "equilibrated": self.equilibrated,
             "produced": self.produced,
+            "left": self._left,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -152,3 +162,4 @@ class MolecularDynamics(Method):
         self.dynamics.load_state_dict(state["dynamics"])
         self.counts, self.state_counts = list(state["counts"]), state["state_counts"]
         self.equilibrated, self.produced = int(state["equilibrated"]), int(state["produced"])
+        self._left = bool(state.get("left", False))

@@ -72,7 +72,8 @@ class Metadynamics(Method):
             self._report()
             if production.moments[0] == 0:
                 raise ValueError(
-                    "no sample is usable: every walker diverged (diverged_walker) or is outside the domain"
+                    "no sample is usable: every walker diverged (diverged_walker), left the state space "
+                    "(outside_state_space) or is outside the domain"
                 )
             # an effective sample size below two means that one weight is more than half of the sum
             self.problem.report_anomaly("dominant_weight", int(production.effective_sample_size < 2.0), 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,7 @@ class OpenMMSampler:
         self.velocities: Array | None = None
         self.bias = np.zeros(tuple(FINENESS * bins + 1 for bins in reversed(problem.cvs.bins)))  # kJ/mol, last CV first
         self.simulation: app.Simulation | None = None
-        self.metadynamics: app.Metadynamics
+        self.metadynamics: _Metadynamics
         self._active = -1
 
     # ---- the simulation ---------------------------------------------------------------------------
@@ -83,10 +83,9 @@ class OpenMMSampler:
             for force, lower, upper, width, periodic, bins in domains
         ]
         height = config.height / config.walkers * self.kt * ENERGY
+        settings = (self.problem.temperature * TEMPERATURE, config.bias_factor, height, config.pace)
         with _numpy_generator_restored():  # OpenMM draws a random number for files that are not written here
-            self.metadynamics = app.Metadynamics(
-                system, variables, self.problem.temperature * TEMPERATURE, config.bias_factor, height, config.pace
-            )
+            self.metadynamics = _Metadynamics(self._usable, system, variables, *settings)
         self._group = system.getForce(system.getNumForces() - 1).getForceGroup()
 
     def _restore_bias(self, bias: Array) -> None:
@@ -94,7 +93,7 @@ class OpenMMSampler:
         assert self.simulation is not None
         for grid in (self.metadynamics._selfBias, self.metadynamics._totalBias):
             grid[:] = bias
-        self.metadynamics._addGaussian(self.problem.cvs.lower, 0.0 * ENERGY, self.simulation.context)
+        app.Metadynamics._addGaussian(self.metadynamics, self.problem.cvs.lower, 0.0 * ENERGY, self.simulation.context)
 
     def _fetch(self) -> None:
         """Copy the active walker and the bias from the simulation."""
@@ -120,7 +119,7 @@ class OpenMMSampler:
     # ---- sampling ---------------------------------------------------------------------------------
 
     def deposit(self) -> None:
-        """Advance each walker by the pace; ``app.Metadynamics`` adds its hill."""
+        """Advance each walker by the pace; ``app.Metadynamics`` adds its hill, unless it is outside the state space."""
         for walker in range(self.config.walkers):
             self.metadynamics.step(self._enter(walker), self.config.pace)
 
@@ -130,14 +129,26 @@ class OpenMMSampler:
             self._enter(walker).step(steps)
 
     def sample(self) -> tuple[Array, Array]:
-        """Collective variables ``[walkers, cvs]`` and bias ``[walkers]`` in kT."""
+        """Collective variables ``[walkers, cvs]``, NaN outside the state space, and bias ``[walkers]`` in kT."""
         s, bias = [], []
         for walker in range(self.config.walkers):
             simulation = self._enter(walker)
             s.append(self.metadynamics.getCollectiveVariables(simulation))
             energy = simulation.context.getState(energy=True, groups={self._group}).getPotentialEnergy()
             bias.append(energy.value_in_unit(ENERGY) / self.kt)
-        return np.array(s), np.array(bias)
+        self._fetch()
+        outside = self._outside(self.positions)
+        return np.where(outside[:, None], np.nan, np.array(s)), np.array(bias)
+
+    def _outside(self, positions: Array) -> NDArray[np.bool_]:
+        """Tell which configurations ``[batch, atoms, 3]`` are outside the state space, and count them."""
+        x = torch.from_numpy(positions).to(self.problem.device)
+        return np.asarray(self.problem.report_state_space(x).cpu().numpy())
+
+    def _usable(self, context: openmm.Context) -> bool:
+        """Tell whether the walker in the context may add a hill."""
+        positions = context.getState(positions=True).getPositions(asNumpy=True)._value
+        return not self._outside(positions[None])[0]
 
     def bias_on_grid(self) -> Array:
         """Bias in kT at the bin centres."""
@@ -160,6 +171,18 @@ class OpenMMSampler:
         self.positions = state["positions"].numpy().copy()
         self.velocities = None if state["velocities"] is None else state["velocities"].numpy().copy()
         self.bias = state["bias"].numpy().copy()
+
+
+class _Metadynamics(app.Metadynamics):  # type: ignore[misc]
+    """``app.Metadynamics`` that adds hills only where `usable` is true of the context."""
+
+    def __init__(self, usable: Callable[[openmm.Context], bool], *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._is_usable = usable
+
+    def _addGaussian(self, position: Any, height: Any, context: openmm.Context) -> None:  # noqa: N802 - OpenMM's name
+        if self._is_usable(context):
+            super()._addGaussian(position, height, context)
 
 
 @contextmanager

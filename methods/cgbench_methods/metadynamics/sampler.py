@@ -34,7 +34,7 @@ class Sampler(Protocol):
         """Advance every walker by `steps` under the present bias."""
 
     def sample(self) -> tuple[Array, Array]:
-        """Collective variables ``[walkers, cvs]`` and bias ``[walkers]`` in kT; NaN for diverged walkers."""
+        """Collective variables ``[walkers, cvs]`` and bias ``[walkers]`` in kT; NaN for unusable walkers."""
 
     def bias_on_grid(self) -> Array:
         """Bias in kT at the bin centres, of shape ``cvs.bins``."""
@@ -65,17 +65,17 @@ class BatchedSampler:
         self.problem, self.config = problem, config
         self.bias = FourierBias(problem.cvs, config.bias_order)
         self.dynamics = walkers_at_start(problem, config, generator, self.bias)
-        self._diverged = torch.zeros(config.walkers, dtype=torch.bool, device=problem.device)
+        self._unusable = torch.zeros(config.walkers, dtype=torch.bool, device=problem.device)
 
     def begin(self) -> None:
         """Do nothing: walkers, bias and generator are the whole state."""
 
     def _sampled(self) -> tuple[torch.Tensor, torch.Tensor]:
         s = self.problem.collective_variables(self.dynamics.positions).double()
-        return s.masked_fill(self._diverged[:, None], torch.nan), self.bias.energy(s)
+        return s.masked_fill(self._unusable[:, None], torch.nan), self.bias.energy(s)
 
     def deposit(self) -> None:
-        """Advance by the pace, then add one hill per walker inside the domain that has not diverged."""
+        """Advance by the pace, then add one hill per usable walker inside the domain."""
         config = self.config
         self.advance(config.pace)
         s, bias = self._sampled()
@@ -89,7 +89,7 @@ class BatchedSampler:
 
     def advance(self, steps: int) -> None:
         """Advance all walkers under the present bias."""
-        self._diverged = advance(self.problem, self.dynamics, steps)
+        self._unusable = advance(self.problem, self.dynamics, steps)
 
     def sample(self) -> tuple[Array, Array]:
         """Collective variables ``[walkers, cvs]`` and bias ``[walkers]`` in kT."""

@@ -165,9 +165,6 @@ class UmbrellaSampling(Method):
         warnings = warnings_of(self.facts)
         if self.wanted and self.stage != "grow":
             warnings.append(f"{len(self.wanted)} windows remain to be opened")
-        outside = self.walkers.outside_state_space()
-        if outside:
-            warnings.append(f"{outside} walkers are outside the state space")
         attempted, accepted = self.walkers.exchanges
         return self.facts | {
             "windows": len(self.walkers.sites),

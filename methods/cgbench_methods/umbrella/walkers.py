@@ -157,7 +157,7 @@ class WindowWalkers:
         end_block(self.problem, self.dynamics)
 
     def sample(self, steps: int) -> Frames:
-        """Advance all walkers; record a frame and exchange after each stride. Diverged walkers are NaN in the frame."""
+        """Advance all walkers; record a frame and exchange after each stride. Unusable walkers are NaN in the frame."""
         pairs = self.lattice.pairs(self.sites)
         shifts = len(self.sites) * torch.arange(self.config.replicates)
         exchange = WindowExchange(
@@ -170,19 +170,13 @@ class WindowWalkers:
         frames = []
         for _ in range(steps // self.config.stride):
             self.dynamics.step(self.config.stride)
-            diverged = end_block(self.problem, self.dynamics).cpu()
+            unusable = end_block(self.problem, self.dynamics).cpu()
             s = self.problem.collective_variables(self.dynamics.positions).cpu()
-            frames.append(s.float().masked_fill(diverged[:, None], torch.nan))
+            frames.append(s.float().masked_fill(unusable[:, None], torch.nan))
             self.dynamics.load_state_dict(rearranged(self.dynamics.state_dict(), exchange.attempt(s)))
         self.exchanges = [self.exchanges[0] + exchange.attempted, self.exchanges[1] + exchange.accepted]
         shape = (0, len(self.window), len(self.problem.cvs))
         return Frames(torch.stack(frames) if frames else torch.zeros(shape), self.window, self.replicate)
-
-    def outside_state_space(self) -> int:
-        """Count walkers outside the state space, which pulling can cause; 0 for systems without coordinates."""
-        if "coordinates" not in self.problem.traits or self.problem.masses is None:
-            return 0
-        return int((~self.problem.coordinates.in_state_space(self.dynamics.positions)).sum())
 
     # ---- checkpoint -------------------------------------------------------------------------------
 

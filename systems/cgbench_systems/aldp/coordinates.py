@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cgbench_systems.molecular.geometry import dihedral, triple_product
+from cgbench_systems.molecular.geometry import obtuse, triple_product
 from cgbench_systems.molecular.internal_coordinates import Rotor, Scales, ZMatrixCoordinates, ZRow
 
 __all__ = ["OMEGAS", "PHI", "PSI", "AlanineCoordinates", "default_coordinates", "literature_coordinates"]
@@ -46,10 +46,8 @@ class AlanineCoordinates(ZMatrixCoordinates):
         Molecular dynamics at 300 K neither inverts CA nor turns a peptide bond to cis in any affordable time.
         The densities of the methods and of the reference are therefore restricted to this state space.
         """
-        inside = triple_product(x, 8, (6, 14, 10)) > 0
-        for quadruple in OMEGAS:
-            inside &= dihedral(*(x[:, atom] for atom in quadruple)).abs() > torch.pi / 2
-        return inside
+        trans = obtuse(x, torch.tensor(OMEGAS, device=x.device)).all(dim=1)
+        return (triple_product(x, 8, (6, 14, 10)) > 0) & trans
 
 
 def default_coordinates(reference: torch.Tensor) -> AlanineCoordinates:

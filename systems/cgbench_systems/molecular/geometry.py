@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["dihedral", "triple_product"]
+__all__ = ["dihedral", "obtuse", "triple_product"]
 
 
 def dihedral(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
@@ -20,6 +20,27 @@ def dihedral(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, d: torch.Tensor)
     cosine = (normal_1 * normal_2).sum(-1)
     angle = torch.atan2(sine, cosine)
     return torch.where(angle >= torch.pi, angle - 2 * torch.pi, angle)
+
+
+def obtuse(x: torch.Tensor, quadruples: torch.Tensor) -> torch.Tensor:
+    """Tell which dihedral angles are beyond 90 degrees, such as those of trans bonds; faster than `dihedral`.
+
+    Parameters
+    ----------
+    x
+        Configurations ``[batch, atoms, 3]``.
+    quadruples
+        Atoms of each angle, ``[angles, 4]``.
+
+    Returns
+    -------
+    torch.Tensor
+        Boolean ``[batch, angles]``: the cosine is negative.
+    """
+    bonds = x.index_select(1, quadruples.flatten()).unflatten(1, quadruples.shape).diff(dim=2)
+    normals = torch.linalg.cross(bonds[:, :, :-1], bonds[:, :, 1:])
+    beyond: torch.Tensor = (normals[:, :, 0] * normals[:, :, 1]).sum(-1) < 0
+    return beyond
 
 
 def triple_product(x: torch.Tensor, centre: int, neighbours: tuple[int, int, int]) -> torch.Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from cgbench.errors import UserError
-from cgbench_systems.molecular.geometry import dihedral, triple_product
+from cgbench_systems.molecular.geometry import dihedral, obtuse, triple_product
 from cgbench_systems.molecular.internal_coordinates import Scales, ZMatrixCoordinates
 from cgbench_systems.molecule.structure import Structure
 from cgbench_systems.molecule.zmatrix import build_zmatrix
@@ -41,9 +41,10 @@ class MoleculeCoordinates(ZMatrixCoordinates):
         inside = torch.ones(len(x), dtype=torch.bool, device=x.device)
         for atom, neighbours, sign in self.stereocentres:
             inside &= triple_product(x, atom, neighbours) * sign > 0
-        for quadruple, trans in self.amides:
-            wide = dihedral(*(x[:, atom] for atom in quadruple)).abs() > torch.pi / 2
-            inside &= wide if trans else ~wide
+        if self.amides:
+            quadruples, trans = zip(*self.amides, strict=True)
+            found = obtuse(x, torch.tensor(quadruples, device=x.device))
+            inside &= (found == torch.tensor(trans, device=x.device)).all(dim=1)
         return inside
 
 

@@ -112,6 +112,20 @@ def test_md_keeps_the_contract(check: str, tmp_path) -> None:
     assert CHECKS[check](Pair(SYSTEM, "md", tmp_path, overrides=("walkers=8", "steps=40", "equilibration_steps=5")))
 
 
+def test_parallel_tempering_finds_all_maps_and_states(tmp_path) -> None:
+    settings = ("ladders=16", "hottest=4", "step_size=0.6", "evaluations=200000", "groups=4", "stride=5")
+    record = prepare(SYSTEM, "parallel_tempering", out=str(tmp_path), overrides=settings).execute()
+    assert record.status == "finished" and record.metrics["forward_kld"] < 0.01
+    assert abs(record.metrics["delta_f_error/back"]) < 0.2
+    assert set(record.diagnostics["maps"]) == {"a and b", "b and c"} and record.claimed_errors is not None
+
+
+@pytest.mark.parametrize("check", ["method", "resume"])
+def test_parallel_tempering_keeps_the_contract(check: str, tmp_path) -> None:
+    settings = ("ladders=4", "hottest=4", "evaluations=4000", "groups=2", "stride=5")
+    assert CHECKS[check](Pair(SYSTEM, "parallel_tempering", tmp_path, overrides=settings))
+
+
 @pytest.mark.parametrize("method", ["metadynamics", "umbrella"])
 def test_methods_on_a_grid_say_what_they_need(method: str, tmp_path, capsys) -> None:
     assert main(["run", "--method", method, "--system", SYSTEM, "--out", str(tmp_path)]) == 2

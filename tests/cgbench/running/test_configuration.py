@@ -14,6 +14,8 @@ from cgbench_methods.md import MolecularDynamics
 WITHOUT_PAPER = {
     ("metadynamics", "aldp"),
     ("metadynamics", "muller_brown"),
+    ("parallel_tempering", "aldp"),
+    ("parallel_tempering", "muller_brown"),
     ("umbrella", "aldp"),
     ("umbrella", "muller_brown"),
     ("flow_ais_bootstrap", "muller_brown"),

@@ -52,6 +52,17 @@ def test_only_changes_to_sources_count(checkout: Path, folder: str, dirty: bool)
     assert provenance._git(checkout / "cgbench")["dirty"] is dirty
 
 
+def test_the_checkout_is_not_locked(checkout: Path) -> None:
+    """A plain "git status" rewrites the index under a lock, which a killed process would leave behind."""
+    index = checkout / ".git" / "index"
+    os.utime(checkout / "cgbench" / "file.py", (1e9, 1e9))  # status would note the new time
+    before = index.read_bytes()
+    assert provenance._git(checkout / "cgbench")["dirty"] is False
+    assert index.read_bytes() == before
+    git(checkout, "status")
+    assert index.read_bytes() != before
+
+
 def test_a_worktree_is_a_checkout(checkout: Path, tmp_path: Path) -> None:
     """Its ``.git`` is a file."""
     git(checkout, "worktree", "add", "--quiet", str(tmp_path / "other"))

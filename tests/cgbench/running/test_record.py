@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from cgbench.errors import StorageError, UserError
-from cgbench.running.record import AnomalyCount, Evaluations, Record, parse_record, record_bytes, to_json
+from cgbench.running.record import AnomalyCount, Evaluations, Record, StateSpace, parse_record, record_bytes, to_json
 from cgbench.running.run_folder import RunFolder
 from cgbench.storage import files
 from cgbench.storage.files import npz_bytes, write_atomically
@@ -132,7 +132,7 @@ def test_a_record_comes_back_and_a_change_to_it_is_noticed() -> None:
 def version_1(**changes: Any) -> bytes:
     """The record as schema version 1 had it."""
     old = json.loads(record_bytes(RECORD))
-    for name in ("checksum", "anomalies"):
+    for name in ("checksum", "anomalies", "state_space"):
         del old[name]
     return json.dumps(old | {"schema_version": 1} | changes).encode()
 
@@ -155,14 +155,28 @@ RENAMED = {
 @pytest.mark.parametrize("old", RENAMED)
 def test_anomalies_of_version_1_are_upgraded(old: str) -> None:
     record = parse_record(version_1(incidents={old: {"count": 2, "occasions": 30}}))
-    assert record.schema_version == 2
+    assert record.schema_version == 3
     assert record.anomalies == {RENAMED[old]: AnomalyCount(count=2, occasions=30)}
     assert parse_record(record_bytes(record)) == record
 
 
-def test_version_2_does_not_accept_the_names_of_version_1() -> None:
+@pytest.mark.parametrize("version", [2, 3])
+def test_later_versions_do_not_accept_the_names_of_version_1(version: int) -> None:
     with pytest.raises(ValueError, match="incidents: Extra inputs are not permitted"):
-        parse_record(version_1(schema_version=2, incidents={}))
+        parse_record(version_1(schema_version=version, incidents={}))
+
+
+def test_version_2_is_read_without_counts_of_the_state_space() -> None:
+    old = json.loads(record_bytes(RECORD))
+    del old["checksum"], old["state_space"]
+    assert parse_record(json.dumps(old | {"schema_version": 2}).encode()) == RECORD
+    assert RECORD.state_space is None
+
+
+def test_counts_of_the_state_space_come_back() -> None:
+    counts = StateSpace(samples=3, outside=1, proposed=20, rejected=4)
+    record = RECORD.model_copy(update={"state_space": counts})
+    assert parse_record(record_bytes(record)) == record
 
 
 def test_published_records_of_version_1_are_upgraded() -> None:
@@ -174,7 +188,7 @@ def test_published_records_of_version_1_are_upgraded() -> None:
         if old["schema_version"] != 1:
             continue
         new = json.loads(record_bytes(parse_record(path.read_bytes())))
-        assert new["schema_version"] == 2
+        assert new["schema_version"] == 3 and new.pop("state_space") is None
         anomalies = {RENAMED.get(kind, kind): counts for kind, counts in old.get("incidents", {}).items()}
         counted |= set(anomalies)
         assert new["anomalies"] == anomalies

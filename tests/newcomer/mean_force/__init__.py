@@ -48,9 +48,11 @@ class MeanForce(Method):
         """Energy of ``(s, y)`` with the volume element, in kT, and its derivative along s, ``[walkers]`` each."""
         s = self.s.clone().requires_grad_()
         x, log_abs_det_jacobian = self.problem.coordinates.to_cartesian(s, y)
+        outside = ~self.problem.in_state_space(x.detach())
+        self.problem.report_proposals(outside.sum(), len(x))
         energy = self.problem.reduced_energy(x) - log_abs_det_jacobian  # counted here, by the harness
         (force,) = torch.autograd.grad(energy.sum(), s)
-        return energy.detach(), force[:, 0]
+        return energy.detach().masked_fill(outside, torch.inf), force[:, 0]
 
     def estimates(self) -> Iterator[PMF]:
         """Metropolis sampling of y at every node at once; an estimate now and then."""

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from cgbench_systems.aldp.topology import make_topology
-from cgbench_systems.molecular.geometry import dihedral, triple_product
+from cgbench_systems.molecular.geometry import dihedral, obtuse, triple_product
 
 
 def test_dihedrals_have_mdtrajs_signs(varied_configurations: torch.Tensor) -> None:
@@ -31,3 +31,10 @@ def test_triple_product_changes_sign_in_the_mirror(varied_configurations: torch.
     product = triple_product(varied_configurations, 8, (6, 14, 10))
     mirrored = triple_product(varied_configurations * torch.tensor([1.0, 1.0, -1.0]), 8, (6, 14, 10))
     torch.testing.assert_close(mirrored, -product)
+
+
+def test_obtuse_dihedrals_are_those_beyond_90_degrees(generator) -> None:
+    x = torch.randn(500, 6, 3, generator=generator, dtype=torch.float64)
+    quadruples = torch.tensor([[0, 1, 2, 3], [5, 2, 4, 1], [3, 4, 5, 0]])
+    angles = torch.stack([dihedral(*(x[:, atom] for atom in four)) for four in quadruples], dim=1)
+    assert torch.equal(obtuse(x, quadruples), angles.abs() > torch.pi / 2)

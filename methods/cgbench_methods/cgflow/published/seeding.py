@@ -19,16 +19,19 @@ def starting_trajectory(problem: Problem, config: SeedingConfig, generator: torc
     Raises
     ------
     ValueError
-        If no frame has a finite energy.
+        If no frame has a finite energy and is in the state space.
     """
     dynamics = _walker(problem, config, generator)
     frames = []
     for _ in range(config.steps // config.stride):
         dynamics.step(config.stride)
-        diverged = end_block(problem, dynamics)
-        frames.append(dynamics.positions[~diverged])
+        unusable = end_block(problem, dynamics)
+        frames.append(dynamics.positions[~unusable])
     if not any(map(len, frames)):
-        raise ValueError("no frame of the starting trajectory has a finite energy (diverged_walker)")
+        raise ValueError(
+            "no frame of the starting trajectory has a finite energy (diverged_walker) and is in the state space "
+            "(outside_state_space)"
+        )
     return torch.cat(frames)
 
 

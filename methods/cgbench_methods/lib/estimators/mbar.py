@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
 
-__all__ = ["Frames", "Restraints", "Windows", "disconnected", "statistical_inefficiency", "quiet_pymbar"]
+__all__ = ["Frames", "Restraints", "Windows", "disconnected", "quiet_pymbar", "solve", "statistical_inefficiency"]
 
 Array = NDArray[np.float64]
 CHUNK = 3_000_000  # elements of a matrix of frames and windows
@@ -47,7 +47,7 @@ class Frames:
     ----------
     s
         ``[frames, walkers, cvs]``; a walker keeps its window, as configurations are exchanged between walkers. NaN
-        where a walker diverged: such entries are ignored everywhere.
+        where a walker diverged or left the state space: such entries are ignored everywhere.
     window, replicate
         Those of each walker, ``[walkers]``.
     """
@@ -124,7 +124,7 @@ class Windows:
         by_window = window.argsort(stable=True)  # pymbar expects the samples of one window after the other
         counts = torch.bincount(window, minlength=len(restraints.centres)).numpy()
         energies = np.ascontiguousarray(self._energies(s[by_window]).T.numpy())
-        self.mbar = _solve(energies, counts, start)
+        self.mbar = solve(energies, counts, start)
         self.free_energy = np.asarray(self.mbar.f_k)
         if not np.isfinite(self.free_energy).all():
             raise ValueError("MBAR found no finite free energies of the windows: they do not overlap")
@@ -170,11 +170,20 @@ class Windows:
         return np.asarray((2.0 * first * second / np.maximum(first + second, 1e-300)).sum(0))
 
 
-def _solve(energies: Array, counts: NDArray[np.int64], start: Array) -> Any:
-    """Solve MBAR by Newton or self-consistent iteration, whichever leaves the smaller gradient in each step.
+def solve(energies: Array, counts: NDArray[np.int64], start: Array) -> Any:
+    """Return pymbar's MBAR object, solved by Newton or self-consistent iteration, whichever does better in each step.
 
-    The tolerance is looser than pymbar's twelve digits, which cannot be reached with this many samples. pymbar seeds
-    numpy's global generator; its state is restored.
+    Better is the smaller gradient. The tolerance is looser than pymbar's twelve digits, which cannot be reached with
+    this many samples. pymbar seeds numpy's global generator; its state is restored.
+
+    Parameters
+    ----------
+    energies
+        Energies ``[states, samples]`` in kT of all samples in all states; the samples of one state after the other.
+    counts
+        Number of samples of each state, ``[states]``.
+    start
+        Initial guess of the free energies, ``[states]`` in kT.
     """
     protocol = ({"method": "adaptive", "tol": 1e-7, "options": {"min_sc_iter": 1}},)
     state = np.random.get_state()  # noqa: NPY002

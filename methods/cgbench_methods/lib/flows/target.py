@@ -21,7 +21,7 @@ class ConditionalTarget:
     """Reduced energy ``E(s, y)`` of the fine-grained coordinates at given collective variables.
 
     Configurations outside the coordinates' domain or the state space have infinite energy. They are never evaluated,
-    hence cost nothing.
+    hence cost nothing. They are counted as rejected proposals.
 
     Parameters
     ----------
@@ -58,7 +58,9 @@ class ConditionalTarget:
             x, _ = self.coordinates.to_cartesian(s.detach(), y.detach())
             inside = inside & self.coordinates.in_state_space(x) & x.flatten(1).isfinite().all(dim=1)
         if bool(inside.all()):
+            self.problem.report_proposals(0, len(y))
             return self._evaluate(s, y)
+        self.problem.report_proposals((~inside).sum(), len(y))
         energy = y.new_full((len(y),), torch.inf)
         rows = inside.nonzero().squeeze(1)
         if len(rows) == 0:

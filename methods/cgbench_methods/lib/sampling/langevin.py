@@ -6,6 +6,9 @@ With masses m, friction g, time step h, reduced energy u and standard normal R, 
     x <- x + (h/2) v
     v <- exp(-g h) v + sqrt(1 - exp(-2 g h)) sqrt(kT/m) R
     x <- x + (h/2) v.
+
+In the first line T is the temperature that the energy is reduced at. In the third, each walker may have its own
+(`Langevin.set_temperatures`).
 """
 
 from __future__ import annotations
@@ -64,6 +67,7 @@ class Langevin:
         self._half = 0.5 * time_step
         self._time_step = time_step
         self._thermal = (kt * inverse_mass).sqrt()
+        self._relative: torch.Tensor | None = None  # temperatures of the walkers, as `set_temperatures` got them
         self.set_friction(friction)
         self.velocities = self._thermal * self._normal()
         self.energies = positions.new_zeros(len(positions))
@@ -77,7 +81,33 @@ class Langevin:
     def set_friction(self, friction: float) -> None:
         """Change the friction, in 1/ps."""
         self._damp = math.exp(-friction * self._time_step)
+        self._set_noise()
+
+    def _set_noise(self) -> None:
         self._noise = math.sqrt(1.0 - self._damp**2) * self._thermal
+        if self._relative is not None:
+            self._noise = self._noise * self._per_walker(self._relative.sqrt())
+
+    def set_temperatures(self, relative: torch.Tensor) -> None:
+        """Give each walker a temperature of its own, and rescale its velocity to it.
+
+        Velocities of the ensemble at the old temperature become velocities of the ensemble at the new one. So do those
+        that `restore_diverged` returns to.
+
+        Parameters
+        ----------
+        relative
+            Temperatures of the walkers relative to the one that the energy is reduced at, ``[walkers]``.
+        """
+        before = 1.0 if self._relative is None else self._relative
+        scale = self._per_walker((relative / before).sqrt())
+        self._relative = relative
+        self._set_noise()
+        self.velocities = scale * self.velocities
+        self._kept = (self._kept[0], scale * self._kept[1])
+
+    def _per_walker(self, values: torch.Tensor) -> torch.Tensor:
+        return values.to(self.positions).reshape(-1, *(1,) * (self.positions.dim() - 1))
 
     def _normal(self) -> torch.Tensor:
         x = self.positions
@@ -86,13 +116,21 @@ class Langevin:
     def step(self, steps: int = 1) -> None:
         """Advance all walkers; `energies` are those at the start of the last step."""
         for _ in range(steps):
-            self.energies, gradient = self.energy_and_gradient(self.positions)
-            self._valid = self._valid & self.energies.isfinite()
-            velocities = self.velocities + self._kick * gradient
-            positions = self.positions + self._half * velocities
-            velocities = self._damp * velocities + self._noise * self._normal()
-            self.velocities = velocities
-            self.positions = positions + self._half * velocities
+            self.finish_step(self.begin_step())
+
+    def begin_step(self) -> torch.Tensor:
+        """Evaluate `energies` of the present positions, and return the gradient that `finish_step` needs."""
+        self.energies, gradient = self.energy_and_gradient(self.positions)
+        self._valid = self._valid & self.energies.isfinite()
+        return gradient
+
+    def finish_step(self, gradient: torch.Tensor) -> None:
+        """Move the walkers by one step, with the gradient at their positions."""
+        velocities = self.velocities + self._kick * gradient
+        positions = self.positions + self._half * velocities
+        velocities = self._damp * velocities + self._noise * self._normal()
+        self.velocities = velocities
+        self.positions = positions + self._half * velocities
 
     def restore_diverged(self) -> torch.Tensor:
         """End a block of steps, restore diverged walkers to its start, and return which they are, ``[walkers]``.
@@ -110,7 +148,7 @@ class Langevin:
         return diverged
 
     def state_dict(self) -> dict[str, Any]:
-        """Return positions and velocities; the owner of the generator saves its state."""
+        """Return positions and velocities; the owner of the generator saves its state, and that of the temperatures."""
         return {"positions": self.positions, "velocities": self.velocities}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

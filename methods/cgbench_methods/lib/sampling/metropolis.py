@@ -1,7 +1,8 @@
 """Random-walk Metropolis sampling of many walkers at once.
 
 A proposal ``x' = x + step_size R`` with standard normal R is accepted with probability
-``min(1, exp(u(x) + V(x) - u(x') - V(x')))``, where u is the reduced energy and V a bias in kT.
+``min(1, exp(u(x) + V(x) - u(x') - V(x')))``, where u is the reduced energy and V a bias in kT. A walker at another
+temperature T than the T0 of the reduced energy has u T0/T in place of u, and the step size times ``sqrt(T/T0)``.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ class Metropolis:
         self.positions = positions.clone()
         self.energies: torch.Tensor | None = None
         self.accepted = 0.0
+        self._relative: torch.Tensor | None = None  # temperatures of the walkers, as `set_temperatures` got them
+
+    def set_temperatures(self, relative: torch.Tensor) -> None:
+        """Give each walker a temperature of its own, relative to that of the reduced energy, ``[walkers]``."""
+        self._relative = relative.to(self.positions)
 
     def step(self, steps: int = 1) -> None:
         """Propose and accept or reject `steps` times."""
@@ -54,15 +60,20 @@ class Metropolis:
         options: dict[str, Any] = {"generator": self.generator, "dtype": x.dtype, "device": x.device}
         if self.energies is None:
             self.energies = self.energy(self.positions)
+        shape = (-1, *(1,) * (x.dim() - 1))
+        width: float | torch.Tensor = self.step_size
+        if self._relative is not None:
+            width = width * self._relative.sqrt().reshape(shape)
         for _ in range(steps):
-            proposal = self.positions + self.step_size * torch.randn(self.positions.shape, **options)
+            proposal = self.positions + width * torch.randn(self.positions.shape, **options)
             energies = self.energy(proposal)
             uniform = torch.rand(len(proposal), **options)
             drop = self.energies - energies
+            if self._relative is not None:
+                drop = drop / self._relative
             if self.bias is not None:
                 drop = drop + self.bias(self.positions) - self.bias(proposal)
             accept = uniform.log() < drop
-            shape = (-1, *(1,) * (proposal.dim() - 1))
             self.positions = torch.where(accept.reshape(shape), proposal, self.positions)
             self.energies = torch.where(accept, energies, self.energies)
             self.accepted = float(accept.double().mean())
@@ -77,7 +88,7 @@ class Metropolis:
         return ~self.energies.isfinite()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return positions and their energies without the bias."""
+        """Return positions and their energies without the bias; the owner of the temperatures saves them."""
         return {"positions": self.positions, "energies": self.energies}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

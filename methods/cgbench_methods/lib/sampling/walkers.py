@@ -13,9 +13,9 @@ from cgbench_methods.lib.sampling.metropolis import Metropolis
 if TYPE_CHECKING:
     from cgbench.contracts.problem import Problem
 
-__all__ = ["BLOCK", "WalkerSettings", "advance", "end_block", "make_walkers", "walkers_at_start"]
+__all__ = ["BLOCK", "WalkerSettings", "advance", "end_block", "make_walkers", "restore_diverged", "walkers_at_start"]
 
-BLOCK = 50  # largest number of steps between checks for diverged walkers
+BLOCK = 50  # largest number of steps between checks of the walkers
 
 
 class WalkerSettings(Protocol):
@@ -102,23 +102,31 @@ def walkers_at_start(
 
 
 def end_block(problem: Problem, dynamics: Langevin | Metropolis) -> torch.Tensor:
-    """Restore walkers that diverged since the last call to their state then, and count them.
+    """Restore walkers that diverged since the last call, and count them and those outside the state space.
+
+    Walkers outside continue: they may return.
 
     Returns
     -------
-    diverged
-        Which walkers, boolean ``[walkers]``. Their samples since the last call must not be used.
+    unusable
+        Walkers that diverged or are outside now, boolean ``[walkers]``. Their present sample must not be used, nor
+        earlier samples since the last call of those that diverged.
     """
+    return restore_diverged(problem, dynamics) | problem.report_state_space(dynamics.positions)
+
+
+def restore_diverged(problem: Problem, dynamics: Langevin | Metropolis) -> torch.Tensor:
+    """Restore walkers that diverged since the last call to their state then; count and return them, ``[walkers]``."""
     diverged = dynamics.restore_diverged()
     problem.report_anomaly("diverged_walker", diverged.sum(), len(diverged))
     return diverged
 
 
 def advance(problem: Problem, dynamics: Langevin | Metropolis, steps: int) -> torch.Tensor:
-    """Advance all walkers in blocks; return which diverged in the last block, boolean ``[walkers]``."""
-    diverged = torch.zeros(len(dynamics.positions), dtype=torch.bool, device=dynamics.positions.device)
+    """Advance all walkers in blocks; return which are unusable after the last (see `end_block`), ``[walkers]``."""
+    unusable = torch.zeros(len(dynamics.positions), dtype=torch.bool, device=dynamics.positions.device)
     while steps > 0:
         dynamics.step(min(steps, BLOCK))
-        diverged = end_block(problem, dynamics)
+        unusable = end_block(problem, dynamics)
         steps -= BLOCK
-    return diverged
+    return unusable

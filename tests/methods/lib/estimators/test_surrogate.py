@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from cgbench.contracts.cvs import CollectiveVariables
-from cgbench_methods.cgflow.harmonic.samples import WeightedSamples
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 
 TORUS = CollectiveVariables(("phi", "psi"), (-math.pi,) * 2, (math.pi,) * 2, (True, True), bins=(20, 20))
@@ -71,40 +70,6 @@ def test_evidence_prefers_the_right_length_scale(generator) -> None:
     assert max(evidence, key=evidence.__getitem__) == 0.8
 
 
-def test_labels_of_good_and_bad_flows_are_weighted_by_their_variance(generator) -> None:
-    """A bad early group does not spoil the fit of a good late one."""
-    nodes = torch.from_numpy(TORUS.grid())
-    errors = {}
-    for bad in (False, True):
-        labels = WeightedSamples(TORUS)
-        generator.manual_seed(7)
-        if bad:
-            s = uniform(4000, generator)
-            noise = 2.0 * torch.randn(4000, generator=generator, dtype=torch.float64)
-            labels.add(s, -truth(s) + noise - 2.0)
-        s = uniform(4000, generator)
-        noise = 0.3 * torch.randn(4000, generator=generator, dtype=torch.float64)
-        labels.add(s, -truth(s) + noise - 0.045)
-        model = FourierSurrogate(TORUS, 4, length_scale=1.0, amplitude=3.0)
-        labels.fit(model, truncation=50.0, sweeps=4)
-        error = model.mean(nodes) - truth(nodes)
-        errors[bad] = float((error - error.mean()).square().mean().sqrt())
-        if bad:
-            assert labels.group_variance[0, 0] > 10 * labels.group_variance[1, 0]
-    assert errors[True] < 1.5 * errors[False] < 0.1
-
-
-def test_label_store_keeps_its_state(generator) -> None:
-    labels, other = WeightedSamples(TORUS), WeightedSamples(TORUS)
-    s = uniform(10, generator)
-    labels.add(s, -truth(s))
-    labels.add(s, -truth(s), new_group=False)
-    other.load_state_dict(labels.state_dict())
-    assert len(other) == 20 and other.group.tolist() == labels.group.tolist()
-    assert torch.equal(other.group_variance, labels.group_variance)
-    assert other.groups == 1
-
-
 def test_adopting_a_posterior(generator) -> None:
     first = FourierSurrogate(TORUS, 4, 1.0, 3.0)
     s = uniform(100, generator)
@@ -116,70 +81,6 @@ def test_adopting_a_posterior(generator) -> None:
     third.load_state_dict(second.state_dict())
     for a, b in zip(third.mean_and_std(s), second.mean_and_std(s), strict=True):
         torch.testing.assert_close(a, b)
-
-
-def slope_of_truth(s: torch.Tensor) -> torch.Tensor:
-    s = s.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(truth(s).sum(), s)
-    return slope
-
-
-def noisy_labels(
-    count: int, spread: float, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Log-normal weights about the truth, and slopes that are right on average under the weights."""
-    s = uniform(count, generator)
-    noise = spread * torch.randn(count, generator=generator, dtype=torch.float64)
-    log_weights = -truth(s) + noise - 0.5 * spread**2
-    weighted = torch.randn(count, 2, generator=generator, dtype=torch.float64)
-    return s, log_weights, -slope_of_truth(s) + weighted / (noise - 0.5 * spread**2).exp()[:, None]
-
-
-def test_slopes_sharpen_the_fit(generator) -> None:
-    nodes = torch.from_numpy(TORUS.grid())
-    errors = {}
-    for known in (False, True):
-        labels = WeightedSamples(TORUS)
-        s, log_weights, slopes = noisy_labels(3000, 1.0, generator.manual_seed(3))
-        labels.add(s, log_weights, slopes if known else None)
-        model = FourierSurrogate(TORUS, 6, length_scale=0.7, amplitude=3.0)
-        labels.fit(model, truncation=1e3, sweeps=4)
-        mean, std = model.mean_and_std(nodes)
-        error = mean - truth(nodes)
-        error = error - error.mean()
-        errors[known] = float(error.square().mean().sqrt())
-        assert 0.5 < float((error / std).square().mean()) < 2.0  # and the errors that it claims are right
-    assert errors[True] < 0.6 * errors[False]
-
-
-def test_dispersion_is_one_unless_few_noisy_labels_decide(generator) -> None:
-    labels = WeightedSamples(TORUS)
-    labels.add(*noisy_labels(6000, 0.5, generator))
-    model = FourierSurrogate(TORUS, 6, length_scale=0.7, amplitude=3.0)
-    labels.fit(model, truncation=1e3, sweeps=4)
-    assert labels.dispersion < 1.15
-    s = torch.cat([0.5 * uniform(6000, generator), uniform(80, generator)])
-    spread = torch.where(torch.arange(len(s)) < 6000, 0.1, 1.5)
-    noise = spread * torch.randn(len(s), generator=generator, dtype=torch.float64) - 0.5 * spread**2
-    labels = WeightedSamples(TORUS)
-    labels.add(s, -truth(s) + noise)
-    labels.fit(model, truncation=1e3, sweeps=4)
-    assert labels.dispersion > 1.3
-
-
-def test_labels_count_by_the_noise_of_their_place(generator) -> None:
-    """Weights that scatter in one half of the domain do not spoil the other."""
-    labels = WeightedSamples(TORUS)
-    s = uniform(8000, generator)
-    spread = torch.where(s[:, 0] > 0, 1.5, 0.2)
-    noise = spread * torch.randn(8000, generator=generator, dtype=torch.float64) - 0.5 * spread**2
-    labels.add(s, -truth(s) + noise)
-    model = FourierSurrogate(TORUS, 6, length_scale=0.7, amplitude=3.0)
-    labels.fit(model, truncation=1e3, sweeps=4)
-    field = labels.field[:, 0].reshape(TORUS.bins)
-    assert float(field[12:18].mean()) > 20 * float(field[2:8].mean())
-    std = model.on_grid()[1].reshape(TORUS.bins)
-    assert float(std[12:18].mean()) > 2 * float(std[2:8].mean())
 
 
 def test_prior_is_chosen_by_evidence(generator) -> None:

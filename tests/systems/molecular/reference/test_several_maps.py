@@ -27,7 +27,6 @@ from cgbench_systems.molecular.reference.several_maps.routes import (
     BiasedMaps,
     Layout,
     UnbiasedMaps,
-    effective_exposure,
     histogram_rows,
 )
 from cgbench_systems.molecular.reference.several_maps.verify import MapsSampling, verify_maps
@@ -198,13 +197,6 @@ def test_a_row_holds_all_maps_and_states() -> None:
         np.testing.assert_allclose(layout.map(rows, number).sum(0), one.cvs.histogram(one.select(s), weights))
     np.testing.assert_allclose(layout.state_sums(rows).sum(0), [*system.states.counts(s, weights), 0.0])
     np.testing.assert_allclose(rows[1, : 20 * 20].sum(), weights[16:32].sum())
-
-
-def test_exposure_counts_effective_samples() -> None:
-    first, second = np.full((8, 8), 3.0), np.full((8, 8), 1.5)
-    first[3, 3] = second[3, 3] = 0.0
-    exposure = effective_exposure(first, second)
-    np.testing.assert_allclose(exposure, 2.0)
 
 
 def test_a_system_without_regions_has_no_certificate(tmp_path: Path) -> None:

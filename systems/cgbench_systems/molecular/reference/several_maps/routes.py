@@ -10,6 +10,7 @@ import torch
 
 from cgbench.contracts.system import System, maps_of
 from cgbench.errors import UserError
+from cgbench_methods.lib.estimators.exposure import exposure
 from cgbench_methods.lib.sampling.bias import biased
 from cgbench_systems.molecular.reference.configurations import HEATING_FRICTION
 from cgbench_systems.molecular.reference.route import FRICTION, Array, Route, log
@@ -19,7 +20,7 @@ from cgbench_systems.molecular.reference.side_chains.bias import BINS
 from cgbench_systems.molecular.reference.side_chains.mixing import Mixing
 from cgbench_systems.molecular.reference.side_chains.torsions import SideTorsions
 
-__all__ = ["BiasedMaps", "Layout", "UnbiasedMaps", "effective_exposure", "histogram_rows"]
+__all__ = ["BiasedMaps", "Layout", "UnbiasedMaps", "histogram_rows"]
 
 
 class Layout:
@@ -197,10 +198,11 @@ class BiasedMaps(Route):
     def exposure(self, number: int) -> Array:
         """Return the effective number of samples per unit of weight in each bin of a map, shape of its grid.
 
-        With weights w, a bin counts as many samples as ``(sum w)^2 / sum w^2``. Bins that were never visited have the
-        value of the nearest one that was.
+        With weights w, a bin counts as many samples as ``(sum w)^2 / sum w^2``.
         """
-        return effective_exposure(self.layout.map(self.moments[0], number), self.layout.map(self.moments[1], number))
+        first, second = (self.layout.map(moment, number) for moment in self.moments)
+        visits = np.divide(first**2, second, out=np.zeros_like(first), where=second > 0)
+        return exposure(self.layout.maps[number].cvs, first, second, visits)
 
     def summary(self) -> str:
         """Describe the progress: the block, and the effective share of the samples."""
@@ -231,21 +233,6 @@ class BiasedMaps(Route):
         self.started, self.moments = state["started"], state["moments"].numpy()
         self.reservoir, self._keys = state["reservoir"], state["keys"]
         self.mixing = None if state["mixing"] is None else Mixing.from_state(state["mixing"])
-
-
-def effective_exposure(first: Array, second: Array) -> Array:
-    """Return ``sum w / sum w^2`` of each bin, from the sums of weights and of their squares."""
-    from scipy.ndimage import distance_transform_edt, gaussian_filter
-
-    smooth, squares = (gaussian_filter(values, 1.0, mode="wrap") for values in (first, second))
-    visited = (first > 0) & (squares > 0)
-    ratio = np.where(visited, smooth / np.where(visited, squares, 1.0), 0.0)
-    # the nearest visited bin, around the edges too
-    tiled = np.tile(visited, (3,) * visited.ndim)
-    nearest = distance_transform_edt(~tiled, return_distances=False, return_indices=True)
-    centre = tuple(slice(n, 2 * n) for n in visited.shape)
-    places = tuple(index[centre] % n for index, n in zip(nearest, visited.shape, strict=True))
-    return np.asarray(ratio[places])
 
 
 class UnbiasedMaps(Route):

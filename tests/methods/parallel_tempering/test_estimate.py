@@ -1,0 +1,161 @@
+"""Weights and PMF from samples of all temperatures, against closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.scoring.divergences import forward_kld
+from cgbench_methods.lib.estimators.exposure import exposure
+from cgbench_methods.parallel_tempering.estimate import Tempered
+from cgbench_methods.parallel_tempering.reweighting import Reweighting, reweighting
+
+LADDER = np.array([1.0, 1.5, 2.2])
+DEGREES = 8
+TORUS = CollectiveVariables(("phi", "psi"), (-math.pi, -math.pi), (math.pi, math.pi), (True, True), (40, 40))
+PHI = CollectiveVariables(("phi",), (-math.pi,), (math.pi,), (True,), (40,))
+LINE = CollectiveVariables(("s",), (-1.0,), (1.0,), (False,), (50,))
+
+
+def oscillators(samples: int, ladders: int, seed: int) -> torch.Tensor:
+    """Energies of oscillators in equilibrium, ``[samples, ladders, temperatures]``, plus a constant."""
+    random = np.random.default_rng(seed)
+    return torch.from_numpy(30.0 + LADDER * random.gamma(0.5 * DEGREES, size=(samples, ladders, len(LADDER))))
+
+
+def test_free_energies_of_oscillators() -> None:
+    """f = -(degrees / 2) ln(T / T0), plus the constant at its temperature; 30 parts of the samples give the error."""
+    truth = -0.5 * DEGREES * np.log(LADDER) + 30.0 * (1 / LADDER - 1)
+    parts = np.array([reweighting(oscillators(100, 4, seed), LADDER, 10_000).free_energy for seed in range(30)])
+    z = (parts.mean(0) - truth)[1:] / (parts.std(0, ddof=1)[1:] / math.sqrt(len(parts)))
+    assert np.abs(z).max() < 4 and parts.std(0)[1:].max() < 0.1
+
+
+def test_weights_give_averages_at_the_lowest_temperature() -> None:
+    """The mean of the energy and of its square over all samples, weighted, are those at T0."""
+    moments = []
+    for seed in range(30):
+        energies = oscillators(100, 4, seed)
+        weights = np.exp(reweighting(energies, LADDER, 10_000).log_weights(energies.numpy()) + 30.0)
+        assert weights.sum() * np.exp(-30.0) == pytest.approx(1.0, abs=1e-5)  # up to f of T0, which is zero
+        u = energies.numpy() - 30.0
+        moments.append([(weights * u**power).sum() / weights.sum() for power in (1, 2)])
+    half = 0.5 * DEGREES
+    z = (np.mean(moments, 0) - [half, half * (half + 1)]) / (np.std(moments, 0, ddof=1) / math.sqrt(30))
+    assert np.abs(z).max() < 4
+
+
+def test_a_table_of_weights_is_exact_enough() -> None:
+    weighting = Reweighting(1 / LADDER, np.array([5.0, 3.0, 2.0]), np.array([0.0, -20.0, -35.0]))
+    energies = np.random.default_rng(1).uniform(-40.0, 260.0, 30_000)
+    energies[7] = np.nan
+    found, exact = weighting.log_weights(energies), weighting.log_weights(energies[:1000])
+    np.testing.assert_allclose(found[:1000], exact, atol=1e-5)
+    assert np.isnan(found[7]) and np.isfinite(np.delete(found, 7)).all()
+
+
+def test_unusable_samples_and_empty_temperatures() -> None:
+    energies = oscillators(200, 4, 0)
+    energies[::2, 1] = torch.nan
+    few = reweighting(energies, LADDER, 10_000)
+    assert few.counts.tolist() == [700.0] * 3
+    energies[:, :, 1] = torch.nan
+    without = reweighting(energies, LADDER, 10_000)
+    assert len(without.free_energy) == 2
+    assert without.free_energy[1] == pytest.approx(few.free_energy[2], abs=0.3)
+    energies[:, :, 1:] = torch.nan
+    alone = reweighting(energies, LADDER, 10_000)
+    assert np.ptp(alone.log_weights(energies[:, :, 0].numpy()[1::2])) == pytest.approx(0.0, abs=1e-12)
+    with pytest.raises(ValueError, match="no sample is usable"):
+        reweighting(energies * torch.nan, LADDER, 10_000)
+
+
+def torus_energy(s: np.ndarray) -> np.ndarray:
+    return 3.0 * np.cos(s[..., 0]) + 1.5 * np.cos(2 * s[..., 1]) - np.sin(s[..., 0] - s[..., 1])
+
+
+def torus_samples(samples: int, ladders: int, seed: int) -> torch.Tensor:
+    """Exact samples of ``torus_energy`` plus six further degrees of freedom, at all temperatures."""
+    random = np.random.default_rng(seed)
+    grid = TORUS.grid()
+    columns = []
+    for temperature in LADDER:
+        p = np.exp(-torus_energy(grid) / temperature)
+        s = grid[random.choice(len(grid), size=(samples, ladders), p=p / p.sum())]
+        u = torus_energy(s) + temperature * random.gamma(3.0, size=s.shape[:2])
+        columns.append(np.concatenate([u[..., None], s], axis=2))
+    return torch.from_numpy(np.stack(columns, axis=2)).float()
+
+
+def truth() -> np.ndarray:
+    p = np.exp(-torus_energy(TORUS.grid())).reshape(TORUS.bins)
+    return p / p.sum()
+
+
+def test_pmf_of_all_and_of_some_collective_variables() -> None:
+    """From 19,200 samples; the histogram of those at T0 alone is twenty times worse."""
+    samples = torus_samples(400, 16, 3)
+    tempered = Tempered(samples, LADDER, 8, 10_000)
+    orders = (2, 3, 4, 5, 6)
+    both = tempered.combine((0, 1), TORUS, orders)
+    assert forward_kld(truth(), both.pmf.probability) < 2e-3
+    plain = TORUS.histogram(samples[:, :, 0, 1:].reshape(-1, 2).numpy()) + 0.5
+    assert forward_kld(truth(), plain / plain.sum()) > 4e-2
+    one = tempered.combine((0,), PHI, orders)
+    assert forward_kld(truth().sum(1), one.pmf.probability) < 5e-4
+    assert tempered.usable == 400 * 16 * 3 and 6400 < tempered.effective_sample_size < 19_200
+    assert both.facts["visited_part_of_the_grid"] > 0.8 and both.facts["expected_kld"] < 5e-3
+
+
+def test_errors_of_the_jackknife_are_the_spread_of_independent_runs() -> None:
+    low = truth().sum(1) > 1e-3
+    found = [Tempered(torus_samples(60, 16, seed), LADDER, 4, 1_000) for seed in range(20)]
+    pmfs = [each.combine((0,), PHI, (3,)).pmf for each in found]
+    aligned = [-np.log(pmf.probability) + (truth().sum(1) * np.log(pmf.probability)).sum() for pmf in pmfs]
+    claimed = np.mean([pmf.free_energy_std**2 for pmf in pmfs], axis=0)[low].mean()
+    spread = np.var(aligned, axis=0, ddof=1)[low].mean()
+    assert math.sqrt(claimed / spread) == pytest.approx(1.0, abs=0.25)
+
+
+def test_unusable_samples_have_no_weight() -> None:
+    samples = torus_samples(100, 16, 5)
+    spoiled = torch.cat([samples, torch.full_like(samples[:20], torch.nan)])
+    one, other = (Tempered(each, LADDER, 4, 100_000).combine((0,), PHI, (3,)).pmf for each in (samples, spoiled))
+    np.testing.assert_allclose(one.probability, other.probability, rtol=1e-6)
+
+
+# ---- exposure -------------------------------------------------------------------------------------
+
+
+def test_exposure_of_equal_weights_is_their_inverse() -> None:
+    visits = np.random.default_rng(0).poisson(20.0, 50)
+    visits[20:30] = 0
+    found = exposure(LINE, 0.2 * visits, 0.04 * visits, visits)
+    np.testing.assert_allclose(found, 5.0, rtol=1e-6)
+
+
+def test_exposure_does_not_follow_single_weights() -> None:
+    """With a few samples of random weights in each bin, visits over exposure are the mean of their sum.
+
+    With the exposure of each bin alone they are much less: bins with large weights then count for little.
+    """
+    random = np.random.default_rng(2)
+    weights = random.exponential(size=(50, 5))
+    total, squares = weights.sum(1), (weights**2).sum(1)
+    found = exposure(LINE, total, squares, np.full(50, 5))
+    fitted = (found * total).sum() / found.sum()
+    assert fitted == pytest.approx(total.mean(), rel=0.02)
+    assert np.log(found).std() < 0.5 * np.log(total / squares).std()
+    alone = total / squares
+    assert (alone * total).sum() / alone.sum() < 0.9 * total.mean()
+
+
+def test_exposure_follows_a_steep_slope() -> None:
+    """Weights grow by a factor of 2.2 from bin to bin, with a hundred samples in each: the inverse of the weight."""
+    weight = np.exp(0.8 * np.arange(50.0))
+    found = exposure(LINE, 100 * weight, 100 * weight**2, np.full(50, 100))
+    np.testing.assert_allclose(np.log(found)[2:-2], -np.log(weight)[2:-2], atol=0.01)
