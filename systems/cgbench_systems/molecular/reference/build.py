@@ -233,7 +233,7 @@ class ShorterBiased(BiasedRoute):
     """
 
     hills, pace, height, bias_factor = 600, 20, 10.0, 5.0
-    equilibration, walker_groups = 10, 16
+    equilibration, walker_groups = 20, 16
 
 
 class ShorterUmbrella(UmbrellaRoute):
@@ -251,7 +251,7 @@ class ShorterUnbiased(UnbiasedRoute):
 class ShorterReferenceBuilder(MolecularReferenceBuilder):
     """Builds a reference with a noise floor of at most about 2e-4 in minutes of one core, for 20 to 30 atoms."""
 
-    routes: ClassVar[dict[str, int]] = {"biased": 50, "umbrella": 16, "unbiased": 6, "openmm": 150}
+    routes: ClassVar[dict[str, int]] = {"biased": 130, "umbrella": 16, "unbiased": 6, "openmm": 150}
     biased, umbrella, unbiased = ShorterBiased, ShorterUmbrella, ShorterUnbiased
     effort = Effort(resamples=50, batched=6000)
 
