@@ -25,7 +25,7 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["cache_folders", "compiler", "in_parallel", "library", "switched_off"]
+__all__ = ["cache_folders", "compiler", "in_parallel", "library", "make_cache_folder", "switched_off"]
 
 COMPILERS = ("c++", "g++", "clang++")
 # No option may let the compiler assume that infinities and NaNs do not occur: they must propagate.
@@ -134,10 +134,7 @@ def _from_cache(compiler: str, source: Path, target: Path) -> ctypes.CDLL:
     subprocess.CalledProcessError
         If the kernel cannot be compiled.
     """
-    parent = target.parent.parent
-    if parent.name == f"cgbench-{os.getuid()}":
-        _make_private(parent)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_cache_folder(target.parent)
     if target.exists():
         try:
             return ctypes.CDLL(str(target))
@@ -145,6 +142,19 @@ def _from_cache(compiler: str, source: Path, target: Path) -> ctypes.CDLL:
             pass
     _compile(compiler, source, target)
     return ctypes.CDLL(str(target))
+
+
+def make_cache_folder(folder: Path) -> None:
+    """Create a folder of the cache, or one beside it; in the temporary folder its parent is for this user alone.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be used.
+    """
+    if folder.parent.name == f"cgbench-{os.getuid()}":
+        _make_private(folder.parent)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _make_private(folder: Path) -> None:

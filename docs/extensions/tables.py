@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, get_args
@@ -128,9 +129,46 @@ class Leaderboard(FromMarkdown):
         return leaderboard_markdown(pd.read_csv(Path(path)))
 
 
+class Certificates(FromMarkdown):
+    """The certified references of the systems in the folders that a pattern matches."""
+
+    required_arguments = 1
+
+    def markdown(self) -> str:
+        """Return one row for each certificate."""
+        _, pattern = self.env.relfn2path(self.arguments[0])
+        folder, _, rest = pattern.partition("*")
+        rows = []
+        for path in sorted(Path(folder).glob(f"*{rest}")):
+            self.env.note_dependency(str(path))
+            rows.append(_certificate(path.relative_to(folder).parts[0], json.loads(path.read_text(encoding="utf-8"))))
+        head = ["system", "noise floor", "steps", "free energies of basins (kT)", "transitions of rotamers per walker"]
+        return _table([*head, "checks passed", "CPU time"], rows)
+
+
+def _certificate(name: str, record: dict[str, Any]) -> list[str]:
+    basins = [
+        f"{basin} {entry['free_energy_kT']:.3f} ± {entry['free_energy_standard_error_kT']:.3f}"
+        for basin, entry in record["basins"].items()
+    ]
+    turns = [f"{one['torsion']} {one['transitions_per_walker']:.0f}" for one in record.get("side_torsions", [])]
+    passed = sum(check["passed"] for check in record["checks"])
+    seconds = sum(record.get("sampling_cpu_seconds", {}).values())
+    return [
+        f"`{name}`",
+        f"{record['noise_floor']:.1e}",
+        f"{record['production_steps']:.1e}",
+        "; ".join(basins),
+        ", ".join(turns) or "no side chain",
+        f"{passed} of {len(record['checks'])}",
+        f"{seconds / 60:.0f} min" if seconds else "not recorded",
+    ]
+
+
 def setup(app: Any) -> dict[str, Any]:
     """Register the extension."""
     found = {"anomalies": Anomalies, "settings": Settings, "command": Command, "leaderboard": Leaderboard}
+    found["certificates"] = Certificates
     for name, directive in found.items():
         app.add_directive(name, directive)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

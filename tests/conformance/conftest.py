@@ -18,6 +18,10 @@ from cgbench.conformance import Outcome, Pair, run_checks
 from cgbench.running.configuration import preset_names
 from cgbench.running.registry import load, names
 from cgbench.running.run import Run
+from cgbench_systems.molecular.forcefield import TorchForceField
+from cgbench_systems.molecular.openmm_engine import OpenMMEngine
+from cgbench_systems.molecular.system import MolecularSystem
+from cgbench_systems.molecule import Molecule
 
 CHEAPEST_METHOD, CHEAPEST_SYSTEM = "md", "muller_brown"
 
@@ -30,21 +34,36 @@ class Settings:
     ----------
     every_check
         Whether all checks are made on it in the normal run, or one whole run alone.
+    nightly
+        Whether even that run is made at night alone.
     """
 
     method: str
     system: str
     every_check: bool
     options: dict[str, Any] = field(default_factory=dict)
+    nightly: bool = False
 
     def __str__(self) -> str:
         preset, engine = self.options["preset"], self.options.get("engine")
         return "-".join([self.method, self.system, preset, *([engine] if engine else [])])
 
 
-# every method on the cheapest system, every system with the cheapest method; the other pairs in one whole run
+# molecules from files differ by data alone: the first of them stands for all in the normal run
+FROM_FILES = [name for name in names("system") if issubclass(load("system", name), Molecule)]
+
+
+def _nightly(method: str, system: str) -> bool:
+    return system in FROM_FILES[1:] and method != CHEAPEST_METHOD
+
+
+def _every_check(method: str, system: str) -> bool:
+    """Every method on the cheapest system, every system with the cheapest method."""
+    return system == CHEAPEST_SYSTEM or (method == CHEAPEST_METHOD and system not in FROM_FILES[1:])
+
+
 SMOKE = [
-    Settings(method, system, CHEAPEST_METHOD == method or CHEAPEST_SYSTEM == system, {"preset": "smoke"})
+    Settings(method, system, _every_check(method, system), {"preset": "smoke"}, _nightly(method, system))
     for system in names("system")
     for method in names("method")
     if "smoke" in preset_names(load("method", method), system)
@@ -120,12 +139,9 @@ class Checked:
     @contextmanager
     def counter(self) -> Iterator[Counter]:
         """Count in the deepest functions of the system that compute an energy."""
-        from cgbench_systems.molecular.forcefield import TorchForceField
-        from cgbench_systems.molecular.openmm_engine import OpenMMEngine
-
         planted = Counter()
         with pytest.MonkeyPatch.context() as patch:
-            if self.settings.system == "aldp":
+            if issubclass(load("system", self.settings.system), MolecularSystem):
                 planted.plant(patch, TorchForceField, "energy_and_gradient")
                 planted.plant(patch, OpenMMEngine, "energy_and_gradient")
                 planted.plant_steps(patch, openmm.LangevinMiddleIntegrator)
@@ -146,7 +162,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for fixture in {"checked", "ended"} & set(metafunc.fixturenames):
         pairs = []
         for name, settings in PAIRS.items():
-            nightly = fixture == "checked" and not settings.every_check
+            nightly = settings.nightly or (fixture == "checked" and not settings.every_check)
             marks = [pytest.mark.xdist_group(name), *([pytest.mark.nightly] if nightly else [])]
             pairs.append(pytest.param(name, marks=marks))
         metafunc.parametrize(fixture, pairs, indirect=True)

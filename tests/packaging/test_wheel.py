@@ -19,7 +19,7 @@ PACKAGES = {
     "cgbench_systems": ROOT / "systems" / "cgbench_systems",
     "cgbench_paper": ROOT / "paper" / "cgbench_paper",
 }
-SYSTEMS = {"aldp", "muller_brown"}
+SYSTEMS = {"aldp", "gly", "muller_brown"}
 METHODS = {"cgflow_al", "cgflow_grid", "flow_ais_bootstrap", "md", "metadynamics", "parallel_tempering", "umbrella"}
 # folders of this repository, names that a user's project is likely to have, and modules that cgbench imports
 HOSTILE = ("methods", "systems", "paper", "studies", "tests", "runs")
@@ -113,7 +113,17 @@ def test_every_file_of_the_packages_is_in_the_wheel(names: list[PurePosixPath]) 
     }
     assert {name for name in names if name.parts[0] in PACKAGES} == expected
     assert {f"{package}/py.typed" for package in PACKAGES} <= {str(name) for name in names}
-    assert {name.suffix for name in expected} >= {".yaml", ".npz", ".json", ".cpp", ".hpp", ".js", ".css", ".html"}
+    assert {name.suffix for name in expected} >= {
+        ".yaml",
+        ".npz",
+        ".json",
+        ".pdb",
+        ".cpp",
+        ".hpp",
+        ".js",
+        ".css",
+        ".html",
+    }
 
 
 def test_systems_and_methods_are_found_through_their_entry_points(python, site: Path) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from openmm import app, unit
 
+from cgbench import native
 from cgbench.errors import UserError, choices
+from cgbench.storage.files import write_atomically
 
 __all__ = ["build_peptide"]
 
@@ -24,10 +31,13 @@ N_CA, CA_C, C_N, C_O = 1.458, 1.525, 1.329, 1.231
 N_CA_C, CA_C_N, C_N_CA, CA_C_O = np.radians([111.2, 116.2, 121.7, 120.8])
 PH = 7.0
 SEED = 1  # of PDBFixer's choices
+LAST_LINE = "END\n"  # of a complete PDB file
 
 
 def build_peptide(sequence: str) -> tuple[app.Topology, Array]:
     """Build a peptide in an extended conformation, with all hydrogens at pH 7.
+
+    The structure goes through the text of a PDB file, which is kept in the user's cache: PDBFixer takes seconds.
 
     Parameters
     ----------
@@ -46,6 +56,33 @@ def build_peptide(sequence: str) -> tuple[app.Topology, Array]:
     """
     names = sequence.upper().split()
     _check(names)
+    found = app.PDBFile(io.StringIO(_cached(names)))
+    return found.topology, np.array(found.getPositions(asNumpy=True).value_in_unit(unit.nanometer), dtype=np.float64)
+
+
+def _cached(names: Sequence[str]) -> str:
+    """Return the PDB file of a peptide from the cache; build it if it is not there, and keep it where that works."""
+    versions = [metadata.version(package) for package in ("openmm", "pdbfixer")]
+    key = "\0".join([*names, *versions, Path(__file__).read_text(encoding="utf-8")])
+    name = f"{'-'.join(names)[:60].lower()}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pdb"
+    paths = [folder.parent / "peptides" / name for folder in native.cache_folders()]
+    for path in paths:
+        with suppress(OSError, UnicodeDecodeError):
+            native.make_cache_folder(path.parent)
+            text = path.read_text(encoding="utf-8")
+            if text.endswith(LAST_LINE):
+                return text
+    text = _peptide_pdb(names)
+    for path in paths:
+        with suppress(OSError):  # a read-only or full folder: the next one, or none
+            native.make_cache_folder(path.parent)
+            write_atomically(path, text.encode())
+            break
+    return text
+
+
+def _peptide_pdb(names: Sequence[str]) -> str:
+    """Complete the backbone by PDBFixer, and return the peptide as a PDB file."""
     from pdbfixer import PDBFixer
 
     fixer = PDBFixer(pdbfile=io.StringIO(_backbone_pdb(names)))
@@ -55,9 +92,22 @@ def build_peptide(sequence: str) -> tuple[app.Topology, Array]:
     if names[-1] == "NME":
         fixer.missingTerminals = {}
     fixer.addMissingAtoms(seed=SEED)
-    fixer.addMissingHydrogens(PH)
-    positions = np.array(fixer.positions.value_in_unit(unit.nanometer), dtype=np.float64)
-    return fixer.topology, positions
+    with _seeded():
+        fixer.addMissingHydrogens(PH)
+    text = io.StringIO()
+    app.PDBFile.writeFile(fixer.topology, fixer.positions, text, keepIds=True)
+    return text.getvalue()
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Seed Python's global generator, from which OpenMM takes first positions of hydrogens, and restore it."""
+    state = random.getstate()
+    random.seed(SEED)
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def _check(names: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -110,16 +110,7 @@ class Molecule(MolecularSystem):
     @cached_property
     def _minimum(self) -> np.ndarray:
         """The structure, minimised by OpenMM's Reference platform, ``[atoms, 3]`` in nm."""
-        context = openmm.Context(
-            self.openmm_system(), openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
-        )
-        context.setPositions(self.structure.positions)
-        energy = context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
-        if not np.isfinite(energy):
-            raise UserError(f"{self.structure.source}: the energy of the structure is not finite: do atoms overlap?")
-        openmm.LocalEnergyMinimizer.minimize(context, TOLERANCE, 0)
-        positions = context.getState(getPositions=True).getPositions(asNumpy=True)
-        return np.array(positions.value_in_unit(unit.nanometer), dtype=np.float64)
+        return _minimised(self._serialized, self.structure.positions.tobytes(), self.structure.source)
 
     def initial_configuration(self) -> torch.Tensor:
         """Return the minimum next to the structure of the file, ``[atoms, 3]`` in nm."""
@@ -144,6 +135,23 @@ class Molecule(MolecularSystem):
                 f"the reference in {self.reference_folder} is of version {version}, {self.name} is of {self.version}"
             )
         return reference
+
+
+@cache
+def _minimised(serialized: str, positions: bytes, source: str) -> NDArray[np.float64]:
+    """Minimise a structure, once in a process: a run builds its system several times."""
+    context = openmm.Context(
+        openmm.XmlSerializer.deserialize(serialized),
+        openmm.VerletIntegrator(0.001),
+        openmm.Platform.getPlatformByName("Reference"),
+    )
+    context.setPositions(np.frombuffer(positions).reshape(-1, 3))
+    energy = context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+    if not np.isfinite(energy):
+        raise UserError(f"{source}: the energy of the structure is not finite: do atoms overlap?")
+    openmm.LocalEnergyMinimizer.minimize(context, TOLERANCE, 0)
+    minimum = context.getState(getPositions=True).getPositions(asNumpy=True)
+    return np.array(minimum.value_in_unit(unit.nanometer), dtype=np.float64)
 
 
 def _region(ranges: Mapping[str, Range], names: Sequence[str]) -> Callable[[Columns], NDArray[np.bool_]]:

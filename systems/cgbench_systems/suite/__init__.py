@@ -7,7 +7,6 @@ certified reference. Imports `cgbench_systems.molecule`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 from cgbench.contracts.maps import PMF_GRID
 from cgbench.contracts.reference import ReferenceBuilder
@@ -19,8 +18,6 @@ __all__ = ["SuiteMolecule", "glycine", "phenylalanine", "serine", "tetrapeptide"
 
 class SuiteMolecule(Molecule):
     """A molecule of the suite; its reference is in the folder ``reference`` beside its file."""
-
-    description: ClassVar[str]
 
     def __init__(self, *, engine: str | None = None, device: str = "cpu") -> None:
         super().__init__(engine=engine, device=device)
@@ -36,11 +33,20 @@ class SuiteMolecule(Molecule):
         return ShorterReferenceBuilder(self, self.openmm_system(), folder, self.reference_folder, facts)
 
 
-def _member(folder: str) -> type[SuiteMolecule]:
-    """Return the class of the molecule in a folder."""
+def _member(name: str, folder: str) -> type[SuiteMolecule]:
+    """Return the class of the molecule in a folder, to be known as `name`."""
     loaded = load_molecule(Path(__file__).parent / folder / "molecule.yaml")
-    return type(loaded.__name__, (SuiteMolecule, loaded), {"__module__": __name__, "__doc__": SuiteMolecule.__doc__})
+    definition = loaded.definition
+    what = ", ".join([Path(str(definition.pdb)).stem, *definition.force_field, f"{definition.temperature:g} K"])
+    cvs = ", ".join(cv.name for cv in definition.cvs)
+    members = {key: vars(loaded)[key] for key in ("definition", "file", "name", "version")}
+    members |= {"__module__": __name__, "__doc__": f"Molecule of the suite: {what}, CVs {cvs}."}
+    return type(name, (SuiteMolecule,), members)
 
 
-glycine, valine, serine, phenylalanine = (_member(folder) for folder in ("gly", "val", "ser", "phe"))
-valine_chi, tetrapeptide = (_member(folder) for folder in ("val_chi", "tetra"))
+glycine = _member("glycine", "gly")
+valine = _member("valine", "val")
+serine = _member("serine", "ser")
+phenylalanine = _member("phenylalanine", "phe")
+valine_chi = _member("valine_chi", "val_chi")
+tetrapeptide = _member("tetrapeptide", "tetra")

@@ -28,7 +28,7 @@ class BiasedRoute(Route):
     The walkers share one well-tempered bias on the collective variables. After `hills` depositions it is frozen, and
     every sample of the production has the weight exp(bias).
 
-    Side chains (`SideTorsions`) start in all their rotamers, and a well-tempered bias along each torsion is added to
+    Side chains (`SideTorsions`) start in all their rotamers, and a bias along each torsion (`TorsionBias`) is added to
     that on the collective variables. `mixing` records whether the walkers forget the rotamers they started in.
 
     Attributes
@@ -67,7 +67,7 @@ class BiasedRoute(Route):
         """Finish the metadynamics, then sample a block under the frozen bias."""
         self._metadynamics()
         if self.torsions.atoms and self.mixing is None:
-            self.mixing = Mixing(self.torsion_bias.free_energies(), self.started.numpy())
+            self.mixing = Mixing(self.torsion_bias.freeze(), self.started.numpy())
         histogram = np.zeros((self.walker_groups, *self.system.cvs.bins))
         for _ in range(self.block_steps // self.stride):
             self.dynamics.step(self.stride)
@@ -97,7 +97,7 @@ class BiasedRoute(Route):
             bias, _ = self.total_bias.parts
             heights = self.height / self.walkers * torch.exp(-bias / (self.bias_factor - 1.0))
             self.bias.deposit(s[:, : len(self.system.cvs)], heights, (self.width, self.width))
-            self.torsion_bias.deposit(s[:, len(self.system.cvs) :])
+            self.torsion_bias.deposit(s[:, len(self.system.cvs) :], self.pace)
             self.deposits += 1
             if self.deposits % 20 == 0:
                 log(f"biased: deposition {self.deposits} of {self.hills}, bias up to {float(bias.max()):.1f} kT")

@@ -20,7 +20,7 @@ from cgbench.scoring.divergences import forward_kld
 from cgbench.storage.files import npz_bytes, write_atomically
 from cgbench_methods.lib.estimators.fourier_fit import FourierFit, choose_order, fit
 from cgbench_systems.molecular.reference.biased import BiasedRoute
-from cgbench_systems.molecular.reference.route import FRICTION, TIME_STEP, Array
+from cgbench_systems.molecular.reference.route import FRICTION, TIME_STEP, Array, Route
 from cgbench_systems.molecular.reference.side_chains.bias import TorsionBias
 from cgbench_systems.molecular.reference.statistics import (
     bootstrap,
@@ -29,7 +29,15 @@ from cgbench_systems.molecular.reference.statistics import (
     share,
 )
 
-__all__ = ["ORDERS", "RESAMPLES", "certify", "check_entries", "write_checks", "write_facts"]
+__all__ = [
+    "ORDERS",
+    "RESAMPLES",
+    "certify",
+    "check_entries",
+    "write_checks",
+    "write_cpu_time",
+    "write_facts",
+]
 
 ORDERS = (8, 10, 12, 14, 16, 18)  # candidates of the Fourier fit
 RESAMPLES = 100  # of the bootstrap
@@ -103,6 +111,7 @@ def certify(
         "dynamics": f"Langevin middle scheme, {1000 * TIME_STEP:g} fs, {FRICTION:g}/ps",
         "walkers": route.walkers,
         "production_steps": route.steps,
+        "sampling_cpu_seconds": {route.name: round(route.cpu_seconds)},
         "production_ps_per_walker": len(route.kept()) * block_ps,
         "equilibration_ps_per_walker": route.equilibration * block_ps,
         "seed": route.seed,
@@ -122,7 +131,11 @@ def certify(
     }
     if route.mixing is not None:
         names = route.torsions.names
-        record["torsion_bias"] = {"bias_factor": TorsionBias.bias_factor, "width_rad": TorsionBias.width}
+        record["torsion_bias"] = {
+            "bias_factor": TorsionBias.bias_factor,
+            "width_rad": TorsionBias.width,
+            "barriers_lowered_to_kT": TorsionBias.level,
+        }
         record["side_torsions"] = route.mixing.facts(names)
         record["checks"] = check_entries(route.mixing.checks(names))
     folder.mkdir(parents=True, exist_ok=True)
@@ -196,6 +209,12 @@ def check_entries(checks: Sequence[Check]) -> list[dict[str, Any]]:
 def write_facts(folder: Path, *, new: bool = False, **facts: Any) -> None:
     """Enter facts into the certificate, in place of those of the same name; or write a `new` one."""
     _write(folder, facts if new else _read(folder) | facts)
+
+
+def write_cpu_time(route: Route, folder: Path) -> None:
+    """Enter the CPU time of a route that was compared."""
+    known = _read(folder).get("sampling_cpu_seconds", {})
+    write_facts(folder, sampling_cpu_seconds=known | {route.name: round(route.cpu_seconds)})
 
 
 def _read(folder: Path) -> dict[str, Any]:

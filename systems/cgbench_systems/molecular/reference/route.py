@@ -46,6 +46,8 @@ class Route(ABC):
         Number of successive blocks that together are treated as independent of the next ones.
     blocks
         Samples of successive blocks: weighted histograms, or collective variables (umbrella sampling).
+    cpu_seconds
+        CPU time of the sampling so far.
 
     Parameters
     ----------
@@ -69,6 +71,7 @@ class Route(ABC):
         self.system, self.folder, self.seed = system, folder, seed
         self.generator = torch.Generator(device=system.device).manual_seed(seed)
         self.blocks: list[Array] = []
+        self.cpu_seconds = 0.0
 
     def langevin(self, evaluate: EnergyAndGradient, positions: torch.Tensor) -> Langevin:
         """Return the dynamics that all routes use: the Langevin middle scheme in float32."""
@@ -101,8 +104,11 @@ class Route(ABC):
 
     def run(self, blocks: int, progress: Callable[[str], None] = log) -> None:
         """Sample until there are `blocks` blocks, with a checkpoint after each."""
+        began = time.process_time()
         while len(self.blocks) < blocks:
             self.advance()
+            now = time.process_time()
+            self.cpu_seconds, began = self.cpu_seconds + now - began, now
             self.save()
             progress(f"{self.name}: {self.summary()}")
 
@@ -162,6 +168,7 @@ class Route(ABC):
             "system": self._identity(),
             "generator": self.generator.get_state(),
             "blocks": torch.from_numpy(np.array(self.blocks)),
+            "cpu_seconds": self.cpu_seconds,
         }
         buffer = io.BytesIO()
         torch.save(_on_cpu(state), buffer)
@@ -193,6 +200,7 @@ class Route(ABC):
             self.blocks = list(state["blocks"].numpy())
             self.restore(state)
             self.generator.set_state(state["generator"])
+            self.cpu_seconds = float(state.get("cpu_seconds", 0.0))
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise self._unreadable(error) from error
         return True

@@ -69,6 +69,7 @@ class UmbrellaRoute(Route):
         self.goal = self.windows.repeat(self.replicates, 1).to(system.device)
         self.torsions = SideTorsions(system)
         self.torsion_bias = TorsionBias(len(self.torsions))
+        self.frozen = False  # whether the bias on torsions is the final one
         start = self.torsions.starts_at_minimum(self.walkers, seed)
         self.origin = system.collective_variables(start[:1]).float()
         self.pulled, self.attempts, self.exchanged = 0, 0, 0.0
@@ -99,10 +100,13 @@ class UmbrellaRoute(Route):
             self.pulled += 1
             self.dynamics.step()
             if self.torsions.atoms and self.pulled % DEPOSIT == 0:
-                self.torsion_bias.deposit(self.torsions.angles(self.dynamics.positions))
+                self.torsion_bias.deposit(self.torsions.angles(self.dynamics.positions), DEPOSIT)
             if self.pulled % PULL_CHECKPOINT == 0:
                 log(f"umbrella: pulled for {self.pulled} of {self.pull_steps} steps")
                 self.save()
+        if self.torsions.atoms and not self.frozen:
+            self.torsion_bias.freeze()
+            self.frozen = True
         frames = []
         interval = max(1, self.block_steps // self.frames)
         for done in range(self.exchange, self.block_steps + 1, self.exchange):
@@ -220,6 +224,7 @@ class UmbrellaRoute(Route):
         return {
             "dynamics": self.dynamics.state_dict(),
             "torsion_bias": self.torsion_bias.state_dict(),
+            "frozen": self.frozen,
             "pulled": self.pulled,
             "attempts": self.attempts,
             "exchanged": self.exchanged,
@@ -230,5 +235,6 @@ class UmbrellaRoute(Route):
         self.dynamics.load_state_dict(state["dynamics"])
         if self.torsions.atoms:
             self.torsion_bias.load_state_dict(state["torsion_bias"])
+            self.frozen = bool(state["frozen"])
         self.pulled, self.attempts = int(state["pulled"]), int(state["attempts"])
         self.exchanged = float(state["exchanged"])

@@ -50,7 +50,7 @@ class Sampling:
     walkers: int = 1024
     equilibration: int = 2000
     steps: int = 20_000
-    side_chains: int = 10_000
+    side_chains: int = 15_000
     stride: int = 10
     seconds: float = 270.0
     least: int = 1000

@@ -25,8 +25,9 @@ def torsion_domain() -> CollectiveVariables:
 class TorsionBias:
     """A sum of biases, each along one torsion: ``sum_j U_j(chi_j)``, in kT.
 
-    Well-tempered: with a bias factor g, the final U_j is -(1 - 1/g) times the free energy along the torsion, so that
-    barriers are lower by the factor g while the weights of samples stay moderate.
+    While it is built, it is well-tempered metadynamics. The final bias, ``U = -max(F - level, 0)`` with F the free
+    energy along the torsion, lowers all barriers to one level and leaves the distribution within low wells as it is, so
+    that most samples have the same weight.
 
     Parameters
     ----------
@@ -34,26 +35,33 @@ class TorsionBias:
         Number of torsions.
     """
 
-    bias_factor = 3.0
-    height = 5.0  # kT, of one deposition over all walkers
+    bias_factor = 10.0
+    rate = 0.05  # kT per step, over all walkers
     width = 0.25  # rad
+    level = 1.0  # kT
 
     def __init__(self, count: int) -> None:
         self.terms = [FourierBias(torsion_domain()) for _ in range(count)]
 
     @classmethod
-    def flattening(cls, free_energies: Sequence[Sequence[float]]) -> TorsionBias:
-        """Return the bias for given free energies along each torsion ``[torsions, BINS]`` in kT."""
+    def flattening(cls, free_energies: Sequence[Sequence[float]] | NDArray[np.float64]) -> TorsionBias:
+        """Return the final bias for given free energies along each torsion ``[torsions, BINS]`` in kT."""
         bias = cls(0)
-        scale = 1.0 - 1.0 / cls.bias_factor
-        bias.terms = [FourierBias.from_grid(torsion_domain(), -scale * np.array(row)) for row in free_energies]
+        lowered = [-np.maximum(np.array(row) - cls.level, 0.0) for row in free_energies]
+        bias.terms = [FourierBias.from_grid(torsion_domain(), row) for row in lowered]
         return bias
 
     def free_energies(self) -> NDArray[np.float64]:
-        """Return the free energies along the torsions that the bias implies, ``[torsions, BINS]`` in kT."""
+        """Return the free energies that the bias implies while it is built, ``[torsions, BINS]`` in kT."""
         scale = 1.0 / (1.0 - 1.0 / self.bias_factor)
         found = np.array([-scale * term.on_grid() for term in self.terms]).reshape(len(self.terms), BINS)
         return np.asarray(found - found.min(axis=1, keepdims=True))
+
+    def freeze(self) -> NDArray[np.float64]:
+        """Replace the bias by the final one, and return the free energies ``[torsions, BINS]`` in kT."""
+        found = self.free_energies()
+        self.terms = self.flattening(found).terms
+        return found
 
     def energy(self, angles: torch.Tensor) -> torch.Tensor:
         """Bias ``[batch]`` at ``angles [batch, torsions]``."""
@@ -65,11 +73,11 @@ class TorsionBias:
         found = [term.energy_and_gradient(angles[:, j : j + 1]) for j, term in enumerate(self.terms)]
         return torch.stack([energy for energy, _ in found]).sum(0), torch.cat([slope for _, slope in found], dim=1)
 
-    def deposit(self, angles: torch.Tensor) -> None:
-        """Add a well-tempered hill along every torsion for each of ``angles [walkers, torsions]``."""
+    def deposit(self, angles: torch.Tensor, steps: int) -> None:
+        """Add well-tempered hills at ``angles [walkers, torsions]``, `steps` steps after the last ones."""
         for j, term in enumerate(self.terms):
             angle = angles[:, j : j + 1]
-            heights = self.height / len(angles) * torch.exp(-term.energy(angle) / (self.bias_factor - 1.0))
+            heights = self.rate * steps / len(angles) * torch.exp(-term.energy(angle) / (self.bias_factor - 1.0))
             term.deposit(angle, heights, (self.width,))
 
     def state_dict(self) -> dict[str, Any]:

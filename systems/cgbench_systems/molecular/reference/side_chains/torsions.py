@@ -65,7 +65,9 @@ class SideTorsions:
     """Free torsions of a molecule that are no collective variables (CVs).
 
     They are those dihedrals of the system's Z-matrix that rotate freely and do not belong to a group of equal atoms. A
-    system without such dihedrals, or without a Z-matrix, has none.
+    system without such dihedrals, or without a Z-matrix, has none. Torsions that end in two equal atoms in a plane with
+    the axis, such as those of a phenyl ring or a carboxylate, are left out: half a turn exchanges equal atoms, which
+    changes nothing.
 
     Attributes
     ----------
@@ -81,13 +83,23 @@ class SideTorsions:
     def __init__(self, system: System) -> None:
         self.system = system
         coordinates = system.coordinates
-        found = coordinates.free_dihedrals if isinstance(coordinates, ZMatrixCoordinates) else ()
+        free = coordinates.free_dihedrals if isinstance(coordinates, ZMatrixCoordinates) else ()
+        found = [(position, atoms) for position, atoms in free if not self._ends_in_equal_atoms(atoms[1], atoms[2])]
         self._positions = [position for position, _ in found]
         self.atoms = tuple(atoms[::-1] for _, atoms in found)
         self._cv_atoms = self._cvs_as_torsions() if found else None
 
     def __len__(self) -> int:
         return len(self.atoms)
+
+    def _ends_in_equal_atoms(self, end: int, inner: int) -> bool:
+        """Whether an atom has two equal neighbours besides the one before it, as far as the bond graph is known."""
+        structure = getattr(self.system, "structure", None)
+        if structure is None:
+            return False
+        graph = structure.graph
+        others = [graph.classes[j] for j in graph.neighbours[end] if j != inner]
+        return len(others) == 2 and others[0] == others[1]
 
     def _cvs_as_torsions(self) -> tuple[Torsion, ...] | None:
         """Return the atoms of the CVs if these are the torsions that the system names, so that all go in one call."""
