@@ -165,9 +165,7 @@ def _filled(oriented: Oriented, energy: Array) -> Array:
     wrapped = np.pad(oriented.visited, widths, mode="wrap")
     nearest = distance_transform_edt(~wrapped, return_distances=False, return_indices=True)
     middle = tuple(slice(low, low + p.count) for (low, _), p in zip(widths, oriented.points, strict=True))
-    index = tuple(
-        (nearest[k][middle] - widths[k][0]) % oriented.points[k].count for k in range(len(oriented.points))
-    )
+    index = tuple((nearest[k][middle] - widths[k][0]) % oriented.points[k].count for k in range(len(oriented.points)))
     return np.asarray(energy[index])
 
 

@@ -10,8 +10,18 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-__all__ = ["Evaluations", "AnomalyCount", "Record", "Status", "parse_record", "record_bytes", "to_json"]
+__all__ = [
+    "EXTERNAL_PRESET",
+    "Evaluations",
+    "AnomalyCount",
+    "Record",
+    "Status",
+    "parse_record",
+    "record_bytes",
+    "to_json",
+]
 
+EXTERNAL_PRESET = "self-reported"  # of results of other programs, whose evaluations a user has stated
 Status = Literal["running", "finished", "budget", "failed"]
 
 
@@ -36,6 +46,7 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     schema_version: Literal[2] = 2
+    origin: Literal["run", "external"] = "run"
     system: str
     system_version: str
     method: str
@@ -66,7 +77,9 @@ class Record(BaseModel):
 
     @property
     def wall_seconds(self) -> float:
-        """Wall seconds of the method, without scoring."""
+        """Wall seconds of the method, without scoring; nan for an external result, whose time is unknown."""
+        if self.origin == "external":
+            return math.nan
         return sum(spent.get("wall", 0.0) for spent in self.seconds.values())
 
 

@@ -101,7 +101,9 @@ def _of_cgbench(path: Path, arrays: dict[str, NDArray[Any]]) -> Landscape:
         raise UserError(f"{path} is damaged: bin centres do not increase")
     axes = tuple(Axis(c, label) for c, label in zip(centers, labels, strict=True))
     error = arrays.get("free_energy_std")
-    return Landscape("npz of cgbench", axes, values, "density", "kT", error=None if error is None else np.asarray(error))
+    return Landscape(
+        "npz of cgbench", axes, values, "density", "kT", error=None if error is None else np.asarray(error)
+    )
 
 
 def _of_pymbar(path: Path, arrays: dict[str, NDArray[Any]]) -> Landscape:

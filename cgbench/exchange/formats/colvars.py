@@ -62,7 +62,9 @@ def _checked(path: Path, k: int, axis: Axis, words: list[str]) -> tuple[Axis, li
     offset = (axis.coordinates[0] - lower) / width
     notes = []
     if abs(offset) < 0.1:
-        notes.append(f"CV {k + 1}: values at the lower edges of the header's bins; the coordinates of the rows are used")
+        notes.append(
+            f"CV {k + 1}: values at the lower edges of the header's bins; the coordinates of the rows are used"
+        )
     elif abs(offset - 0.5) > 0.1:
         first = axis.coordinates[0]
         raise UserError(f"{path}: CV {k + 1} begins at {first:.6g}, which is neither edge nor middle of its first bin")

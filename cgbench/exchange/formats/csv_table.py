@@ -57,7 +57,10 @@ def read(path: Path, hints: Hints) -> Landscape:
         raise UserError(f"{path} has no column of a CV beside {names[column]!r}")
     data = _numbers(path, rows[1:], len(names), {column, *errors})
     axes, arrays = from_points(
-        str(path), data[:, coordinates], [data[:, column], *(data[:, k] for k in errors)], [names[k] for k in coordinates]
+        str(path),
+        data[:, coordinates],
+        [data[:, column], *(data[:, k] for k in errors)],
+        [names[k] for k in coordinates],
     )
     axes = tuple(_in_radians(path, axis, header[k][1]) for axis, k in zip(axes, coordinates, strict=True))
     unit = header[column][1].replace("k_B T", "kT").replace("kBT", "kT")

@@ -95,7 +95,7 @@ def read_sham(path: Path, hints: Hints) -> Landscape:
     values[index] = data[:, 1]
     axes = []
     for lower, upper, bins in hints.ranges:
-        axes.append(Axis(lower + (upper - lower) / bins * (np.arange(bins) + 0.5)))
+        axes.append(Axis(np.asarray(lower + (upper - lower) / bins * (np.arange(bins) + 0.5), dtype=np.float64)))
     return Landscape(
         "gmx sham -dist",
         tuple(axes),

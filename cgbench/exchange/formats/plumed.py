@@ -44,7 +44,9 @@ def _headers(path: Path, lines: list[str]) -> tuple[list[str], dict[str, str]]:
 
 def _refuse_kernels(path: Path, fields: list[str], constants: dict[str, str]) -> None:
     if "action" in constants or "logweight" in fields:
-        raise UserError(f"{path} is a file of OPES kernels or of its state, not a PMF: score a grid, or the COLVAR file")
+        raise UserError(
+            f"{path} is a file of OPES kernels or of its state, not a PMF: score a grid, or the COLVAR file"
+        )
     if "height" in fields and any(name.startswith("sigma_") for name in fields):
         raise UserError(f"{path} is a HILLS file, not a PMF: sum it with 'plumed sum_hills --hills {path.name}'")
 

@@ -39,9 +39,7 @@ def read_1d(path: Path, hints: Hints) -> Landscape:
     _refuse_nan(path, values)
     values = np.where((values >= MASKED) | (probability == 0) & (values == 0), np.inf, values)
     usable = bool(np.isfinite(error[np.isfinite(values)]).all() and (error > 0).any())
-    return Landscape(
-        "WHAM, 1-D (Grossfield)", axes, values, error=error if usable else None, usual_unit=UNIT
-    )
+    return Landscape("WHAM, 1-D (Grossfield)", axes, values, error=error if usable else None, usual_unit=UNIT)
 
 
 def read_2d(path: Path, hints: Hints) -> Landscape:
