@@ -248,9 +248,9 @@ def score(
     from cgbench.contracts.pmf import PMF
     from cgbench.exchange.score import score as score_either
 
-    files = {"topology": topology, "weights": weights}
-    options = {"format": format, "unit": unit, "temperature": temperature, "axes": axes}
-    if isinstance(pmf, PMF):
-        return score_either(pmf, system, **options)
-    paths = {name: None if path is None else Path(path) for name, path in files.items()}
-    return score_either(pmf, system, estimator=estimator, **paths, **options)
+    options: dict[str, Any] = {"format": format, "unit": unit, "temperature": temperature, "axes": axes}
+    if not isinstance(pmf, PMF):
+        files = {"topology": topology, "weights": weights}
+        options |= {name: None if path is None else Path(path) for name, path in files.items()}
+        options["estimator"] = estimator
+    return score_either(pmf, system, **options)

@@ -100,10 +100,8 @@ def _of_cgbench(path: Path, arrays: dict[str, NDArray[Any]]) -> Landscape:
     if any((np.diff(c) <= 0).any() for c in centers):
         raise UserError(f"{path} is damaged: bin centres do not increase")
     axes = tuple(Axis(c, label) for c, label in zip(centers, labels, strict=True))
-    error = arrays.get("free_energy_std")
-    return Landscape(
-        "npz of cgbench", axes, values, "density", "kT", error=None if error is None else np.asarray(error)
-    )
+    std = arrays.get("free_energy_std")
+    return Landscape("npz of cgbench", axes, values, "density", "kT", error=None if std is None else np.asarray(std))
 
 
 def _of_pymbar(path: Path, arrays: dict[str, NDArray[Any]]) -> Landscape:
