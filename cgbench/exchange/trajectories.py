@@ -6,9 +6,13 @@ rounded like those of XTC are useless, so they are not computed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +25,7 @@ __all__ = ["ROUNDED", "check_positions", "collective_variables", "configurations
 
 Array = NDArray[np.float64]
 ROUNDED = (".xtc",)  # suffixes of formats with too few digits for an energy
+HDF5 = (".h5", ".hdf5")
 CHUNK = 10_000  # configurations at a time
 LOOKED_AT = 1000  # configurations whose bonds are measured
 LONGEST = 0.25  # relative deviation of the mean length of a bond from that of the initial configuration
@@ -53,13 +58,15 @@ def read_trajectory(path: Path, system: System, topology: Path | None) -> Array:
     if topology is not None:
         theirs = _guarded(topology, lambda: mdtraj.load_topology(str(topology)))
         _compare(topology, theirs, ours, system)
-    if path.suffix.lower() in (".h5", ".hdf5"):
+    if path.suffix.lower() in HDF5:
+        _need_pytables(path)
         trajectory = _guarded(path, lambda: mdtraj.load(str(path)))
         _compare(path, trajectory.topology, ours, system)
     else:
         trajectory = _guarded(path, lambda: mdtraj.load(str(path), top=theirs or ours))
-    if trajectory.n_frames == 0:
-        raise UserError(f"{path} holds no frame: is it truncated?")
+    stated = _stated_frames(path)
+    if trajectory.n_frames == 0 or trajectory.n_frames < stated:
+        raise UserError(f"{path} holds {trajectory.n_frames:,} of {max(stated, 1):,} frames: it is truncated")
     return np.asarray(trajectory.xyz, dtype=np.float64)
 
 
@@ -78,6 +85,48 @@ def _guarded(path: Path, read: Any) -> Any:
     except Exception as error:  # mdtraj and its C libraries can raise anything on a damaged file
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"{path} cannot be read by mdtraj: {reason}") from error
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Discard what the C libraries of mdtraj print: the message is ours."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = []
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            for descriptor in (1, 2):
+                try:
+                    kept.append((descriptor, os.dup(descriptor)))
+                    os.dup2(nowhere.fileno(), descriptor)
+                except OSError:  # closed by whoever started us
+                    continue
+        yield
+    finally:
+        for descriptor, copy in kept:
+            os.dup2(copy, descriptor)
+            os.close(copy)
+
+
+def _need_pytables(path: Path) -> None:
+    try:
+        import tables
+
+        known = hasattr(tables, "open_file")  # a folder of that name may be in the way
+    except ImportError:
+        known = False
+    if not known:
+        raise UserError(f"{path}: HDF5 trajectories need PyTables: pip install 'cgbench[hdf5]', or convert it to DCD")
+
+
+def _stated_frames(path: Path) -> int:
+    """Return the number of frames in the header of a DCD file, which its readers ignore; 0 if it is not stated."""
+    if path.suffix.lower() != ".dcd":
+        return 0
+    with open(path, "rb") as file:
+        header = file.read(12)
+    order: Literal["little", "big"] = "little" if header[:4] == b"\x54\0\0\0" else "big"
+    return int.from_bytes(header[8:12], order) if header[4:8] == b"CORD" else 0
 
 
 def _topology(system: System) -> Any:

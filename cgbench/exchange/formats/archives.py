@@ -19,7 +19,7 @@ from cgbench.storage.files import read_npz
 
 __all__ = ["SAMPLES", "names_in", "read", "read_arrays"]
 
-LARGEST = 4_000_000_000  # bytes of an archive when unpacked
+LARGEST = 1_500_000_000  # bytes of an archive when unpacked
 SAMPLES = ("positions", "cvs")
 PLACES = ("x", "bin_centers", "centers", "bins")
 
@@ -36,7 +36,7 @@ def _checked(path: Path) -> list[str]:
         raise UserError(f"{path} is no readable npz archive: {' '.join(str(error).split())[:120]}") from error
     size = sum(entry.file_size for entry in entries)
     if size > LARGEST:
-        raise UserError(f"{path} has {size / 1e9:.1f} GB when unpacked: at most {LARGEST / 1e9:.0f} GB are read")
+        raise UserError(f"{path} has {size / 1e9:.1f} GB when unpacked: at most {LARGEST / 1e9:.1f} GB are read")
     return [entry.filename.removesuffix(".npy") for entry in entries]
 
 

@@ -20,7 +20,8 @@ from cgbench.exchange.landscape import Axis, Hints, Landscape
 __all__ = ["read", "read_array", "read_bias"]
 
 Array = NDArray[np.float64]
-LARGEST = 4_000_000_000  # bytes of an array
+LARGEST = 1_500_000_000  # bytes of an array
+LONGEST_HEADER = 10_000  # bytes of the header of a .npy file
 
 
 def read_array(path: Path) -> Array:
@@ -31,8 +32,10 @@ def read_array(path: Path) -> Array:
     UserError
         If the file is missing, damaged, too large, or holds something else than real numbers.
     """
-    beginning(path)
+    content = beginning(path)
     try:
+        if int.from_bytes(content[8:12], "little") > LONGEST_HEADER and content[6:7] > b"\x01":
+            raise ValueError("its header is too long")
         array = np.load(path, mmap_mode="r", allow_pickle=False)  # a wrong size in the header allocates nothing
         if not isinstance(array, np.ndarray):
             raise ValueError("it is an archive, not one array")

@@ -20,7 +20,7 @@ from cgbench.exchange.landscape import Axis, Hints, Landscape, from_points
 __all__ = ["Colvar", "read_colvar", "read_grid"]
 
 Array = NDArray[np.float64]
-LARGEST_COLVAR = 4_000_000_000  # bytes
+LARGEST_COLVAR = 1_000_000_000  # bytes
 
 
 def _headers(path: Path, lines: list[str]) -> tuple[list[str], dict[str, str]]:
