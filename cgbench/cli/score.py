@@ -66,7 +66,7 @@ def command(files: tuple[str, ...], system: str, evaluations: tuple[int, ...], *
     """Score a PMF, samples or a trajectory of another program against the reference of a system."""
     from cgbench.errors import UserError
     from cgbench.exchange.describe import describe
-    from cgbench.exchange.external_record import write_record
+    from cgbench.exchange.external_record import prepare, write_record
     from cgbench.exchange.landscape import Hints
     from cgbench.exchange.score import score_file
     from cgbench.running.registry import build_system
@@ -91,6 +91,9 @@ def command(files: tuple[str, ...], system: str, evaluations: tuple[int, ...], *
         bias_factor=options["bias_factor"],
     )
     built = build_system(system)
+    names = {name: options[name] for name in ("method", "seed", "overwrite")}
+    if out is not None:
+        prepare(Path(out), built, evaluations, **names)
     scores = []
     for group in [paths] if joined else [[path] for path in paths]:
         scored = score_file(
@@ -106,7 +109,6 @@ def command(files: tuple[str, ...], system: str, evaluations: tuple[int, ...], *
         print(describe(scored, evaluations[len(scores) - 1] if evaluations else None))
     if out is not None:
         pairs = list(zip(evaluations, scores, strict=True))
-        names = {"method": options["method"], "seed": options["seed"], "overwrite": options["overwrite"]}
         print(f"  {'record':<16}  {write_record(Path(out), built, pairs, **names)}")
     return 0
 

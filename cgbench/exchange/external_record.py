@@ -19,7 +19,7 @@ from cgbench.running import provenance
 from cgbench.running.record import EXTERNAL_PRESET, Evaluations, Record, to_json
 from cgbench.running.run_folder import RunFolder
 
-__all__ = ["write_record"]
+__all__ = ["prepare", "write_record"]
 
 DEFAULT_METHOD = "external"
 MACHINE = ("cpu", "cores", "threads", "accelerator", "native", "platform")  # facts about where it was scored, not made
@@ -60,26 +60,13 @@ def write_record(
     Raises
     ------
     UserError
-        If the name of the method cannot be that of a folder, the evaluations do not increase, the PMF has no score, or
-        there is a result already, or the folder cannot be written.
+        As for `prepare`, or if the PMF has no score or the folder cannot be written.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,60}", method):
-        raise UserError(f"--method {method!r} must be a name of letters, digits, '.', '_', '+' and '-'")
-    if seed < 0:
-        raise UserError(f"--seed must be at least 0, not {seed}")
     scores = sorted(scores, key=lambda one: one[0])
-    steps = [evaluations for evaluations, _ in scores]
-    if steps[0] < 1 or len(set(steps)) < len(steps):
-        raise UserError(f"--evaluations must be at least 1 and different for each file, not {steps}")
+    folder = prepare(out, system, [n for n, _ in scores], method=method, seed=seed, overwrite=overwrite)
     total, last = scores[-1]
     if last.reference is None:
         raise UserError(f"{system.name} has no reference that can be read, so there is nothing to record")
-    folder = RunFolder(out / system.name / method / EXTERNAL_PRESET / f"seed-{seed}")
-    before = folder.read_record()
-    if before is not None and before.origin != "external":
-        raise UserError(f"{folder.path} holds a run of cgbench: give another --out or --method")
-    if before is not None and not overwrite:
-        raise UserError(f"{folder.path} holds a result already: give another --seed, or --overwrite")
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -95,6 +82,32 @@ def write_record(
     folder.write_record(record)
     _draw(folder.path / "pmf.png", last, method, total)
     return folder.path
+
+
+def prepare(
+    out: Path, system: System, evaluations: Sequence[int], *, method: str, seed: int, overwrite: bool
+) -> RunFolder:
+    """Check the request for a record before anything is scored, and return its folder; parameters as `write_record`.
+
+    Raises
+    ------
+    UserError
+        If the name of the method cannot be that of a folder, the evaluations are not positive and different, or there
+        is a result already.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,60}", method):
+        raise UserError(f"--method {method!r} must be a name of letters, digits, '.', '_', '+' and '-'")
+    if seed < 0:
+        raise UserError(f"--seed must be at least 0, not {seed}")
+    if min(evaluations) < 1 or len(set(evaluations)) < len(evaluations):
+        raise UserError(f"--evaluations must be at least 1 and different for each file, not {list(evaluations)}")
+    folder = RunFolder(out / system.name / method / EXTERNAL_PRESET / f"seed-{seed}")
+    before = folder.read_record()
+    if before is not None and before.origin != "external":
+        raise UserError(f"{folder.path} holds a run of cgbench: give another --out or --method")
+    if before is not None and not overwrite:
+        raise UserError(f"{folder.path} holds a result already: give another --seed, or --overwrite")
+    return folder
 
 
 def _record(system: System, scores: Sequence[tuple[int, Score]], method: str, seed: int) -> Record:

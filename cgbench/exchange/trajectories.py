@@ -6,11 +6,12 @@ rounded like those of XTC are useless, so they are not computed.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,11 +78,9 @@ def _guarded(path: Path, read: Any) -> Any:
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty")
     try:
-        return read()
-    except ImportError as error:
-        raise UserError(
-            f"{path} needs a package that is not installed: {' '.join(str(error).split())[:160]}"
-        ) from error
+        with _silenced(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice on faster libraries
+            return read()
     except Exception as error:  # mdtraj and its C libraries can raise anything on a damaged file
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"{path} cannot be read by mdtraj: {reason}") from error
@@ -103,6 +102,8 @@ def _silenced() -> Iterator[None]:
                     continue
         yield
     finally:
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).fflush(None)  # what they print to a pipe waits in a buffer
         for descriptor, copy in kept:
             os.dup2(copy, descriptor)
             os.close(copy)

@@ -24,7 +24,7 @@ __all__ = ["METRICS", "Referee"]
 
 METRICS = ("forward_kld", "reverse_kld", "jensen_shannon", "total_variation")
 COVERAGE = {"coverage_68": 0.9945, "coverage_95": 1.96}  # half-width of each interval in standard deviations
-ENERGIES = 10_000  # most samples whose energies are computed
+ENERGIES = 4_000  # most samples whose energies are computed
 COVERED_BELOW = 12.0  # kT; bins with a higher reference free energy are not checked
 
 
@@ -189,7 +189,7 @@ class Referee:
     ) -> dict[str, float | None]:
         """Return the metrics of publications (`cgbench.scoring.field_metrics`) for a PMF, or for the samples it is of.
 
-        Energies of at most 10,000 samples are computed for the metrics that compare them.
+        Energies of at most 4,000 samples are computed for the metrics that compare them.
         """
         if self.reference is None:
             return dict.fromkeys(field_metrics.OF_PMF if samples is None else field_metrics.OF_SAMPLES)

@@ -86,7 +86,7 @@ def read_sham(path: Path, hints: Hints) -> Landscape:
             "gmx sham)"
         )
     shape = tuple(bins for _, _, bins in hints.ranges)
-    index = data[:, 0].astype(np.int64)
+    index = np.nan_to_num(data[:, 0], nan=-1.0, posinf=-1.0, neginf=-1.0).astype(np.int64)
     if (index != data[:, 0]).any() or (np.diff(index) <= 0).any() or not np.isfinite(data[:, 1]).all():
         raise UserError(f"{path}: the first column must be increasing bin numbers and the second finite free energies")
     if index[0] < 0 or index[-1] >= np.prod(shape):

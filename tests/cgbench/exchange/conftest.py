@@ -1,4 +1,4 @@
-"""Lets the tests of this folder import `golden` beside them, and makes the systems and PMFs that files are made from."""
+"""Lets the tests of this folder import `golden` beside them, and makes the systems and PMFs of their files."""
 
 from __future__ import annotations
 

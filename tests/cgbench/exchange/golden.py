@@ -57,7 +57,8 @@ class Truth:
             values = CubicSpline(x, closed, axis=k, bc_type="periodic")(x[0] + (s - x[0]) % (2 * np.pi))
         mesh = np.meshgrid(*axes, indexing="ij")
         for wave, phase in zip(self.waves, self.phases, strict=True):
-            values = values + self.noise / np.sqrt(6) * np.cos(sum(w * m for w, m in zip(wave, mesh)) + phase)
+            place = sum(w * m for w, m in zip(wave, mesh, strict=True))
+            values = values + self.noise / np.sqrt(6) * np.cos(place + phase)
         return values
 
     def pmf(self, subdivisions: int = 8) -> PMF:
