@@ -58,10 +58,11 @@ def saved(trajectory: mdtraj.Trajectory, path: Path) -> Path:
     return path
 
 
-def sliced(trajectory: mdtraj.Trajectory, atoms: list[int]) -> mdtraj.Trajectory:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the order changes
-        return trajectory.atom_slice(atoms)
+def reordered(trajectory: mdtraj.Trajectory, order: list[int]) -> mdtraj.Trajectory:
+    """The same molecule with its atoms in another order, which stays within residues."""
+    atoms, _ = trajectory.topology.to_dataframe()
+    atoms = atoms.iloc[order].reset_index(drop=True)
+    return mdtraj.Trajectory(trajectory.xyz[:, order], mdtraj.Topology.from_dataframe(atoms))
 
 
 def test_a_trajectory_of_a_run_has_the_score_of_the_run(
@@ -100,7 +101,7 @@ def test_atoms_in_another_order_are_refused(
     assert scored(dcd, aldp, topology=good).forward_kld == scored(dcd, aldp).forward_kld
     order = list(range(22))
     order[4], order[5] = 5, 4  # C and O
-    turned = sliced(trajectory, order)
+    turned = reordered(trajectory, order)
     other = saved(turned[0], tmp_path / "other.pdb")
     moved = saved(turned, tmp_path / "moved.dcd")
     with pytest.raises(UserError, match="order of the atoms differs: atom 5 is O .* but C .* in aldp"):
@@ -110,9 +111,9 @@ def test_atoms_in_another_order_are_refused(
     hydrogens = list(range(22))
     hydrogens[0], hydrogens[9] = 9, 0  # two hydrogens of different groups: the same elements
     with pytest.raises(UserError, match="in another order"):
-        scored(saved(sliced(trajectory, hydrogens), tmp_path / "h.dcd"), aldp)
+        scored(saved(mdtraj.Trajectory(trajectory.xyz[:, hydrogens], trajectory.topology), tmp_path / "h.dcd"), aldp)
     with pytest.raises(UserError, match="has 10 atoms, aldp has 22: keep only the molecule"):
-        scored(dcd, aldp, topology=saved(sliced(trajectory[0], list(range(10))), tmp_path / "few.pdb"))
+        scored(dcd, aldp, topology=saved(trajectory[0].atom_slice(range(10)), tmp_path / "few.pdb"))
 
 
 def test_the_mirror_image_and_wrong_units_are_refused(
@@ -160,8 +161,7 @@ def test_a_colvar_file_is_reweighted(tmp_path: Path, referee: Referee, aldp: Ala
     assert found.metrics["ess"] == pytest.approx(kish / len(s), rel=1e-6)
     assert any("3 restarts" in line for line in found.notes)
     assert any("weights exp(bias/kT) from metad.rbias" in line for line in found.notes)
-    for name, limit in (("alphaR", 0.05), ("phi>0", 0.2)):
-        assert abs(found.metrics[f"delta_f_error/{name}"] or 0.0) < limit  # three standard errors
+    assert abs(found.metrics["delta_f_phi_error"] or 0.0) < 0.1  # of the samples alone, without half a count per bin
     blind = scored(path, aldp, bias="none")
     assert blind.forward_kld > 5 * found.forward_kld and blind.metrics["ess"] is None
     assert found.sampled is not None and found.sampled.inefficiency == pytest.approx(1.0, abs=0.2)
