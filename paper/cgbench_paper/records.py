@@ -185,5 +185,7 @@ def commands(runs: Iterable[FoundRun]) -> str:
         totals = [m.record.evaluations.total for m in members]
         spread = f"{min(totals):,}" if min(totals) == max(totals) else f"{min(totals):,} to {max(totals):,}"
         command = f"cgbench run --system {system} --method {method} --preset {preset} --seed {seed}"
+        if all(m.record.origin == "external" for m in members):  # of another program
+            command = f"cgbench score FILE --system {system} --method {method} --seed {seed}"
         lines.append(f"- `{command}`: seed{'s N =' if len(seeds) > 1 else ''} {shown}; {spread} energy evaluations")
     return "\n".join(lines)
