@@ -95,7 +95,8 @@ def phi_difference(inside: float) -> float:
 def _phi_share(pmf: PMF, axis: int) -> float:
     """Return the probability of phi in [0, 2] rad; bins at the ends count in part."""
     edges = pmf.cvs.edges(axis)
-    overlap = np.clip(np.minimum(edges[1:], PHI[1]) - np.maximum(edges[:-1], PHI[0]), 0.0, None)
+    overlap = np.minimum(edges[1:], PHI[1]) - np.maximum(edges[:-1], PHI[0])
+    overlap = np.where(overlap > 1e-9, overlap, 0.0)  # an edge at 0 is there up to rounding
     others = tuple(k for k in range(len(pmf.cvs)) if k != axis)
     return float((pmf.probability.sum(axis=others) * overlap / np.diff(edges)).sum())
 

@@ -16,7 +16,7 @@ from cgbench.errors import UserError
 from cgbench.results.numbers import rounded, scientific, show_evaluations
 from cgbench.results.runs import FoundRun
 from cgbench.scoring.field_metrics import of_pmf
-from cgbench_paper.records import Records
+from cgbench_paper.records import Records, arrays_of
 from cgbench_paper.tables.layout import heading, pipes, tabular
 
 __all__ = ["make", "numbers"]
@@ -71,9 +71,8 @@ def _row(records: Records, system: str, method: str, preset: str, members: Seque
 
 def _metrics(records: Records, run: FoundRun) -> dict[str, float | None]:
     """Return the metrics of one run: of its PMF, unless its record has those of samples."""
-    assert run.path is not None
     reference = records.reference(run.record.system).pmf
-    found = of_pmf(reference, PMF.load(run.path / "pmf.npz", reference.cvs))
+    found = of_pmf(reference, PMF(reference.cvs, arrays_of(run)["probability"]))
     found |= {name: value for name in found if (value := run.record.metrics.get(name)) is not None}
     ess = run.record.metrics.get("ess_clipped")
     density = run.record.density
