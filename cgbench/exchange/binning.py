@@ -122,13 +122,15 @@ def _parts(points: Points, cvs: CollectiveVariables, axis: int) -> int | None:
 
 def _words(points: Points, cvs: CollectiveVariables, axis: int, parts: int | None) -> str:
     """Say where the points are relative to the bins."""
+    last = points.first + points.spacing * (points.count - 1)
+    words = f"{points.count} points from {points.first:.4g} to {last:.4g}"
     if parts is not None:
-        return f"{points.count} points at bin centres" if parts == 1 else f"{points.count} points, {parts} in each bin"
+        return f"{words}, at bin centres" if parts == 1 else f"{words}, {parts} in each bin"
     width = (cvs.upper[axis] - cvs.lower[axis]) / cvs.bins[axis]
     steps = (points.first + points.spacing * np.arange(points.count) - cvs.lower[axis]) / width
     if np.abs(steps - np.rint(steps)).max() < EVEN:
-        return f"{points.count} points at bin edges (nodes), interpolated"
-    return f"{points.count} points on another grid, interpolated"
+        return f"{words}, at bin edges (nodes), interpolated"
+    return f"{words}, on another grid, interpolated"
 
 
 def _outside(index: list[NDArray[np.int64]]) -> NDArray[np.bool_]:

@@ -215,6 +215,13 @@ def _check_request(
     physical = hints.unit in ("kJ/mol", "kcal/mol") or (hints.unit is None and format in UNSTATED)
     if "molecular" not in system.traits and physical:
         raise UserError(f"{path}: {system.name} is a model without physical units, so energies are in kT: --unit kT")
+    for given, option, formats in (
+        (hints.ranges, "--range", ("gmx-sham", "openmm", "openmm-bias")),
+        (hints.bias, "--bias", ("colvar",)),
+        (hints.bias_factor, "--bias-factor", ("openmm-bias",)),
+    ):
+        if given and format not in formats:
+            raise UserError(f"{path} is of format {format}: {option} is for {', '.join(formats)}")
     if format not in SAMPLE_FORMATS and (topology is not None or weights is not None):
         raise UserError(f"{path} is a PMF ({format}): --topology and --weights are for samples")
     if topology is not None and format != "trajectory":

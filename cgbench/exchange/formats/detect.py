@@ -92,6 +92,8 @@ def _array(path: Path, columns: Sequence[int]) -> str:
             "of all walkers with --format openmm-bias --bias-factor G"
         )
     shape = openmm.read_array(path).shape
+    if len(shape) == 2 and shape[0] == shape[1] and shape[1] in columns:
+        raise UserError(f"{path} may be a PMF or samples: give --format openmm or --format samples")
     if len(shape) == 3 and shape[2] == 3 or len(shape) == 2 and shape[1] in columns and shape[0] > 1:
         return "samples"
     if len(shape) == 1 and 1 in columns:

@@ -198,7 +198,7 @@ def test_what_is_printed(tmp_path: Path, noisy: PMF, capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     for words in (
         "WHAM, 2-D",
-        "phi: 100 points at bin centres",
+        "phi: 100 points from -3.11 to 3.11, at bin centres",
         "phi -3.142 to 3.142",
         "kcal/mol",
         "300 K",
