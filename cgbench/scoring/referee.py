@@ -182,7 +182,7 @@ class Referee:
         known = pmf.probability > 0
         p, q = np.where(known, self.reference.pmf.probability, 0.0), pmf.probability
         mass = float(p.sum())
-        return mass, forward_kld(p, q) if mass > 0 else math.inf
+        return mass, max(0.0, forward_kld(p, q)) if mass > 0 else math.inf  # not below zero by rounding
 
     def score_as_published(
         self, pmf: PMF, samples: field_metrics.WeightedSamples | None = None

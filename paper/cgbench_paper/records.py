@@ -109,6 +109,11 @@ class Records:
             if name == system and (wanted is None or method in wanted)
         }
 
+    def counted(self, system: str) -> dict[Group, list[FoundRun]]:
+        """Return the runs of a system as `groups` does, without results of other programs: nobody counted their cost."""
+        groups = self.groups(system).items()
+        return {group: members for group, members in groups if members[0].record.origin == "run"}
+
     def system(self, name: str) -> System:
         """Return a system, built once."""
         if name not in self._systems:
