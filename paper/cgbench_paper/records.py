@@ -110,7 +110,7 @@ class Records:
         }
 
     def counted(self, system: str) -> dict[Group, list[FoundRun]]:
-        """Return the runs of a system as `groups` does, without results of other programs: nobody counted their cost."""
+        """Return `groups` without results of other programs, whose cost nobody counted."""
         groups = self.groups(system).items()
         return {group: members for group, members in groups if members[0].record.origin == "run"}
 

@@ -136,6 +136,20 @@ def test_captions_say_seeds_evaluations_and_commands(published: Path) -> None:
     )
 
 
+def test_results_of_other_programs_have_no_cost(
+    tmp_path: Path, write_run: Callable[..., Path], published: Path, capsys
+) -> None:
+    """Nobody counted it: figure S6 leaves them out, and without other runs it has no data."""
+    runs = tmp_path / "runs"
+    write_run(runs, "aldp", "my_opes", [(1000, 1e-2)], preset="self-reported", origin="external", seconds={})
+    assert main(["paper", "figS6_cost", "--runs", str(runs), "--out", str(tmp_path / "out")]) == 0
+    assert "figS6_cost left out" in capsys.readouterr().out
+    shutil.copytree(published / "aldp", runs / "aldp", dirs_exist_ok=True)
+    assert set(Records(runs).groups("aldp")) - set(Records(runs).counted("aldp")) == {("my_opes", "self-reported")}
+    assert main(["paper", "figS6_cost", "--runs", str(runs), "--out", str(tmp_path / "out")]) == 0
+    assert "my_opes" not in (tmp_path / "out" / "figures" / "figS6_cost.md").read_text()
+
+
 def test_another_version_of_a_system_is_not_mixed_in(
     tmp_path: Path, write_run: Callable[..., Path], published: Path, capsys
 ) -> None:
