@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from cgbench.contracts.method import Method
     from cgbench.contracts.pmf import PMF
     from cgbench.contracts.system import System
+    from cgbench.exchange.score import Score
     from cgbench.running.record import Record
 
-__all__ = ["PMF", "__version__", "load_method", "load_system", "read_runs", "run"]
+__all__ = ["PMF", "__version__", "load_method", "load_system", "read_runs", "run", "score"]
 
 __version__ = "0.1.0"
 
@@ -198,3 +199,58 @@ def read_runs(*folders: str | Path, unfinished: bool = False) -> pd.DataFrame:
     from cgbench.results.dataframe import read_runs as read
 
     return read(*folders, unfinished=unfinished)
+
+
+def score(
+    pmf: PMF | str | Path,
+    system: str | System,
+    *,
+    format: str | None = None,
+    unit: str | None = None,
+    temperature: float | None = None,
+    axes: Sequence[str] = (),
+    topology: str | Path | None = None,
+    weights: str | Path | None = None,
+    estimator: str = "histogram",
+) -> Score:
+    """Score a PMF, or a file of another program with a PMF or samples, against the reference of a system.
+
+    Parameters
+    ----------
+    pmf
+        A PMF, such as one from `PMF.load`, on any grid over the CVs of the system; or the path of a file.
+    system
+        The system, or its name.
+    format
+        Format of the file; by default it is found out.
+    unit, temperature
+        Unit of energy ("kJ/mol", "kcal/mol", "kT") and temperature in kelvin of a file that does not state them.
+    axes
+        For each CV the name or number (from 1) of its axis or column in the file.
+    topology, weights
+        Files with the topology of a trajectory, and with one weight for each sample.
+    estimator
+        Which PMF of samples is scored: "histogram" or "smoothed".
+
+    Returns
+    -------
+    cgbench.exchange.score.Score
+        ``metrics`` (by name, as in a record), ``pmf`` on the grid of the system, and what was understood, assumed and
+        doubted.
+
+    Raises
+    ------
+    cgbench.errors.UserError
+        If the file cannot be understood or does not fit the system.
+    """
+    from pathlib import Path
+
+    from cgbench.contracts.pmf import PMF
+    from cgbench.exchange.score import score as score_either
+
+    options: dict[str, Any] = {"format": format, "unit": unit, "temperature": temperature, "axes": axes}
+    if not isinstance(pmf, PMF):
+        files = {"topology": topology, "weights": weights}
+        options |= {name: None if path is None else Path(path) for name, path in files.items()}
+        options["estimator"] = estimator
+    return score_either(pmf, system, **options)

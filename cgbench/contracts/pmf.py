@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.errors import UserError
 from cgbench.storage.files import read_npz
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["LARGEST_FREE_ENERGY", "PMF", "basin_mask"]
 
@@ -137,25 +141,46 @@ class PMF:
         return named
 
     @classmethod
-    def load(cls, path: str | Path, cvs: CollectiveVariables | None = None, *, map: int = 0) -> PMF:
-        """Load the ``pmf.npz`` of a run.
+    def load(
+        cls,
+        path: str | Path,
+        cvs: CollectiveVariables | None = None,
+        *,
+        format: str | None = None,
+        unit: str | None = None,
+        temperature: float | None = None,
+        axes: Sequence[str] = (),
+        map: int = 0,
+    ) -> PMF:
+        """Load the ``pmf.npz`` of a run, or the PMF of another program.
 
         Parameters
         ----------
         path
             The file.
         cvs
-            The collective variables, such as ``cgbench.load_system("aldp").cvs``. The file holds their bin centres, but
-            not their names, units and periodicity: by default they are called "CV 1", "CV 2" and so on, without unit,
-            and count as not periodic.
+            The collective variables, such as ``cgbench.load_system("aldp").cvs``. The ``pmf.npz`` of a run holds their
+            bin centres, but not their names, units and periodicity: by default they are called "CV 1", "CV 2" and so
+            on, without unit, and count as not periodic. A PMF of another program is integrated over the bins of `cvs`
+            (`cgbench.exchange.binning`); by default its own points become the bin centres.
+        format
+            Format of another program, such as "plumed", or "auto" to find it out; needed for an npz of another program.
+        unit, temperature
+            Unit of energy ("kJ/mol", "kcal/mol", "kT"), and temperature in kelvin, if the file does not state them.
+        axes
+            For each CV the name or number (from 1) of its axis in the file, if names and coordinates do not tell.
         map
-            Index of the map, of a system with several.
+            Index of the map, of a run on a system with several.
 
         Raises
         ------
         UserError
-            If the file is missing or damaged, or is on another grid than `cvs`.
+            If the file is missing or damaged, or is on another grid than `cvs`, or a unit or temperature is missing.
         """
+        if format is not None or Path(path).suffix != ".npz":
+            options = {"format": format, "unit": unit, "temperature": temperature, "axes": axes}
+            loaded: PMF = _exchange("load").load(path, cvs, **options)
+            return loaded
         try:
             arrays = _of_map(read_npz(Path(path)), map)
             probability = np.asarray(arrays["probability"], dtype=np.float64)
@@ -175,6 +200,45 @@ class PMF:
             return cls.restored(grid, probability, arrays.get("free_energy_std"))
         except ValueError as error:
             raise UserError(f"PMF {path} is damaged: {error}") from error
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return a table with one row per bin: the CVs, ``free_energy`` in kT, ``probability``, and any error."""
+        import pandas as pd
+
+        columns = dict(zip(self.cvs.names, self.cvs.grid().T, strict=True))
+        columns |= {"free_energy": self.free_energy.reshape(-1), "probability": self.probability.reshape(-1)}
+        if self.free_energy_std is not None:
+            columns["free_energy_std"] = self.free_energy_std.reshape(-1)
+        return pd.DataFrame(columns)
+
+    def to_plumed(
+        self, path: str | Path, *, unit: str = "kJ/mol", temperature: float | None = None, nodes: bool = False
+    ) -> None:
+        """Write the free energy as a PLUMED grid.
+
+        Parameters
+        ----------
+        path
+            The file.
+        unit
+            "kJ/mol", "kcal/mol" or "kT".
+        temperature
+            In kelvin; needed unless the unit is kT.
+        nodes
+            Write values at bin edges, interpolated by cubic splines, on the domain of the CVs, as PLUMED's own grids
+            are. By default the values of the bins are written at their centres, which loses nothing.
+
+        Raises
+        ------
+        UserError
+            If the temperature is missing, the file cannot be written, or `nodes` is asked for and a bin is empty.
+        """
+        _exchange("writers").write_plumed(self, Path(path), unit, temperature, nodes)
+
+
+def _exchange(module: str) -> Any:
+    """Import a module of `cgbench.exchange` by name when it is needed: it is above the contracts."""
+    return importlib.import_module(f"cgbench.exchange.{module}")
 
 
 def _of_map(arrays: Mapping[str, NDArray[Any]], map: int) -> dict[str, NDArray[Any]]:

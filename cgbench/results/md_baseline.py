@@ -196,7 +196,9 @@ def md_curves(runs: Sequence[FoundRun]) -> dict[str, MDCurve]:
     """Return the curves of plain MD by estimator, from runs of method "md" on one version of one system.
 
     Only the preset with the most evaluations is used. Runs without auxiliary estimates give one curve, "histogram".
+    External results are left out, whatever their method is called: nobody counted their evaluations.
     """
+    runs = [run for run in runs if run.record.origin == "run"]
     totals: dict[str, int] = defaultdict(int)
     for run in runs:
         totals[run.record.preset] = max(totals[run.record.preset], run.record.evaluations.total)

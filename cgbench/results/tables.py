@@ -9,10 +9,12 @@ import pandas as pd
 
 from cgbench.errors import UserError, choices
 from cgbench.results.numbers import rounded, show_evaluations, show_range, show_score
+from cgbench.running.record import EXTERNAL_PRESET
 
 __all__ = ["choose", "leaderboard_markdown", "markdown", "sort_by"]
 
 EXTRAPOLATED = "\\* extrapolated: plain MD did not reach this KLD, so its curve is extended by a power law"
+SELF_REPORTED = "self-reported: a file scored by cgbench score; its evaluations were stated by a user, not counted"
 AT_LEAST = "≤, ≥: the score is below the noise floor of the reference; the noise floor is used instead"
 
 
@@ -71,6 +73,7 @@ def leaderboard_markdown(table: pd.DataFrame, warnings: Sequence[str] = ()) -> s
         bound = row["forward_kld"] < row["noise_floor"]
         several = versions[row["system"]] > 1
         speedup = _speedup(row["speedup_vs_md"], row["speedup_lo"], row["speedup_hi"], bound, row["extrapolated"])
+        notes |= {SELF_REPORTED} if str(row["preset"]).startswith(EXTERNAL_PRESET) else set()
         notes |= ({AT_LEAST} if bound else set()) | ({EXTRAPOLATED} if speedup.endswith("\\*") else set())
         rows.append(
             [

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 __all__ = [
+    "EXTERNAL_PRESET",
     "AnomalyCount",
     "ClaimedErrors",
     "Evaluations",
@@ -22,6 +23,7 @@ __all__ = [
     "to_json",
 ]
 
+EXTERNAL_PRESET = "self-reported"  # of results of other programs, whose evaluations a user has stated
 Status = Literal["running", "finished", "budget", "failed"]
 
 
@@ -66,6 +68,7 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     schema_version: Literal[3] = 3
+    origin: Literal["run", "external"] = "run"
     system: str
     system_version: str
     method: str
@@ -100,7 +103,9 @@ class Record(BaseModel):
 
     @property
     def wall_seconds(self) -> float:
-        """Wall seconds of the method, without scoring."""
+        """Wall seconds of the method, without scoring; nan for an external result, whose time is unknown."""
+        if self.origin == "external":
+            return math.nan
         return sum(spent.get("wall", 0.0) for spent in self.seconds.values())
 
 

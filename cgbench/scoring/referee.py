@@ -12,10 +12,14 @@ from cgbench.contracts.maps import Estimate, Map
 from cgbench.contracts.pmf import PMF, basin_mask
 from cgbench.contracts.reference import MapReference, Reference
 from cgbench.contracts.system import System, maps_of
+from cgbench.counting.streams import Streams
 from cgbench.errors import UserError
+from cgbench.scoring import field_metrics
 from cgbench.scoring.divergences import forward_kld, jensen_shannon, reverse_kld, total_variation
 
 if TYPE_CHECKING:
+    import torch
+
     from cgbench.contracts.method import Method
 
 __all__ = ["METRICS", "Referee"]
@@ -23,6 +27,7 @@ __all__ = ["METRICS", "Referee"]
 METRICS = ("forward_kld", "reverse_kld", "jensen_shannon", "total_variation")
 MAP_METRICS = ("forward_kld", "total_variation")  # reported for each of several maps
 COVERAGE = {"coverage_68": 0.9945, "coverage_95": 1.96}  # half-width of each interval in standard deviations
+ENERGIES = 4_000  # most samples whose energies are computed
 COVERED_BELOW = 12.0  # kT; bins with a higher reference free energy are not checked
 
 
@@ -135,8 +140,36 @@ class Referee:
             parts = [method.log_density(part) for part in torch.split(x.to(self._system.device), 1000)]
         if any(part is None for part in parts):
             return None
+        return self._score_log_density(x, torch.cat([part.double().cpu() for part in parts if part is not None]))
+
+    def score_log_density(self, density: np.ndarray) -> dict[str, Any]:
+        """Score the log-density of a model at the reference samples, as `score_density` does.
+
+        Parameters
+        ----------
+        density
+            Log-density of each reference sample, in their order, with respect to the Cartesian volume up to rigid
+            motion.
+
+        Raises
+        ------
+        UserError
+            If the system has no reference samples, or another number of them, or a value is nan.
+        """
+        import torch
+
+        x = self._system.reference_samples()
+        if x is None:
+            raise UserError(f"{self._system.name} has no reference samples")
+        if density.shape != (len(x),) or np.isnan(density).any():
+            raise UserError(
+                f"log-densities have shape {density.shape}, some may be nan: {self._system.name} has {len(x):,} "
+                "reference samples, each needs one number"
+            )
+        return self._score_log_density(x, torch.from_numpy(density))
+
+    def _score_log_density(self, x: torch.Tensor, density: torch.Tensor) -> dict[str, Any]:
         name = "literature" if "literature" in self._system.coordinate_sets else "default"
-        density = torch.cat([part.double().cpu() for part in parts if part is not None])
         values = (density - self._system.coordinate_sets[name].to_internal(x)[2].cpu()).numpy()
         possible = np.isfinite(values)
         count = int(possible.sum())
@@ -147,6 +180,45 @@ class Referee:
             "samples": len(values),
             "impossible": len(values) - count,
         }
+
+    def covered(self, pmf: PMF) -> tuple[float, float] | None:
+        """Return the reference probability of the bins where an estimate is positive, and the forward KLD within them.
+
+        None without a reference. Both PMFs are normalised within these bins; with no common bin the KLD is infinite.
+        """
+        if self.reference is None:
+            return None
+        known = pmf.probability > 0
+        p, q = np.where(known, self.reference.pmf.probability, 0.0), pmf.probability
+        mass = float(p.sum())
+        return mass, max(0.0, forward_kld(p, q)) if mass > 0 else math.inf  # not below zero by rounding
+
+    def score_as_published(
+        self, pmf: PMF, samples: field_metrics.WeightedSamples | None = None
+    ) -> dict[str, float | None]:
+        """Return the metrics of publications (`cgbench.scoring.field_metrics`) for a PMF, or for the samples it is of.
+
+        Energies of at most 4,000 samples are computed for the metrics that compare them.
+        """
+        if self.reference is None:
+            return dict.fromkeys(field_metrics.OF_PMF if samples is None else field_metrics.OF_SAMPLES)
+        if samples is None:
+            return field_metrics.of_pmf(self.reference.pmf, pmf)
+        x = self._system.reference_samples()
+        s = energies = None
+        if x is not None:
+            s = self._system.collective_variables(x).double().cpu().numpy()
+            if samples.x is not None:
+                chosen = np.unique(np.linspace(0, len(samples.x) - 1, ENERGIES).astype(int))
+                energies = (self._energies(x), self._energies(samples.x[chosen]), samples.weights[chosen])
+        return field_metrics.of_samples(self.reference.pmf, samples, Streams(0).numpy("torus_w2"), s, energies)
+
+    def _energies(self, x: Any) -> np.ndarray:
+        import torch
+
+        parts = torch.split(torch.as_tensor(x, dtype=torch.float64, device=self._system.device), 1000)
+        energies = [self._system.reduced_energy_and_gradient(part)[0] for part in parts]
+        return torch.cat(energies).double().cpu().numpy()
 
     def facts(self) -> dict[str, Any] | None:
         """Return what the record states about the reference, or None without one."""

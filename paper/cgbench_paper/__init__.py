@@ -20,4 +20,4 @@ FIGURES = {
     "figS5_ablation": "cgbench_paper.figures.fig_s5_ablation",
     "figS6_cost": "cgbench_paper.figures.fig_s6_cost",
 }
-TABLES = {"table1": "cgbench_paper.tables.table1"}
+TABLES = {"table1": "cgbench_paper.tables.table1", "table2": "cgbench_paper.tables.table2"}

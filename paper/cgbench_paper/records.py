@@ -109,6 +109,11 @@ class Records:
             if name == system and (wanted is None or method in wanted)
         }
 
+    def counted(self, system: str) -> dict[Group, list[FoundRun]]:
+        """Return `groups` without results of other programs, whose cost nobody counted."""
+        groups = self.groups(system).items()
+        return {group: members for group, members in groups if members[0].record.origin == "run"}
+
     def system(self, name: str) -> System:
         """Return a system, built once."""
         if name not in self._systems:
@@ -185,5 +190,7 @@ def commands(runs: Iterable[FoundRun]) -> str:
         totals = [m.record.evaluations.total for m in members]
         spread = f"{min(totals):,}" if min(totals) == max(totals) else f"{min(totals):,} to {max(totals):,}"
         command = f"cgbench run --system {system} --method {method} --preset {preset} --seed {seed}"
+        if all(m.record.origin == "external" for m in members):  # of another program
+            command = f"cgbench score FILE --system {system} --method {method} --seed {seed}"
         lines.append(f"- `{command}`: seed{'s N =' if len(seeds) > 1 else ''} {shown}; {spread} energy evaluations")
     return "\n".join(lines)

@@ -19,7 +19,7 @@ import yaml
 from cgbench.cli.main import main
 from cgbench_paper import FIGURES, TABLES
 from cgbench_paper.records import Records, commands
-from cgbench_paper.tables import table1
+from cgbench_paper.tables import table1, table2
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,11 +73,32 @@ def test_published_values_are_those_of_the_file(published: Path) -> None:
     texts = table1.make(Records(published))
     table = pd.read_csv(io.StringIO(texts[".csv"]))
     stated = table[table["preset"] == "published"]
-    entries = yaml.safe_load((ROOT / "paper" / "cgbench_paper" / "tables" / "published.yaml").read_text())["aldp"]
+    entries = yaml.safe_load((ROOT / "paper" / "cgbench_paper" / "tables" / "published.yaml").read_text())["table1"][
+        "aldp"
+    ]
     assert stated["method"].tolist() == [entry["method"] for entry in entries]
     for (_, row), entry in zip(stated.iterrows(), entries, strict=True):
         assert [row["evaluations_published_lo"], row["evaluations_published_hi"]] == entry["evaluations"]
         assert row["source"] == entry["source"] and entry["source"] in texts[".md"] and entry["source"] in texts[".tex"]
+
+
+def test_table_2_sets_published_metrics_beside_ours(published: Path) -> None:
+    """The published rows are those of the file; ours are computed from the PMFs, here flat ones, and the reference."""
+    texts = table2.make(Records(published))
+    table = pd.read_csv(io.StringIO(texts[".csv"]))
+    stated = yaml.safe_load((ROOT / "paper" / "cgbench_paper" / "tables" / "published.yaml").read_text())["table2"]
+    assert set(stated["systems"]) == {"aldp", "tetra"}
+    for system, entry in stated["systems"].items():
+        rows = table[(table["system"] == system) & (table["preset"] == "published")].to_dict("records")
+        assert [row["method"] for row in rows] == [row["method"] for row in entry["rows"]]
+        for row, known in zip(rows, entry["rows"], strict=True):
+            assert {name: row[name] for name in known} == known
+            assert row["force_field"] == entry["force_field"] and row["source"] == "arXiv:2510.18460"
+        assert entry["force_field"] in texts[".md"]
+    ours = table[(table["system"] == "aldp") & (table["preset"] != "published")]
+    reference = Records(published).reference("aldp").pmf.probability
+    assert ours["ramachandran_tv"].tolist() == pytest.approx([0.5 * abs(reference - 1e-4).sum()] * len(ours), rel=1e-4)
+    assert "muller_brown" not in set(table["system"])
 
 
 def test_speedup_is_read_off_the_md_curve(published: Path) -> None:
@@ -113,6 +134,20 @@ def test_captions_say_seeds_evaluations_and_commands(published: Path) -> None:
         "- `cgbench run --system aldp --method cgflow_al --preset default --seed N`: "
         "seeds N = 0 to 1; 100,000 energy evaluations"
     )
+
+
+def test_results_of_other_programs_have_no_cost(
+    tmp_path: Path, write_run: Callable[..., Path], published: Path, capsys
+) -> None:
+    """Nobody counted it: figure S6 leaves them out, and without other runs it has no data."""
+    runs = tmp_path / "runs"
+    write_run(runs, "aldp", "my_opes", [(1000, 1e-2)], preset="self-reported", origin="external", seconds={})
+    assert main(["paper", "figS6_cost", "--runs", str(runs), "--out", str(tmp_path / "out")]) == 0
+    assert "figS6_cost left out" in capsys.readouterr().out
+    shutil.copytree(published / "aldp", runs / "aldp", dirs_exist_ok=True)
+    assert set(Records(runs).groups("aldp")) - set(Records(runs).counted("aldp")) == {("my_opes", "self-reported")}
+    assert main(["paper", "figS6_cost", "--runs", str(runs), "--out", str(tmp_path / "out")]) == 0
+    assert "my_opes" not in (tmp_path / "out" / "figures" / "figS6_cost.md").read_text()
 
 
 def test_another_version_of_a_system_is_not_mixed_in(

@@ -48,11 +48,11 @@ def shares(runs: Sequence[FoundRun], what: str) -> tuple[dict[str, float], float
 
 def draw(records: Records) -> Drawing:
     """Draw two panels for each system, one bar for each method and preset."""
-    systems = records.systems
+    systems = [system for system in records.systems if records.counted(system)]
     if not systems:
         raise MissingData("no runs; `cgbench run --method cgflow_al --system aldp` makes one")
     table, totals = _table(records)
-    bars = [len(records.groups(system)) for system in systems]
+    bars = [len(records.counted(system)) for system in systems]
     figure = new_figure(0.22 * sum(bars) + 0.55 * len(systems) + 0.7)
     panels = figure.subplots(len(systems), 2, squeeze=False, sharey="row", height_ratios=[n + 1 for n in bars])
     order = table.groupby("phase")["share"].sum().sort_values(ascending=False, kind="stable")
@@ -60,22 +60,23 @@ def draw(records: Records) -> Drawing:
     for row, system in zip(panels, systems, strict=True):
         for axes, what in zip(row, KINDS, strict=True):
             part = table[(table["system"] == system) & (table["what"] == what)].copy()
-            names = [f"{method}, {preset}" for method, preset in records.groups(system)]
+            names = [f"{method}, {preset}" for method, preset in records.counted(system)]
             part["run"] = pd.Categorical(part["run"], names)  # those without a phase, too
             _bars(axes, part, looks, totals[system, what])
             axes.set_title(SYSTEMS.get(system, system))
     panels[-1, 0].set_xlabel("fraction of energy evaluations")
     panels[-1, 1].set_xlabel("fraction of CPU seconds")
+    shown = [run for system in systems for members in records.counted(system).values() for run in members]
     handles = [Patch(label=name.replace("_", " "), **look) for name, look in looks.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=6, handlelength=1.6, columnspacing=1.2)
-    return Drawing(figure, f"{CAPTION}\n\n{commands(records.runs)}")
+    return Drawing(figure, f"{CAPTION}\n\n{commands(shown)}")
 
 
 def _table(records: Records) -> tuple[pd.DataFrame, dict[tuple[str, str], list[str]]]:
     """Return the share of every phase, a row each, and the totals of the bars as text."""
     rows, totals = [], {}
     for system in records.systems:
-        groups = records.groups(system)
+        groups = records.counted(system)
         for what in KINDS:
             texts = []
             for (method, preset), runs in groups.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
@@ -20,7 +20,7 @@ from cgbench.results.numbers import (
     with_common_exponent,
 )
 from cgbench_paper.records import Records, commands
-from cgbench_paper.style import SYSTEMS
+from cgbench_paper.tables.layout import heading, pipes, tabular
 
 __all__ = ["make", "numbers"]
 
@@ -77,7 +77,7 @@ def make(records: Records) -> dict[str, str]:
 
 def _published() -> dict[str, list[dict[str, Any]]]:
     text = resources.files("cgbench_paper.tables").joinpath("published.yaml").read_text(encoding="utf-8")
-    found: dict[str, list[dict[str, Any]]] = yaml.safe_load(text)
+    found: dict[str, list[dict[str, Any]]] = yaml.safe_load(text)["table1"]
     return found
 
 
@@ -116,58 +116,25 @@ def _rows(table: pd.DataFrame) -> Iterable[tuple[str, list[list[str]], list[list
         yield system, ours, published
 
 
-def _heading(system: str) -> str:
-    name = SYSTEMS.get(system, system)
-    return name[0].upper() + name[1:]
-
-
-def _pipes(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _markdown(records: Records, table: pd.DataFrame) -> str:
     parts = ["# Table 1. Cost and quality of the PMF", EXPLANATION]
     for system, ours, published in _rows(table):
-        parts.append(f"## {_heading(system)}")
+        parts.append(f"## {heading(system)}")
         if ours:
-            parts.append(_pipes(HEADINGS, ours))
+            parts.append(pipes(HEADINGS, ours))
         if published:
             parts.append("Published values, counted and scored by each publication in its own way:")
-            parts.append(_pipes(PUBLISHED_HEADINGS, published))
+            parts.append(pipes(PUBLISHED_HEADINGS, published))
     parts += ["## Data", commands(records.runs)]
     return "\n\n".join(parts) + "\n"
-
-
-def _tex(text: str) -> str:
-    for plain, command in (
-        ("&", r"\&"),
-        ("%", r"\%"),
-        ("_", r"\_"),
-        ("±", r"$\pm$"),
-        ("≤", r"$\leq$"),
-        ("†", r"$^\dagger$"),
-        ("‡", r"$^\ddagger$"),
-        ("–", "--"),
-        ("ü", r"\"u"),
-    ):
-        text = text.replace(plain, command)
-    return text
-
-
-def _tabular(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [_tex(" & ".join(headings).replace("&", "\0")).replace("\0", "&") + r" \\", r"\midrule"]
-    lines += [" & ".join(_tex(cell) for cell in row) + r" \\" for row in rows]
-    body = "\n".join(lines)
-    return f"\\begin{{tabular}}{{{'l' * len(headings)}}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}"
 
 
 def _latex(table: pd.DataFrame) -> str:
     parts = ["% needs the package booktabs; table1.md explains the columns"]
     for system, ours, published in _rows(table):
-        parts.append(f"% {_heading(system)}")
+        parts.append(f"% {heading(system)}")
         if ours:
-            parts.append(_tabular(HEADINGS, ours))
+            parts.append(tabular(HEADINGS, ours))
         if published:
-            parts.append(_tabular(PUBLISHED_HEADINGS, published))
+            parts.append(tabular(PUBLISHED_HEADINGS, published))
     return "\n\n".join(parts) + "\n"

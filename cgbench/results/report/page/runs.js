@@ -36,7 +36,8 @@ function runBody(run) {
   const time = (phase, kind) => (record.seconds[phase] ? seconds(number(record.seconds[phase][kind])) : "–");
   const perPhase = phases.map((p) => [p, count(evaluations.by_phase[p] ?? 0), time(p, "wall"), time(p, "cpu")]);
   const total = (kind) => seconds(Object.values(record.seconds).reduce((sum, spent) => sum + number(spent[kind]), 0));
-  perPhase.push(["all", count(evaluations.total), total("wall"), total("cpu")]);
+  const external = record.origin === "external"; // of another program: nobody measured its time
+  perPhase.push(["all", count(evaluations.total), external ? "–" : total("wall"), external ? "–" : total("cpu")]);
   const entries = Object.entries(metrics).map(([name, value]) => [name, value === null ? NaN : number(value)]);
   const basin = "delta_f_error/";
   const inKT = (value) => (Number.isFinite(value) ? `${signed(value, 3)} kT` : shortNumber(value));
@@ -53,6 +54,7 @@ function runBody(run) {
     facts("Basins: free energy − reference", basins),
     facts("Scores", scores),
     facts("Run", [
+      ["origin", external ? "another program; evaluations are self-reported" : null],
       ["status", record.status], ["reason", record.reason], ["engine", record.engine], ["device", record.device],
       ["threads", record.threads], ["budget", record.budget === null ? "none" : count(record.budget)],
       ["evaluations as counted in the publication", count(evaluations.publication_convention)],

@@ -1,0 +1,48 @@
+"""``cgbench export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command("export")
+@click.argument("run")
+@click.option(
+    "--format", "form", type=click.Choice(["plumed", "csv", "npz"]), default="plumed", show_default=True, help="Format."
+)
+@click.option("--out", metavar="FILE", help="File to write.  [default: pmf.dat, pmf.csv or pmf-export.npz in RUN]")
+@click.option(
+    "--unit",
+    type=click.Choice(["kJ/mol", "kcal/mol", "kT"]),
+    help="Unit of energy.  [default: kJ/mol for molecules, else kT]",
+)
+@click.option("--nodes", is_flag=True, help="PLUMED: values at bin edges, interpolated, instead of bin centres.")
+def command(run: str, form: str, out: str | None, unit: str | None, nodes: bool) -> int:
+    """Write the PMF of a run for another program.
+
+    RUN is the folder of a run.
+    """
+    from cgbench.contracts.pmf import PMF
+    from cgbench.errors import UserError
+    from cgbench.exchange.writers import SUFFIXES, export
+    from cgbench.running.registry import build_system
+    from cgbench.running.run_folder import RunFolder
+
+    folder = Path(run)
+    record = RunFolder(folder).read_record()
+    if record is None:
+        raise UserError(f"{run} holds no record: give the folder of a run, such as runs/aldp/md/default/seed-0")
+    system = build_system(record.system)
+    pmf = PMF.load(folder / "pmf.npz", system.cvs)
+    molecular = "molecular" in system.traits
+    if not molecular and unit not in (None, "kT"):
+        raise UserError(f"{system.name} is a model without units: its energies are in kT (--unit kT)")
+    stem = "pmf-export" if form == "npz" else "pmf"
+    path = folder / f"{stem}{SUFFIXES[form]}" if out is None else Path(out)
+    export(pmf, path, form, unit or ("kJ/mol" if molecular else "kT"), system.temperature if molecular else None, nodes)
+    print(f"{path} written")
+    return 0

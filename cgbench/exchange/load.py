@@ -1,0 +1,221 @@
+"""Load a PMF from a file of any known format: read, understand, and integrate over bins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.pmf import PMF
+from cgbench.errors import UserError
+from cgbench.exchange.axes import Oriented, orient
+from cgbench.exchange.binning import to_bins
+from cgbench.exchange.formats.detect import SAMPLE_FORMATS, detect, read_landscape
+from cgbench.exchange.landscape import Axis, Hints, Landscape, energy_scale
+
+__all__ = ["LoadedPMF", "bring_onto_grid", "load", "load_pmf", "regrid"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LoadedPMF:
+    """A PMF on the grid that was asked for, and how its file was understood.
+
+    Attributes
+    ----------
+    pmf
+        The PMF.
+    linear
+        The same with linear interpolation, which bounds the interpolation error; None if nothing was interpolated.
+    format, unit
+        Format of the file in words, and unit of its free energies ("" for probabilities).
+    temperature
+        Temperature in kelvin that energies were divided by; None if they needed none.
+    axes
+        Where the points are, in words.
+    unvisited
+        Number of points without a value.
+    empty_bins
+        Number of bins whose probability is zero.
+    assumed, notes, warnings
+        What was assumed, what was done, and what is doubtful, in words.
+    """
+
+    pmf: PMF
+    linear: PMF | None
+    format: str
+    unit: str
+    temperature: float | None
+    axes: str
+    unvisited: int
+    empty_bins: int
+    assumed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def load_pmf(
+    paths: Sequence[Path],
+    cvs: CollectiveVariables | None,
+    *,
+    format: str | None = None,
+    hints: Hints | None = None,
+    temperature: float | None = None,
+) -> LoadedPMF:
+    """Load a PMF and bring it onto a grid.
+
+    Parameters
+    ----------
+    paths
+        One file; several only for the biases of several walkers of OpenMM.
+    cvs
+        CVs and grid of the PMF; by default the file's own grid, whose CVs are named and periodic as the file says.
+    format
+        One of `cgbench.exchange.formats.detect.PMF_FORMATS`; by default the format is found out.
+    hints
+        What the user says about the file.
+    temperature
+        Assumed, and said, where neither the user nor the program's default gives one.
+
+    Raises
+    ------
+    UserError
+        If a file is damaged or cannot be understood, or a unit or temperature is missing.
+    """
+    hints = hints or Hints()
+    found = format or detect(paths[0], () if cvs is None else (len(cvs),))
+    if found in SAMPLE_FORMATS:
+        raise UserError(f"{paths[0]} holds samples, not a PMF: score it with cgbench score or cgbench.score")
+    landscape = read_landscape(paths, found, hints, cvs)
+    return bring_onto_grid(landscape, cvs or _own_grid(landscape, str(paths[0])), hints, str(paths[0]), temperature)
+
+
+def bring_onto_grid(
+    landscape: Landscape, cvs: CollectiveVariables, hints: Hints, where: str, temperature: float | None = None
+) -> LoadedPMF:
+    """Bring a landscape onto a grid. Parameters are those of `load_pmf`; `where` is the file, for messages.
+
+    Raises
+    ------
+    UserError
+        If it cannot be understood.
+    """
+    oriented = orient(landscape, cvs, hints, where)
+    scale, unit, kelvin, assumed = _scale(landscape, hints, where, temperature)
+    try:
+        binned = to_bins(oriented, scale * _free_energy(landscape, oriented), cvs)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    std = None if binned.error is None else np.asarray(binned.error * scale)
+    if std is not None and not (np.isfinite(std).all() and (std >= 0).all()):
+        std = None
+    pmf = PMF(cvs, binned.probability, std)
+    return LoadedPMF(
+        pmf=pmf,
+        linear=None if binned.linear is None else PMF(cvs, binned.linear),
+        format=landscape.format,
+        unit=unit,
+        temperature=kelvin,
+        axes=binned.where,
+        unvisited=int((~oriented.visited).sum()),
+        empty_bins=int((pmf.probability == 0).sum()),
+        assumed=(*oriented.assumed, *assumed),
+        notes=oriented.notes,
+        warnings=oriented.warnings,
+    )
+
+
+def _free_energy(landscape: Landscape, oriented: Oriented) -> Array:
+    if landscape.quantity == "free energy":
+        return oriented.values
+    return np.asarray(-np.log(np.where(oriented.visited, oriented.values, 1.0)))
+
+
+def _scale(
+    landscape: Landscape, hints: Hints, where: str, temperature: float | None
+) -> tuple[float, str, float | None, list[str]]:
+    """Return the factor to kT, the unit, the temperature used, and what was assumed."""
+    if landscape.quantity == "density":
+        return 1.0, "", None, []
+    if landscape.unit is not None and hints.unit not in (None, landscape.unit):
+        raise UserError(f"{where}: the file states {landscape.unit}, but --unit says {hints.unit}")
+    unit, assumed = landscape.unit or hints.unit, []
+    if unit is None:
+        unit = landscape.usual_unit
+        if unit is None:
+            raise UserError(f"{where}: the file does not state a unit of energy: give --unit")
+        assumed.append(f"unit {unit}: the default of the program (--unit gives another one)")
+    if unit == "kT":
+        return 1.0, unit, None, assumed
+    kelvin = hints.temperature or landscape.temperature
+    if kelvin is None:
+        usual = landscape.usual_temperature
+        kelvin = usual or temperature
+        if kelvin is not None:
+            source = "the default of the program" if usual else "that of the system"
+            assumed.append(f"temperature {kelvin:g} K: {source} (--temperature gives another one)")
+    return energy_scale(unit, kelvin), unit, kelvin, assumed
+
+
+def _own_grid(landscape: Landscape, where: str) -> CollectiveVariables:
+    """Return CVs whose bins are centred on the points of a landscape."""
+    lower, upper, bins, periodic, angles = [], [], [], [], []
+    for axis in landscape.axes:
+        x, half = axis.coordinates, axis.spacing / 2
+        turn = next((turn for turn in (2 * np.pi, 360.0) if _closes(axis, turn)), None)
+        count = len(x) if turn is None else round(turn / axis.spacing)
+        factor = np.pi / 180 if turn == 360.0 else 1.0
+        lower.append(float(factor * (x[0] - half)))
+        upper.append(lower[-1] + (2 * np.pi if turn else float(factor * axis.spacing * count)))
+        bins.append(count)
+        periodic.append(turn is not None and axis.periodic is not False)
+        angles.append(turn is not None or axis.unit == "rad")
+    names = tuple(axis.name or f"CV {k}" for k, axis in enumerate(landscape.axes, 1))
+    if len(set(names)) < len(names):
+        raise UserError(f"{where}: two axes are called {names[0]!r}")
+    unit = "rad" if all(angles) else ""
+    return CollectiveVariables(names, tuple(lower), tuple(upper), tuple(periodic), tuple(bins), unit)
+
+
+def _closes(axis: Axis, turn: float) -> bool:
+    count = round(turn / axis.spacing)
+    return len(axis.coordinates) in (count, count + 1) and abs(count * axis.spacing - turn) < 0.04 * axis.spacing
+
+
+def load(
+    path: str | Path,
+    cvs: CollectiveVariables | None = None,
+    *,
+    format: str | None = None,
+    unit: str | None = None,
+    temperature: float | None = None,
+    axes: Sequence[str] = (),
+) -> PMF:
+    """Load a PMF of another program; see `cgbench.contracts.pmf.PMF.load`, which calls this.
+
+    Raises
+    ------
+    UserError
+        If the file is damaged or cannot be understood, or a unit or temperature is missing.
+    """
+    hints = Hints(unit=unit, temperature=temperature, axes=tuple(axes))
+    return load_pmf([Path(path)], cvs, format=None if format == "auto" else format, hints=hints).pmf
+
+
+def regrid(pmf: PMF, cvs: CollectiveVariables) -> LoadedPMF:
+    """Bring a PMF onto another grid: its free energies are taken at its bin centres.
+
+    Raises
+    ------
+    UserError
+        If its CVs do not fit.
+    """
+    own = pmf.cvs
+    axes = tuple(Axis(own.centers(k), own.names[k], own.periodic[k], own.unit) for k in range(len(own)))
+    landscape = Landscape("PMF", axes, pmf.probability, "density", error=pmf.free_energy_std)
+    return bring_onto_grid(landscape, cvs, Hints(), "the PMF")
