@@ -31,6 +31,7 @@ COMMANDS = {
     "sweep": "Run everything in a sweep file.",
     "system": "Define a molecule as a system, from a file.",
 }
+EXTERNAL = {"export", "score"}  # commands in `cgbench.cli.external`
 OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EBADF)  # of files, these become user errors
 EPILOG = (
     "'cgbench COMMAND --help' describes a command. "
@@ -47,7 +48,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"cgbench.cli.{cmd_name}")
+        room = "external." if cmd_name in EXTERNAL else ""
+        module = importlib.import_module(f"cgbench.cli.{room}{cmd_name}")
         command: click.Command = module.command
         return command
 

@@ -1,0 +1,1 @@
+"""Commands for other programs: scoring their results, and writing ours for them."""
