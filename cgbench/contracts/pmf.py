@@ -233,7 +233,7 @@ class PMF:
         UserError
             If the temperature is missing, the file cannot be written, or `nodes` is asked for and a bin is empty.
         """
-        _exchange("writers").write_plumed(self, Path(path), unit, temperature, nodes)
+        _exchange("formats.writers").write_plumed(self, Path(path), unit, temperature, nodes)
 
 
 def _exchange(module: str) -> Any:

@@ -3,6 +3,7 @@
 `formats` reads the files of each program into a `landscape`, without interpretation. `axes` finds out which axis is
 which CV, `binning` integrates over the bins of the grid, and `load` does all of it for a file. `samples` and
 `trajectories` read configurations and CVs, and `estimates` makes PMFs of them. `score` lets the referee score either,
-`external_record` writes the record, `describe` says what was understood, and `writers` is the way back. Imports
-`running` and the rooms below it; the reference is seen by the referee alone.
+`doubts` finds readings of a file that would score much better, `external_record` writes the record, and `describe` says
+what was understood. `formats.writers` is the way back. Imports `running` and the rooms below it; the reference is seen
+by the referee alone.
 """

@@ -13,8 +13,8 @@ from cgbench.contracts.system import System
 from cgbench.drawing import pmf as pictures
 from cgbench.drawing.backend import attempt
 from cgbench.errors import UserError
+from cgbench.exchange.formats.writers import npz_content
 from cgbench.exchange.score import Score
-from cgbench.exchange.writers import npz_content
 from cgbench.running import provenance
 from cgbench.running.record import EXTERNAL_PRESET, Evaluations, Record, to_json
 from cgbench.running.run_folder import RunFolder

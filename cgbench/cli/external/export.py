@@ -28,7 +28,7 @@ def command(run: str, form: str, out: str | None, unit: str | None, nodes: bool)
     """
     from cgbench.contracts.pmf import PMF
     from cgbench.errors import UserError
-    from cgbench.exchange.writers import SUFFIXES, export
+    from cgbench.exchange.formats.writers import SUFFIXES, export
     from cgbench.running.registry import build_system
     from cgbench.running.run_folder import RunFolder
 

@@ -162,3 +162,15 @@ def test_finer_grids_are_summed_over_the_bins(
     found = scored(tmp_path / "fine.npz", aldp)
     assert "3 in each bin" in found.axes and found.metrics["interpolation_error"] == 0.0
     assert found.forward_kld == pytest.approx(referee.score(truth.pmf(3))["forward_kld"], abs=1e-9)
+
+
+def test_older_wham_has_errors_after_each_value(
+    tmp_path: Path, noisy: PMF, referee: Referee, aldp: AlanineDipeptide
+) -> None:
+    """Six columns: x, y, free energy, error, probability, error."""
+    file = wham_2d(tmp_path / "wham.dat", [middles(100, -180, 180)] * 2, KCAL * noisy.free_energy)
+    header, *rows = file.read_text().splitlines()
+    words = [row.split() for row in rows]
+    six = ["\t".join([*row[:3], "0.1", row[3], "0.0"]) if row else "" for row in words]
+    file.write_text("\n".join([header, *six]) + "\n")
+    assert scored(file, aldp).forward_kld == pytest.approx(referee.score(noisy)["forward_kld"], abs=1e-6)
