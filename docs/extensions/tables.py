@@ -151,7 +151,10 @@ def _certificate(name: str, record: dict[str, Any]) -> list[str]:
         f"{basin} {entry['free_energy_kT']:.3f} ± {entry['free_energy_standard_error_kT']:.3f}"
         for basin, entry in record["basins"].items()
     ]
-    turns = [f"{one['torsion']} {one['transitions_per_walker']:.0f}" for one in record.get("side_torsions", [])]
+    turns = [
+        f"{one['torsion']} {one['transitions_per_walker']:.0f}"
+        for one in record.get("side_torsions") or record.get("torsions", [])
+    ]
     passed = sum(check["passed"] for check in record["checks"])
     seconds = sum(record.get("sampling_cpu_seconds", {}).values())
     return [

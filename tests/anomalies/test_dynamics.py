@@ -258,9 +258,9 @@ def test_mbar_that_did_not_converge_is_reported(monkeypatch: pytest.MonkeyPatch)
         found.Log_W_nk = pymbar.mbar_solvers.mbar_log_W_nk(found.u_kn, found.N_k, found.f_k)
         return found
 
-    monkeypatch.setattr(mbar, "_solve", unfinished)
+    monkeypatch.setattr(mbar, "solve", unfinished)
     assert combine(LINE, restraints, [frames], np.zeros(5), **options).facts["mbar_residual"] > 0.1
-    monkeypatch.setattr(mbar, "_solve", lambda *rest: type("Lost", (), {"f_k": np.full(5, np.nan)})())
+    monkeypatch.setattr(mbar, "solve", lambda *rest: type("Lost", (), {"f_k": np.full(5, np.nan)})())
     with pytest.raises(ValueError, match="no finite free energies"):
         combine(LINE, restraints, [frames], np.zeros(5), **options)
 

@@ -15,8 +15,9 @@ import torch
 
 import cgbench.drawing.pmf
 from cgbench.conformance import Outcome, Pair, run_checks
+from cgbench.contracts.system import traits_of
 from cgbench.running.configuration import preset_names
-from cgbench.running.registry import load, names
+from cgbench.running.registry import build_system, load, names
 from cgbench.running.run import Run
 from cgbench_systems.molecular.forcefield import TorchForceField
 from cgbench_systems.molecular.openmm_engine import OpenMMEngine
@@ -62,11 +63,17 @@ def _every_check(method: str, system: str) -> bool:
     return system == CHEAPEST_SYSTEM or (method == CHEAPEST_METHOD and system not in FROM_FILES[1:])
 
 
+def _serves(method: str, system: str) -> bool:
+    """Whether the system has all traits that the method needs."""
+    return load("method", method).requires <= TRAITS[system]
+
+
+TRAITS = {name: traits_of(build_system(name)) for name in names("system")}
 SMOKE = [
     Settings(method, system, _every_check(method, system), {"preset": "smoke"}, _nightly(method, system))
     for system in names("system")
     for method in names("method")
-    if "smoke" in preset_names(load("method", method), system)
+    if "smoke" in preset_names(load("method", method), system) and _serves(method, system)
 ]
 # the published recipe, made small, and OpenMM's own engine
 SMALL = ("recipe.by_energy.epochs_first=4", "recipe.by_energy.epochs_per_estimate=1", "recipe.by_energy.samples=4")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cgbench.conformance import CHECKS
+from cgbench.contracts.system import maps_of
 
 FILES = ("record.json", "curve.csv", "pmf.npz", "pmf.png")
 
@@ -44,7 +45,7 @@ def test_record_is_valid_json_and_complete(ended) -> None:
     with np.load(folder / "pmf.npz") as arrays:
         assert arrays["probability"].sum() == pytest.approx(1.0)
         assert arrays["free_energy"].min() == 0.0
-        for axis, bins in enumerate(ended.pair.plan.system.cvs.bins):
+        for axis, bins in enumerate(maps_of(ended.pair.plan.system)[0].cvs.bins):
             assert arrays[f"centers_{axis}"].shape == (bins,)
 
 

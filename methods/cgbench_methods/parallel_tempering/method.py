@@ -57,7 +57,7 @@ class ParallelTempering(Method):
                 self._adapt()
             self.round += 1
             self._report()
-            yield self._estimate()
+            yield self._checked_estimate()
         if not self.planned:
             left = (config.evaluations - self.problem.evaluations) // self._cost
             self.planned = max(2, left)
@@ -70,7 +70,7 @@ class ParallelTempering(Method):
                 self.samples.append(self.walkers.sample(strides, self.every))
             self.produced += strides
             self._report()
-            yield self._estimate()
+            yield self._checked_estimate()
 
     @property
     def _cost(self) -> int:
@@ -101,6 +101,11 @@ class ParallelTempering(Method):
         fractions = np.geomspace(FIRST, 1.0, self.config.estimates)
         goals = [max(2, math.ceil(fraction * self.planned)) for fraction in fractions[:-1]]
         return next((goal for goal in goals if self.produced < goal < self.planned), self.planned)
+
+    def _checked_estimate(self) -> PMF | Estimate:
+        """Return the estimate; energies too large for float64 end in a ValueError rather than in numpy's warnings."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._estimate()
 
     def _estimate(self) -> PMF | Estimate:
         """Return the PMFs of all maps from the samples of the present ladder."""

@@ -135,6 +135,9 @@ class MolecularSystem(System):
 
     def reference_samples(self) -> torch.Tensor | None:
         """Return equilibrium configurations (`cgbench_systems.molecular.reference.samples`), or None without any."""
+        return self._stored_samples()
+
+    def _stored_samples(self) -> torch.Tensor | None:
         path = self.reference_folder / "samples.npz"
         if not path.exists():
             return None
@@ -161,7 +164,7 @@ class MolecularSystem(System):
         from cgbench_systems.molecular.reference.verify import Sampling, verify
 
         if PMF_GRID not in traits_of(self):
-            return verify_maps(self, reference, MapsSampling())
+            return verify_maps(self, reference, self._stored_samples(), MapsSampling())
         return verify(self, reference, Sampling())
 
     def compile(self) -> None:

@@ -30,7 +30,10 @@ def run_smoke(out: Path, *more: str) -> list[str]:
 
 MISTAKES = {
     "command": (["fly"], f"No such command 'fly': choose from {', '.join(sorted(COMMANDS))}"),
-    "system": (["run", "--method", "md", "--system", "adlp"], "unknown system 'adlp': choose from aldp, muller_brown"),
+    "system": (
+        ["run", "--method", "md", "--system", "adlp"],
+        "unknown system 'adlp': choose from aldp, gly, muller_brown, val_chi",
+    ),
     "method": (["run", "--method", "mdd", "--system", "aldp"], "unknown method 'mdd': choose from cgflow_al"),
     "preset": (["run", "--method", "md", "--system", "aldp", "--preset", "x"], "unknown preset 'x' of md on aldp"),
     "option": (["run", "--method", "md", "--system", "aldp", "--sed", "1"], "unknown option --sed: choose from"),

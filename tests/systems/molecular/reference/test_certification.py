@@ -105,7 +105,7 @@ def test_the_certificate_holds_all_facts_and_checks(built: tuple[Workplace, str]
     assert record["walkers"] == 128 and record["production_steps"] == 28 * 100 * 128
     assert record["production_ps_per_walker"] == pytest.approx(2.8)
     assert record["standard_errors"] == "bootstrap over 7 groups of 0.4 ps, 20 resamples"
-    assert record["force_field"] == "bonds, angles and torsions of a chain of five atoms"
+    assert record["force_field"] == "bonds, angles and torsions of a chain of 5 atoms"
     assert set(record["discretisation"]["held_out_kld_by_order"]) == {"2", "3", "4"}
     assert all(len(populations) == 7 for populations in record["stationarity"].values())
     checks = {check["name"]: check["passed"] for check in record["checks"]}

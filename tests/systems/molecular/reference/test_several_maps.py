@@ -145,15 +145,15 @@ def test_a_route_continues_from_its_checkpoint(built, tmp_path) -> None:
 def test_verification_accepts_it_and_refuses_another(built) -> None:
     system, builder = built
     reference = certified(system, builder)
-    system.reference_samples = lambda: torch.from_numpy(np.load(builder.destination / "samples.npz")["positions"])
+    start = torch.from_numpy(np.load(builder.destination / "samples.npz")["positions"])
     sampling = MapsSampling(steps=1500, stride=5, groups=10, least=500, compile=False)
-    assert all(check.passed for check in verify_maps(system, reference, sampling, log=lambda text: None))
+    assert all(check.passed for check in verify_maps(system, reference, start, sampling, log=lambda text: None))
     wrong = {
         **reference.details,
         "states": {k: v | {"population": 0.05} for k, v in reference.details["states"].items()},
     }
     tampered = dataclasses.replace(reference, details=wrong)
-    assert not all(check.passed for check in verify_maps(system, tampered, sampling, log=lambda text: None))
+    assert not all(check.passed for check in verify_maps(system, tampered, start, sampling, log=lambda text: None))
 
 
 def test_too_few_blocks_and_missing_routes_are_one_line(tmp_path) -> None:

@@ -50,6 +50,7 @@ class MapsSampling:
 def verify_maps(
     system: System,
     reference: Reference,
+    start: torch.Tensor | None,
     sampling: MapsSampling,
     seed: int = 0,
     log: Callable[[str], None] = print,
@@ -60,6 +61,8 @@ def verify_maps(
     ----------
     system, reference
         The molecule and its certified reference.
+    start
+        The equilibrium configurations beside the reference ``[walkers, atoms, 3]``, or None without any.
     sampling
         Amount of sampling.
     seed
@@ -79,7 +82,6 @@ def verify_maps(
         If there are no equilibrium configurations beside the reference.
     """
     began = time.monotonic()
-    start = system.reference_samples()
     if start is None:
         raise UserError(f"{system.name} has no samples.npz beside its reference: certify the reference again")
     if sampling.compile:

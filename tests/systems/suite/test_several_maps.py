@@ -1,0 +1,102 @@
+"""The molecules of the suite that are scored on several maps and on states."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import entry_points
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cgbench.contracts.pmf import basin_mask
+from cgbench.contracts.system import maps_of, traits_of
+from cgbench_systems import suite
+from cgbench_systems.molecular.openmm_engine import OpenMMEngine
+
+SIZES = {"val_chi": (28, 3, 3), "tetra": (42, 3, 8)}  # atoms, maps, states
+CLASSES = {cls.name: cls for cls in (suite.valine_chi, suite.tetrapeptide)}
+CERTIFIED = sorted(set(SIZES) & {entry.name for entry in entry_points(group="cgbench.systems")})
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def molecule(request: pytest.FixtureRequest) -> Any:
+    return CLASSES[request.param]()
+
+
+def test_it_is_what_it_says(molecule: Any) -> None:
+    atoms, maps, states = SIZES[molecule.name]
+    assert len(molecule.masses) == atoms and molecule.temperature == 300.0
+    assert len(maps_of(molecule)) == maps and len(molecule.states.names) == states
+    assert "pmf_grid" not in traits_of(molecule) and molecule.openmm_system().getNumConstraints() == 0
+
+
+def test_self_check_passes(molecule: Any) -> None:
+    for check in molecule.self_check():
+        assert check.passed, check
+
+
+def test_energies_are_those_of_openmm(molecule: Any) -> None:
+    generator = torch.Generator().manual_seed(2)
+    x = molecule.initial_configuration()[None].repeat(5, 1, 1)
+    x = x + 0.01 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    expected, _ = OpenMMEngine(molecule.openmm_system(), 300.0, "Reference").energy_and_gradient(x)
+    torch.testing.assert_close(molecule.reduced_energy(x), expected, rtol=1e-6, atol=0.0)
+
+
+def test_states_cover_every_angle_once(molecule: Any) -> None:
+    s = np.random.default_rng(0).uniform(-np.pi, np.pi, (5000, len(molecule.cvs)))
+    index = molecule.states.assign(s)
+    assert set(index) == set(range(len(molecule.states.names)))
+
+
+def test_a_molecule_with_a_reference_is_registered() -> None:
+    assert [name for name in sorted(SIZES) if CLASSES[name]().reference_folder.exists()] == CERTIFIED
+    assert "val_chi" in CERTIFIED
+
+
+@pytest.fixture(scope="module", params=CERTIFIED)
+def certified(request: pytest.FixtureRequest) -> Any:
+    return CLASSES[request.param]()
+
+
+def test_the_reference_is_certified(certified: Any) -> None:
+    reference = certified.reference()
+    content = (certified.reference_folder / "reference.npz").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == reference.sha256 and 0 < reference.noise_floor <= 2e-4
+    details = reference.details
+    assert all(check["passed"] for check in details["checks"])
+    assert {"unbiased from weighted configurations", "OpenMM dynamics"} <= {
+        check["name"].partition(",")[0] for check in details["checks"]
+    }
+    regions = {**details["basins"], **details["states"]}
+    assert all(region["free_energy_standard_error_kT"] < 0.03 for region in regions.values())
+    for basin in certified.basins:
+        mask = basin_mask(maps_of(certified)[basin.map].cvs, basin.contains)
+        population = reference.maps[basin.map].pmf.population(mask)
+        assert population == pytest.approx(details["basins"][basin.name]["population"], rel=0.03)
+    assert all(torsion["transitions_per_walker"] > 4 for torsion in details["torsions"])
+
+
+def test_maps_of_the_reference_agree_on_the_cvs_that_they_share(certified: Any) -> None:
+    """Two maps with a CV in common have the same marginal of it."""
+    maps = list(zip(maps_of(certified), certified.reference().maps, strict=True))
+    marginals: dict[str, list[np.ndarray]] = {}
+    for one, true in maps:
+        for axis, name in enumerate(one.cvs.names):
+            others = tuple(k for k in range(len(one.cvs)) if k != axis)
+            marginals.setdefault(name, []).append(true.pmf.probability.sum(axis=others))
+    for rows in marginals.values():
+        for row in rows[1:]:
+            assert 0.5 * np.abs(row - rows[0]).sum() < 0.01
+
+
+def test_energies_of_the_certificate_are_reproduced(certified: Any) -> None:
+    points = certified.reference().details["fixed_configurations"]
+    s = torch.tensor([point["cvs"] for point in points], dtype=torch.float64)
+    x, _ = certified.coordinates.to_cartesian(
+        s, torch.zeros(len(s), len(certified.coordinates.names), dtype=torch.float64)
+    )
+    expected = [point["reduced_energy"] for point in points]
+    np.testing.assert_allclose(certified.reduced_energy(x).numpy(), expected, atol=1e-3)
