@@ -24,9 +24,6 @@ from cgbench.storage.files import npz_bytes
 __all__ = ["Run"]
 
 SAVE_SHARE = 0.01
-COPY_SHARE = 0.01  # of the time, for copies of the state in case the budget ends the run
-FREE_COPIES = 0.1  # seconds; copies are always made until they have taken so long
-NEAR = 4  # the next iteration may take this many times as many evaluations as any before
 AUXILIARY_COLUMNS = ("name", "replicate", "evaluations", "forward_kld")
 
 
@@ -64,9 +61,7 @@ class Run(RunState):
         self.save_share = SAVE_SHARE
         self.messages: list[str] = []
         self._next_save = 0.0
-        self._unsaved: dict[str, Any] | None = None  # state at an estimate, if only older ones are on disk
-        self._begun, self._copying = time.monotonic(), 0.0
-        self._before = self._largest = 0  # evaluations at the last estimate, and of the largest iteration so far
+        self._unsaved: dict[str, Any] | None = None  # state at the last estimate, if only older ones are on disk
 
     # ---- checkpoints ------------------------------------------------------------------------------
 
@@ -138,15 +133,13 @@ class Run(RunState):
             ended = time.monotonic()
             self._next_save = ended + (ended - begun) / self.save_share
         elif self.budget is not None:  # the next iteration may exceed it, after changing the method's state
-            self._copy_if_due(self.budget)
+            self._unsaved = self._copy()
 
-    def _copy_if_due(self, budget: int) -> None:
-        """Copy the state if the next iteration is likely to exceed the budget, or if copies have taken little time."""
-        begun = time.monotonic()
-        near = budget - self.ledger.total < NEAR * self._largest
-        if near or self._copying <= max(FREE_COPIES, COPY_SHARE * (begun - self._begun)):
-            self._unsaved = plain_copy(self.state_dict())
-            self._copying += time.monotonic() - begun
+    def _copy(self) -> dict[str, Any]:
+        """Return a copy of the state; the rows of the curves are shared, because they never change once added."""
+        rows = {"curve": list(self.curve), "auxiliary": list(self.auxiliary)}
+        rest = {name: value for name, value in self.state_dict().items() if name not in rows}
+        return plain_copy(rest) | rows
 
     def _write_curves(self) -> None:
         self.folder.write_table("curve.csv", self.columns, self.curve)
@@ -203,7 +196,6 @@ class Run(RunState):
         """Take estimates until the method ends. Return the status of the run and the reason for it."""
         status: Status = "finished"
         reason: str | None = None
-        self._before = self.ledger.total
         self.clock.start()
         try:
             for found in self.method.estimates():
@@ -243,8 +235,6 @@ class Run(RunState):
                     "forward_kld": self.referee.score(other.pmf)["forward_kld"],
                 }
             )
-        self._largest = max(self._largest, self.ledger.total - self._before)
-        self._before = self.ledger.total
         stop = self.stop()
         self._save_if_due(stop)
         self._report_estimate()

@@ -28,7 +28,7 @@ from cgbench_systems.molecular.reference.statistics import FEWEST_GROUPS, bootst
 __all__ = ["certify_maps", "compare_rows"]
 
 LIMIT = 4.0  # standard errors
-NOISE_FACTOR = 2.0  # by which a divergence may exceed the expected one
+NOISE_FACTOR = 1.5  # by which a divergence may exceed the expected one
 
 
 def certify_maps(
