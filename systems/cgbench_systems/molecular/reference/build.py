@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar
-
-import openmm
+from typing import ClassVar
 
 from cgbench.contracts.pmf import basin_mask
-from cgbench.contracts.reference import Reference, ReferenceBuilder
-from cgbench.contracts.system import Check, System
-from cgbench.errors import StorageError, UserError
+from cgbench.contracts.reference import Reference
+from cgbench.contracts.system import Check
+from cgbench.errors import UserError
 from cgbench.scoring.reference_files import load_reference
 from cgbench.storage.files import write_npz
 from cgbench_systems.molecular.reference.biased import BiasedRoute
@@ -29,15 +24,13 @@ from cgbench_systems.molecular.reference.certificate import (
 from cgbench_systems.molecular.reference.comparison import compare_estimate
 from cgbench_systems.molecular.reference.configurations import fixed_configurations
 from cgbench_systems.molecular.reference.dynamics_check import compare_dynamics, openmm_reduced_energies
-from cgbench_systems.molecular.reference.route import TIME_STEP, Route, log
+from cgbench_systems.molecular.reference.route import TIME_STEP, RoutesBuilder, log, writing
 from cgbench_systems.molecular.reference.samples import equilibrium_samples
 from cgbench_systems.molecular.reference.umbrella import UmbrellaRoute
 from cgbench_systems.molecular.reference.unbiased import UnbiasedRoute
 from cgbench_systems.molecular.reference.verify import Sampling
 
-__all__ = ["Effort", "MolecularReferenceBuilder", "ShorterReferenceBuilder", "writing"]
-
-R = TypeVar("R", bound=Route)
+__all__ = ["Effort", "MolecularReferenceBuilder", "ShorterReferenceBuilder"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,7 @@ class Effort:
     flattened: Sampling = Sampling(compile=False)
 
 
-class MolecularReferenceBuilder(ReferenceBuilder):
+class MolecularReferenceBuilder(RoutesBuilder):
     """Builds and certifies the PMF of a molecule on two dihedral angles.
 
     Attributes
@@ -76,19 +69,6 @@ class MolecularReferenceBuilder(ReferenceBuilder):
         Classes of the routes.
     effort
         Amount of work besides the routes.
-
-    Parameters
-    ----------
-    system
-        The molecule on its batched force field.
-    openmm_system
-        The same molecule as an ``openmm.System``.
-    folder
-        Folder of the checkpoints.
-    destination
-        The system's reference folder.
-    facts
-        What the certificate says about the system: its force field, for example.
     """
 
     routes: ClassVar[dict[str, int]] = {"biased": 500, "umbrella": 120, "unbiased": 100, "openmm": 400}
@@ -97,46 +77,9 @@ class MolecularReferenceBuilder(ReferenceBuilder):
     unbiased: ClassVar[type[UnbiasedRoute]] = UnbiasedRoute
     effort: ClassVar[Effort] = Effort()
 
-    def __init__(
-        self, system: System, openmm_system: openmm.System, folder: Path, destination: Path, facts: Mapping[str, Any]
-    ) -> None:
-        self.system, self.openmm_system = system, openmm_system
-        self.folder, self.destination, self.facts = folder, destination, facts
-        self.trajectories = self.routes["openmm"]
-        if not system.basins:
-            raise UserError(f"system {system.name} has no basins, whose populations certify a reference")
-
-    def build(self, route: str, blocks: int) -> None:
-        """Sample a route until it has `blocks` blocks; route "openmm" only notes its number of trajectories."""
-        if route == "openmm":
-            self.trajectories = blocks
-            return
-        kinds: dict[str, type[Route]] = {
-            "biased": self.biased,
-            "umbrella": self.umbrella,
-            "unbiased": self.unbiased,
-        }
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        sampler = kinds[route](self.system, self.folder)
-        if sampler.load():
-            log(f"{route}: continuing from {len(sampler.blocks)} blocks")
-        if len(sampler.blocks) < blocks:
-            self.system.compile()
-            sampler.run(blocks)
-
-    def _built(self, kind: type[R]) -> R:
-        """Return a route with the blocks of its checkpoint."""
-        sampler = kind(self.system, self.folder)
-        if not sampler.load():
-            raise UserError(
-                f"route {kind.name} has no checkpoint in {self.folder}: build it first (--route {kind.name})"
-            )
-        return sampler
-
     def certify(self) -> None:
         """Write the reference from the biased route."""
-        route = self._built(self.biased)
+        route = self.built(self.biased)
         with writing(self.destination):
             certify(route, self.destination, self.facts, orders=self.effort.orders, resamples=self.effort.resamples)
         log(f"certified: noise floor {self._reference().noise_floor:.1e}")
@@ -175,7 +118,7 @@ class MolecularReferenceBuilder(ReferenceBuilder):
             write_checks(self.destination, checks)
 
     def _compare_umbrella(self, reference: Reference) -> list[Check]:
-        sampler = self._built(self.umbrella)
+        sampler = self.built(self.umbrella)
         with writing(self.destination):
             write_cpu_time(sampler, self.destination)
         whole, parts = sampler.estimates()
@@ -183,7 +126,7 @@ class MolecularReferenceBuilder(ReferenceBuilder):
         return compare_estimate(self.system, reference, name, whole, parts)
 
     def _compare_unbiased(self, reference: Reference) -> list[Check]:
-        sampler = self._built(self.unbiased)
+        sampler = self.built(self.unbiased)
         groups = sampler.group_histograms()
         name = f"unbiased from weighted starts, {sampler.steps:.1e} steps"
         checks = compare_estimate(self.system, reference, name, groups.sum(0), groups)
@@ -254,12 +197,3 @@ class ShorterReferenceBuilder(MolecularReferenceBuilder):
     routes: ClassVar[dict[str, int]] = {"biased": 130, "umbrella": 16, "unbiased": 6, "openmm": 150}
     biased, umbrella, unbiased = ShorterBiased, ShorterUmbrella, ShorterUnbiased
     effort = Effort(resamples=50, batched=6000)
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn a failure to write to a folder into one line for the user."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"cannot write to {folder}: {error.strerror or error}") from error

@@ -5,20 +5,25 @@ from __future__ import annotations
 import io
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
+import openmm
 import torch
 from numpy.typing import NDArray
 
+from cgbench.contracts.reference import ReferenceBuilder
 from cgbench.contracts.system import System
 from cgbench.errors import StorageError, UserError
 from cgbench.storage.files import write_atomically
 from cgbench_methods.lib.sampling.langevin import EnergyAndGradient, Langevin
 
-__all__ = ["FRICTION", "TIME_STEP", "Array", "Route", "log"]
+__all__ = ["FRICTION", "TIME_STEP", "Array", "Route", "RoutesBuilder", "log", "writing"]
+
+R = TypeVar("R", bound="Route")
 
 Array = NDArray[np.float64]
 TIME_STEP, FRICTION = 0.001, 1.0  # ps, 1/ps
@@ -211,6 +216,83 @@ class Route(ABC):
     def _unreadable(self, error: Exception) -> UserError:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return UserError(f"checkpoint {self.checkpoint} cannot be read ({reason}); remove it to start over")
+
+
+class RoutesBuilder(ReferenceBuilder):
+    """What builders of references share: their routes, each with its checkpoint.
+
+    Attributes
+    ----------
+    routes
+        Routes and their default sizes: blocks of sampling, or trajectories of route "openmm". A sampling route's class
+        is the attribute of its name.
+
+    Parameters
+    ----------
+    system
+        The molecule on its batched force field.
+    openmm_system
+        The same molecule as an ``openmm.System``.
+    folder
+        Folder of the checkpoints.
+    destination
+        The system's reference folder.
+    facts
+        What the certificate says about the system: its force field, for example.
+
+    Raises
+    ------
+    UserError
+        If the system has no basins or states.
+    """
+
+    def __init__(
+        self, system: System, openmm_system: openmm.System, folder: Path, destination: Path, facts: Mapping[str, Any]
+    ) -> None:
+        self.system, self.openmm_system = system, openmm_system
+        self.folder, self.destination, self.facts = folder, destination, facts
+        self.trajectories = self.routes["openmm"]
+        if not system.basins and system.states is None:
+            raise UserError(f"system {system.name} has no basins or states, whose populations certify a reference")
+
+    def build(self, route: str, blocks: int) -> None:
+        """Sample a route until it has `blocks` blocks; route "openmm" only notes its number of trajectories."""
+        if route == "openmm":
+            self.trajectories = blocks
+            return
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        kind: type[Route] = getattr(self, route)
+        sampler = kind(self.system, self.folder)
+        if sampler.load():
+            log(f"{route}: continuing from {len(sampler.blocks)} blocks")
+        if len(sampler.blocks) < blocks:
+            self.system.compile()
+            sampler.run(blocks)
+
+    def built(self, kind: type[R]) -> R:
+        """Return a route with the blocks of its checkpoint.
+
+        Raises
+        ------
+        UserError
+            If it has none.
+        """
+        sampler = kind(self.system, self.folder)
+        if not sampler.load():
+            raise UserError(
+                f"route {kind.name} has no checkpoint in {self.folder}: build it first (--route {kind.name})"
+            )
+        return sampler
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn a failure to write to a folder into one line for the user."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
 def _on_cpu(value: Any) -> Any:

@@ -133,7 +133,7 @@ def test_the_reference_has_the_exact_maps_and_populations(built) -> None:
 
 def test_a_route_continues_from_its_checkpoint(built, tmp_path) -> None:
     system, builder = built
-    whole = builder._built(SmallBiased)
+    whole = builder.built(SmallBiased)
     again = SmallBiased(system, tmp_path)
     again.run(3)
     resumed = SmallBiased(system, tmp_path)

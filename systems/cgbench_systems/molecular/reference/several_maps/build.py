@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar
 
-import openmm
 import torch
 
-from cgbench.contracts.reference import Reference, ReferenceBuilder
-from cgbench.contracts.system import Check, System, maps_of
-from cgbench.errors import UserError
+from cgbench.contracts.reference import Reference
+from cgbench.contracts.system import Check, maps_of
 from cgbench.scoring.reference_files import load_reference
 from cgbench.storage.files import write_npz
-from cgbench_systems.molecular.reference.build import writing
 from cgbench_systems.molecular.reference.certificate import write_checks, write_facts
 from cgbench_systems.molecular.reference.dynamics_check import compare_dynamics, openmm_reduced_energies
-from cgbench_systems.molecular.reference.route import Route, log
+from cgbench_systems.molecular.reference.route import RoutesBuilder, log, writing
 from cgbench_systems.molecular.reference.several_maps.certificate import certify_maps, compare_rows
 from cgbench_systems.molecular.reference.several_maps.routes import BiasedMaps, UnbiasedMaps
 
 __all__ = ["MapsReferenceBuilder"]
-
-R = TypeVar("R", bound=Route)
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,7 @@ class Effort:
     samples: int = 2000
 
 
-class MapsReferenceBuilder(ReferenceBuilder):
+class MapsReferenceBuilder(RoutesBuilder):
     """Builds and certifies the PMFs of several maps of torsions, and the populations of states.
 
     Attributes
@@ -61,19 +55,6 @@ class MapsReferenceBuilder(ReferenceBuilder):
         Classes of the routes.
     effort
         Amount of work besides the routes.
-
-    Parameters
-    ----------
-    system
-        The molecule on its batched force field.
-    openmm_system
-        The same molecule as an ``openmm.System``.
-    folder
-        Folder of the checkpoints.
-    destination
-        The system's reference folder.
-    facts
-        What the certificate says about the system: its force field, for example.
     """
 
     routes: ClassVar[dict[str, int]] = {"biased": 120, "unbiased": 10, "openmm": 150}
@@ -81,42 +62,9 @@ class MapsReferenceBuilder(ReferenceBuilder):
     unbiased: ClassVar[type[UnbiasedMaps]] = UnbiasedMaps
     effort: ClassVar[Effort] = Effort()
 
-    def __init__(
-        self, system: System, openmm_system: openmm.System, folder: Path, destination: Path, facts: Mapping[str, Any]
-    ) -> None:
-        self.system, self.openmm_system = system, openmm_system
-        self.folder, self.destination, self.facts = folder, destination, facts
-        self.trajectories = self.routes["openmm"]
-        if not system.basins and system.states is None:
-            raise UserError(f"system {system.name} has no basins or states, whose populations certify a reference")
-
-    def build(self, route: str, blocks: int) -> None:
-        """Sample a route until it has `blocks` blocks; route "openmm" only notes its number of trajectories."""
-        if route == "openmm":
-            self.trajectories = blocks
-            return
-        kinds: dict[str, type[Route]] = {"biased": self.biased, "unbiased": self.unbiased}
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        sampler = kinds[route](self.system, self.folder)
-        if sampler.load():
-            log(f"{route}: continuing from {len(sampler.blocks)} blocks")
-        if len(sampler.blocks) < blocks:
-            self.system.compile()
-            sampler.run(blocks)
-
-    def _built(self, kind: type[R]) -> R:
-        """Return a route with the blocks of its checkpoint."""
-        sampler = kind(self.system, self.folder)
-        if not sampler.load():
-            raise UserError(
-                f"route {kind.name} has no checkpoint in {self.folder}: build it first (--route {kind.name})"
-            )
-        return sampler
-
     def certify(self) -> None:
         """Write the reference from the biased route, and equilibrium configurations from its reservoir."""
-        route = self._built(self.biased)
+        route = self.built(self.biased)
         with writing(self.destination):
             effort = self.effort
             certify_maps(route, self.destination, self.facts, orders=effort.orders, resamples=effort.resamples)
@@ -144,7 +92,7 @@ class MapsReferenceBuilder(ReferenceBuilder):
 
     def samples(self) -> None:
         """Write equilibrium configurations to ``samples.npz`` beside the reference."""
-        route = self._built(self.biased)
+        route = self.built(self.biased)
         with writing(self.destination):
             self._write_samples(route)
         log(f"wrote {min(len(route.reservoir), self.effort.samples)} configurations")
@@ -163,7 +111,7 @@ class MapsReferenceBuilder(ReferenceBuilder):
             write_checks(self.destination, checks)
 
     def _compare_unbiased(self) -> list[Check]:
-        sampler = self._built(self.unbiased)
+        sampler = self.built(self.unbiased)
         mean, error = sampler.mean_energy()
         with writing(self.destination):
             write_facts(self.destination, mean_reduced_energy={"value": mean, "standard_error": error})
