@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +80,7 @@ class ReferenceBuilder(ABC):
         before it.
     """
 
-    routes: ClassVar[dict[str, int]]
+    routes: dict[str, int]
 
     @abstractmethod
     def build(self, route: str, blocks: int) -> None:

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from openmm import app, unit
 
-from cgbench.contracts.maps import States
-from cgbench.contracts.reference import Reference
-from cgbench.contracts.system import Basin
+from cgbench.contracts.maps import PMF_GRID, States
+from cgbench.contracts.reference import Reference, ReferenceBuilder
+from cgbench.contracts.system import Basin, traits_of
 from cgbench.errors import UserError
 from cgbench_systems.molecular.system import Columns, MolecularSystem, Torsion, angle_range, torsion_cvs
 from cgbench_systems.molecule.coordinates import MoleculeCoordinates, automatic_coordinates
@@ -135,6 +135,15 @@ class Molecule(MolecularSystem):
                 f"the reference in {self.reference_folder} is of version {version}, {self.name} is of {self.version}"
             )
         return reference
+
+    def reference_builder(self, folder: Path) -> ReferenceBuilder:
+        """Return the builder that takes minutes to an hour, or that of several maps."""
+        from cgbench_systems.molecular.reference.build import ShorterReferenceBuilder
+
+        if PMF_GRID not in traits_of(self):
+            return super().reference_builder(folder)
+        facts = {"force_field": self.force_field}
+        return ShorterReferenceBuilder(self, self.openmm_system(), folder, self.reference_folder, facts)
 
 
 @cache

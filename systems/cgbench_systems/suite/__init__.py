@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cgbench.contracts.maps import PMF_GRID
-from cgbench.contracts.reference import ReferenceBuilder
-from cgbench.contracts.system import traits_of
 from cgbench_systems.molecule import Molecule, load_molecule
 
 __all__ = ["SuiteMolecule", "glycine", "phenylalanine", "serine", "tetrapeptide", "valine", "valine_chi"]
@@ -22,15 +19,6 @@ class SuiteMolecule(Molecule):
     def __init__(self, *, engine: str | None = None, device: str = "cpu") -> None:
         super().__init__(engine=engine, device=device)
         self.reference_folder = self.file.with_name("reference")
-
-    def reference_builder(self, folder: Path) -> ReferenceBuilder:
-        """Return the shorter builder, or that of several maps."""
-        from cgbench_systems.molecular.reference.build import ShorterReferenceBuilder
-
-        if PMF_GRID not in traits_of(self):
-            return super().reference_builder(folder)
-        facts = {"force_field": self.force_field}
-        return ShorterReferenceBuilder(self, self.openmm_system(), folder, self.reference_folder, facts)
 
 
 def _member(name: str, folder: str) -> type[SuiteMolecule]:

@@ -11,7 +11,7 @@ from cgbench.scoring.divergences import forward_kld
 from cgbench_systems.molecular.reference.route import Array
 from cgbench_systems.molecular.reference.statistics import share
 
-__all__ = ["compare_estimate"]
+__all__ = ["compare_estimate", "compare_halves"]
 
 LIMIT = 4.0  # standard errors
 NOISE_FACTOR = 1.5  # by which a divergence may exceed the expected one
@@ -57,6 +57,35 @@ def compare_estimate(system: System, reference: Reference, name: str, whole: Arr
             f"{noise:.2e} expected from the route's noise and {reference.noise_floor:.1e} from the reference's",
         )
     )
+    return checks
+
+
+def compare_halves(system: System, name: str, first: Array, second: Array) -> list[Check]:
+    """Compare the two halves of a route: populations that still drift are not those of equilibrium.
+
+    Parts that share a slow relaxation agree with each other, so their scatter does not show it.
+
+    Parameters
+    ----------
+    system
+        The molecule.
+    name
+        Name of the estimate in the checks.
+    first, second
+        Histograms of the independent parts ``[parts, bins, bins]`` over the first and the second half of the time.
+    """
+    checks = []
+    for basin in system.basins:
+        mask = basin_mask(system.cvs, basin.contains)
+        (before, error), (after, its_error) = share(first, mask), share(second, mask)
+        z = (after - before) / max(float(np.hypot(error, its_error)), 1e-300)
+        checks.append(
+            Check(
+                f"{name}: halves agree on {basin.name}",
+                bool(abs(z) < LIMIT),
+                f"{before:.5f} +- {error:.5f}, then {after:.5f} +- {its_error:.5f}, z = {z:+.1f}",
+            )
+        )
     return checks
 
 

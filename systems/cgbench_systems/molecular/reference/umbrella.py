@@ -197,9 +197,17 @@ class UmbrellaRoute(Route):
     def estimates(self) -> tuple[Array, Array]:
         """Return the histogram of all samples, and that of each replicate ``[replicates, bins, bins]``."""
         samples = np.concatenate(list(self.kept()))
+        return self.histogram(samples), self._by_replicate(samples)
+
+    def halves(self) -> tuple[Array, Array]:
+        """Return the histograms of each replicate ``[replicates, bins, bins]`` over both halves of the time."""
+        samples = np.concatenate(list(self.kept()))
+        middle = len(samples) // 2
+        return self._by_replicate(samples[:middle]), self._by_replicate(samples[middle:])
+
+    def _by_replicate(self, samples: Array) -> Array:
         count = len(self.windows)
-        parts = [self.histogram(samples[:, i * count : (i + 1) * count]) for i in range(self.replicates)]
-        return self.histogram(samples), np.array(parts)
+        return np.array([self.histogram(samples[:, i * count : (i + 1) * count]) for i in range(self.replicates)])
 
     def neighbour_overlap(self) -> float:
         """Return the smallest overlap of any window with its four neighbours (0 to 1).

@@ -110,7 +110,7 @@ def test_the_certificate_holds_all_facts_and_checks(built: tuple[Workplace, str]
     assert all(len(populations) == 7 for populations in record["stationarity"].values())
     checks = {check["name"]: check["passed"] for check in record["checks"]}
     kinds = [name.partition(",")[0] for name in checks]
-    assert kinds == ["umbrella + MBAR"] * 3 + ["unbiased from weighted starts"] * 3 + ["OpenMM dynamics"] * 2
+    assert kinds == ["umbrella + MBAR"] * 5 + ["unbiased from weighted starts"] * 3 + ["OpenMM dynamics"] * 2
     assert all(checks.values()), record["checks"]
     assert all(name in printed for name in checks)
     assert np.isfinite(record["mean_reduced_energy"]["value"])

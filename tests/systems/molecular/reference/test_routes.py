@@ -15,7 +15,7 @@ from cgbench.errors import UserError
 from cgbench_systems.aldp import AlanineDipeptide
 from cgbench_systems.molecular.reference.biased import BiasedRoute
 from cgbench_systems.molecular.reference.build import MolecularReferenceBuilder
-from cgbench_systems.molecular.reference.comparison import compare_estimate
+from cgbench_systems.molecular.reference.comparison import compare_estimate, compare_halves
 from cgbench_systems.molecular.reference.route import Route
 from cgbench_systems.molecular.reference.umbrella import UmbrellaRoute
 from cgbench_systems.molecular.reference.unbiased import UnbiasedRoute, relaxation_time
@@ -178,6 +178,21 @@ def test_comparison_passes_what_agrees_and_fails_what_does_not(aldp: AlanineDipe
     tilted = p * np.where(aldp.cvs.grid()[:, 0].reshape(p.shape) > 0, 1.2, 1.0)
     checks = compare_estimate(aldp, invented_reference(aldp, tilted / tilted.sum()), "other", parts.sum(0), parts)
     assert not all(check.passed for check in checks)
+
+
+def test_halves_that_drift_do_not_pass(aldp: AlanineDipeptide) -> None:
+    """Replicates that relax alike agree with each other at all times; only the halves show that they drift."""
+    random = np.random.default_rng(1)
+    p = aldp.reference().pmf.probability
+    drifted = p * np.where(aldp.cvs.grid()[:, 1].reshape(p.shape) > 0, 1.2, 1.0)
+    first, second, last = (
+        random.multinomial(200_000, q.ravel() / q.sum(), size=8).reshape(8, *p.shape).astype(float)
+        for q in (p, p, drifted)
+    )
+    assert all(check.passed for check in compare_halves(aldp, "same", first, second))
+    checks = compare_halves(aldp, "drifting", first, last)
+    assert [check.passed for check in checks[:2]] == [False, False]
+    assert checks[1].name == f"drifting: halves agree on {aldp.basins[1].name}"
 
 
 def test_a_missing_checkpoint_is_named(aldp: AlanineDipeptide, tmp_path: Path) -> None:
