@@ -171,11 +171,14 @@ def test_disjoint_sets_cover_every_torsion_once() -> None:
     assert disjoint_sets([(0, 1, 2)], 3) == [(0,), (1,), (2,)]
 
 
-def test_the_bias_is_the_sum_of_its_terms_with_their_gradients() -> None:
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_bias_has_its_gradient(frozen: bool) -> None:
     system = ThreeTorsions()
     bias = TorsionsBias(system.cvs, system.maps, 1)
     assert bias.sets == [(0, 1), (2,), (3,)]
     bias.deposit(torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    if frozen:
+        bias.freeze()
     s = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
     energy, slope = bias.energy_and_gradient(s.detach())
     torch.testing.assert_close(energy, bias.energy(s.detach()))
@@ -185,6 +188,37 @@ def test_the_bias_is_the_sum_of_its_terms_with_their_gradients() -> None:
         shift[axis] = step
         numeric = (bias.energy(s.detach() + shift) - bias.energy(s.detach() - shift)) / (2 * step)
         torch.testing.assert_close(slope[:, axis], numeric, rtol=1e-5, atol=1e-7)
+
+
+def test_the_mixture_has_equal_shares_and_bounded_weights() -> None:
+    """Torsions that are independent, with the biases that metadynamics would find."""
+    system, torsions = ThreeTorsions(), 4
+    bias, sum_of_terms = TorsionsBias(system.cvs, system.maps, 1), TorsionsBias(system.cvs, system.maps, 1)
+    generator = torch.Generator().manual_seed(3)
+    # an independent sample of each torsion is drawn from exp(-A), A = a cos s, by its grid
+    grid = (torch.arange(72, dtype=torch.float64) + 0.5) * 2 * torch.pi / 72 - torch.pi
+    amplitudes = torch.tensor([3.0, 2.0, 4.0, 2.5], dtype=torch.float64)
+    density = torch.exp(-amplitudes[:, None] * grid.cos())
+    s = grid[torch.multinomial(density, 40_000, replacement=True, generator=generator)].T
+    for term, one in zip(bias.terms, bias.sets, strict=True):
+        points = torch.from_numpy(term.series.cvs.grid())
+        free_energy = (amplitudes[list(one)] * points.cos()).sum(1)
+        term.coefficients = term.series.project(
+            (-free_energy * (1 - 1 / bias.bias_factor)).reshape(term.series.cvs.bins)
+        )
+    sum_of_terms.load_state_dict(bias.state_dict())
+    bias.freeze()
+    weights = torch.exp(bias.energy(s))
+    assert float(weights.max()) <= 1.0
+    # the ensemble under the mixture has density exp(-A - U): its shares are averages with exp(-U)
+    terms = torch.stack([term.energy(s[:, list(one)]) for one, term in zip(bias.sets, bias.terms, strict=True)])
+    shares = bias._exponents(terms).exp().mean(1)
+    np.testing.assert_allclose(shares / shares.sum(), 0.25, atol=0.03)
+    # shares of effective samples of the two ensembles: 1 / (E[exp(-U)] E[exp(U)])
+    mixture, everything = (
+        1 / float(torch.exp(-one.energy(s)).mean() * torch.exp(one.energy(s)).mean()) for one in (bias, sum_of_terms)
+    )
+    assert mixture > 0.3 > everything and s.shape[1] == torsions
 
 
 def test_a_row_holds_all_maps_and_states() -> None:

@@ -94,6 +94,7 @@ def certify_maps(
         "seed": route.seed,
         "bias": {
             "torsions": [[route.names[k] for k in one] for one in route.bias.sets],
+            "combined": "mixture",
             "hills": route.deposits,
             "bias_factor": route.bias.bias_factor,
             "width_rad": route.bias.width,

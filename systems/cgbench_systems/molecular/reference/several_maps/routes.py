@@ -73,7 +73,7 @@ def histogram_rows(layout: Layout, s: Array, weights: Array, groups: int) -> Arr
 
 
 class BiasedMaps(Route):
-    """The route that gives the reference: well-tempered metadynamics on all torsions, then its frozen bias.
+    """The route that gives the reference: well-tempered metadynamics on all torsions, then a frozen mixture of biases.
 
     Walkers start from random conformations. A block holds a row (`Layout`) for each of several groups of walkers, which
     are independent under the frozen bias.
@@ -89,7 +89,9 @@ class BiasedMaps(Route):
     """
 
     name = "biased"
-    title = "well-tempered metadynamics on all torsions, then production under its frozen bias, reweighted"
+    title = (
+        "well-tempered metadynamics on all torsions, then production under a frozen mixture of its biases, reweighted"
+    )
     equilibration = 20
     hills, pace, heating = 200, 100, 2000
     groups = 16
@@ -126,17 +128,12 @@ class BiasedMaps(Route):
         for _ in range(self.block_steps // self.stride):
             self.dynamics.step(self.stride)
             s, bias = self.evaluate.last
-            weights = torch.exp(bias.double() - self.offset).cpu().numpy()
+            weights = torch.exp(bias.double()).cpu().numpy()
             rows += self._note(s, weights)
         self.check_state_space(self.dynamics.positions)
         if len(self.blocks) >= self.equilibration:
             self._fill_reservoir()
         self.blocks.append(rows)
-
-    @property
-    def offset(self) -> float:
-        """Subtracted from the bias in the weights to keep them near one, in kT."""
-        return 0.5 * self.bias.largest if self.deposits >= self.hills else 0.0
 
     def _prepare(self) -> None:
         start = spread_starts(self.system, self.torsions, self.walkers, self.seed)
@@ -156,6 +153,8 @@ class BiasedMaps(Route):
             if self.deposits % 20 == 0:
                 log(f"biased: deposition {self.deposits} of {self.hills}, bias up to {self.bias.largest:.1f} kT")
                 self.save()
+        if self.bias.offsets is None:
+            self.bias.freeze()
 
     def _marginals(self) -> Array:
         """Return rough free energies along every torsion ``[torsions, BINS]`` in kT, from the biases."""
@@ -190,7 +189,7 @@ class BiasedMaps(Route):
         positions = self.dynamics.positions
         bias = self.bias.energy(self.torsions.with_cvs(positions).double()).cpu()
         uniform = torch.rand(len(bias), generator=self.generator, device=positions.device, dtype=torch.float64).cpu()
-        keys = torch.cat([self._keys, uniform.log() / torch.exp(bias - self.offset)])
+        keys = torch.cat([self._keys, uniform.log() / torch.exp(bias)])
         offered = torch.cat([self.reservoir.reshape(-1, *positions.shape[1:]), positions.cpu()])
         best = keys.topk(min(len(keys), self.walkers)).indices
         self.reservoir, self._keys = offered[best], keys[best]
