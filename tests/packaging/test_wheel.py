@@ -19,7 +19,7 @@ PACKAGES = {
     "cgbench_systems": ROOT / "systems" / "cgbench_systems",
     "cgbench_paper": ROOT / "paper" / "cgbench_paper",
 }
-SYSTEMS = {"aldp", "gly", "muller_brown", "val_chi"}
+SYSTEMS = {"aldp", "gly", "muller_brown", "val", "val_chi"}
 METHODS = {"cgflow_al", "cgflow_grid", "flow_ais_bootstrap", "md", "metadynamics", "parallel_tempering", "umbrella"}
 # folders of this repository, names that a user's project is likely to have, and modules that cgbench imports
 HOSTILE = ("methods", "systems", "paper", "studies", "tests", "runs")
