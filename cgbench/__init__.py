@@ -212,6 +212,7 @@ def score(
     topology: str | Path | None = None,
     weights: str | Path | None = None,
     estimator: str = "histogram",
+    map: str | None = None,
 ) -> Score:
     """Score a PMF, or a file of another program with a PMF or samples, against the reference of a system.
 
@@ -231,6 +232,9 @@ def score(
         Files with the topology of a trajectory, and with one weight for each sample.
     estimator
         Which PMF of samples is scored: "histogram" or "smoothed".
+    map
+        Name of the map that the PMF is on, such as "phi and psi", of a system with several; by default the names of its
+        CVs tell.
 
     Returns
     -------
@@ -245,12 +249,17 @@ def score(
     """
     from pathlib import Path
 
-    from cgbench.contracts.pmf import PMF
+    from cgbench.exchange.landscape import Options
     from cgbench.exchange.score import score as score_either
 
-    options: dict[str, Any] = {"format": format, "unit": unit, "temperature": temperature, "axes": axes}
-    if not isinstance(pmf, PMF):
-        files = {"topology": topology, "weights": weights}
-        options |= {name: None if path is None else Path(path) for name, path in files.items()}
-        options["estimator"] = estimator
-    return score_either(pmf, system, **options)
+    options = Options(
+        format=format,
+        unit=unit,
+        temperature=temperature,
+        axes=tuple(axes),
+        topology=None if topology is None else Path(topology),
+        weights=None if weights is None else Path(weights),
+        estimator=estimator,
+        map=map,
+    )
+    return score_either(pmf, system, options)

@@ -178,7 +178,7 @@ class PMF:
             If the file is missing or damaged, or is on another grid than `cvs`, or a unit or temperature is missing.
         """
         if format is not None or Path(path).suffix != ".npz":
-            options = {"format": format, "unit": unit, "temperature": temperature, "axes": axes}
+            options = {"format": format, "unit": unit, "temperature": temperature, "axes": tuple(axes)}
             loaded: PMF = _exchange("load").load(path, cvs, **options)
             return loaded
         try:

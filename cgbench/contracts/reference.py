@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,17 @@ class Reference:
     def maps(self) -> tuple[MapReference, ...]:
         """The references of all maps."""
         return (MapReference(self.pmf, self.standard_error), *self.further)
+
+    def of_map(self, number: int) -> Reference:
+        """Return the reference of one map alone, with its own noise floor if the details state it."""
+        if not self.further:
+            return self
+        one = self.maps[number]
+        stated = self.details.get("maps")
+        floor = float(stated[number]["noise_floor"]) if stated else self.noise_floor
+        return replace(
+            self, pmf=one.pmf, standard_error=one.standard_error, noise_floor=floor, further=(), populations=None
+        )
 
 
 class ReferenceBuilder(ABC):

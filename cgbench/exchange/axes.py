@@ -6,6 +6,7 @@ assumed, and said.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.maps import Map
 from cgbench.errors import UserError, choices
 from cgbench.exchange.landscape import EVEN, Axis, Hints, Landscape
 
-__all__ = ["Oriented", "Points", "orient"]
+__all__ = ["Oriented", "Points", "find_map", "orient"]
 
 Array = NDArray[np.float64]
 FULL_CIRCLE = 2 * np.pi
@@ -130,8 +132,51 @@ def _range(points: Points) -> str:
     return f"{points.first:.4g} to {points.first + points.spacing * (points.count - 1):.4g}"
 
 
+def find_map(names: Sequence[str], maps: Sequence[Map], wanted: str | None, where: str) -> Map:
+    """Return the map that a PMF is on.
+
+    Parameters
+    ----------
+    names
+        Names of its axes; "" for axes without a name.
+    maps
+        The maps of the system.
+    wanted
+        Name of the map as the user gives it, or None.
+    where
+        The file, for messages.
+
+    Raises
+    ------
+    UserError
+        If there is no map of that name, or if there are several maps and the names do not fit exactly one.
+    """
+    known = {one.name: one for one in maps}
+    if wanted is not None:
+        if wanted not in known:
+            raise UserError(f"the system has no map {wanted!r} (--map): choose from {choices(known)}")
+        return known[wanted]
+    fits = [one for one in maps if len(maps) == 1 or _fits(names, one.cvs.names)]
+    if len(fits) != 1:
+        named = f"its axes are called {', '.join(names)}" if any(names) else "it does not name its axes"
+        raise UserError(f"{where} does not tell which map it is on: {named}; give --map: {choices(known)}")
+    return fits[0]
+
+
+def _fits(names: Sequence[str], cvs: Sequence[str]) -> bool:
+    """Whether each CV is one of the axes, and each axis one of the CVs."""
+    found = [[k for k, name in enumerate(names) if _matches(name, cv)] for cv in cvs]
+    return len(names) == len(cvs) == len({one[0] for one in found if len(one) == 1})
+
+
 def _matches(name: str, cv: str) -> bool:
-    return bool(name) and cv.lower() in (name.lower(), *name.lower().replace("_", ".").split("."))
+    """Whether an axis is a CV, such as "phi.x", "t_phi" and "phi" for "phi", and "phi_2" and "phi2" for "phi 2"."""
+    low = cv.lower()
+    joined = re.sub(r"\s", "", low)
+    return bool(name) and (
+        low in (name.lower(), *name.lower().replace("_", ".").split("."))
+        or joined in (re.sub(r"[\s_.]", "", part) for part in (name.lower(), *name.lower().split(".")))
+    )
 
 
 def _order(

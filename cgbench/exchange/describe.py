@@ -53,6 +53,8 @@ def _understood(score: Score) -> Iterator[str]:
     cvs = score.pmf.cvs
     yield _line("format", score.format)
     yield _line("axes", score.axes)
+    if score.map is not None:
+        yield _line("map", score.map)
     ranges = (
         f"{name} {low:.4g} to {high:.4g}" for name, low, high in zip(cvs.names, cvs.lower, cvs.upper, strict=True)
     )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cgbench.contracts.system import System
+from cgbench.contracts.system import System, maps_of
 from cgbench.drawing import pmf as pictures
 from cgbench.drawing.backend import attempt
 from cgbench.errors import UserError
@@ -92,9 +92,11 @@ def prepare(
     Raises
     ------
     UserError
-        If the name of the method cannot be that of a folder, the evaluations are not positive and different, or there
-        is a result already.
+        If the system has several maps, the name of the method cannot be that of a folder, the evaluations are not
+        positive and different, or there is a result already.
     """
+    if (count := len(maps_of(system))) > 1:
+        raise UserError(f"a record holds all {count} maps of {system.name}, a file only one: leave out --out")
     if not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,60}", method):
         raise UserError(f"--method {method!r} must be a name of letters, digits, '.', '_', '+' and '-'")
     if seed < 0:

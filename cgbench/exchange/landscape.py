@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from cgbench.errors import UserError, choices
 
-__all__ = ["GAS_CONSTANT", "UNITS", "Axis", "Hints", "Landscape", "energy_scale", "from_points"]
+__all__ = ["GAS_CONSTANT", "UNITS", "Axis", "Hints", "Landscape", "Options", "energy_scale", "from_points"]
 
 Array = NDArray[np.float64]
 Quantity = Literal["free energy", "density"]
@@ -74,6 +75,29 @@ class Hints:
     ranges: tuple[tuple[float, float, int], ...] = ()
     bias: str | None = None
     bias_factor: float | None = None
+
+
+@dataclass(frozen=True)
+class Options(Hints):
+    """All that a user can say about a file: the hints for its reader, and how it is scored.
+
+    Attributes
+    ----------
+    format
+        One of `cgbench.exchange.formats.detect.PMF_FORMATS` or `SAMPLE_FORMATS`; by default it is found out.
+    topology, weights
+        Topology of a trajectory, and one weight for each sample.
+    estimator
+        One of `cgbench.exchange.score.ESTIMATORS`: which PMF of samples is scored; the other one is scored beside it.
+    map
+        Name of the map that the file is on, of a system with several; by default the names of the file's axes tell.
+    """
+
+    format: str | None = None
+    topology: Path | None = None
+    weights: Path | None = None
+    estimator: str = "histogram"
+    map: str | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from cgbench.errors import UserError
 from cgbench.exchange.axes import Oriented, orient
 from cgbench.exchange.binning import to_bins
 from cgbench.exchange.formats.detect import SAMPLE_FORMATS, detect, read_landscape
-from cgbench.exchange.landscape import Axis, Hints, Landscape, energy_scale
+from cgbench.exchange.landscape import Axis, Hints, Landscape, Options, energy_scale
 
 __all__ = ["LoadedPMF", "bring_onto_grid", "load", "load_pmf", "regrid"]
 
@@ -62,9 +63,7 @@ class LoadedPMF:
 def load_pmf(
     paths: Sequence[Path],
     cvs: CollectiveVariables | None,
-    *,
-    format: str | None = None,
-    hints: Hints | None = None,
+    options: Options | None = None,
     temperature: float | None = None,
 ) -> LoadedPMF:
     """Load a PMF and bring it onto a grid.
@@ -75,9 +74,7 @@ def load_pmf(
         One file; several only for the biases of several walkers of OpenMM.
     cvs
         CVs and grid of the PMF; by default the file's own grid, whose CVs are named and periodic as the file says.
-    format
-        One of `cgbench.exchange.formats.detect.PMF_FORMATS`; by default the format is found out.
-    hints
+    options
         What the user says about the file.
     temperature
         Assumed, and said, where neither the user nor the program's default gives one.
@@ -87,12 +84,12 @@ def load_pmf(
     UserError
         If a file is damaged or cannot be understood, or a unit or temperature is missing.
     """
-    hints = hints or Hints()
-    found = format or detect(paths[0], () if cvs is None else (len(cvs),))
+    options = options or Options()
+    found = options.format or detect(paths[0], () if cvs is None else (len(cvs),))
     if found in SAMPLE_FORMATS:
         raise UserError(f"{paths[0]} holds samples, not a PMF: score it with cgbench score or cgbench.score")
-    landscape = read_landscape(paths, found, hints, cvs)
-    return bring_onto_grid(landscape, cvs or _own_grid(landscape, str(paths[0])), hints, str(paths[0]), temperature)
+    landscape = read_landscape(paths, found, options, cvs)
+    return bring_onto_grid(landscape, cvs or _own_grid(landscape, str(paths[0])), options, str(paths[0]), temperature)
 
 
 def bring_onto_grid(
@@ -187,24 +184,22 @@ def _closes(axis: Axis, turn: float) -> bool:
     return len(axis.coordinates) in (count, count + 1) and abs(count * axis.spacing - turn) < 0.04 * axis.spacing
 
 
-def load(
-    path: str | Path,
-    cvs: CollectiveVariables | None = None,
-    *,
-    format: str | None = None,
-    unit: str | None = None,
-    temperature: float | None = None,
-    axes: Sequence[str] = (),
-) -> PMF:
+def load(path: str | Path, cvs: CollectiveVariables | None = None, format: str | None = None, **said: Any) -> PMF:
     """Load a PMF of another program; see `cgbench.contracts.pmf.PMF.load`, which calls this.
+
+    Parameters
+    ----------
+    path, cvs
+        As for `PMF.load`.
+    format, said
+        Fields of `Options`; the format "auto" is found out.
 
     Raises
     ------
     UserError
         If the file is damaged or cannot be understood, or a unit or temperature is missing.
     """
-    hints = Hints(unit=unit, temperature=temperature, axes=tuple(axes))
-    return load_pmf([Path(path)], cvs, format=None if format == "auto" else format, hints=hints).pmf
+    return load_pmf([Path(path)], cvs, Options(format=None if format == "auto" else format, **said)).pmf
 
 
 def regrid(pmf: PMF, cvs: CollectiveVariables) -> LoadedPMF:

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.maps import Map
 from cgbench.contracts.system import System
 from cgbench.errors import UserError
 from cgbench.exchange.formats import archives, openmm, plumed
 from cgbench.exchange.formats.text import read_text, table
-from cgbench.exchange.landscape import Hints, energy_scale
+from cgbench.exchange.landscape import Hints, Options, energy_scale
 from cgbench.exchange.trajectories import (
     ROUNDED,
     check_positions,
@@ -74,9 +75,8 @@ def read_samples(
     path: Path,
     format: str,
     system: System,
-    hints: Hints,
-    topology: Path | None = None,
-    weights: Path | None = None,
+    options: Options,
+    only: Map | None = None,
 ) -> Samples:
     """Read samples and compute their CVs.
 
@@ -88,23 +88,26 @@ def read_samples(
         One of `cgbench.exchange.formats.detect.SAMPLE_FORMATS`.
     system
         The system that the samples are of.
-    hints
+    options
         What the user says about the file.
-    topology, weights
-        Files with the topology of a trajectory, and with one weight for each sample.
+    only
+        The map whose CVs are returned; by default all CVs of the system.
 
     Raises
     ------
     UserError
         If a file is damaged or does not fit the system.
     """
+    weights = options.weights
     if format == "colvar":
-        samples = _from_colvar(path, system, hints)
+        samples = _from_colvar(path, system, options, system.cvs if only is None else only.cvs)
     elif format == "trajectory":
-        x = read_trajectory(path, system, topology)
+        x = read_trajectory(path, system, options.topology)
         samples = _of_positions(path, x, system, f"trajectory {path.suffix[1:].upper()}", np.zeros(len(x)), False)
     else:
-        samples = _from_arrays(path, system, hints)
+        samples = _from_arrays(path, system)
+    if only is not None and format != "colvar":
+        samples = replace(samples, s=only.select(samples.s))
     if weights is None:
         return samples
     if samples.weighted:
@@ -132,8 +135,8 @@ def _logarithms(path: Path, weights: Array) -> Array:
         return np.asarray(np.log(weights))
 
 
-def _from_colvar(path: Path, system: System, hints: Hints) -> Samples:
-    found = plumed.read_colvar(path, system.cvs.names, hints)
+def _from_colvar(path: Path, system: System, hints: Hints, cvs: CollectiveVariables) -> Samples:
+    found = plumed.read_colvar(path, cvs.names, hints)
     assumed: list[str] = []
     kelvin = None
     log_weights = np.zeros(len(found.cvs))
@@ -147,7 +150,7 @@ def _from_colvar(path: Path, system: System, hints: Hints) -> Samples:
         log_weights = energy_scale(unit, kelvin) * found.bias
     return Samples(
         "PLUMED COLVAR",
-        _angles(path, found.cvs, system.cvs),
+        _angles(path, found.cvs, cvs),
         log_weights,
         found.bias is not None,
         temperature=kelvin,
@@ -165,7 +168,7 @@ def _angles(path: Path, s: Array, cvs: CollectiveVariables) -> Array:
     return s
 
 
-def _from_arrays(path: Path, system: System, hints: Hints) -> Samples:
+def _from_arrays(path: Path, system: System) -> Samples:
     if path.suffix.lower() == ".npy":
         arrays: dict[str, NDArray[Any]] = {"samples": openmm.read_array(path)}
     else:

@@ -12,23 +12,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cgbench.contracts.maps import Map
 from cgbench.contracts.pmf import PMF
-from cgbench.contracts.system import System
+from cgbench.contracts.system import System, maps_of
 from cgbench.errors import UserError
+from cgbench.exchange.axes import find_map
 from cgbench.exchange.doubts import covered_kld, doubts
 from cgbench.exchange.estimates import SampledPMF, estimate, normalised_weights
-from cgbench.exchange.formats.detect import SAMPLE_FORMATS, detect
-from cgbench.exchange.landscape import Hints
+from cgbench.exchange.formats import archives
+from cgbench.exchange.formats.detect import SAMPLE_FORMATS, detect, read_landscape
+from cgbench.exchange.landscape import Options
 from cgbench.exchange.load import LoadedPMF, load_pmf, regrid
 from cgbench.exchange.samples import Samples, read_samples, sample_columns
 from cgbench.scoring.field_metrics import WeightedSamples
 from cgbench.scoring.referee import Referee
 
-__all__ = ["ESTIMATORS", "Score", "one_map", "score", "score_file"]
+__all__ = ["ESTIMATORS", "Score", "score", "score_file"]
 
 Array = NDArray[np.float64]
 ESTIMATORS = ("histogram", "smoothed")
 UNSTATED = ("plumed", "plumed-fes", "wham", "wham-2d", "openmm", "openmm-bias", "gmx-sham", "colvars", "colvar")
+WITHOUT_NAMES = (*SAMPLE_FORMATS, "openmm", "openmm-bias")  # files of these formats do not tell the map
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class Score:
         Scores of the other estimate from samples.
     density
         Score of the density of a generative model, if the file has it.
+    map
+        Name of the map that was scored, of a system with several; else None.
     path, sha256
         The file and its hash; None for a PMF in memory.
     """
@@ -81,6 +87,7 @@ class Score:
     sampled: SampledPMF | None = None
     other_metrics: dict[str, float | None] = field(default_factory=dict)
     density: dict[str, Any] | None = None
+    map: str | None = None
     path: Path | None = None
     sha256: str | None = None
 
@@ -91,73 +98,38 @@ class Score:
         return math.nan if value is None else value
 
 
-def one_map(system: System, index: int | None = None) -> None:
-    """Check that a system has one PMF over all its CVs, which is what can be scored here.
-
-    Parameters
-    ----------
-    system
-        The system.
-    index
-        Number of the PMF, for systems with several; must be None.
-
-    Raises
-    ------
-    UserError
-        If it has several PMFs, over subsets of its CVs.
-    """
-    maps = getattr(system, "maps", ())
-    if index is not None or len(maps) > 1:
-        raise UserError(
-            f"{system.name} has {len(maps)} PMFs over subsets of its CVs: a file can be scored for one only"
-        )
-
-
-def score(
-    pmf: PMF | str | Path,
-    system: str | System,
-    *,
-    format: str | None = None,
-    unit: str | None = None,
-    temperature: float | None = None,
-    axes: Sequence[str] = (),
-    **options: Any,
-) -> Score:
+def score(pmf: PMF | str | Path, system: str | System, options: Options | None = None) -> Score:
     """Score a PMF, or a file; see `cgbench.score`.
 
     Parameters
     ----------
+    pmf
+        The PMF, or the path of a file.
+    system
+        The system with the reference, or its name.
     options
-        Those of `score_file`.
+        What the user says about the file; of a PMF only the map.
 
     Raises
     ------
     UserError
         If the file cannot be understood or the PMF does not fit the system.
     """
+    options = options or Options()
     if isinstance(system, str):
         from cgbench.running.registry import build_system
 
         system = build_system(system)
     if not isinstance(pmf, PMF):
-        hints = Hints(unit=unit, temperature=temperature, axes=tuple(axes))
-        return score_file([Path(pmf)], system, format=format, hints=hints, **options)
-    one_map(system)
-    same = pmf.cvs == system.cvs
+        return score_file([Path(pmf)], system, options)
+    only = find_map(pmf.cvs.names, maps_of(system), options.map, "the PMF")
+    same = pmf.cvs == only.cvs
     loaded = LoadedPMF(pmf, None, "PMF", "kT", None, "the grid of the system", 0, int((pmf.probability == 0).sum()))
-    return _of_pmf(loaded if same else regrid(pmf, system.cvs), system, Referee(system))
+    scored = _of_pmf(loaded if same else regrid(pmf, only.cvs), system, Referee(system, only))
+    return replace(scored, map=_name(only, system))
 
 
-def score_file(
-    paths: Sequence[Path],
-    system: System,
-    *,
-    format: str | None = None,
-    hints: Hints | None = None,
-    topology: Path | None = None,
-    weights: Path | None = None,
-    estimator: str = "histogram",
-) -> Score:
+def score_file(paths: Sequence[Path], system: System, options: Options | None = None) -> Score:
     """Score a file with a PMF or samples.
 
     Parameters
@@ -166,60 +138,72 @@ def score_file(
         One file; several only for the biases of several walkers of OpenMM.
     system
         The system with the reference.
-    format
-        One of `cgbench.exchange.formats.detect.PMF_FORMATS` or `SAMPLE_FORMATS`; by default it is found out.
-    hints
+    options
         What the user says about the file.
-    topology, weights
-        Topology of a trajectory, and one weight for each sample.
-    estimator
-        One of `ESTIMATORS`: which PMF of samples is scored; the other one is scored beside it.
 
     Raises
     ------
     UserError
         If a file cannot be understood, or does not fit the system.
     """
-    one_map(system)
-    if estimator not in ESTIMATORS:
-        raise UserError(f"unknown estimator {estimator!r} (--estimator): choose from {', '.join(ESTIMATORS)}")
-    hints = hints or Hints()
-    found = format or detect(paths[0], sample_columns(system))
-    _check_request(system, hints, found, paths[0], topology, weights)
+    options = options or Options()
+    if options.estimator not in ESTIMATORS:
+        raise UserError(f"unknown estimator {options.estimator!r} (--estimator): choose from {', '.join(ESTIMATORS)}")
+    found = options.format or detect(paths[0], sample_columns(system))
+    _check_request(system, options, found, paths[0])
+    options = replace(options, format=found)
+    only = _map_of(paths, system, options)
+    referee = Referee(system, only)
     if found in SAMPLE_FORMATS:
-        samples = read_samples(paths[0], found, system, hints, topology, weights)
-        scored = _of_samples(samples, system, Referee(system), estimator, str(paths[0]))
+        samples = read_samples(paths[0], found, system, options, only if len(maps_of(system)) > 1 else None)
+        scored = _of_samples(samples, system, only, referee, options.estimator, str(paths[0]))
     else:
-        loaded = load_pmf(paths, system.cvs, format=found, hints=hints, temperature=_kelvin(system))
-        scored = _of_pmf(loaded, system, Referee(system))
+        loaded = load_pmf(paths, only.cvs, options, _kelvin(system))
+        scored = _of_pmf(loaded, system, referee)
     digests = []
     for path in paths:
         with open(path, "rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").hexdigest())
     digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-    return replace(scored, path=paths[0], sha256=digest)
+    return replace(scored, map=_name(only, system), path=paths[0], sha256=digest)
+
+
+def _map_of(paths: Sequence[Path], system: System, options: Options) -> Map:
+    """Return the map that a file is on: the user names it, or the names of its axes tell."""
+    maps, where = maps_of(system), str(paths[0])
+    if len(maps) > 1 and options.format == "npz" and "map_1_probability" in archives.names_in(paths[0]):
+        raise UserError(
+            f"{where} holds the PMFs of several maps: read one with cgbench.PMF.load(path, cvs, map=k) and give it to "
+            "cgbench.score"
+        )
+    if len(maps) == 1 or options.map is not None or options.format in WITHOUT_NAMES:
+        return find_map((), maps, options.map, where)
+    landscape = read_landscape(paths, str(options.format), options, None)
+    return find_map([axis.name for axis in landscape.axes], maps, None, where)
+
+
+def _name(only: Map, system: System) -> str | None:
+    return only.name if len(maps_of(system)) > 1 else None
 
 
 def _kelvin(system: System) -> float | None:
     return system.temperature if "molecular" in system.traits else None
 
 
-def _check_request(
-    system: System, hints: Hints, format: str, path: Path, topology: Path | None, weights: Path | None
-) -> None:
-    physical = hints.unit in ("kJ/mol", "kcal/mol") or (hints.unit is None and format in UNSTATED)
+def _check_request(system: System, options: Options, format: str, path: Path) -> None:
+    physical = options.unit in ("kJ/mol", "kcal/mol") or (options.unit is None and format in UNSTATED)
     if "molecular" not in system.traits and physical:
         raise UserError(f"{path}: {system.name} is a model without physical units, so energies are in kT: --unit kT")
     for given, option, formats in (
-        (hints.ranges, "--range", ("gmx-sham", "openmm", "openmm-bias")),
-        (hints.bias, "--bias", ("colvar",)),
-        (hints.bias_factor, "--bias-factor", ("openmm-bias",)),
+        (options.ranges, "--range", ("gmx-sham", "openmm", "openmm-bias")),
+        (options.bias, "--bias", ("colvar",)),
+        (options.bias_factor, "--bias-factor", ("openmm-bias",)),
     ):
         if given and format not in formats:
             raise UserError(f"{path} is of format {format}: {option} is for {', '.join(formats)}")
-    if format not in SAMPLE_FORMATS and (topology is not None or weights is not None):
+    if format not in SAMPLE_FORMATS and (options.topology is not None or options.weights is not None):
         raise UserError(f"{path} is a PMF ({format}): --topology and --weights are for samples")
-    if topology is not None and format != "trajectory":
+    if options.topology is not None and format != "trajectory":
         raise UserError(f"{path} is no trajectory ({format}): leave out --topology")
 
 
@@ -277,10 +261,10 @@ def _other_temperature(temperature: float | None, system: System) -> list[str]:
 # ---- samples --------------------------------------------------------------------------------------------
 
 
-def _of_samples(samples: Samples, system: System, referee: Referee, estimator: str, where: str) -> Score:
+def _of_samples(samples: Samples, system: System, only: Map, referee: Referee, estimator: str, where: str) -> Score:
     try:
         weights = normalised_weights(samples.log_weights)
-        sampled = estimate(system.cvs, samples.s, weights)
+        sampled = estimate(only.cvs, samples.s, weights)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     pmf, other = sampled.histogram, sampled.smoothed

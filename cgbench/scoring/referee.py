@@ -40,6 +40,8 @@ class Referee:
     ----------
     system
         The system whose reference is used.
+    only
+        The map that is scored alone, without the states; by default all of them.
 
     Attributes
     ----------
@@ -47,7 +49,7 @@ class Referee:
         Why there are no scores, or None.
     """
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, only: Map | None = None) -> None:
         self.reference: Reference | None = None
         self.problem: str | None = None
         self._system = system
@@ -63,6 +65,10 @@ class Referee:
             for number, one in enumerate(self._maps)
         ]
         self._states = () if system.states is None else system.states.names
+        if only is not None and len(self._maps) > 1:
+            number = self._maps.index(only)
+            self._maps, self._basins, self._states = (only,), [self._basins[number]], ()
+            self.reference = None if self.reference is None else self.reference.of_map(number)
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -207,7 +213,7 @@ class Referee:
         x = self._system.reference_samples()
         s = energies = None
         if x is not None:
-            s = self._system.collective_variables(x).double().cpu().numpy()
+            s = self._maps[0].select(self._system.collective_variables(x)).double().cpu().numpy()
             if samples.x is not None:
                 chosen = np.unique(np.linspace(0, len(samples.x) - 1, ENERGIES).astype(int))
                 energies = (self._energies(x), self._energies(samples.x[chosen]), samples.weights[chosen])

@@ -41,6 +41,7 @@ def _evaluations(context: click.Context, parameter: click.Parameter, values: tup
 @click.option(
     "--axes", metavar="A,B", help="For each CV of the system the name or number of its axis or column in the file."
 )
+@click.option("--map", metavar="NAME", help='Map of the file, such as "phi and psi", if the system has several.')
 @click.option(
     "--range",
     "ranges",
@@ -67,7 +68,7 @@ def command(files: tuple[str, ...], system: str, evaluations: tuple[int, ...], *
     from cgbench.errors import UserError
     from cgbench.exchange.describe import describe
     from cgbench.exchange.external_record import prepare, write_record
-    from cgbench.exchange.landscape import Hints
+    from cgbench.exchange.landscape import Options
     from cgbench.exchange.score import score_file
     from cgbench.running.registry import build_system
 
@@ -82,13 +83,18 @@ def command(files: tuple[str, ...], system: str, evaluations: tuple[int, ...], *
     kelvin = options["temperature"]
     if kelvin is not None and not 0 < kelvin < 1e5:
         raise UserError(f"--temperature must be in kelvin and above 0, not {kelvin:g}")
-    hints = Hints(
+    said = Options(
         unit=options["unit"],
         temperature=kelvin,
         axes=tuple(name.strip() for name in (options["axes"] or "").split(",") if name.strip()),
         ranges=tuple(_range(text) for text in options["ranges"]),
         bias=options["bias"],
         bias_factor=options["bias_factor"],
+        format=options["form"],
+        topology=None if options["topology"] is None else Path(options["topology"]),
+        weights=None if options["weights"] is None else Path(options["weights"]),
+        estimator=options["estimator"],
+        map=options["map"],
     )
     built = build_system(system)
     names = {name: options[name] for name in ("method", "seed", "overwrite")}
@@ -96,17 +102,8 @@ def command(files: tuple[str, ...], system: str, evaluations: tuple[int, ...], *
         prepare(Path(out), built, evaluations, **names)
     scores = []
     for group in [paths] if joined else [[path] for path in paths]:
-        scored = score_file(
-            group,
-            built,
-            format=options["form"],
-            hints=hints,
-            topology=None if options["topology"] is None else Path(options["topology"]),
-            weights=None if options["weights"] is None else Path(options["weights"]),
-            estimator=options["estimator"],
-        )
-        scores.append(scored)
-        print(describe(scored, evaluations[len(scores) - 1] if evaluations else None))
+        scores.append(score_file(group, built, said))
+        print(describe(scores[-1], evaluations[len(scores) - 1] if evaluations else None))
     if out is not None:
         pairs = list(zip(evaluations, scores, strict=True))
         print(f"  {'record':<16}  {write_record(Path(out), built, pairs, **names)}")

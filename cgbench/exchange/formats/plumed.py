@@ -155,7 +155,8 @@ def read_colvar(path: Path, names: tuple[str, ...], hints: Hints) -> Colvar:
     wanted = hints.axes or names
     places = []
     for name in wanted:
-        known = [k for k, field in enumerate(fields) if field == name or name == str(k + 1)]
+        spellings = (name, "_".join(name.split()))  # names of columns have no spaces
+        known = [k for k, field in enumerate(fields) if field in spellings or name == str(k + 1)]
         if not known:
             raise UserError(f"{path} has no column {name!r}: choose from {choices(fields)} with --axes, in CV order")
         places.append(known[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ from hypothesis import strategies as st
 
 from cgbench.errors import UserError
 from cgbench.exchange.formats.detect import SAMPLE_FORMATS, detect
-from cgbench.exchange.landscape import Hints
+from cgbench.exchange.landscape import Options
 from cgbench.exchange.load import load_pmf
 from cgbench.exchange.samples import read_samples
 from cgbench_systems.aldp import AlanineDipeptide
 
-HINTS = Hints(unit="kJ/mol", temperature=300.0)
-RANGES = Hints(temperature=300.0, ranges=((-180.0, 180.0, 6),) * 2)
+SAID = Options(unit="kJ/mol", temperature=300.0)
+RANGES = Options(temperature=300.0, ranges=((-180.0, 180.0, 6),) * 2)
 FUZZ = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
@@ -58,9 +59,10 @@ def read(path: Path, format: str | None, system: AlanineDipeptide) -> None:
     try:
         found = format or detect(path, (2, 66))
         if found in SAMPLE_FORMATS:
-            read_samples(path, found, system, HINTS)
+            read_samples(path, found, system, SAID)
         else:
-            load_pmf([path], system.cvs, format=found, hints=RANGES if found == "gmx-sham" else HINTS)
+            said = RANGES if found == "gmx-sham" else SAID
+            load_pmf([path], system.cvs, replace(said, format=found))
     except UserError as error:
         assert "\n" not in str(error).strip() and len(str(error)) > 10
 

@@ -25,14 +25,14 @@ from golden import (
 
 from cgbench.contracts.pmf import PMF
 from cgbench.errors import UserError
-from cgbench.exchange.landscape import Hints
+from cgbench.exchange.landscape import Options
 from cgbench.exchange.score import Score, score_file
 from cgbench.scoring.referee import Referee
 from cgbench_systems.aldp import AlanineDipeptide
 
 
 def scored(path: Path, system: AlanineDipeptide, format: str | None = None, **options: object) -> Score:
-    return score_file([path], system, format=format, hints=Hints(**options))  # type: ignore[arg-type]
+    return score_file([path], system, Options(format=format, **options))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", same_grid())
@@ -140,13 +140,13 @@ def test_biases_of_openmm_are_summed(tmp_path: Path, truth: Truth, referee: Refe
     paths = [tmp_path / f"bias_{k}_7.npy" for k in range(2)]
     np.save(paths[0], 0.25 * bias)
     np.save(paths[1], 0.75 * bias)
-    found = score_file(paths, aldp, format="openmm-bias", hints=Hints(bias_factor=10.0))
+    found = score_file(paths, aldp, Options(format="openmm-bias", bias_factor=10.0))
     expected = referee.score(truth.pmf())["forward_kld"]
     assert expected is not None and abs(found.forward_kld - expected) < (found.metrics["interpolation_error"] or 0.0)
     with pytest.raises(UserError, match="raw bias of one walker of OpenMM"):
         scored(paths[0], aldp)
     with pytest.raises(UserError, match="give --bias-factor"):
-        score_file(paths, aldp, format="openmm-bias")
+        score_file(paths, aldp, Options(format="openmm-bias"))
 
 
 def test_finer_grids_are_summed_over_the_bins(

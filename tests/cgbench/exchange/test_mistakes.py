@@ -10,7 +10,7 @@ from golden import KCAL, KT, colvars, gmx_sham, middles, nodes, plumed, wham_2d
 
 from cgbench.contracts.pmf import PMF
 from cgbench.errors import UserError
-from cgbench.exchange.landscape import Hints
+from cgbench.exchange.landscape import Options
 from cgbench.exchange.score import Score, score_file
 from cgbench_systems.aldp import AlanineDipeptide
 
@@ -18,7 +18,7 @@ DEGREES = middles(100, -180, 180)
 
 
 def scored(path: Path, system: AlanineDipeptide, **options: object) -> Score:
-    return score_file([path], system, hints=Hints(**options))  # type: ignore[arg-type]
+    return score_file([path], system, Options(**options))  # type: ignore[arg-type]
 
 
 def test_axes_in_the_wrong_order(tmp_path: Path, noisy: PMF, aldp: AlanineDipeptide) -> None:

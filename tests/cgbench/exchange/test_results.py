@@ -209,11 +209,3 @@ def test_what_is_printed(tmp_path: Path, noisy: PMF, capsys: pytest.CaptureFixtu
         "Ramachandran TV",
     ):
         assert words in out, words
-
-
-def test_a_system_with_several_maps_is_refused(noisy: PMF, aldp: AlanineDipeptide) -> None:
-    class Two(AlanineDipeptide):
-        maps = ("a", "b")
-
-    with pytest.raises(UserError, match="has 2 PMFs over subsets of its CVs"):
-        cgbench.score(noisy, Two())

@@ -17,7 +17,7 @@ import cgbench
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
 from cgbench.errors import UserError
-from cgbench.exchange.landscape import Hints
+from cgbench.exchange.landscape import Options
 from cgbench.exchange.score import Score, score_file
 from cgbench.scoring.referee import Referee
 from cgbench_systems.aldp import AlanineDipeptide
@@ -25,8 +25,7 @@ from cgbench_systems.muller_brown import MullerBrown
 
 
 def scored(path: Path, system: Any, format: str | None = None, **options: Any) -> Score:
-    files = {name: options.pop(name) for name in ("topology", "weights", "estimator") if name in options}
-    return score_file([path], system, format=format, hints=Hints(**options), **files)
+    return score_file([path], system, Options(format=format, **options))
 
 
 @pytest.fixture(scope="module")
