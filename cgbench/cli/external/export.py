@@ -20,14 +20,17 @@ __all__ = ["command"]
     type=click.Choice(["kJ/mol", "kcal/mol", "kT"]),
     help="Unit of energy.  [default: kJ/mol for molecules, else kT]",
 )
+@click.option("--map", "name", metavar="NAME", help='Map to write, such as "phi and psi", if the run has several.')
 @click.option("--nodes", is_flag=True, help="PLUMED: values at bin edges, interpolated, instead of bin centres.")
-def command(run: str, form: str, out: str | None, unit: str | None, nodes: bool) -> int:
+def command(run: str, form: str, out: str | None, unit: str | None, name: str | None, nodes: bool) -> int:
     """Write the PMF of a run for another program.
 
     RUN is the folder of a run.
     """
     from cgbench.contracts.pmf import PMF
-    from cgbench.errors import UserError
+    from cgbench.contracts.system import maps_of
+    from cgbench.errors import UserError, choices
+    from cgbench.exchange.axes import find_map
     from cgbench.exchange.formats.writers import SUFFIXES, export
     from cgbench.running.registry import build_system
     from cgbench.running.run_folder import RunFolder
@@ -37,7 +40,11 @@ def command(run: str, form: str, out: str | None, unit: str | None, nodes: bool)
     if record is None:
         raise UserError(f"{run} holds no record: give the folder of a run, such as runs/aldp/md/default/seed-0")
     system = build_system(record.system)
-    pmf = PMF.load(folder / "pmf.npz", system.cvs)
+    maps = maps_of(system)
+    if len(maps) > 1 and name is None:
+        raise UserError(f"{run} holds the PMFs of several maps; give --map: {choices(one.name for one in maps)}")
+    chosen = find_map((), maps, name, run)
+    pmf = PMF.load(folder / "pmf.npz", chosen.cvs, map=maps.index(chosen))
     molecular = "molecular" in system.traits
     if not molecular and unit not in (None, "kT"):
         raise UserError(f"{system.name} is a model without units: its energies are in kT (--unit kT)")

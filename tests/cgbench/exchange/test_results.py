@@ -192,6 +192,16 @@ def test_export_of_a_model_without_units(tmp_path: Path, capsys: pytest.CaptureF
     assert "model without units" in capsys.readouterr().err
 
 
+def test_export_of_one_of_several_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--method", "md", "--system", "val_chi", "--preset", "smoke", "--out", str(tmp_path)]) == 0
+    folder, out = tmp_path / "val_chi" / "md" / "smoke" / "seed-0", tmp_path / "fes.dat"
+    assert main(["export", str(folder), "--out", str(out)]) == 2
+    assert "give --map: phi 2 and chi1 2, phi 2 and psi 2" in capsys.readouterr().err
+    assert main(["export", str(folder), "--map", "phi 2 and chi1 2", "--out", str(out)]) == 0
+    stated = parse_record((folder / "record.json").read_bytes()).metrics
+    assert cgbench.score(out, "val_chi").forward_kld == pytest.approx(stated["forward_kld:phi 2 and chi1 2"], rel=1e-6)
+
+
 def test_what_is_printed(tmp_path: Path, noisy: PMF, capsys: pytest.CaptureFixture[str]) -> None:
     path, _ = same_grid()["wham-2d"](tmp_path, noisy)
     assert main(["score", str(path), "--system", "aldp"]) == 0
