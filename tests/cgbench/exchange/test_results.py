@@ -199,7 +199,7 @@ def test_export_of_one_of_several_maps(tmp_path: Path, capsys: pytest.CaptureFix
     assert "give --map: phi 2 and chi1 2, phi 2 and psi 2" in capsys.readouterr().err
     assert main(["export", str(folder), "--map", "phi 2 and chi1 2", "--out", str(out)]) == 0
     stated = parse_record((folder / "record.json").read_bytes()).metrics
-    assert cgbench.score(out, "val_chi").forward_kld == pytest.approx(stated["forward_kld:phi 2 and chi1 2"], rel=1e-6)
+    assert cgbench.score(out, "val_chi").forward_kld == pytest.approx(stated["forward_kld/phi 2 and chi1 2"], rel=1e-6)
 
 
 def test_what_is_printed(tmp_path: Path, noisy: PMF, capsys: pytest.CaptureFixture[str]) -> None:
