@@ -15,8 +15,9 @@ from cgbench.contracts.problem import Problem
 from cgbench.counting.ledger import Ledger
 from cgbench.errors import UserError
 from cgbench.running.run import prepare, run
+from cgbench_methods.lib.sampling.visits import Visits
 from cgbench_methods.metadynamics.config import MetadynamicsConfig
-from cgbench_methods.metadynamics.production import Production, Visits
+from cgbench_methods.metadynamics.production import Production
 from cgbench_methods.metadynamics.sampler import BatchedSampler
 from cgbench_systems.muller_brown import MullerBrown, exact_probability
 
