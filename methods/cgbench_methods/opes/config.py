@@ -61,7 +61,7 @@ class OPESConfig(MethodConfig):
     friction: Friction = 1.0
     step_size: StepSize = 0.15
     fit_orders: tuple[int, ...] = Field(
-        (2, 3, 4, 5, 6, 7, 8, 10, 12, 14), min_length=1, description="candidate orders of the fit, increasing"
+        (2, 3, 4, 6, 8, 12, 16), min_length=1, description="candidate orders of the fit, increasing"
     )
     groups: int = Field(
         8, ge=2, description="groups of walkers, or of stretches of time, for the order of the fit and for errors"

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cgbench.errors import UserError
 from cgbench_methods.lib.sampling.chosen import BiasOnChosen, chosen_axes
 from cgbench_methods.lib.sampling.walkers import advance, walkers_at_start
 from cgbench_methods.opes.kernels import Kernels
@@ -51,6 +52,11 @@ class SharedWalkers:
         self.problem, self.config = problem, config
         self.axes = chosen_axes(problem.cvs, config.cvs, MOST_CVS, "opes")
         self.cvs = problem.cvs.subset(self.axes)
+        if config.sigma is not None and len(config.sigma) != len(self.cvs):
+            raise UserError(
+                f"method opes, key 'sigma': give one width per biased CV, {len(self.cvs)} for "
+                f"{', '.join(self.cvs.names)}, not {len(config.sigma)}"
+            )
         intervals = [int(np.ceil(RESOLUTION / config.smallest(self.cvs)))] * len(self.cvs)
         self.table = BiasTable(self.cvs, intervals, -config.barrier)
         self.kernels: Kernels | None = None

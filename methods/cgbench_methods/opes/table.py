@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -75,6 +76,24 @@ class KernelSums:
         return place, distance - period * np.round(distance / period)
 
 
+# coefficients of 1, t, t^2, t^3 of the four cubic splines that are not zero in a cell, for t in [0, 1]
+WEIGHTS = ((1 / 6, 2 / 3, 1 / 6, 0.0), (-0.5, 0.0, 0.5, 0.0), (0.5, -1.0, 0.5, 0.0), (-1 / 6, 0.5, -0.5, 1 / 6))
+SLOPES = ((-0.5, 0.0, 0.5, 0.0), (1.0, -2.0, 1.0, 0.0), (-0.5, 1.5, -1.5, 0.5), (0.0, 0.0, 0.0, 0.0))
+
+
+@dataclass(frozen=True)
+class _Constants:
+    """Tensors of the dtype and on the device of the points."""
+
+    coefficients: torch.Tensor  # [nodes]
+    lower: torch.Tensor  # [cvs], as the next three
+    upper: torch.Tensor
+    scale: torch.Tensor
+    last: torch.Tensor  # index of the last cell
+    weights: torch.Tensor  # [4, 4]
+    slopes: torch.Tensor
+
+
 class BiasTable:
     """A function on the domain of the CVs, as a cubic spline through values at regular nodes.
 
@@ -93,70 +112,73 @@ class BiasTable:
     def __init__(self, cvs: CollectiveVariables, intervals: Sequence[int], value: float = 0.0) -> None:
         self.cvs, self.intervals = cvs, tuple(intervals)
         self.shape = tuple(len(_axis_nodes(cvs, axis, count)) for axis, count in enumerate(intervals))
-        self._coefficients: dict[torch.dtype, torch.Tensor] = {}
-        self._exact = torch.full((int(np.prod(self.shape)),), value, dtype=torch.float64)
+        self._coefficients = torch.full((math.prod(self.shape),), value, dtype=torch.float64)
+        self._constants: dict[tuple[torch.dtype, torch.device], _Constants] = {}
 
     def set(self, values: Array) -> None:
         """Interpolate `values` at the nodes."""
         coefficients = values
         for axis, periodic in enumerate(self.cvs.periodic):
-            mode = "grid-wrap" if periodic else "mirror"
-            coefficients = spline_filter1d(coefficients, 3, axis, mode=mode)
-        self._exact = torch.from_numpy(np.ascontiguousarray(coefficients).reshape(-1))
-        self._coefficients = {}
+            coefficients = spline_filter1d(coefficients, 3, axis, mode="grid-wrap" if periodic else "mirror")
+        self._coefficients = torch.from_numpy(np.ascontiguousarray(coefficients).reshape(-1))
+        self._constants = {}
 
-    def _like(self, s: torch.Tensor) -> torch.Tensor:
-        found = self._coefficients.get(s.dtype)
-        if found is None or found.device != s.device:
-            found = self._coefficients[s.dtype] = self._exact.to(s)
+    def _like(self, s: torch.Tensor) -> _Constants:
+        found = self._constants.get((s.dtype, s.device))
+        if found is None:
+            lower, upper, counts = (torch.tensor(each) for each in (self.cvs.lower, self.cvs.upper, self.intervals))
+            columns = (lower, upper, counts / (upper - lower), counts - 1, torch.tensor(WEIGHTS), torch.tensor(SLOPES))
+            found = _Constants(self._coefficients.to(s), *(column.double().to(s) for column in columns))
+            self._constants[s.dtype, s.device] = found
         return found
 
-    def _axis(self, s: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Indices, weights and slopes of the four splines that are not zero at ``s [batch]``, each ``[batch, 4]``."""
-        low, high, count = self.cvs.lower[axis], self.cvs.upper[axis], self.intervals[axis]
-        periodic = self.cvs.periodic[axis]
-        scale = count / (high - low)
-        place = ((s if periodic else s.clamp(low, high)) - low) * scale
-        cell = place.nan_to_num(0.0, 0.0, 0.0).floor()  # NaN gives NaN through the weights
-        if not periodic:
-            cell = cell.clamp(max=count - 1)
-        t = (place - cell)[:, None]
-        u = 1.0 - t
-        t2, u2 = t * t, u * u
-        weights = torch.cat(
-            [u2 * u / 6, 2 / 3 - t2 + 0.5 * t2 * t, 2 / 3 - u2 + 0.5 * u2 * u, t2 * t / 6], dim=1
-        )
-        slopes = torch.cat([-0.5 * u2, 1.5 * t2 - 2 * t, 2 * u - 1.5 * u2, 0.5 * t2], dim=1) * scale
-        index = cell.long()[:, None] + torch.arange(-1, 3, device=s.device)
-        if periodic:
-            return index % count, weights, slopes
-        within = ((s >= low) & (s <= high)).to(s)[:, None]
-        index = index.abs()  # mirrored at the first and the last node
-        return count - (count - index).abs(), weights, slopes * within
+    def _around(self, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, _Constants]:
+        """Coefficients of the splines that are not zero at `s`, ``[batch, 4^cvs]``, and powers ``[batch, cvs, 4]``."""
+        constants = self._like(s)
+        if not all(self.cvs.periodic):
+            inside = s.clamp(constants.lower, constants.upper)
+            s = torch.where(self._periodic.to(s.device), s, inside)
+        place = (s - constants.lower) * constants.scale
+        cell = place.nan_to_num(0.0, 0.0, 0.0).floor()  # NaN gives NaN through the powers
+        if not all(self.cvs.periodic):
+            cell = torch.where(self._periodic.to(s.device), cell, torch.minimum(cell, constants.last))
+        t = place - cell
+        powers = torch.stack([torch.ones_like(t), t, t * t, t * t * t], dim=-1)
+        cells = cell.long()
+        flat: torch.Tensor | None = None
+        for axis, (count, periodic) in enumerate(zip(self.intervals, self.cvs.periodic, strict=True)):
+            index = cells[:, axis, None] + torch.arange(-1, 3, device=s.device)
+            # mirrored at the first and the last node of a CV that is not periodic
+            index = index % count if periodic else count - (count - index.abs()).abs()
+            flat = index if flat is None else (flat[:, :, None] * self.shape[axis] + index[:, None]).flatten(1)
+        assert flat is not None
+        return constants.coefficients[flat], powers, constants
 
-    def _around(self, s: torch.Tensor) -> tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]:
-        """Coefficients of the splines that are not zero at `s`, ``[batch, 4^cvs]``, and weights and slopes by axis."""
-        axes = [self._axis(s[:, axis], axis) for axis in range(len(self.cvs))]
-        flat = axes[0][0]
-        for (index, _, _), count in zip(axes[1:], self.shape[1:], strict=True):
-            flat = (flat[:, :, None] * count + index[:, None]).flatten(1)
-        return self._like(s)[flat], [(weights, slopes) for _, weights, slopes in axes]
+    @property
+    def _periodic(self) -> torch.Tensor:
+        return torch.tensor(self.cvs.periodic)
 
     def energy(self, s: torch.Tensor) -> torch.Tensor:
         """Value ``[batch]`` at ``s [batch, cvs]``."""
-        column, axes = self._around(s)
-        for weights, _ in reversed(axes):
-            column = (column.reshape(len(s), -1, 4) * weights[:, None]).sum(2)
+        column, powers, constants = self._around(s)
+        weights = powers @ constants.weights
+        for axis in reversed(range(len(self.cvs))):
+            column = (column.reshape(len(s), -1, 4) * weights[:, axis, None]).sum(2)
         return column[:, 0]
 
     def energy_and_gradient(self, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Value ``[batch]`` and gradient ``[batch, cvs]`` at ``s [batch, cvs]``."""
-        found, axes = self._around(s)
+        found, powers, constants = self._around(s)
+        weights, slopes = powers @ constants.weights, powers @ constants.slopes
         # sum over the last CV first, with its weights and with its slopes
         columns = [found]
-        for weights, slopes in reversed(axes):
+        for axis in reversed(range(len(self.cvs))):
             split = [column.reshape(len(s), -1, 4) for column in columns]
-            columns = [(column * weights[:, None]).sum(2) for column in split]
-            columns.append((split[0] * slopes[:, None]).sum(2))
+            columns = [(column * weights[:, axis, None]).sum(2) for column in split]
+            columns.append((split[0] * slopes[:, axis, None]).sum(2))
         value, *gradient = (column[:, 0] for column in columns)
-        return value, torch.stack(gradient[::-1], dim=1)
+        slope = torch.stack(gradient[::-1], dim=1) * constants.scale
+        if not all(self.cvs.periodic):
+            outside = ((s < constants.lower) | (s > constants.upper)) & ~self._periodic.to(s.device)
+            slope = slope.masked_fill(outside, 0.0)
+        return value, slope
