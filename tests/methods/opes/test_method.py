@@ -26,7 +26,7 @@ from cgbench_systems.muller_brown import MullerBrown, exact_probability
 
 FILE = Path(__file__).parents[2] / "examples" / "three_angles.py"
 ANGLES = f"{FILE}:ThreeAngles"
-SHORT = ("evaluations=200000", "walkers=256", "pace=20", "stride=5", "estimates=2", "sigma_paces=5", "barrier=12")
+SHORT = ("evaluations=300000", "walkers=96", "pace=50", "stride=5", "estimates=2", "sigma_paces=5", "barrier=12")
 
 
 def three_angles() -> System:
@@ -46,21 +46,21 @@ def walkers(system: System, seed: int = 0, **options: Any) -> SharedWalkers:
     "settings", [(), ("variant=explore",), ("freeze=0.3", "sigma=[0.1]")], ids=["metad", "explore", "frozen"]
 )
 def test_recovers_the_exact_pmf_of_muller_brown(settings: tuple[str, ...], tmp_path) -> None:
-    """From one minimum over a barrier of 10 kT, by 2e5 evaluations."""
+    """From one minimum over a barrier of 10 kT, by 3e5 evaluations."""
     overrides = [*SHORT, *settings]
     record = prepare("muller_brown", "opes", overrides=overrides, out=tmp_path, threads=1, seed=1).execute()
-    assert record.status == "finished" and 0.98 * 200_000 < record.evaluations.total <= 200_000
+    assert record.status == "finished" and 0.98 * 300_000 < record.evaluations.total <= 300_000
     assert record.metrics["forward_kld"] < 5e-3
     assert all(abs(value) < 0.4 for name, value in record.metrics.items() if name.startswith("delta_f_error"))
     found = record.diagnostics
     assert found["reliable"] and found["bias_range_kT"] > 6.0 and found["round_trips_per_walker"]["s"] > 0.5
-    steps, frozen = record.evaluations.total // 256 - 1, "freeze" in "".join(settings)
+    steps, frozen = record.evaluations.total // 96 - 1, "freeze" in "".join(settings)
     # walkers beyond the ends of the domain deposit nothing
-    assert found["deposits"] == pytest.approx(256 * (0.3 * steps if frozen else steps - 100) / 20, rel=0.15)
+    assert found["deposits"] == pytest.approx(96 * (0.3 * steps if frozen else steps - 250) / 50, rel=0.15)
     phases = {"build_bias", "production"} if frozen else {"measure_widths", "production"}
     assert set(record.evaluations.by_phase) == phases
     if not frozen:
-        assert record.evaluations.by_phase["measure_widths"] == 256 * (5 * 20 + 1)  # the start is evaluated too
+        assert record.evaluations.by_phase["measure_widths"] == 96 * (5 * 50 + 1)  # the start is evaluated too
     json.dumps(found)
 
 
@@ -97,13 +97,22 @@ def drawn(count: int, seed: int) -> tuple[torch.Tensor, np.ndarray]:
 
 def test_errors_are_the_spread_of_independent_runs() -> None:
     cvs = MullerBrown().cvs
-    runs = [Reweighted(drawn(30, seed)[0], 8).pmf(Map((0,), cvs), (4,))[0] for seed in range(12)]
+    runs = [Reweighted(drawn(30, seed)[0], 8).pmf(Map((0,), cvs), (5,))[0] for seed in range(12)]
     p = exact_probability(cvs)
     low = p > 1e-3 * p.max()
     spread = np.std([-np.log(pmf.probability) for pmf in runs], axis=0)[low]
     claimed = np.sqrt(np.mean([pmf.free_energy_std**2 for pmf in runs], axis=0))[low]
     assert float(np.sqrt(np.mean(claimed**2) / np.mean(spread**2))) == pytest.approx(1.0, abs=0.3)
-    assert np.mean([forward_kld(p, pmf.probability) for pmf in runs]) < 0.01
+
+
+def test_weights_recover_the_exact_pmf() -> None:
+    """The bias covers half of the PMF, and changes with time; only with weights is the PMF right."""
+    samples, p = drawn(200, 1)
+    cvs = MullerBrown().cvs
+    found = Reweighted(samples, 8).pmf(Map((0,), cvs), (8,))[0]
+    samples[..., 0] = 0.0
+    unweighted = Reweighted(samples, 8).pmf(Map((0,), cvs), (8,))[0]
+    assert forward_kld(p, found.probability) < 3e-3 and forward_kld(p, unweighted.probability) > 0.1
 
 
 def test_unusable_samples_have_no_weight_and_few_walkers_are_grouped_in_time() -> None:
