@@ -86,13 +86,14 @@ class MapsProduction:
     def estimate(self, orders: Sequence[int]) -> PMF | Estimate:
         """Fit a PMF to each map, with errors by the jackknife over groups; see `weighted_pmf`."""
         pmfs = []
-        self.facts = {"maps": {}}
+        facts: dict[str, Any] = {}
         for number, one in enumerate(self.maps):
             shape = one.cvs.bins
             parts = self.parts[number].reshape(self.groups, *shape)
             squares, counts = self.squares[number].reshape(shape), self.counts[number].reshape(shape)
-            pmf, self.facts["maps"][one.name] = weighted_pmf(one.cvs, parts, squares, counts, orders)
+            pmf, facts[one.name] = weighted_pmf(one.cvs, parts, squares, counts, orders)
             pmfs.append(pmf)
+        self.facts = {"maps": facts}
         if self.states is None:
             return pmfs[0] if len(pmfs) == 1 else Estimate(tuple(pmfs))
         shares = self.in_states / self.moments[1]
@@ -100,9 +101,10 @@ class MapsProduction:
 
     def state_dict(self) -> dict[str, Any]:
         """Return sums of weights and visits; the owner of the bias saves it."""
-        arrays = {"parts": self.parts, "squares": self.squares, "counts": self.counts}
-        tensors = {name: [torch.from_numpy(each.copy()) for each in each_map] for name, each_map in arrays.items()}
-        return tensors | {
+        return {
+            "parts": [torch.from_numpy(each.copy()) for each in self.parts],
+            "squares": [torch.from_numpy(each.copy()) for each in self.squares],
+            "counts": [torch.from_numpy(each.copy()) for each in self.counts],
             "states": torch.from_numpy(self.in_states.copy()),
             "moments": torch.from_numpy(self.moments.copy()),
             "offset": self.offset,

@@ -52,7 +52,8 @@ class Metadynamics(Method):
             if config.compile:
                 problem.compile()
             self.sampler = BatchedSampler(problem, config, generator)
-        self.on_grid = PMF_GRID in problem.traits and self.sampler.cvs == problem.cvs  # the bias is one of the map's CVs
+        # whether the PMF of the only map can be read off the bias
+        self.on_grid = PMF_GRID in problem.traits and self.sampler.cvs == problem.cvs
         self.deposited = 0
         self.produced = 0
         self.last_change: float | None = None
@@ -71,9 +72,9 @@ class Metadynamics(Method):
             before = self._from_bias() if self.on_grid else None
             self._build()
             if before is not None:
-                found = self._from_bias()
-                self.last_change = forward_kld(found.probability, before.probability)
-                yield found
+                pmf = self._from_bias()
+                self.last_change = forward_kld(pmf.probability, before.probability)
+                yield pmf
         while self.produced < config.steps:
             self.sampler.begin()
             production = self._equilibrated()

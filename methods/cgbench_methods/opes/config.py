@@ -32,8 +32,8 @@ class OPESConfig(MethodConfig):
     )
     sigma: tuple[Positive, ...] | None = Field(
         None,
-        description="widths of the first kernel in the unit of each CV; null for the spread of the walkers in the first "
-        "`sigma_paces` paces, which are not biased",
+        description="widths of the first kernel in the unit of each CV; null for the spread of the walkers in the "
+        "first `sigma_paces` paces, which are not biased",
     )
     sigma_paces: int = Field(10, ge=1, description="paces in which the width of the first kernel is measured")
     sigma_min: float | None = Field(

@@ -65,8 +65,8 @@ class Reweighted:
         bins = cvs.bin_index(one.select(self._s))
         inside, total = bins >= 0, math.prod(cvs.bins)
         bins, weights = bins[inside], self.weights[inside]
-        parts = np.bincount(self._group[inside] * total + bins, weights, self.groups * total)
-        squares = np.bincount(bins, weights**2, total).reshape(cvs.bins)
+        parts = np.bincount(self._group[inside] * total + bins, weights, self.groups * total).astype(np.float64)
+        squares = np.bincount(bins, weights**2, total).astype(np.float64).reshape(cvs.bins)
         visits = np.bincount(bins, minlength=total).reshape(cvs.bins).astype(np.float64)
         return weighted_pmf(cvs, parts.reshape(self.groups, *cvs.bins), squares, visits, orders)
 

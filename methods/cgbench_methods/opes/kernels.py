@@ -127,7 +127,7 @@ class Kernels:
     @property
     def effective_size(self) -> float:
         """Effective number of the deposits, from their weights."""
-        return (1.0 + self.sum_weights) ** 2 / (1.0 + self.sum_squares)
+        return float((1.0 + self.sum_weights) ** 2 / (1.0 + self.sum_squares))
 
     @property
     def norm(self) -> float:
@@ -139,7 +139,7 @@ class Kernels:
         size = float(self.counter) if self.shape.explore else self.effective_size
         dimensions = len(self.first_widths)
         factor = (size * (dimensions + 2.0) / 4.0) ** (-1.0 / (dimensions + 4.0))
-        return np.maximum(self.first_widths * factor, self.least_widths)
+        return np.asarray(np.maximum(self.first_widths * factor, self.least_widths))
 
     def difference(self, a: Array, b: Array) -> Array:
         """Return ``a - b`` by the shorter way around periodic CVs; the last axis is that of the CVs."""

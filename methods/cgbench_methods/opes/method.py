@@ -108,7 +108,8 @@ class OPES(Method):
         # an effective sample size below two means that one weight is more than half of the sum
         self.problem.report_anomaly("dominant_weight", int(reweighted.effective_sample_size < 2.0), 1)
         maps, states = self.problem.maps, self.problem.states
-        pmfs, facts = zip(*(reweighted.pmf(one, config.fit_orders) for one in maps), strict=True)
+        found = [reweighted.pmf(one, config.fit_orders) for one in maps]
+        pmfs, facts = [pmf for pmf, _ in found], [numbers for _, numbers in found]
         self.facts = {
             "samples": reweighted.number,
             "effective_sample_size_of_weights": reweighted.effective_sample_size,

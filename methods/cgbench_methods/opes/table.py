@@ -27,7 +27,7 @@ def _axis_nodes(cvs: CollectiveVariables, axis: int, intervals: int) -> Array:
     """Nodes along one CV: one period without its end, or the domain with both ends."""
     low, high = cvs.lower[axis], cvs.upper[axis]
     count = intervals if cvs.periodic[axis] else intervals + 1
-    return low + (high - low) / intervals * np.arange(count)
+    return np.asarray(low + (high - low) / intervals * np.arange(count), dtype=np.float64)
 
 
 class KernelSums:

@@ -229,7 +229,9 @@ def test_gradients_are_finite_differences(cvs: CollectiveVariables, least: float
 
 def test_the_table_is_periodic_and_constant_beyond_other_ends() -> None:
     _, found = table(MIXED, least=0.06)
-    s = torch.tensor([[PI - 1e-9, 0.3, 0.1], [-PI + 1e-9, 0.3, 0.1], [0.2, 2.0, 0.1], [0.2, 2.7, 0.1], [0.2, -1.0, 0.1]])
+    s = torch.tensor(
+        [[PI - 1e-9, 0.3, 0.1], [-PI + 1e-9, 0.3, 0.1], [0.2, 2.0, 0.1], [0.2, 2.7, 0.1], [0.2, -1.0, 0.1]]
+    )
     value, gradient = found.energy_and_gradient(s.double())
     assert value[0] == pytest.approx(float(value[1]), abs=1e-6) and value[2] == value[3]
     assert gradient[3:, 1].tolist() == [0.0, 0.0] and gradient[3, 0] != 0
