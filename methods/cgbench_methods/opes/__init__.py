@@ -14,7 +14,6 @@ the weighted histogram (`cgbench_methods.lib.estimators.fourier_fit`).
 
 from __future__ import annotations
 
-from cgbench_methods.opes.config import OPESConfig
 from cgbench_methods.opes.method import OPES
 
-__all__ = ["OPES", "OPESConfig"]
+__all__ = ["OPES"]

@@ -22,6 +22,7 @@ from cgbench_methods.opes.sampler import SharedWalkers
 __all__ = ["OPES"]
 
 FEW = 10.0  # effective samples below which the PMF is not reliable
+FEW_TRIPS = 0.5  # round trips per walker along a biased CV below which a warning says so
 FIRST = 1 / 40  # share of the run before its first estimate
 
 
@@ -155,7 +156,11 @@ class OPES(Method):
                 "normalisation": kernels.z,
                 "bias_range_kT": float(np.ptp(kernels.bias(kernels.centres))),
             }
-        found |= self.facts | {"round_trips_per_walker": self.visits.round_trips()}
+        trips = self.visits.round_trips()
+        slow = [f"{name} {trips[name]:.2g}" for name in self.walkers.cvs.names if trips[name] < FEW_TRIPS]
+        if slow:
+            warnings.append(f"few round trips per walker: {', '.join(slow)}")
+        found |= self.facts | {"round_trips_per_walker": trips}
         return found | {"reliable": not warnings, "warnings": warnings}
 
     def extra_arrays(self) -> dict[str, NDArray[Any]]:

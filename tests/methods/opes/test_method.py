@@ -19,7 +19,7 @@ from cgbench.counting.ledger import Ledger
 from cgbench.errors import UserError
 from cgbench.running.run import prepare
 from cgbench.scoring.divergences import forward_kld
-from cgbench_methods.opes import OPESConfig
+from cgbench_methods.opes.config import OPESConfig
 from cgbench_methods.opes.estimate import Reweighted
 from cgbench_methods.opes.sampler import SharedWalkers
 from cgbench_systems.muller_brown import MullerBrown, exact_probability
