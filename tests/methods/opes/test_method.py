@@ -26,7 +26,16 @@ from cgbench_systems.muller_brown import MullerBrown, exact_probability
 
 FILE = Path(__file__).parents[2] / "examples" / "three_angles.py"
 ANGLES = f"{FILE}:ThreeAngles"
-SHORT = ("evaluations=300000", "walkers=96", "pace=50", "stride=5", "estimates=2", "sigma_paces=5", "barrier=12")
+SHORT = (
+    "evaluations=300000",
+    "walkers=96",
+    "pace=50",
+    "stride=5",
+    "estimates=2",
+    "sigma_paces=5",
+    "barrier=12",
+    "bias_factor=12",
+)
 
 
 def three_angles() -> System:
@@ -195,7 +204,7 @@ def test_settings_that_contradict_each_other_are_named(tmp_path) -> None:
     for override, reason in (
         ("fit_orders=[4, 2]", "increasing"),
         ("stride=7", "pace must be a multiple of stride"),
-        ("barrier=0.5", "above 1 kT"),
+        ("bias_factor=1", "greater than 1"),
         ("variant=metadynamics", "metad"),
         ("cvs=[x]", "no CV 'x'; choose from s"),
         ("cvs=[s, s]", "named twice"),
@@ -203,4 +212,6 @@ def test_settings_that_contradict_each_other_are_named(tmp_path) -> None:
     ):
         with pytest.raises(UserError, match=reason):
             prepare("muller_brown", "opes", overrides=[override], out=tmp_path)
+    with pytest.raises(ValueError, match="above 1 kT"):
+        OPESConfig(barrier=0.5)
     assert not list(tmp_path.rglob("record.json")) and len(maps_of(three_angles())) == 2
