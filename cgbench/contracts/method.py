@@ -134,6 +134,11 @@ class Method(ABC):
 
         return Path(inspect.getfile(cls)).parent / "presets"
 
+    @classmethod
+    def required_traits(cls, config: Any) -> frozenset[str]:
+        """Return the traits that a system must have with this configuration; `requires`, unless it changes them."""
+        return cls.requires
+
     @abstractmethod
     def estimates(self) -> Iterator[PMF | Estimate]:
         """Yield the current PMF at every point where the method could stop.

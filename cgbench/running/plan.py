@@ -101,14 +101,16 @@ def make_plan(
             raise UserError(f"--{name} must be at least {least}, not {value}")
     built = construct_system(system_class, system, engine, device)
     traits = traits_of(built)
-    missing = method_class.requires - traits
+    config = make_config(method_class, built.name, preset, overrides)
+    missing = method_class.required_traits(config) - traits
     if missing:
         meaning = f" (one map over at most two CVs; {built.name} has {_maps(built)})" if PMF_GRID in missing else ""
+        if PMF_GRID in missing and "cvs" in method_class.Config.model_fields:
+            meaning += ", or the setting cvs with the CVs to bias"
         raise UserError(
             f"method {method_class.name} needs a system with {choices(missing)}{meaning}; "
             f"{built.name} has {choices(traits)}"
         )
-    config = make_config(method_class, built.name, preset, overrides)
     label = preset
     if overrides and config != make_config(method_class, built.name, preset):
         label = f"{preset}-{config_hash(config)[:8]}"

@@ -18,9 +18,11 @@ PUBLISHED = ("recipe.by_energy.epochs_first=2", "recipe.by_energy.epochs_per_est
 PUBLISHED += ("recipe.seeding.steps=40", "recipe.by_example.epochs=1", "recipe.ensemble.epochs=2")
 PUBLISHED += ("recipe.walk.max_steps=40", "recipe.walk.max_iterations=2", "recipe.by_energy.epochs=2")
 PUBLISHED += ("recipe.flow.gaussian_hidden=[8]", "recipe.ensemble.hidden=[8]")
+SIMULATIONS = ("md", "metadynamics", "opes", "parallel_tempering", "umbrella")
 METHODS = {
     "md": ("md", {"preset": "smoke", "overrides": ("walkers=8", "steps=150")}),
     "metadynamics": ("metadynamics", {"preset": "smoke"}),
+    "opes": ("opes", {"preset": "smoke"}),
     "umbrella": ("umbrella", {"preset": "smoke"}),
     "parallel_tempering": ("parallel_tempering", {"preset": "smoke"}),
     "cgflow_al": ("cgflow_al", {"preset": "smoke"}),
@@ -76,7 +78,7 @@ def test_on_muller_brown(way: str, method: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("way", "method"),
-    [(way, method) for way in ("Later", "Huge") for method in ("md", "metadynamics", "parallel_tempering", "umbrella")]
+    [(way, method) for way in ("Later", "Huge") for method in SIMULATIONS]
     + [("Region", "metadynamics"), ("Huge", "cgflow_al"), ("Huge", "flow_ais_bootstrap"), ("Always", "cgflow_al")],
 )
 def test_on_a_molecule(way: str, method: str, tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ SMALL = ("recipe.flow.num_couplings=2", "recipe.flow.hidden_features=16")
 CASES = [
     ("md", "aldp", "smoke", "steps=12", "equilibration_steps=2"),
     ("metadynamics", "muller_brown", "smoke"),
+    ("opes", "muller_brown", "smoke"),
+    ("opes", "aldp", "smoke"),
     ("umbrella", "muller_brown", "smoke"),
     ("parallel_tempering", "muller_brown", "smoke"),
     ("parallel_tempering", "aldp", "smoke"),

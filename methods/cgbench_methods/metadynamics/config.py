@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from typing import Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.method import MethodConfig
+from cgbench_methods.lib.sampling.chosen import ChosenCVs
 from cgbench_methods.lib.sampling.settings import CompileEnergy, Friction, StepSize, TimeStep
 
-__all__ = ["MetadynamicsConfig"]
+__all__ = ["MOST_CVS", "MetadynamicsConfig"]
+
+MOST_CVS = 3
 
 
 class MetadynamicsConfig(MethodConfig):
@@ -39,6 +44,7 @@ class MetadynamicsConfig(MethodConfig):
     )
     production_estimates: int = Field(10, ge=1, description="number of estimates; the steps before each grow by a half")
     compile: CompileEnergy = False
+    cvs: ChosenCVs = None
 
     @model_validator(mode="after")
     def _consistent(self) -> MetadynamicsConfig:
@@ -47,6 +53,14 @@ class MetadynamicsConfig(MethodConfig):
         if self.stride > self.steps:
             raise ValueError("stride must not exceed steps")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_new_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a key that published configurations do not have, if it is not used: it would change their hash."""
+        found: dict[str, Any] = handler(self)
+        if found.get("cvs") is None:
+            found.pop("cvs", None)
+        return found
 
     def widths(self, cvs: CollectiveVariables) -> list[float]:
         """Width of a hill along each CV, in the CV's unit."""

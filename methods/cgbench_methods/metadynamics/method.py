@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cgbench.contracts.maps import PMF_GRID
+from cgbench.contracts.maps import PMF_GRID, Estimate
 from cgbench.contracts.method import Method
 from cgbench.contracts.pmf import LARGEST_FREE_ENERGY, PMF
 from cgbench.counting.streams import Streams
 from cgbench.scoring.divergences import forward_kld
 from cgbench_methods.metadynamics.config import MetadynamicsConfig
+from cgbench_methods.metadynamics.maps import MapsProduction
 from cgbench_methods.metadynamics.production import Production
 from cgbench_methods.metadynamics.sampler import BatchedSampler, Sampler
 
@@ -30,6 +31,9 @@ class Metadynamics(Method):
 
     While the bias is built, the PMF is ``-gamma / (gamma - 1)`` times the bias. Then the bias is frozen, the walkers
     equilibrate, and a smooth PMF is fitted to the histogram of samples with weights ``exp(bias)``.
+
+    If the bias acts on a choice of the CVs, PMFs of all maps follow from the weights, and there is no estimate before
+    production.
     """
 
     name = "metadynamics"
@@ -48,17 +52,29 @@ class Metadynamics(Method):
             if config.compile:
                 problem.compile()
             self.sampler = BatchedSampler(problem, config, generator)
+        # whether the PMF of the only map can be read off the bias
+        self.on_grid = PMF_GRID in problem.traits and self.sampler.cvs == problem.cvs
         self.deposited = 0
         self.produced = 0
         self.last_change: float | None = None
         self.expected_kld: float | None = None
-        self.production: Production | None = None
+        self.production: Production | MapsProduction | None = None
 
-    def estimates(self) -> Iterator[PMF]:
+    @classmethod
+    def required_traits(cls, config: MetadynamicsConfig) -> frozenset[str]:
+        """Return the trait "pmf_grid", unless the configuration chooses the CVs."""
+        return cls.requires if config.cvs is None else frozenset()
+
+    def estimates(self) -> Iterator[PMF | Estimate]:
         """Yield at doubling numbers of hills, then at growing numbers of production steps."""
         config: MetadynamicsConfig = self.config
         while self.deposited < config.deposits:
-            yield self._build()
+            before = self._from_bias() if self.on_grid else None
+            self._build()
+            if before is not None:
+                pmf = self._from_bias()
+                self.last_change = forward_kld(pmf.probability, before.probability)
+                yield pmf
         while self.produced < config.steps:
             self.sampler.begin()
             production = self._equilibrated()
@@ -77,32 +93,31 @@ class Metadynamics(Method):
                 )
             # an effective sample size below two means that one weight is more than half of the sum
             self.problem.report_anomaly("dominant_weight", int(production.effective_sample_size < 2.0), 1)
-            pmf = production.estimate(config.fit_orders)
-            if pmf.free_energy_std is not None:
-                self.expected_kld = 0.5 * float((pmf.probability * pmf.free_energy_std**2).sum())
-            yield pmf
+            found = production.estimate(config.fit_orders)
+            pmfs = [found] if isinstance(found, PMF) else found.pmfs
+            variances = [(p.probability, p.free_energy_std**2) for p in pmfs if p.free_energy_std is not None]
+            if variances:
+                self.expected_kld = 0.5 * float(np.mean([(p * variance).sum() for p, variance in variances]))
+            yield found
 
-    def _build(self) -> PMF:
-        """Double the number of hills, and return the PMF that the bias implies."""
+    def _build(self) -> None:
+        """Double the number of hills."""
         config: MetadynamicsConfig = self.config
         goal = min(config.deposits, max(2 * self.deposited, 1))
         self.sampler.begin()
-        before = self._from_bias()
         with self.problem.phase("build_bias"):
             while self.deposited < goal:
                 self.sampler.deposit()
                 self.deposited += 1
         self._report()
-        pmf = self._from_bias()
-        self.last_change = forward_kld(pmf.probability, before.probability)
-        return pmf
 
     def _from_bias(self) -> PMF:
+        """Return the PMF that the bias implies."""
         bias = self.sampler.bias_on_grid()
         factor = self.config.bias_factor / (self.config.bias_factor - 1.0)
-        return PMF(self.problem.cvs, np.exp(np.maximum(factor * (bias - bias.max()), -LARGEST_FREE_ENERGY)))
+        return PMF(self.sampler.cvs, np.exp(np.maximum(factor * (bias - bias.max()), -LARGEST_FREE_ENERGY)))
 
-    def _equilibrated(self) -> Production:
+    def _equilibrated(self) -> Production | MapsProduction:
         """Return the production so far; equilibrate under the frozen bias before the first sample."""
         config: MetadynamicsConfig = self.config
         if self.production is None:
@@ -111,9 +126,12 @@ class Metadynamics(Method):
             self.production = self._new_production()
         return self.production
 
-    def _new_production(self) -> Production:
+    def _new_production(self) -> Production | MapsProduction:
         config: MetadynamicsConfig = self.config
-        return Production(self.problem.cvs, self.sampler.bias_on_grid(), config.walkers, config.groups)
+        problem = self.problem
+        if self.on_grid:
+            return Production(problem.cvs, self.sampler.bias_on_grid(), config.walkers, config.groups)
+        return MapsProduction(problem.cvs, problem.maps, problem.states, config.walkers, config.groups)
 
     def _next_goal(self) -> int:
         config: MetadynamicsConfig = self.config
@@ -137,12 +155,10 @@ class Metadynamics(Method):
         ``change_of_last_hills`` is the forward KLD from the PMF that the final bias implies to the PMF of half as many
         hills; ``expected_kld`` is half the mean jackknife variance of the free energy.
         """
-        bias = self.sampler.bias_on_grid()
-        found: dict[str, Any] = {
-            "hills": self.deposited * self.config.walkers,
-            "bias_range_kT": float(np.ptp(bias)),
-            "change_of_last_hills": self.last_change,
-        }
+        found: dict[str, Any] = {"hills": self.deposited * self.config.walkers}
+        if len(self.sampler.cvs) <= 2:
+            found["bias_range_kT"] = float(np.ptp(self.sampler.bias_on_grid()))
+        found["change_of_last_hills"] = self.last_change
         warnings = []
         if self.production is not None:
             weights = self.production.moments
@@ -152,16 +168,19 @@ class Metadynamics(Method):
             found |= {
                 "samples": int(weights[0]),
                 "effective_sample_size_of_weights": self.production.effective_sample_size,
-                "visited_part_of_the_grid": self.production.coverage,
                 "round_trips_per_walker": self.production.visits.round_trips(),
-                "fourier_order": self.production.order,
                 "expected_kld": self.expected_kld,
             }
+            if isinstance(self.production, Production):
+                found["visited_part_of_the_grid"] = self.production.coverage
+                found["fourier_order"] = self.production.order
+            else:
+                found |= {"biased_cvs": list(self.sampler.cvs.names)} | self.production.facts
         return found | {"warnings": warnings}
 
     def extra_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the bias in kT at the bin centres."""
-        return {"bias": self.sampler.bias_on_grid()}
+        """Return the bias in kT at the bin centres, if it is one of at most two CVs."""
+        return {"bias": self.sampler.bias_on_grid()} if len(self.sampler.cvs) <= 2 else {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return walkers, bias, progress and samples."""

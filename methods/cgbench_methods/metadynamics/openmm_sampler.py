@@ -12,6 +12,9 @@ import torch
 from numpy.typing import NDArray
 from openmm import app, unit
 
+from cgbench_methods.lib.sampling.chosen import chosen_axes
+from cgbench_methods.metadynamics.config import MOST_CVS
+
 if TYPE_CHECKING:
     from cgbench.contracts.problem import Problem
     from cgbench_methods.metadynamics.config import MetadynamicsConfig
@@ -47,7 +50,9 @@ class OpenMMSampler:
         start = problem.initial_configuration().cpu().double().numpy()
         self.positions = np.repeat(start[None], config.walkers, axis=0)
         self.velocities: Array | None = None
-        self.bias = np.zeros(tuple(FINENESS * bins + 1 for bins in reversed(problem.cvs.bins)))  # kJ/mol, last CV first
+        self.axes = chosen_axes(problem.cvs, config.cvs, MOST_CVS, "metadynamics")
+        self.cvs = problem.cvs.subset(self.axes)
+        self.bias = np.zeros(tuple(FINENESS * bins + 1 for bins in reversed(self.cvs.bins)))  # kJ/mol, last CV first
         self.simulation: app.Simulation | None = None
         self.metadynamics: _Metadynamics
         self._active = -1
@@ -76,8 +81,9 @@ class OpenMMSampler:
         return int(torch.randint(1, 2**31 - 1, (1,), generator=self.generator))
 
     def _add_bias(self, system: openmm.System, forces: Sequence[openmm.Force]) -> None:
-        cvs, config = self.problem.cvs, self.config
-        domains = zip(forces, cvs.lower, cvs.upper, config.widths(cvs), cvs.periodic, cvs.bins, strict=True)
+        cvs, config = self.cvs, self.config
+        chosen = [forces[axis] for axis in self.axes]
+        domains = zip(chosen, cvs.lower, cvs.upper, config.widths(cvs), cvs.periodic, cvs.bins, strict=True)
         variables = [
             app.BiasVariable(force, lower, upper, width, periodic, FINENESS * bins + 1)
             for force, lower, upper, width, periodic, bins in domains
@@ -93,7 +99,7 @@ class OpenMMSampler:
         assert self.simulation is not None
         for grid in (self.metadynamics._selfBias, self.metadynamics._totalBias):
             grid[:] = bias
-        app.Metadynamics._addGaussian(self.metadynamics, self.problem.cvs.lower, 0.0 * ENERGY, self.simulation.context)
+        app.Metadynamics._addGaussian(self.metadynamics, self.cvs.lower, 0.0 * ENERGY, self.simulation.context)
 
     def _fetch(self) -> None:
         """Copy the active walker and the bias from the simulation."""
@@ -138,7 +144,13 @@ class OpenMMSampler:
             bias.append(energy.value_in_unit(ENERGY) / self.kt)
         self._fetch()
         outside = self._outside(self.positions)
-        return np.where(outside[:, None], np.nan, np.array(s)), np.array(bias)
+        found = np.array(s) if len(self.axes) == len(self.problem.cvs) else self._all_variables()
+        return np.where(outside[:, None], np.nan, found), np.array(bias)
+
+    def _all_variables(self) -> Array:
+        """Collective variables of the system ``[walkers, cvs]``, of which some are biased."""
+        x = torch.from_numpy(self.positions).to(self.problem.device)
+        return np.asarray(self.problem.collective_variables(x).double().cpu().numpy())
 
     def _outside(self, positions: Array) -> NDArray[np.bool_]:
         """Tell which configurations ``[batch, atoms, 3]`` are outside the state space, and count them."""
@@ -151,7 +163,7 @@ class OpenMMSampler:
         return not self._outside(positions[None])[0]
 
     def bias_on_grid(self) -> Array:
-        """Bias in kT at the bin centres."""
+        """Bias in kT at the bin centres of the biased CVs."""
         grid = self.bias if self.simulation is None else self.metadynamics._totalBias
         return np.asarray(grid[(slice(1, None, FINENESS),) * grid.ndim].T / self.kt)
 

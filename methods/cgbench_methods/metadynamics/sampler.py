@@ -9,8 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cgbench.contracts.cvs import CollectiveVariables
 from cgbench_methods.lib.sampling.bias import FourierBias
+from cgbench_methods.lib.sampling.chosen import BiasOnChosen, chosen_axes
 from cgbench_methods.lib.sampling.walkers import advance, walkers_at_start
+from cgbench_methods.metadynamics.config import MOST_CVS
 
 if TYPE_CHECKING:
     from cgbench.contracts.problem import Problem
@@ -22,7 +25,15 @@ Array = NDArray[np.float64]
 
 
 class Sampler(Protocol):
-    """What `Metadynamics` needs of an engine; every step of every walker is one counted evaluation."""
+    """What `Metadynamics` needs of an engine; every step of every walker is one counted evaluation.
+
+    Attributes
+    ----------
+    cvs
+        The biased CVs.
+    """
+
+    cvs: CollectiveVariables
 
     def begin(self) -> None:
         """Start a stretch of sampling that depends only on the state and the random stream."""
@@ -34,10 +45,10 @@ class Sampler(Protocol):
         """Advance every walker by `steps` under the present bias."""
 
     def sample(self) -> tuple[Array, Array]:
-        """Collective variables ``[walkers, cvs]`` and bias ``[walkers]`` in kT; NaN for unusable walkers."""
+        """Collective variables of the system ``[walkers, cvs]`` and bias ``[walkers]`` in kT; NaN if unusable."""
 
     def bias_on_grid(self) -> Array:
-        """Bias in kT at the bin centres, of shape ``cvs.bins``."""
+        """Bias in kT at the bin centres of the biased CVs, of shape ``cvs.bins``."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return walkers and bias."""
@@ -63,8 +74,10 @@ class BatchedSampler:
 
     def __init__(self, problem: Problem, config: MetadynamicsConfig, generator: torch.Generator) -> None:
         self.problem, self.config = problem, config
-        self.bias = FourierBias(problem.cvs, config.bias_order)
-        self.dynamics = walkers_at_start(problem, config, generator, self.bias)
+        self.axes = chosen_axes(problem.cvs, config.cvs, MOST_CVS, "metadynamics")
+        self.cvs = problem.cvs.subset(self.axes)
+        self.bias = FourierBias(self.cvs, config.bias_order)
+        self.dynamics = walkers_at_start(problem, config, generator, BiasOnChosen(self.bias, self.axes))
         self._unusable = torch.zeros(config.walkers, dtype=torch.bool, device=problem.device)
 
     def begin(self) -> None:
@@ -72,19 +85,20 @@ class BatchedSampler:
 
     def _sampled(self) -> tuple[torch.Tensor, torch.Tensor]:
         s = self.problem.collective_variables(self.dynamics.positions).double()
-        return s.masked_fill(self._unusable[:, None], torch.nan), self.bias.energy(s)
+        return s.masked_fill(self._unusable[:, None], torch.nan), self.bias.energy(s[:, list(self.axes)])
 
     def deposit(self) -> None:
         """Advance by the pace, then add one hill per usable walker inside the domain."""
         config = self.config
         self.advance(config.pace)
         s, bias = self._sampled()
-        inside = self.problem.cvs.bin_index(s) >= 0
+        s = s[:, list(self.axes)]
+        inside = self.cvs.bin_index(s) >= 0
         heights = inside.to(s) * config.height / config.walkers * torch.exp(-bias / (config.bias_factor - 1.0))
         # hills of height zero need finite centres: zero times NaN would stay in the bias
         inside &= heights.isfinite()
         self.bias.deposit(
-            s.masked_fill(~inside[:, None], 0.0), heights.masked_fill(~inside, 0.0), config.widths(self.problem.cvs)
+            s.masked_fill(~inside[:, None], 0.0), heights.masked_fill(~inside, 0.0), config.widths(self.cvs)
         )
 
     def advance(self, steps: int) -> None:
@@ -92,7 +106,7 @@ class BatchedSampler:
         self._unusable = advance(self.problem, self.dynamics, steps)
 
     def sample(self) -> tuple[Array, Array]:
-        """Collective variables ``[walkers, cvs]`` and bias ``[walkers]`` in kT."""
+        """Collective variables of the system ``[walkers, cvs]`` and bias ``[walkers]`` in kT."""
         s, bias = self._sampled()
         return s.cpu().numpy(), bias.cpu().numpy()
 

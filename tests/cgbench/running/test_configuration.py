@@ -15,6 +15,7 @@ PUBLISHED = ("aldp", "muller_brown")  # systems that publications of methods use
 WITHOUT_PAPER = {
     ("metadynamics", "aldp"),
     ("metadynamics", "muller_brown"),
+    ("opes", "muller_brown"),
     ("parallel_tempering", "aldp"),
     ("parallel_tempering", "muller_brown"),
     ("umbrella", "aldp"),

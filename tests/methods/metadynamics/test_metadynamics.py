@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import functools
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from cgbench.conformance import CHECKS, Pair
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.problem import Problem
 from cgbench.counting.ledger import Ledger
 from cgbench.errors import UserError
 from cgbench.running.run import prepare, run
+from cgbench_methods.lib.sampling.visits import Visits
 from cgbench_methods.metadynamics.config import MetadynamicsConfig
-from cgbench_methods.metadynamics.production import Production, Visits
+from cgbench_methods.metadynamics.production import Production
 from cgbench_methods.metadynamics.sampler import BatchedSampler
 from cgbench_systems.muller_brown import MullerBrown, exact_probability
 
+ANGLES = f"{Path(__file__).parents[2] / 'examples' / 'three_angles.py'}:ThreeAngles"
 exact = functools.cache(lambda: exact_probability(MullerBrown().cvs))
 TORUS = CollectiveVariables(("phi", "psi"), (-math.pi, -math.pi), (math.pi, math.pi), (True, True))
 
@@ -152,3 +156,33 @@ def test_settings_that_contradict_each_other_are_named(tmp_path) -> None:
     ):
         with pytest.raises(UserError, match=reason):
             prepare("muller_brown", "metadynamics", overrides=[override], out=tmp_path)
+
+
+@pytest.mark.parametrize(("chosen", "height"), [("[a, c]", 1.0), ("[b]", 1.0), ("[a, b, c]", 1.0)])
+def test_a_choice_of_variables_serves_all_maps_and_states(chosen: str, height: float, tmp_path) -> None:
+    """Two of three angles, one, or all are biased; the exact PMFs of pairs come from the weights."""
+    overrides = [f"cvs={chosen}", "walkers=128", "pace=10", "deposits=40", f"height={height}", "bias_factor=4"]
+    overrides += ["equilibration_steps=50", "steps=600", "stride=5", "step_size=0.6", "fit_orders=[2, 3, 4]"]
+    overrides += ["groups=4", "production_estimates=1", "bias_order=3", "width=0.08"]
+    record = run(ANGLES, "metadynamics", overrides=overrides, out=tmp_path, threads=1)
+    assert record.status == "finished" and record.metrics["forward_kld"] < 0.02
+    assert abs(record.metrics["delta_f_error/back"]) < 0.3
+    found = record.diagnostics
+    assert set(found["maps"]) == {"a and b", "b and c"} and f"[{', '.join(found['biased_cvs'])}]" == chosen
+    assert found["expected_kld"] > 0 and ("bias_range_kT" in found) == (chosen != "[a, b, c]")
+
+
+def test_a_choice_of_variables_keeps_the_contract(tmp_path) -> None:
+    settings = ("cvs=[a, b]", "walkers=8", "pace=5", "deposits=4", "equilibration_steps=5", "steps=40", "stride=5")
+    pair = Pair(ANGLES, "metadynamics", tmp_path, overrides=(*settings, "fit_orders=[2]", "production_estimates=2"))
+    assert CHECKS["resume"](pair)
+
+
+def test_the_choice_of_variables_is_checked_and_does_not_change_other_configurations(tmp_path) -> None:
+    assert "cvs" not in MetadynamicsConfig().model_dump() and "cvs" not in MetadynamicsConfig().model_dump_json()
+    assert MetadynamicsConfig(cvs=("a",)).model_dump()["cvs"] == ("a",)
+    for override, reason in (("cvs=[a, x]", "no CV 'x'; choose from a, b, c"), ("cvs=[a, a]", "named twice")):
+        with pytest.raises(UserError, match=reason):
+            prepare(ANGLES, "metadynamics", overrides=[override], out=tmp_path)
+    with pytest.raises(UserError, match="needs a system with pmf_grid .*, or the setting cvs with the CVs to bias"):
+        prepare(ANGLES, "metadynamics", out=tmp_path)

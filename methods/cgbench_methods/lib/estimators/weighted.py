@@ -1,0 +1,64 @@
+"""A smooth PMF from a weighted histogram, with errors from groups of independent samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.pmf import PMF
+from cgbench_methods.lib.estimators.exposure import exposure
+from cgbench_methods.lib.estimators.fourier_fit import fit, fit_likeliest
+
+__all__ = ["weighted_pmf"]
+
+Array = NDArray[np.float64]
+
+
+def weighted_pmf(
+    cvs: CollectiveVariables, parts: Array, squares: Array, visits: Array, orders: Sequence[int]
+) -> tuple[PMF, dict[str, Any]]:
+    """Fit a PMF to sums of weights; choose the order of the fit on one half of the groups against the other.
+
+    The exposure of the fit follows from the weights (`exposure`): they need not be a function of these CVs. Standard
+    errors are a jackknife over groups. The constant of each free energy is fixed by its mean over the population.
+
+    Parameters
+    ----------
+    cvs
+        Domain and grid.
+    parts
+        Sums of weights of each group in each bin, ``[groups, *cvs.bins]``.
+    squares, visits
+        Sums of squared weights and numbers of samples in each bin, of shape ``cvs.bins``.
+    orders
+        Candidate orders of the fit, increasing.
+
+    Returns
+    -------
+    pmf, facts
+        The PMF, with errors if there are two groups or more, and numbers for the record.
+
+    Raises
+    ------
+    ValueError
+        If no sample is within the domain.
+    """
+    if not parts.sum() > 0:
+        raise ValueError("no sample is within the domain of the collective variables")
+    visited = exposure(cvs, parts.sum(0), squares, visits)
+    halves = parts[::2].sum(0), parts[1::2].sum(0)
+    best, _ = fit_likeliest(cvs, halves, visited, orders)
+    probability = best.probability()
+    facts: dict[str, Any] = {"fourier_order": best.order, "visited_part_of_the_grid": float((visits > 0).mean())}
+    whole, used = parts.sum(0), [part for part in parts if part.sum() > 0]
+    if len(used) < 2:  # the jackknife needs two
+        return PMF(cvs, probability), facts
+    without = [-np.log(fit(cvs, whole - part, visited, best.order, best).probability()) for part in used]
+    aligned = [energy - (probability * energy).sum() for energy in without]
+    std = np.sqrt((len(used) - 1) * np.var(aligned, axis=0))
+    facts["expected_kld"] = 0.5 * float((probability * std**2).sum())
+    return PMF(cvs, probability, std), facts
