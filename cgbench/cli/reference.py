@@ -172,7 +172,7 @@ def curve(system: str, runs: str, out: str | None) -> int:
     The curve is the forward KLD against evaluations. Speedups over MD are read off it.
     """
     from cgbench.errors import UserError
-    from cgbench.results.md_baseline import md_curves
+    from cgbench.results.baseline.curve import md_curves
     from cgbench.results.numbers import rounded, show_evaluations, show_range
     from cgbench.results.runs import find_runs
     from cgbench.running.registry import load

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cgbench.drawing.style import COLOURS, new_figure, save_figure, theme
-from cgbench.results.md_baseline import FIT_DECADES, MDCurve
+from cgbench.results.baseline.curve import FIT_DECADES, MDCurve
 
 __all__ = ["draw_curves", "draw_md_curve"]
 

@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn
 
 from cgbench.drawing.style import Look, line_of_preset, method_looks, new_figure
-from cgbench.results.md_baseline import MDCurve
+from cgbench.results.baseline.curve import MDCurve
 from cgbench.results.runs import FoundRun
 from cgbench_paper.records import MissingData, Records, commands
 from cgbench_paper.style import SYSTEMS, Drawing, legend_of_methods

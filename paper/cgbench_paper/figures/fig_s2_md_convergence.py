@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cgbench.drawing.style import new_figure
-from cgbench.results.md_baseline import FIT_DECADES
+from cgbench.results.baseline.curve import FIT_DECADES
 from cgbench.results.plots import draw_curves
 from cgbench_paper.figures.fig4_convergence import draw_noise_floor
 from cgbench_paper.records import MissingData, Records, commands

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from cgbench.cli.main import main
-from cgbench.results.md_baseline import MDCurve, longest_walkers
+from cgbench.results.baseline.curve import MDCurve, longest_walkers
 
 
 def simulations(noise: float = 0.3, seed: int = 0) -> pd.DataFrame:

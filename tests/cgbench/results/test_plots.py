@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from cgbench.results.md_baseline import MDCurve
+from cgbench.results.baseline.curve import MDCurve
 from cgbench.results.plots import draw_curves, draw_md_curve
 
 
