@@ -38,10 +38,10 @@ COLUMNS = (
     [*KEY, "n_seeds", "confidence", "evaluations", "evaluations_paper_convention", *_ends("forward_kld")]
     + ["noise_floor", "shown_kld", *(column for name in TARGETS for column in _ends(name))]
     + [column for e in ESTIMATORS for level in LEVELS for column in _speedup_columns(f"{PREFIXES[e]}_{level}")]
-    + ["assumed_scatter", "md_runs", "wall_s", "cpu_s"]
+    + ["assumed_scatter", "md_runs", "wall_s", "seconds"]
     + [column for target in TIMED for column in _ends(f"seconds_to_kld_{target}")]
     + [column for level in LEVELS if level[-4:] != "1e-1" for column in _speedup_columns(f"time_speedup_{level}")]
-    + ["time_note", "hardware", "threads", "differences", "basin_df_error_kT", "basin_df_errors_kT"]
+    + ["scaled_seconds", "time_note", "hardware", "threads", "differences", "basin_df_error_kT", "basin_df_errors_kT"]
     + ["ln_kld_mean", "ln_kld_se"]
     + [name for target in TARGETS for name in (f"{target}_seeds", f"ln_{target}_mean", f"ln_{target}_se")]
 )
@@ -88,7 +88,7 @@ def _row(
         "noise_floor": floor,
         "shown_kld": show_kld(kld, floor),
         "wall_s": float(np.median([r.wall_seconds for r in records])),
-        "cpu_s": float(np.median([math.nan if r.origin == "external" else m.cpu_seconds for m, r in _both(members)])),
+        "seconds": float(np.median([total_seconds(m) for m in members])),
         "hardware": "; ".join(sorted({m.hardware for m in members})),
         "threads": "; ".join(sorted({str(r.threads) for r in records if r.origin == "run"})),
         "differences": "; ".join(f"{name}: {', '.join(values)}" for name, values in mixed.items()),
@@ -107,13 +107,9 @@ def _row(
         }
     for name, target in TIMED.items():
         row |= _median(f"seconds_to_kld_{name}", np.array([seconds_to(m, target) for m in members]))
-    row |= _basins(records)
+    row |= _basins(records) | {"scaled_seconds": any(map(scaled, members))}
     # MD has no speedup over itself; tests compare its simulations with its curve
     return row if records[0].method == "md" else row | dict(_speedups(members, key, curves, md))
-
-
-def _both(members: Sequence[FoundRun]) -> Iterator[tuple[FoundRun, Record]]:
-    return ((m, m.record) for m in members)
 
 
 def _median(name: str, values: NDArray[np.float64]) -> dict[str, float]:
@@ -163,7 +159,6 @@ def _speedups(
     for name, target in TIMED.items():
         costs = np.array([seconds_to(m, target) for m in members])
         yield from _columns(f"time_speedup_to_kld_{name}", seeds.at_target(curve, target, costs, rate))
-    yield "time_note", "seconds to a target: wall seconds scaled to CPU seconds" if any(map(scaled, members)) else ""
 
 
 def _columns(name: str, found: Speedup) -> Iterator[tuple[str, Any]]:

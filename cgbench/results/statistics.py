@@ -43,12 +43,12 @@ def median_interval(values: Array) -> tuple[float, float, float]:
     return float(ordered[k - 1]), float(ordered[n - k]), float(1 - tails[k - 1])
 
 
-def quantiles(values: Array) -> tuple[float, float]:
+def quantiles(values: Array) -> tuple[Array, Array]:
     """Return the ends of the central 95 % of values along the first axis, which may be infinite."""
     tail = (1 - CONFIDENCE) / 2
     low = np.quantile(values, tail, axis=0, method="lower")
     high = np.quantile(values, 1 - tail, axis=0, method="higher")
-    return low, high
+    return np.asarray(low), np.asarray(high)
 
 
 def random_stream(*names: str) -> np.random.Generator:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+import cgbench_paper.figures.costs.fig_s6_cost as fig_s6
 import cgbench_paper.figures.fig2_muller_brown as fig2
 import cgbench_paper.figures.fig3_ramachandran as fig3
 import cgbench_paper.figures.fig4_convergence as fig4
@@ -19,7 +20,6 @@ import cgbench_paper.figures.fig5_potential as fig5
 import cgbench_paper.figures.fig_s3_efficiency as fig_s3
 import cgbench_paper.figures.fig_s4_calibration as fig_s4
 import cgbench_paper.figures.fig_s5_ablation as fig_s5
-import cgbench_paper.figures.fig_s6_cost as fig_s6
 from cgbench.drawing.style import method_looks, theme
 from cgbench.results.runs import find_runs
 from cgbench_paper.figures.muller_brown_panels import ENERGIES, aligned, energies, run_with_stages

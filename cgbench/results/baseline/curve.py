@@ -114,9 +114,8 @@ class MDCurve:
         kld = table["forward_kld"].astype(float)
         table = table[np.isfinite(kld) & (kld > 0)]
         if table.empty:
-            nothing, no_draws = np.empty(0), np.empty((DRAWS, 0))
-            zero = nothing.astype(int)
-            return cls(*[nothing] * 4, no_draws, no_draws, zero, math.nan, zero > 0, 0)
+            none, draws = np.empty(0), np.empty((DRAWS, 0))
+            return cls(none, none, none, none, draws, draws, none.astype(int), math.nan, none.astype(bool), 0)
         n, logs, held, simulations = _binned(table)
         walkers, run = simulations["walkers"].to_numpy(), simulations["run"].to_numpy()
         number = np.isfinite(logs).sum(1)
@@ -137,7 +136,7 @@ class MDCurve:
             held_draws=drawn(held),
             simulations=number,
             spread=spread,
-            typical=(np.isfinite(logs) & few).any(1),
+            typical=np.any(np.isfinite(logs) & few, axis=1),
             runs=len(np.unique(run[walkers == walkers.max()])),
         )
 
@@ -219,7 +218,7 @@ def _binned(table: pd.DataFrame) -> tuple[Array, Array, Array, pd.DataFrame]:
     names = ["walkers", "run", "replicate"]
     ordered = table.sort_values([*names, "evaluations"], kind="stable")
     simulation = ordered.groupby(names).ngroup()
-    kld = np.log(ordered["forward_kld"].astype(float))
+    kld = pd.Series(np.log(ordered["forward_kld"].to_numpy(float)), index=ordered.index)
     n = ordered["evaluations"].to_numpy(float)
     rows = pd.DataFrame(
         {

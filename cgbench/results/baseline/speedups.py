@@ -61,7 +61,9 @@ class Seeds:
         random = random_stream("seeds", name)
         size = (DRAWS, len(scores))
         self.assumed = len(scores) < FEWEST
-        self._drawn = np.tile(np.arange(len(scores)), (DRAWS, 1)) if self.assumed else random.integers(size[1], size=size)
+        self._drawn = (
+            np.tile(np.arange(len(scores)), (DRAWS, 1)) if self.assumed else random.integers(size[1], size=size)
+        )
         self._scatter = random.normal(size=size) if self.assumed else np.zeros(size)
 
     def at_scores(self, curve: MDCurve, costs: Array, cost_per_evaluation: float = 1.0) -> Speedup:

@@ -87,6 +87,8 @@ def md_seconds_per_evaluation(members: Sequence[FoundRun], md: Sequence[FoundRun
     known = [run for run in md if run.record.evaluations.total and total_seconds(run) > 0]
     same = [run for run in known if _machine(run) == machines[0]]
     if not same:
-        near = [name for name in machines[0] if not any(_machine(run)[name] == machines[0][name] for run in known)]
-        return math.nan, f"no run of MD with the same {', '.join(near or machines[0])}"
+        one = machines[0]
+        threads = "1 thread" if one["threads"] == 1 else f"{one['threads']} threads"
+        kernels = "compiled kernels" if one["kernels"] == "compiled" else "no compiled kernels"
+        return math.nan, f"no run of MD on {one['hardware']} with {threads}, engine {one['engine']} and {kernels}"
     return float(np.median([total_seconds(run) / run.record.evaluations.total for run in same])), ""

@@ -17,8 +17,8 @@ import cgbench
 from cgbench.cli.main import main
 from cgbench.contracts.pmf import PMF
 from cgbench.errors import UserError
-from cgbench.results.leaderboard import leaderboard
 from cgbench.results.baseline.curve import md_curves
+from cgbench.results.leaderboard import leaderboard
 from cgbench.results.runs import find_runs
 from cgbench.running.record import parse_record
 from cgbench.scoring.referee import Referee
