@@ -50,8 +50,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        path = ".".join(["cgbench.cli", *[ROOMS[cmd_name]] * (cmd_name in ROOMS), cmd_name])
-        module = importlib.import_module(path)
+        room = f"{ROOMS[cmd_name]}." if cmd_name in ROOMS else ""
+        module = importlib.import_module(f"cgbench.cli.{room}{cmd_name}")
         command: click.Command = module.command
         return command
 

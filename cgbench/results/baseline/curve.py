@@ -124,8 +124,12 @@ class MDCurve:
         columns, factors = _resampled(walkers, few, spread, random_stream("MD curve", name))
 
         def drawn(values: Array) -> Array:
-            taken = values[:, columns].transpose(1, 0, 2) + factors[:, None, :]
-            return np.exp([_never_rising(median, number) for median in _medians(taken)])
+            medians = np.empty((DRAWS, len(n)))
+            for number_of_bin, of_bin in enumerate(values):
+                near = np.isin(walkers, walkers[np.isfinite(of_bin)])
+                medians[:, number_of_bin] = _medians(of_bin[columns[:, near]] + factors[:, near])
+            medians = np.where(np.isnan(medians), _medians(values), medians)  # the drawn simulations ended earlier
+            return np.exp([_never_rising(median, number) for median in medians])
 
         return cls(
             evaluations=n,
@@ -255,7 +259,7 @@ def _resampled(
 
 
 def _medians(logs: Array) -> Array:
-    """Return medians over the last axis without nan; at least one value must be left."""
+    """Return medians over the last axis without nan; nan if nothing is left."""
     ordered = np.sort(logs, axis=-1)  # nan comes last
     count = np.isfinite(logs).sum(-1, keepdims=True)
     below, above = (np.take_along_axis(ordered, place, -1) for place in ((count - 1) // 2, count // 2))
