@@ -27,8 +27,8 @@ ASSUMED = """\
 \\* fewer than three seeds: their scatter is assumed to be that of the simulations of MD"""
 APPROXIMATE = """\
 ~: the run has only wall seconds at each estimate, here multiplied by its CPU seconds over its wall seconds"""
-HEADER = ["system", "method", "preset", "seeds", "evaluations", "forward KLD", "evaluations to 1e-2", "to 1e-3"]
-HEADER += ["time to 1e-2 / s", "to 1e-3", "time / s", "basin error / kT"]
+HEADER = ["system", "method", "preset", "seeds", "evaluations", "forward KLD", "evaluations to 1e-2"]
+HEADER += ["evaluations to 1e-3", "time to 1e-2 / s", "time to 1e-3 / s", "time / s", "basin error / kT"]
 TIME = "Times are CPU seconds of the method (wall seconds on an accelerator), on the machines that the records name"
 SPEEDUPS = {
     "over MD (95 %)": "speedup_vs_md",
