@@ -118,7 +118,7 @@ def _draw_group(axes: Any, runs: Sequence[FoundRun], name: str, line: str, look:
             x=n, y=np.median(klds, axis=1), errorbar=None, ax=axes, color=look.colour, linestyle=line, gid=name
         )
         low, high = np.array([median_interval(values)[:2] for values in klds]).T
-        if not np.isnan(low).any():
+        if len(n) > 1 and not np.isnan(low).any():
             axes.fill_between(n, low, high, color=look.colour, alpha=0.2, linewidth=0, gid=name)
     ended = [run for run in runs if len(run.evaluations)]
     _draw_ends(axes, [run.evaluations[-1] for run in ended], [run.forward_kld[-1] for run in ended], look, name)
