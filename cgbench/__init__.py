@@ -180,8 +180,8 @@ def read_runs(*folders: str | Path, unfinished: bool = False) -> pd.DataFrame:
           publication of the method counts
         - ``forward_kld``, ``reverse_kld``, ``jensen_shannon``, ``total_variation`` (float): scores of the final PMF,
           nan without a reference
-        - ``evaluations_to_kld_1e-2``, ``evaluations_to_kld_1e-3`` (float): evaluations from which on the forward KLD
-          stays at or below the target, inf for a miss
+        - ``evaluations_to_kld_1e-1``, ``evaluations_to_kld_1e-2``, ``evaluations_to_kld_1e-3`` (float): evaluations
+          from which on the forward KLD stays at or below the target, inf for a miss
         - ``noise_floor`` (float): forward KLD caused by the noise of the reference, nan without a reference
         - ``wall_s``, ``cpu_s`` (float): seconds of the method, without scoring
         - ``threads`` (int), ``hardware`` (string): CPU threads, and the accelerator or else the CPU

@@ -26,12 +26,14 @@ COMMANDS = {
     "paper": "Regenerate the figures and tables of the paper.",
     "reference": "Build, show and verify reference PMFs.",
     "report": "Write an HTML report of runs.",
+    "rescore": "Compute the metrics of finished runs again.",
     "run": "Run a method on a system, or resume a run.",
     "score": "Score a PMF, samples or a trajectory of another program.",
     "sweep": "Run everything in a sweep file.",
     "system": "Define a molecule as a system, from a file.",
 }
-EXTERNAL = {"export", "score"}  # commands in `cgbench.cli.external`
+ROOMS = {"export": "external", "score": "external"}  # packages in `cgbench.cli` of commands that are not in itself
+ROOMS |= dict.fromkeys(("compare", "leaderboard", "report", "rescore"), "results")
 OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EBADF)  # of files, these become user errors
 EPILOG = (
     "'cgbench COMMAND --help' describes a command. "
@@ -48,7 +50,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        room = "external." if cmd_name in EXTERNAL else ""
+        room = f"{ROOMS[cmd_name]}." if cmd_name in ROOMS else ""
         module = importlib.import_module(f"cgbench.cli.{room}{cmd_name}")
         command: click.Command = module.command
         return command

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -172,7 +171,7 @@ def curve(system: str, runs: str, out: str | None) -> int:
     The curve is the forward KLD against evaluations. Speedups over MD are read off it.
     """
     from cgbench.errors import UserError
-    from cgbench.results.md_baseline import md_curves
+    from cgbench.results.baseline.curve import md_curves
     from cgbench.results.numbers import rounded, show_evaluations, show_range
     from cgbench.results.runs import find_runs
     from cgbench.running.registry import load
@@ -189,15 +188,30 @@ def curve(system: str, runs: str, out: str | None) -> int:
     for name, found in curves.items():
         a, b = found.power_law
         last = found.table.iloc[-1]
-        costs = [show_evaluations(found.evaluations_to(target)[0]) for target in (1e-2, 1e-3)]
+        costs = [_bounds(found.to_target(target)[0]) for target in (1e-1, 1e-2, 1e-3)]
         print(
-            f"{name:<10} KLD = {rounded(a)} N^{b:.3f}; KLD {rounded(last['forward_kld'])} "
-            f"({show_range(last['lower'], last['upper'])}) after {show_evaluations(last['evaluations'])} evaluations; "
-            f"evaluations to KLD 1e-2: {costs[0]}, to 1e-3: {costs[1]}"
+            f"{name:<10} KLD {rounded(last['forward_kld'])} ({show_range(last['lower'], last['upper'])}) after "
+            f"{show_evaluations(last['evaluations'])} evaluations; evaluations to KLD 1e-1: {costs[0]}, to 1e-2: "
+            f"{costs[1]}, to 1e-3: {costs[2]}; KLD about {rounded(a)} N^{b:.2f}"
+        )
+    first = next(iter(curves.values()))
+    if first.runs == 1:
+        print(
+            "one long run: where the curve rests on fewer than eight simulations, its band comes from the typical "
+            f"spread between simulations ({first.spread:.2f} in ln KLD)"
         )
     if out is not None:
         return _write_curve(Path(out), cls.name, curves)
     return 0
+
+
+def _bounds(ends: Any) -> str:
+    """Format the smallest and largest number of evaluations that a curve allows."""
+    from cgbench.results.numbers import show_evaluations
+
+    if ends[1] == float("inf"):
+        return f"at least {show_evaluations(ends[0])}"
+    return f"{'at most ' if ends[0] == 0 else ''}{show_evaluations(ends[1])}"
 
 
 def _write_curve(folder: Path, system: str, curves: dict[str, Any]) -> int:
@@ -206,16 +220,20 @@ def _write_curve(folder: Path, system: str, curves: dict[str, Any]) -> int:
     from cgbench.drawing.backend import attempt
     from cgbench.errors import UserError
     from cgbench.results.plots import draw_md_curve
+    from cgbench.running.record import to_json
     from cgbench.storage.files import write_atomically
 
     table = pd.concat([found.table.assign(estimator=name) for name, found in curves.items()])
-    fits = {name: dict(zip(("a", "b"), found.power_law, strict=True)) for name, found in curves.items()}
+    fits = {
+        name: dict(zip(("a", "b"), found.power_law, strict=True)) | {"runs": found.runs, "spread": found.spread}
+        for name, found in curves.items()
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
         text = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
         write_atomically(folder / "md_curve.csv", text.encode())
-        facts = {"system": system, "law": "forward KLD = a N^b", "fits": fits}
-        write_atomically(folder / "md_curve.json", (json.dumps(facts, indent=2) + "\n").encode())
+        facts = {"system": system, "law": "forward KLD = a N^b, not extrapolated", "fits": fits}
+        write_atomically(folder / "md_curve.json", to_json(facts).encode())
         problem = attempt(lambda: draw_md_curve(folder / "md_curve.png", system, curves))
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from error

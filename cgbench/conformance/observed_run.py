@@ -73,14 +73,14 @@ class ObservedRun:
 
     @property
     def curve(self) -> list[tuple[str, ...]]:
-        """Rows of the curve and of the auxiliary estimates, without wall times."""
+        """Rows of the curve and of the auxiliary estimates, without times."""
         rows: list[tuple[str, ...]] = []
         for name in ("curve.csv", "side_estimates.csv"):
             path = self.folder / name
             lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
             table = [line.split(",") for line in lines]
-            wall = table[0].index("wall_s") if table and "wall_s" in table[0] else -1
-            rows += [tuple(cell for column, cell in enumerate(row) if column != wall) for row in table]
+            times = [column for column, name in enumerate(table[0] if table else []) if name in ("wall_s", "cpu_s")]
+            rows += [tuple(cell for column, cell in enumerate(row) if column not in times) for row in table]
         return rows
 
 

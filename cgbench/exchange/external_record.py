@@ -18,6 +18,7 @@ from cgbench.exchange.score import Score
 from cgbench.running import provenance
 from cgbench.running.record import EXTERNAL_PRESET, Evaluations, Record, to_json
 from cgbench.running.run_folder import RunFolder
+from cgbench.scoring.referee import METRICS_VERSION
 
 __all__ = ["prepare", "write_record"]
 
@@ -146,6 +147,7 @@ def _record(system: System, scores: Sequence[tuple[int, Score]], method: str, se
         reason=None,
         evaluations=Evaluations(total=total, by_phase={"self_reported": total}, publication_convention=total),
         metrics=last.metrics,
+        metrics_version=METRICS_VERSION,
         density=last.density,
         diagnostics=json.loads(to_json(diagnostics)),
         reference=last.reference,

@@ -9,20 +9,40 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from cgbench.results.md_baseline import MDCurve, md_curves
+from cgbench.results.baseline.curve import ESTIMATORS, MDCurve, md_curves
+from cgbench.results.baseline.speedups import UNKNOWN, Seeds, Speedup
+from cgbench.results.baseline.times import md_seconds_per_evaluation, scaled, seconds_to, total_seconds
 from cgbench.results.numbers import show_kld
-from cgbench.results.runs import KEY, TARGETS, FoundRun, grouped
-from cgbench.results.statistics import standard_error
+from cgbench.results.runs import KEY, TARGETS, FoundRun, differences, grouped
+from cgbench.results.statistics import median_interval, standard_error
 from cgbench.running.record import Record
 
-__all__ = ["leaderboard"]
+__all__ = ["TIMED", "leaderboard"]
 
+TIMED = {"1e-2": 1e-2, "1e-3": 1e-3}  # targets with times
+PREFIXES = {"histogram": "speedup", "smoothed": "smoothed_speedup"}
+
+
+def _ends(name: str) -> list[str]:
+    return [name, f"{name}_lo", f"{name}_hi"]
+
+
+def _speedup_columns(name: str) -> list[str]:
+    return [*_ends(name), f"{name}_bound"]
+
+
+LEVELS = ("vs_md", *(f"to_{name.removeprefix('evaluations_to_')}" for name in TARGETS))
 COLUMNS = (
-    [*KEY, "n_seeds", "evaluations", "evaluations_paper_convention"]
-    + ["forward_kld", "forward_kld_se", "noise_floor", "shown_kld", *TARGETS, "speedup_vs_md", "speedup_lo"]
-    + ["speedup_hi", "extrapolated", "speedup_vs_smoothed_md", "smoothed_lo", "smoothed_hi", "basin_df_error_kT"]
-    + ["wall_s", "hardware", "basin_df_errors_kT", "ln_kld_mean", "ln_kld_se"]
+    [*KEY, "n_seeds", "confidence", "evaluations", "evaluations_paper_convention", *_ends("forward_kld")]
+    + ["noise_floor", "shown_kld", *(column for name in TARGETS for column in _ends(name))]
+    + [column for e in ESTIMATORS for level in LEVELS for column in _speedup_columns(f"{PREFIXES[e]}_{level}")]
+    + ["assumed_scatter", "md_runs", "wall_s", "seconds"]
+    + [column for target in TIMED for column in _ends(f"seconds_to_kld_{target}")]
+    + [column for level in LEVELS if level[-4:] != "1e-1" for column in _speedup_columns(f"time_speedup_{level}")]
+    + ["scaled_seconds", "time_note", "hardware", "threads", "differences", "basin_df_error_kT", "basin_df_errors_kT"]
+    + ["ln_kld_mean", "ln_kld_se"]
     + [name for target in TARGETS for name in (f"{target}_seeds", f"ln_{target}_mean", f"ln_{target}_se")]
 )
 
@@ -36,29 +56,43 @@ def leaderboard(runs: Sequence[FoundRun]) -> pd.DataFrame:
         If two different runs have the same seed.
     """
     groups = grouped(runs)
-    curves = {
-        version: md_curves([m for key, ms in groups.items() if key[:3] == (*version, "md") for m in ms])
+    md = {
+        version: [m for key, ms in groups.items() if key[:3] == (*version, "md") for m in ms if _is_run(m)]
         for version in {key[:2] for key in groups}
     }
-    rows = [dict(zip(KEY, key, strict=True)) | _row(ms, curves[key[:2]]) for key, ms in groups.items()]
+    curves = {version: md_curves(found) for version, found in md.items()}
+    rows = [
+        dict(zip(KEY, key, strict=True)) | _row(ms, key, curves[key[:2]], md[key[:2]]) for key, ms in groups.items()
+    ]
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.sort_values(["system", "version", "forward_kld", "method", "preset"], kind="stable")
 
 
-def _row(members: Sequence[FoundRun], md: Mapping[str, MDCurve]) -> dict[str, Any]:
+def _is_run(run: FoundRun) -> bool:
+    return run.record.origin == "run"
+
+
+def _row(
+    members: Sequence[FoundRun], key: Sequence[str], curves: Mapping[str, MDCurve], md: Sequence[FoundRun]
+) -> dict[str, Any]:
     records = [m.record for m in members]
     klds = np.array([m.final_kld for m in members])
     kld, floor = float(np.median(klds)), members[0].noise_floor
+    mixed = differences(members)
     row: dict[str, Any] = {
         "n_seeds": len(members),
+        "confidence": median_interval(np.zeros(len(members)))[2],
         "evaluations": float(np.median([r.evaluations.total for r in records])),
         "evaluations_paper_convention": float(np.median([r.evaluations.publication_convention for r in records])),
-        "forward_kld": kld,
-        "forward_kld_se": standard_error(klds),
+        **_median("forward_kld", klds),
         "noise_floor": floor,
         "shown_kld": show_kld(kld, floor),
         "wall_s": float(np.median([r.wall_seconds for r in records])),
+        "seconds": float(np.median([total_seconds(m) for m in members])),
         "hardware": "; ".join(sorted({m.hardware for m in members})),
+        "threads": "; ".join(sorted({str(r.threads) for r in records if r.origin == "run"})),
+        "differences": "; ".join(f"{name}: {', '.join(values)}" for name, values in mixed.items()),
+        "md_runs": max((curve.runs for curve in curves.values()), default=0),
     }
     with np.errstate(divide="ignore"):
         logs = np.log(np.maximum(klds, floor))
@@ -66,16 +100,22 @@ def _row(members: Sequence[FoundRun], md: Mapping[str, MDCurve]) -> dict[str, An
     for name, target in TARGETS.items():
         needed = np.array([m.evaluations_to(target) for m in members])
         reached = np.log(needed[np.isfinite(needed)])
-        row |= {
-            name: float(np.median(needed)),
+        row |= _median(name, needed) | {
             f"{name}_seeds": len(reached),
             f"ln_{name}_mean": float(reached.mean()) if len(reached) else math.nan,
             f"ln_{name}_se": standard_error(reached),
         }
-    row |= _basins(records)
-    if math.isfinite(kld) and max(kld, floor) > 0:
-        row |= dict(_speedups(members, md))
-    return row
+    for name, target in TIMED.items():
+        row |= _median(f"seconds_to_kld_{name}", np.array([seconds_to(m, target) for m in members]))
+    row |= _basins(records) | {"scaled_seconds": any(map(scaled, members))}
+    # MD has no speedup over itself; tests compare its simulations with its curve
+    return row if records[0].method == "md" else row | dict(_speedups(members, key, curves, md))
+
+
+def _median(name: str, values: NDArray[np.float64]) -> dict[str, float]:
+    """Return the columns of a median over seeds and its interval."""
+    low, high, _ = median_interval(values)
+    return dict(zip(_ends(name), (float(np.median(values)), low, high), strict=True))
 
 
 def _basins(records: Sequence[Record]) -> dict[str, Any]:
@@ -97,23 +137,31 @@ def _basins(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def _speedups(members: Sequence[FoundRun], md: Mapping[str, MDCurve]) -> Iterator[tuple[str, Any]]:
-    """Yield speedups over MD at equal forward KLD, with bootstrap intervals over seeds and MD simulations.
+def _speedups(
+    members: Sequence[FoundRun], key: Sequence[str], curves: Mapping[str, MDCurve], md: Sequence[FoundRun]
+) -> Iterator[tuple[str, Any]]:
+    """Yield the speedups over MD, in evaluations and in seconds, at the score of each seed and at the targets."""
+    seeds = Seeds(np.array([m.final_kld for m in members]), members[0].noise_floor, "/".join(key))
+    totals = np.array([float(m.record.evaluations.total) for m in members])
+    yield "assumed_scatter", seeds.assumed
+    for estimator, curve in curves.items():
+        yield from _columns(f"{PREFIXES[estimator]}_vs_md", seeds.at_scores(curve, totals))
+        for name, target in TARGETS.items():
+            found = seeds.at_target(curve, target, np.array([m.evaluations_to(target) for m in members]))
+            yield from _columns(f"{PREFIXES[estimator]}_to_{name.removeprefix('evaluations_to_')}", found)
+    rate, reason = md_seconds_per_evaluation(members, md)
+    if reason or "histogram" not in curves:
+        yield "time_note", f"no speedup in time: {reason or 'no run of MD'}"
+        return
+    curve = curves["histogram"]
+    spent = np.array([total_seconds(m) for m in members])
+    yield from _columns("time_speedup_vs_md", seeds.at_scores(curve, spent, rate))
+    for name, target in TIMED.items():
+        costs = np.array([seconds_to(m, target) for m in members])
+        yield from _columns(f"time_speedup_to_kld_{name}", seeds.at_target(curve, target, costs, rate))
 
-    Each bootstrap sample draws seeds with replacement, each with its score and cost, and a curve from resampled
-    simulations. A score below the noise floor counts as the noise floor.
-    """
-    totals = np.array([m.record.evaluations.total for m in members])
-    klds = np.array([max(m.final_kld, m.noise_floor) for m in members])
-    for estimator, curve in md.items():
-        drawn = np.random.default_rng(0).integers(len(members), size=(len(curve.draws), len(members)))
-        costs, scores = np.median(totals[drawn], axis=1), np.median(klds[drawn], axis=1)
-        draws = [c.evaluations_to(kld)[0] / cost for c, kld, cost in zip(curve.draws, scores, costs, strict=True)]
-        low, high = np.quantile(draws, [0.025, 0.975])
-        needed, extrapolated = curve.evaluations_to(float(np.median(klds)))
-        names = ("speedup_vs_md", "speedup_lo", "speedup_hi")
-        if estimator == "histogram":
-            yield "extrapolated", extrapolated
-        else:
-            names = ("speedup_vs_smoothed_md", "smoothed_lo", "smoothed_hi")
-        yield from zip(names, (needed / float(np.median(totals)), low, high), strict=True)
+
+def _columns(name: str, found: Speedup) -> Iterator[tuple[str, Any]]:
+    if found is UNKNOWN:
+        return
+    yield from zip(_speedup_columns(name), (found.value, found.low, found.high, found.bound), strict=True)

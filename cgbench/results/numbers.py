@@ -17,8 +17,8 @@ __all__ = [
     "show_kld",
     "show_range",
     "show_score",
-    "with_common_exponent",
-    "with_error",
+    "show_seconds",
+    "show_speedup",
 ]
 
 NOT_A_NUMBER = "–"
@@ -43,43 +43,57 @@ def scientific(value: float, digits: int = 3) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-def with_error(value: float, error: float) -> str:
-    """Format a number and its standard error, as in ``0.010 ± 0.002``; only the number without a finite error."""
-    return rounded(value, 2) + (f" ± {rounded(error, 1)}" if math.isfinite(error) else "")
-
-
-def with_common_exponent(value: float, error: float) -> str:
-    """Format a number and its standard error, as in ``(1.92 ± 0.21)e-4``; only the number without a finite error."""
-    if not (math.isfinite(value) and math.isfinite(error)) or value == 0:
-        return scientific(value)
-    exponent = math.floor(math.log10(abs(value)))
-    scale = 10.0**-exponent
-    return f"({value * scale:.2f} ± {error * scale:.2f})e{exponent}"
-
-
 def at_most(noise_floor: float) -> str:
     """Format a score below the noise floor of the reference: it is only known to be at most the noise floor."""
     return f"≤ {rounded(noise_floor, 2)}"
 
 
-def show_score(
-    score: float,
-    error: float,
-    noise_floor: float,
-    show: Callable[[float, float], str] = with_error,
-) -> str:
-    """Format a forward KLD and its standard error, or the bound if it is below the noise floor of the reference.
+def show_score(score: float, low: float, high: float, noise_floor: float, digits: int = 2) -> str:
+    """Format a forward KLD and its interval, as in ``1.9e-4 (1.7e-4 to 2.9e-4)``; below the noise floor, a bound.
 
     Parameters
     ----------
-    score, error
-        Forward KLD and its standard error; nan for no error.
+    score, low, high
+        Median and its interval; nan for no interval.
     noise_floor
         Forward KLD that the noise of the reference causes.
-    show
-        `with_error` or `with_common_exponent`.
+    digits
+        Significant digits.
     """
-    return at_most(noise_floor) if score < noise_floor else show(score, error)
+
+    def show(value: float) -> str:
+        return at_most(noise_floor) if value < noise_floor else rounded(value, digits)
+
+    return show(score) if math.isnan(low) else f"{show(score)} ({show_range(low, high, show)})"
+
+
+def show_speedup(value: float, low: float, high: float, bound: object = "") -> str:
+    """Format a speedup and its interval, as in ``12 (8.0 to 19)`` or ``≥ 500 (at least 300)``.
+
+    Parameters
+    ----------
+    value, low, high
+        Speedup and its interval, from 0 or to infinity where nothing is known.
+    bound
+        "at least", "at most", or anything else for neither.
+    """
+    if math.isnan(value):
+        return NOT_A_NUMBER
+    sign = {"at least": "≥ ", "at most": "≤ "}.get(str(bound), "")
+    return f"{sign}{rounded(value, 2)} ({_interval(low, high)})"
+
+
+def _interval(low: float, high: float) -> str:
+    if math.isinf(high):
+        return f"at least {rounded(low, 2)}" if low > 0 else "no bound"
+    return show_range(low, high, lambda end: rounded(end, 2)) if low > 0 else f"at most {rounded(high, 2)}"
+
+
+def show_seconds(seconds: float, approximate: bool = False) -> str:
+    """Format seconds: "not reached" if infinite, with a tilde if approximate."""
+    if seconds == math.inf:
+        return "not reached"
+    return "~" * (approximate and not math.isnan(seconds)) + rounded(seconds, 2)
 
 
 def show_evaluations(evaluations: float, exact_below: float = 1e3) -> str:

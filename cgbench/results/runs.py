@@ -1,4 +1,4 @@
-"""Finding runs on disk, and reading costs off their convergence curves."""
+"""Finding runs on disk, grouping them, and reading costs off their convergence curves."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ __all__ = [
     "TARGETS",
     "FoundRun",
     "Key",
-    "evaluations_to_target",
+    "differences",
     "find_runs",
+    "first_held",
     "grouped",
 ]
 
-TARGETS = {"evaluations_to_kld_1e-2": 1e-2, "evaluations_to_kld_1e-3": 1e-3}
+TARGETS = {f"evaluations_to_kld_{target}": float(target) for target in ("1e-1", "1e-2", "1e-3")}
 ENDED: tuple[Status, ...] = ("finished", "budget")  # statuses of runs that have a final PMF
 KEY = ("system", "version", "method", "preset")
 Key = tuple[str, str, str, str]
@@ -37,13 +38,18 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A run read from disk: its record, its convergence curve, its auxiliary estimates if any, and its folder."""
+    """A run read from disk: its record, its convergence curve, its auxiliary estimates if any, and its folder.
+
+    `wall` and `cpu` are the seconds of the method at each estimate; None where the curve does not have them.
+    """
 
     record: Record
     evaluations: Array
     forward_kld: Array
     auxiliary: pd.DataFrame | None = None
     path: Path | None = None
+    wall: Array | None = None
+    cpu: Array | None = None
 
     @property
     def noise_floor(self) -> float:
@@ -76,7 +82,8 @@ class FoundRun:
 
     def evaluations_to(self, target: float) -> float:
         """Return the evaluations from which on the forward KLD stays at or below the target; infinite for a miss."""
-        return evaluations_to_target(self.evaluations, self.forward_kld, target)
+        held = first_held(self.forward_kld, target)
+        return math.inf if held is None else float(self.evaluations[held])
 
 
 def find_runs(
@@ -124,38 +131,34 @@ def _found_run(record: Record, path: Path) -> FoundRun:
         return FoundRun(record, np.empty(0), np.empty(0), None, path)
     try:
         table = pd.read_csv(auxiliary) if auxiliary.exists() else None
-        return FoundRun(record, *_read_curve(curve), table, path)
+        found = _read_curve(curve)
+        known = found["evaluations"], found["forward_kld"]
+        return FoundRun(record, *known, table, path, found.get("wall_s"), found.get("cpu_s"))
     except (OSError, LookupError, ValueError) as error:
         raise UserError(f"curve {curve} cannot be read: {error}") from error
 
 
-def _read_curve(path: Path) -> tuple[Array, Array]:
-    """Read evaluations and forward KLD; for these short files the csv module is ten times as fast as pandas."""
+def _read_curve(path: Path) -> dict[str, Array]:
+    """Read evaluations, forward KLD and seconds; for these short files the csv module is ten times as fast as pandas.
+
+    A column of seconds with a missing value is left out.
+    """
     with open(path, encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
-    columns = [header.index(name) for name in ("evaluations", "forward_kld")]
-    evaluations, kld = (np.array([float(row[column] or "nan") for row in rows]) for column in columns)
-    return evaluations, kld
+    columns = {name: header.index(name) for name in ("evaluations", "forward_kld")}
+    columns |= {name: header.index(name) for name in ("wall_s", "cpu_s") if name in header}
+    found = {name: np.array([float(row[column] or "nan") for row in rows]) for name, column in columns.items()}
+    return {name: values for name, values in found.items() if not (name.endswith("_s") and np.isnan(values).any())}
 
 
-def evaluations_to_target(evaluations: Array, forward_kld: Array, target: float) -> float:
-    """Return the evaluations from which on the forward KLD stays at or below the target.
+def first_held(forward_kld: Array, target: float) -> int | None:
+    """Return the first estimate from which on the forward KLD stays at or below the target; None for a miss.
 
-    Parameters
-    ----------
-    evaluations, forward_kld
-        A convergence curve; a forward KLD of nan is above every target.
-    target
-        Forward KLD to reach.
-
-    Returns
-    -------
-    float
-        Infinite for a miss.
+    This is what "reached" means everywhere. A forward KLD of nan is above every target.
     """
     above = np.flatnonzero(~(forward_kld <= target))
     first = int(above[-1]) + 1 if len(above) else 0
-    return float(evaluations[first]) if first < len(evaluations) else math.inf
+    return first if first < len(forward_kld) else None
 
 
 def grouped(runs: Sequence[FoundRun]) -> dict[Key, list[FoundRun]]:
@@ -186,3 +189,23 @@ def grouped(runs: Sequence[FoundRun]) -> dict[Key, list[FoundRun]]:
                     f"{same.path} and {run.path}; give one of them"
                 )
     return {key: [seeds[seed] for seed in sorted(seeds)] for key, seeds in sorted(groups.items())}
+
+
+def differences(members: Sequence[FoundRun]) -> dict[str, list[str]]:
+    """Return what differs between the seeds of a row although it may change a score or a time, with the values.
+
+    Compared are the commit, the version of the metrics, the hardware, threads and kernels (compiled or not).
+    """
+    found = {
+        "commit": [_commit(m.record) for m in members],
+        "metrics version": [str(m.record.metrics_version or "unknown") for m in members],
+        "hardware": [m.hardware for m in members],
+        "threads": [str(m.record.threads) for m in members],
+        "kernels": ["compiled" if m.record.provenance.get("native") else "none" for m in members],
+    }
+    return {name: sorted(set(values)) for name, values in found.items() if len(set(values)) > 1}
+
+
+def _commit(record: Record) -> str:
+    git = record.provenance.get("git") or {}
+    return str(git.get("commit") or "unknown")[:8] + "-dirty" * bool(git.get("dirty"))

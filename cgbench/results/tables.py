@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from cgbench.errors import UserError, choices
-from cgbench.results.numbers import rounded, show_evaluations, show_range, show_score
+from cgbench.results.numbers import show_evaluations, show_score, show_seconds, show_speedup
 from cgbench.running.record import EXTERNAL_PRESET
 
 __all__ = ["choose", "leaderboard_markdown", "markdown", "sort_by"]
 
-EXTRAPOLATED = "\\* extrapolated: plain MD did not reach this KLD, so its curve is extended by a power law"
 SELF_REPORTED = "self-reported: a file scored by cgbench score; its evaluations were stated by a user, not counted"
-AT_LEAST = "≤, ≥: the score is below the noise floor of the reference; the noise floor is used instead"
+INTERVALS = """\
+Numbers are medians over seeds. In parentheses after a forward KLD: interval of the median between two of the seeds \
+(with 94 % confidence for five seeds, 75 % for three; none for fewer). In parentheses after a speedup: 95 % interval \
+over seeds and simulations of MD."""
+BELOW_FLOOR = "≤: the forward KLD is below the noise floor of the reference, which is used instead"
+BOUNDS = """\
+≥, ≤: at least, at most. The MD curve ends above the score, or the score is below the noise floor; or the curve begins \
+below the score. Nothing is extrapolated."""
+ASSUMED = """\
+\\* fewer than three seeds: their scatter is assumed to be that of the simulations of MD"""
+APPROXIMATE = """\
+~: the run has only wall seconds at each estimate, here multiplied by its CPU seconds over its wall seconds"""
+HEADER = ["system", "method", "preset", "seeds", "evaluations", "forward KLD", "evaluations to 1e-2"]
+HEADER += ["evaluations to 1e-3", "time to 1e-2 / s", "time to 1e-3 / s", "time / s", "basin error / kT"]
+TIME = "Times are CPU seconds of the method (wall seconds on an accelerator), on the machines that the records name"
+SPEEDUPS = {
+    "over MD (95 %)": "speedup_vs_md",
+    "over smoothed MD": "smoothed_speedup_vs_md",
+    "to 1e-1": "speedup_to_kld_1e-1",
+    "to 1e-2": "speedup_to_kld_1e-2",
+    "to 1e-3": "speedup_to_kld_1e-3",
+    "to 1e-3, smoothed MD": "smoothed_speedup_to_kld_1e-3",
+    "in time": "time_speedup_vs_md",
+    "in time to 1e-2": "time_speedup_to_kld_1e-2",
+    "in time to 1e-3": "time_speedup_to_kld_1e-3",
+}
 
 
 def choose(table: pd.DataFrame, wanted: Mapping[str, Sequence[str]]) -> pd.DataFrame:
@@ -64,40 +89,80 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) ->
 
 
 def leaderboard_markdown(table: pd.DataFrame, warnings: Sequence[str] = ()) -> str:
-    """Return the main columns of the leaderboard in Markdown, with rounded numbers, bounds, misses and warnings."""
+    """Return the main columns of the leaderboard in Markdown, with notes on what the numbers are, and warnings.
+
+    The first table has scores and costs, the second the speedups over MD, of the rows that have any.
+    """
     versions = table.groupby("system")["version"].nunique()
-    header = ["system", "method", "preset", "seeds", "evaluations", "forward KLD", "evaluations to 1e-2", "to 1e-3"]
-    header += ["speedup over MD (95 %)", "basin error / kT", "time / s"]
-    rows, notes = [], set()
-    for row in table.to_dict("records"):
-        bound = row["forward_kld"] < row["noise_floor"]
-        several = versions[row["system"]] > 1
-        speedup = _speedup(row["speedup_vs_md"], row["speedup_lo"], row["speedup_hi"], bound, row["extrapolated"])
-        notes |= {SELF_REPORTED} if str(row["preset"]).startswith(EXTERNAL_PRESET) else set()
-        notes |= ({AT_LEAST} if bound else set()) | ({EXTRAPOLATED} if speedup.endswith("\\*") else set())
-        rows.append(
-            [
-                f"{row['system']} (version {row['version']})" if several else str(row["system"]),
-                str(row["method"]),
-                str(row["preset"]),
-                str(row["n_seeds"]),
-                show_evaluations(row["evaluations"]),
-                show_score(row["forward_kld"], row["forward_kld_se"], row["noise_floor"]),
-                *(show_evaluations(row[f"evaluations_to_kld_{target}"]) for target in ("1e-2", "1e-3")),
-                speedup,
-                "–" if math.isnan(row["basin_df_error_kT"]) else f"{row['basin_df_error_kT']:.3f}",
-                rounded(row["wall_s"]),
-            ]
+    rows = [{str(name): cell for name, cell in row.items()} for row in table.to_dict("records")]
+    names = [_names(row, several=versions[row["system"]] > 1) for row in rows]
+    parts = [markdown(HEADER, [[*name, *_costs(row)] for name, row in zip(names, rows, strict=True)], 3)]
+    speedups = [
+        [*name[:2], name[2] + " \\*" * _assumed(row), *_speedups(row)]
+        for name, row in zip(names, rows, strict=True)
+        if any(row[column] == row[column] for column in SPEEDUPS.values())  # nan != nan
+    ]
+    if speedups:
+        parts.append("\nSpeedups over plain MD, at the score that was reached and at fixed forward KLDs:\n\n")
+        parts.append(markdown(["system", "method", "preset", *SPEEDUPS], speedups, 3))
+    notes = [*_notes(rows), *_notes_on_rows(rows), *warnings]
+    return "".join(parts) + "".join(f"\n{note}\n" for note in notes)
+
+
+def _names(row: Mapping[str, Any], several: bool) -> list[str]:
+    system = f"{row['system']} (version {row['version']})" if several else str(row["system"])
+    return [system, str(row["method"]), str(row["preset"])]
+
+
+def _costs(row: Mapping[str, Any]) -> list[str]:
+    score = show_score(row["forward_kld"], row["forward_kld_lo"], row["forward_kld_hi"], row["noise_floor"])
+    return [
+        str(row["n_seeds"]),
+        show_evaluations(row["evaluations"]),
+        score,
+        *(show_evaluations(row[f"evaluations_to_kld_{target}"]) for target in ("1e-2", "1e-3")),
+        *(show_seconds(row[f"seconds_to_kld_{target}"], row["scaled_seconds"] is True) for target in ("1e-2", "1e-3")),
+        show_seconds(row["seconds"]),
+        "–" if math.isnan(row["basin_df_error_kT"]) else f"{row['basin_df_error_kT']:.3f}",
+    ]
+
+
+def _assumed(row: Mapping[str, Any]) -> bool:
+    return row["assumed_scatter"] is True
+
+
+def _speedups(row: Mapping[str, Any]) -> list[str]:
+    return [show_speedup(*(row[f"{name}{end}"] for end in ("", "_lo", "_hi", "_bound"))) for name in SPEEDUPS.values()]
+
+
+def _notes(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the explanations of what the tables contain."""
+    if not rows:
+        return
+    yield INTERVALS
+    yield TIME
+    bounds = {row[f"{name}_bound"] for row in rows for name in SPEEDUPS.values()}
+    for note, needed in (
+        (BELOW_FLOOR, any(row["forward_kld"] < row["noise_floor"] for row in rows)),
+        (BOUNDS, bool(bounds & {"at least", "at most"})),
+        (ASSUMED, any(map(_assumed, rows))),
+        (APPROXIMATE, any(row["scaled_seconds"] is True for row in rows)),
+        (SELF_REPORTED, any(str(row["preset"]).startswith(EXTERNAL_PRESET) for row in rows)),
+    ):
+        if needed:
+            yield note
+
+
+def _notes_on_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield which MD curves rest on one long run, and which rows mix seeds or have no speedup in time."""
+    for system in dict.fromkeys(str(row["system"]) for row in rows if row["md_runs"] == 1):
+        yield (
+            f"{system}: one long run of MD. Where the MD curve rests on fewer than eight simulations, its band comes "
+            "from the typical spread between simulations"
         )
-    return markdown(header, rows, 3) + "".join(f"\n{note}\n" for note in [*sorted(notes), *warnings])
-
-
-def _speedup(value: float, low: float, high: float, bound: bool, extrapolated: object) -> str:
-    if not math.isfinite(value):
-        return "–"
-    mark = " \\*" if extrapolated is True else ""
-    return f"{'≥ ' * bound}{_two_digits(value)} ({show_range(low, high, _two_digits)}){mark}"
-
-
-def _two_digits(value: float) -> str:
-    return rounded(value, 2)
+    for row in rows:
+        where = f"{row['system']}, {row['method']}, {row['preset']}"
+        if isinstance(row["differences"], str) and row["differences"]:  # nan if read from a file
+            yield f"{where}: the seeds differ in {row['differences']}"
+        if isinstance(row["time_note"], str) and row["time_note"]:
+            yield f"{where}: {row['time_note']}"

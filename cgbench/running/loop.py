@@ -225,6 +225,7 @@ class Run(RunState):
             raise ValueError("the estimate is zero in some bins; a method's PMF must be positive on the whole grid")
         self.estimate = estimate
         row: dict[str, Any] = {"evaluations": self.ledger.total, "wall_s": round(self.clock.wall, 3)}
+        row["cpu_s"] = round(sum(spent["cpu"] for spent in self.clock.by_phase().values()), 3)
         self.curve.append(row | self.referee.score(estimate))
         for other in self.method.auxiliary_estimates():
             self.auxiliary.append(

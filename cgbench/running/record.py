@@ -84,6 +84,7 @@ class Record(BaseModel):
     reason: str | None = None
     evaluations: Evaluations
     metrics: dict[str, float | None]
+    metrics_version: int | None = None
     anomalies: dict[str, AnomalyCount] = {}
     state_space: StateSpace | None = None
     density: dict[str, Any] | None = None

@@ -24,7 +24,7 @@ from cgbench.running.plan import Plan
 from cgbench.running.plugins import construct
 from cgbench.running.record import AnomalyCount, ClaimedErrors, Evaluations, Record, StateSpace, Status, to_json
 from cgbench.running.run_folder import RunFolder
-from cgbench.scoring.referee import Referee
+from cgbench.scoring.referee import METRICS_VERSION, Referee
 
 __all__ = ["RunState"]
 
@@ -46,7 +46,7 @@ class RunState:
     Attributes
     ----------
     curve
-        One row per estimate: evaluations, wall seconds, and all metrics.
+        One row per estimate: evaluations, wall and CPU seconds, and all metrics.
     auxiliary
         One row per auxiliary estimate.
     estimate
@@ -82,7 +82,7 @@ class RunState:
     @property
     def columns(self) -> list[str]:
         """Columns of the curve."""
-        return ["evaluations", "wall_s", *self.referee.metric_names]
+        return ["evaluations", "wall_s", "cpu_s", *self.referee.metric_names]
 
     def identity(self) -> dict[str, Any]:
         """Return what must match for the run to be resumed."""
@@ -107,6 +107,7 @@ class RunState:
             reason=reason or self.referee.problem,
             evaluations=Evaluations(total=total, by_phase=phases, publication_convention=total - uncounted),
             metrics=metrics,
+            metrics_version=METRICS_VERSION,
             anomalies={
                 kind: AnomalyCount(count=count, occasions=occasions)
                 for kind, (count, occasions) in self.anomalies.counts().items()

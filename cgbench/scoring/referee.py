@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from cgbench.contracts.method import Method
 
-__all__ = ["METRICS", "Referee"]
+__all__ = ["METRICS", "METRICS_VERSION", "Referee"]
 
+METRICS_VERSION = 1  # rises when a metric of the same PMF and reference gets another value
 METRICS = ("forward_kld", "reverse_kld", "jensen_shannon", "total_variation")
 MAP_METRICS = ("forward_kld", "total_variation")  # reported for each of several maps
 COVERAGE = {"coverage_68": 0.9945, "coverage_95": 1.96}  # half-width of each interval in standard deviations
@@ -45,6 +46,8 @@ class Referee:
 
     Attributes
     ----------
+    system
+        The system.
     problem
         Why there are no scores, or None.
     """
@@ -52,7 +55,7 @@ class Referee:
     def __init__(self, system: System, only: Map | None = None) -> None:
         self.reference: Reference | None = None
         self.problem: str | None = None
-        self._system = system
+        self.system = system
         self._maps = maps_of(system)
         try:
             self.reference = _on_the_grid(system.reference(), system, self._maps)
@@ -136,14 +139,14 @@ class Referee:
         import torch
 
         try:
-            x = self._system.reference_samples()
+            x = self.system.reference_samples()
         except (UserError, OSError, ValueError, KeyError) as error:
             self.problem = f"reference samples cannot be read: {error}"
             return None
         if x is None:
             return None
         with torch.no_grad():
-            parts = [method.log_density(part) for part in torch.split(x.to(self._system.device), 1000)]
+            parts = [method.log_density(part) for part in torch.split(x.to(self.system.device), 1000)]
         if any(part is None for part in parts):
             return None
         return self._score_log_density(x, torch.cat([part.double().cpu() for part in parts if part is not None]))
@@ -164,19 +167,19 @@ class Referee:
         """
         import torch
 
-        x = self._system.reference_samples()
+        x = self.system.reference_samples()
         if x is None:
-            raise UserError(f"{self._system.name} has no reference samples")
+            raise UserError(f"{self.system.name} has no reference samples")
         if density.shape != (len(x),) or np.isnan(density).any():
             raise UserError(
-                f"log-densities have shape {density.shape}, some may be nan: {self._system.name} has {len(x):,} "
+                f"log-densities have shape {density.shape}, some may be nan: {self.system.name} has {len(x):,} "
                 "reference samples, each needs one number"
             )
         return self._score_log_density(x, torch.from_numpy(density))
 
     def _score_log_density(self, x: torch.Tensor, density: torch.Tensor) -> dict[str, Any]:
-        name = "literature" if "literature" in self._system.coordinate_sets else "default"
-        values = (density - self._system.coordinate_sets[name].to_internal(x)[2].cpu()).numpy()
+        name = "literature" if "literature" in self.system.coordinate_sets else "default"
+        values = (density - self.system.coordinate_sets[name].to_internal(x)[2].cpu()).numpy()
         possible = np.isfinite(values)
         count = int(possible.sum())
         return {
@@ -210,10 +213,10 @@ class Referee:
             return dict.fromkeys(field_metrics.OF_PMF if samples is None else field_metrics.OF_SAMPLES)
         if samples is None:
             return field_metrics.of_pmf(self.reference.pmf, pmf)
-        x = self._system.reference_samples()
+        x = self.system.reference_samples()
         s = energies = None
         if x is not None:
-            s = self._maps[0].select(self._system.collective_variables(x)).double().cpu().numpy()
+            s = self._maps[0].select(self.system.collective_variables(x)).double().cpu().numpy()
             if samples.x is not None:
                 chosen = np.unique(np.linspace(0, len(samples.x) - 1, ENERGIES).astype(int))
                 energies = (self._energies(x), self._energies(samples.x[chosen]), samples.weights[chosen])
@@ -222,8 +225,8 @@ class Referee:
     def _energies(self, x: Any) -> np.ndarray:
         import torch
 
-        parts = torch.split(torch.as_tensor(x, dtype=torch.float64, device=self._system.device), 1000)
-        energies = [self._system.reduced_energy_and_gradient(part)[0] for part in parts]
+        parts = torch.split(torch.as_tensor(x, dtype=torch.float64, device=self.system.device), 1000)
+        energies = [self.system.reduced_energy_and_gradient(part)[0] for part in parts]
         return torch.cat(energies).double().cpu().numpy()
 
     def facts(self) -> dict[str, Any] | None:

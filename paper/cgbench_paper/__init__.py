@@ -18,6 +18,7 @@ FIGURES = {
     "figS3_efficiency": "cgbench_paper.figures.fig_s3_efficiency",
     "figS4_calibration": "cgbench_paper.figures.fig_s4_calibration",
     "figS5_ablation": "cgbench_paper.figures.fig_s5_ablation",
-    "figS6_cost": "cgbench_paper.figures.fig_s6_cost",
+    "figS6_cost": "cgbench_paper.figures.costs.fig_s6_cost",
+    "figS7_break_even": "cgbench_paper.figures.costs.fig_s7_break_even",
 }
 TABLES = {"table1": "cgbench_paper.tables.table1", "table2": "cgbench_paper.tables.table2"}

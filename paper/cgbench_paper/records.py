@@ -14,8 +14,8 @@ from cgbench import load_system
 from cgbench.contracts.reference import Reference
 from cgbench.contracts.system import System
 from cgbench.errors import UserError
+from cgbench.results.baseline.curve import MDCurve, md_curves
 from cgbench.results.leaderboard import leaderboard
-from cgbench.results.md_baseline import MDCurve, md_curves
 from cgbench.results.runs import FoundRun, find_runs, grouped
 from cgbench.running.registry import load
 from cgbench.scoring.referee import Referee

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -37,7 +38,7 @@ def same(shown: str, value: float) -> bool:
     """Whether a number is the value, rounded to the digits that are shown."""
     number = float(shown.replace(",", ""))
     digits = re.sub(r"e.*|[,.]", "", shown).lstrip("0")
-    if "e" not in shown and "." not in shown:
+    if "e" not in shown and "." not in shown and len(digits) > 1:
         digits = digits.rstrip("0")  # 53,500 may have three significant digits or five
     place = math.floor(math.log10(abs(number))) - len(digits) + 1
     return abs(number - value) <= 0.5 * 10.0**place * (1 + 1e-9)
@@ -62,13 +63,42 @@ def test_its_numbers_are_those_of_the_leaderboard(row: dict[str, str], leaderboa
     known = leaderboard.loc[(row["system"], row["method"], row["preset"])]
     assert int(row["seeds"]) == known["n_seeds"]
     assert same(row["evaluations"], known["evaluations"])
-    assert same(row["time / s"], known["wall_s"])
     assert same(row["forward KLD"], known["forward_kld"])
-    speedup = re.fullmatch(r"([\d.,e]+) \(([\d.,e]+) to ([\d.,e]+)\)( \\\*)?", row["speedup over MD (95 %)"])
-    assert speedup is not None
-    for shown, column in zip(speedup.groups(), ("speedup_vs_md", "speedup_lo", "speedup_hi"), strict=False):
-        assert same(shown, known[column]), column
-    assert bool(speedup[4]) == known["extrapolated"]
+    approximate = "~" if known["scaled_seconds"] else ""
+    time = row["time to 1e-3 / s"]
+    if known["seconds_to_kld_1e-3"] == math.inf:
+        assert time == "not reached"
+    else:
+        assert time.startswith(approximate) and same(time.removeprefix("~"), known["seconds_to_kld_1e-3"])
+    for heading, column in SPEEDUPS.items():
+        check_speedup(row[heading], [known[f"{column}{end}"] for end in ("", "_lo", "_hi", "_bound")])
+
+
+SPEEDUPS = {
+    "speedup over MD (95 %)": "speedup_vs_md",
+    "over smoothed MD": "smoothed_speedup_vs_md",
+    "to 1e-3": "speedup_to_kld_1e-3",
+    "in time to 1e-3": "time_speedup_to_kld_1e-3",
+}
+
+
+def check_speedup(shown: str, known: list[Any]) -> None:
+    """Check value, bound and interval, each rounded to the digits that are shown."""
+    value, low, high, bound = known
+    if math.isnan(value):
+        assert shown == "–"
+        return
+    found = re.fullmatch(r"([≥≤] )?([\d.,e-]+) \((?:(at least|at most) )?([\d.,e-]+)(?: to ([\d.,e-]+))?\)", shown)
+    assert found is not None, shown
+    sign, number, only, first, second = found.groups()
+    assert {"≥ ": "at least", "≤ ": "at most", None: ""}[sign] == (bound if isinstance(bound, str) else "")
+    assert same(number, value)
+    if only == "at least":
+        assert math.isinf(high) and same(first, low)
+    elif only == "at most":
+        assert low == 0 and same(first, high)
+    else:
+        assert same(first, low) and same(second or first, high)
 
 
 def test_it_says_which_rows_are_whose_algorithm() -> None:

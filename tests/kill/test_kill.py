@@ -34,12 +34,12 @@ def folder(out: Path, method: str, system: str) -> Path:
 
 
 def results(place: Path) -> tuple[bytes, Any, list[str]]:
-    """PMF, evaluations, and the curve without its wall times."""
+    """PMF, evaluations, and the curve without its times."""
     record = json.loads((place / "record.json").read_text())
     assert record["status"] == "finished"
     rows = [line.split(",") for line in (place / "curve.csv").read_text().splitlines()]
-    wall = rows[0].index("wall_s")
-    curve = [",".join(cell for index, cell in enumerate(row) if index != wall) for row in rows]
+    times = [rows[0].index(name) for name in ("wall_s", "cpu_s")]
+    curve = [",".join(cell for index, cell in enumerate(row) if index not in times) for row in rows]
     return (place / "pmf.npz").read_bytes(), record["evaluations"], curve
 
 

@@ -12,6 +12,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+import cgbench_paper.figures.costs.fig_s6_cost as fig_s6
+import cgbench_paper.figures.costs.fig_s7_break_even as fig_s7
 import cgbench_paper.figures.fig2_muller_brown as fig2
 import cgbench_paper.figures.fig3_ramachandran as fig3
 import cgbench_paper.figures.fig4_convergence as fig4
@@ -19,7 +21,6 @@ import cgbench_paper.figures.fig5_potential as fig5
 import cgbench_paper.figures.fig_s3_efficiency as fig_s3
 import cgbench_paper.figures.fig_s4_calibration as fig_s4
 import cgbench_paper.figures.fig_s5_ablation as fig_s5
-import cgbench_paper.figures.fig_s6_cost as fig_s6
 from cgbench.drawing.style import method_looks, theme
 from cgbench.results.runs import find_runs
 from cgbench_paper.figures.muller_brown_panels import ENERGIES, aligned, energies, run_with_stages
@@ -47,20 +48,30 @@ def panels(figure: Figure) -> list[Any]:
     return [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
 
 
-def test_fig4_draws_the_geometric_mean_and_its_standard_error(records: Records) -> None:
+def test_fig4_draws_the_median_and_its_interval(records: Records) -> None:
     figure = fig4.draw(records).figure
     for axes in panels(figure):
         (line,) = lines(axes, "cgflow_al/default")
         assert line[0] == pytest.approx([1e3, 1e4, 1e5])
-        assert line[1] == pytest.approx([0.2, 2e-2, 2e-3])  # between factors 1 and 4
+        assert line[1] == pytest.approx([0.25, 2.5e-2, 2.5e-3])  # of factors 1 and 4
+        assert not collections(axes, "cgflow_al/default")  # no interval of two seeds
         assert len(lines(axes, "umbrella/default")) == len(lines(axes, "md")) == 1
-        (band,) = collections(axes, "cgflow_al/default")
-        n, kld = band.get_paths()[0].vertices.T
-        assert set(np.round(kld[n < 2e3], 6)) == {0.1, 0.4}  # standard error of two values: half their distance
-        (of_one_seed,) = collections(axes, "umbrella/default")
-        assert not of_one_seed.get_paths()  # no standard error of one value
         (ends,) = collections(axes, "cgflow_al/default/ends")
         assert np.allclose(ends.get_offsets(), [[1e5, 1e-3], [1e5, 4e-3]], rtol=1e-9)
+        assert {text.get_text() for text in axes.texts} >= {"≤", "≥"}  # the ends of the MD curve
+
+
+def test_fig4_the_band_of_three_seeds_is_their_range(
+    published: Path, tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    shutil.copytree(published, tmp_path / "runs")
+    write_run(tmp_path / "runs", "aldp", "cgflow_al", [(1000, 0.2), (10_000, 2e-2), (100_000, 2e-3)], seed=2)
+    axes = panels(fig4.draw(Records(tmp_path / "runs")).figure)[0]
+    (line,) = lines(axes, "cgflow_al/default")
+    assert line[1] == pytest.approx([0.2, 2e-2, 2e-3])
+    (band,) = collections(axes, "cgflow_al/default")
+    n, kld = band.get_paths()[0].vertices.T
+    assert set(np.round(kld[n < 2e3], 6)) == {0.1, 0.4}
 
 
 def test_fig4_a_method_has_its_colour_and_marker_in_every_panel_and_in_the_legend(records: Records) -> None:
@@ -307,3 +318,32 @@ def test_files_depend_on_the_drawing_alone(records: Records, tmp_path: Path) -> 
 
 def test_found_runs_know_their_folders(published: Path) -> None:
     assert all(run.path is not None and run.path.is_relative_to(published) for run in find_runs([published]))
+
+
+def test_fig_s7_is_own_time_plus_evaluations_times_cost(records: Records) -> None:
+    """Runs of MD took 2 s for 1e7 evaluations; cgflow_grid reached 1e-3 at 1e5 evaluations, after 1 s of wall time."""
+    lines_found, rates, left_out = fig_s7.lines_of(records, "aldp")
+    assert set(rates) == {2e-7} and not any("md" in line for line in left_out)
+    grid = lines_found["cgflow_grid", "default"]
+    own = 1.0 * 2 / 3 - 1e5 * 2e-7  # 2 s of CPU time in 3 s
+    cost = np.array([1e-6, 1e-3, 10.0])
+    assert grid.time(cost) == pytest.approx(own + 1e5 * cost)
+    assert "umbrella, default, on aldp" in left_out  # ends at 2e-3
+    figure = fig_s7.draw(records).figure
+    for axes in panels(figure):
+        (md,) = lines(axes, "md")
+        assert md[1] == pytest.approx(1e5 * md[0], rel=0.2)  # 100 / 1e-3 evaluations
+        (drawn,) = lines(axes, "cgflow_grid/default")
+        assert drawn[1] == pytest.approx(own + 1e5 * drawn[0])
+
+
+def test_fig_s7_break_even_points() -> None:
+    md = fig_s7.Line(np.array([1e8]), np.zeros(1))
+    method = fig_s7.Line(np.array([1e4, 1e4, 2e4]), np.array([1000.0, 900.0, 1000.0]))
+    assert fig_s7.break_even(method, md) == pytest.approx(1000 / (1e8 - 1e4), rel=0.02)
+    assert fig_s7.break_even(fig_s7.Line(np.array([2e8]), np.zeros(1)), md) == np.inf
+    assert fig_s7.break_even(fig_s7.Line(np.array([1.0]), np.zeros(1)), md) == fig_s7.COSTS[0]
+    frugal = fig_s7.Line(np.array([10.0]), np.array([1e4]))
+    order = fig_s7.best_methods({("md", ""): md, ("a", "default"): method, ("b", "default"): frugal})
+    assert [name for _, name in order] == ["md", "a, default", "b, default"]
+    assert [cost for cost, _ in order[1:]] == pytest.approx([1e-5, 0.9], rel=0.02)

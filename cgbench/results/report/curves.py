@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cgbench.results.statistics import standard_error
+from cgbench.results.statistics import median_interval
 
 __all__ = ["median_curve"]
 
@@ -29,8 +29,8 @@ def median_curve(curves: Sequence[tuple[Array, Array]]) -> dict[str, list[float]
     Returns
     -------
     dict or None
-        Lists ``evaluations``, ``median``, ``lowest``, ``highest``, and ``se_low``, ``se_high``: the median times
-        ``exp(-+ standard error of ln KLD)``. None with fewer than two seeds, or without a common range.
+        Lists ``evaluations``, ``median``, ``lowest``, ``highest``, and ``low``, ``high``: the interval of the median
+        (`median_interval`; nan with two seeds). None with fewer than two seeds, or without a common range.
     """
     logs = [known for curve in curves if len((known := _logarithms(*curve))[0])]
     if len(logs) < 2:
@@ -44,14 +44,14 @@ def median_curve(curves: Sequence[tuple[Array, Array]]) -> dict[str, list[float]
         points = points[np.unique(np.linspace(0, len(points) - 1, MOST_POINTS).round().astype(int))]
     values = np.array([np.interp(points, x, y) for x, y in logs])
     median = np.median(values, axis=0)
-    error = np.array([standard_error(column) for column in values.T])
+    interval = np.array([median_interval(column)[:2] for column in values.T]).reshape(-1, 2)
     columns: dict[str, Any] = {
         "evaluations": points,
         "median": median,
         "lowest": values.min(axis=0),
         "highest": values.max(axis=0),
-        "se_low": median - error,
-        "se_high": median + error,
+        "low": interval[:, 0],
+        "high": interval[:, 1],
     }
     return {name: [float(f"{v:.6g}") for v in np.exp(column)] for name, column in columns.items()}
 

@@ -10,8 +10,10 @@ import pandas as pd
 import seaborn
 
 from cgbench.drawing.style import Look, line_of_preset, method_looks, new_figure
-from cgbench.results.md_baseline import MDCurve
+from cgbench.results.baseline.curve import MDCurve
+from cgbench.results.plots import mark_ends
 from cgbench.results.runs import FoundRun
+from cgbench.results.statistics import median_interval
 from cgbench_paper.records import MissingData, Records, commands
 from cgbench_paper.style import SYSTEMS, Drawing, legend_of_methods
 
@@ -21,9 +23,10 @@ TARGETS = (1e-2, 1e-3)
 COLUMNS = ["evaluations", "forward_kld", "seed"]
 CAPTION = """\
 **Forward KLD of the PMF against energy evaluations.** All evaluations are counted, from the first step on. Lines:
-mean of ln KLD over seeds, interpolated in ln KLD against ln evaluations, over the range that all seeds cover; bands:
-one standard error over seeds, where there are several; symbols: the last estimate of each seed. Plain MD (`md`,
-of the preset with most evaluations): histogram estimator, mean over independent simulations with one standard error.
+median over seeds, interpolated in ln KLD against ln evaluations, over the range that all seeds cover; bands: interval
+of the median between two of the seeds (the range up to five seeds), where there are three or more; symbols: the last
+estimate of each seed. Plain MD (`md`, of the preset with most evaluations): histogram estimator, the monotone curve
+through the medians over independent simulations, with its 95 % band. It is not extended: ≤ and ≥ mark its ends.
 Dashed grey line: noise floor of the reference, below which differences have no meaning (the reference of the
 Müller-Brown potential is exact). Dotted: targets 1e-2 and 1e-3."""
 
@@ -100,25 +103,23 @@ def draw_noise_floor(axes: Any, records: Records, system: str) -> None:
 
 def _draw_md(axes: Any, curve: MDCurve, look: Look) -> None:
     table = curve.table
-    n, mean = table["evaluations"].to_numpy(), table["forward_kld"].to_numpy()
-    error = np.log(table["upper"].to_numpy() / mean) / 1.96
-    seaborn.lineplot(x=n, y=mean, errorbar=None, ax=axes, color=look.colour, gid="md")
-    axes.fill_between(n, mean * np.exp(-error), mean * np.exp(error), color=look.colour, alpha=0.2, linewidth=0)
-    _draw_ends(axes, n[-1:], mean[-1:], look)
+    n, kld = table["evaluations"].to_numpy(), table["forward_kld"].to_numpy()
+    seaborn.lineplot(x=n, y=kld, errorbar=None, ax=axes, color=look.colour, gid="md")
+    axes.fill_between(n, table["lower"], table["upper"], color=look.colour, alpha=0.2, linewidth=0)
+    mark_ends(axes, curve)
+    _draw_ends(axes, n[-1:], kld[-1:], look)
 
 
 def _draw_group(axes: Any, runs: Sequence[FoundRun], name: str, line: str, look: Look) -> None:
-    seaborn.lineplot(
-        seeds_together(runs),
-        x="evaluations",
-        y="forward_kld",
-        errorbar="se",  # of the logarithm: both axes are logarithmic
-        err_kws={"alpha": 0.2, "linewidth": 0, "gid": name},
-        ax=axes,
-        color=look.colour,
-        linestyle=line,
-        gid=name,
-    )
+    curves = seeds_together(runs).pivot(index="evaluations", columns="seed", values="forward_kld")
+    n, klds = curves.index.to_numpy(), curves.to_numpy()
+    if len(n):
+        seaborn.lineplot(
+            x=n, y=np.median(klds, axis=1), errorbar=None, ax=axes, color=look.colour, linestyle=line, gid=name
+        )
+        low, high = np.array([median_interval(values)[:2] for values in klds]).T
+        if len(n) > 1 and not np.isnan(low).any():
+            axes.fill_between(n, low, high, color=look.colour, alpha=0.2, linewidth=0, gid=name)
     ended = [run for run in runs if len(run.evaluations)]
     _draw_ends(axes, [run.evaluations[-1] for run in ended], [run.forward_kld[-1] for run in ended], look, name)
 

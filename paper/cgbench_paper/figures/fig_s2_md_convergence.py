@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cgbench.drawing.style import new_figure
-from cgbench.results.md_baseline import FIT_DECADES
+from cgbench.results.baseline.curve import FIT_DECADES
 from cgbench.results.plots import draw_curves
 from cgbench_paper.figures.fig4_convergence import draw_noise_floor
 from cgbench_paper.records import MissingData, Records, commands
@@ -12,11 +12,14 @@ from cgbench_paper.style import SYSTEMS, Drawing
 __all__ = ["draw"]
 
 CAPTION = """\
-**Plain MD: forward KLD of the PMF against energy evaluations.** One evaluation is one step of one walker. Lines:
-mean over independent simulations; for each number of evaluations, the simulations with the longest walkers. Bands:
-95 % interval of the mean. Dotted: power law N^b fitted to the last {decades:.0f} decades, by which Table 1
-extrapolates speedups. Two estimators: a histogram with half a count added to each bin, and a smoothed one. Dashed grey
-line: noise floor of the reference."""
+**Plain MD: forward KLD of the PMF against energy evaluations.** One evaluation is one step of one walker. Symbols:
+median over independent simulations; for each number of evaluations, the simulations with the longest walkers. Lines:
+isotonic regression of their logarithms, which never rises and so reaches each level once. Bands: 95 % of bootstrap
+samples of whole simulations; hatched where there are fewer than eight simulations and the typical spread between
+simulations stands for their scatter{runs}. ≤ and ≥: to the left of its first point MD needs at most, to the right of
+its last at least as many evaluations; nothing is extrapolated. Dotted: power law N^b fitted to the last {decades:.0f}
+decades. Two estimators: a histogram with half a count added to each bin, and a smoothed one. Dashed grey line: noise
+floor of the reference."""
 
 
 def draw(records: Records) -> Drawing:
@@ -32,4 +35,7 @@ def draw(records: Records) -> Drawing:
         draw_noise_floor(axes, records, system)
         axes.set_title(SYSTEMS.get(system, system))
     used = [run for system in curves for members in records.groups(system, ["md"]).values() for run in members]
-    return Drawing(figure, f"{CAPTION.format(decades=FIT_DECADES)}\n\n{commands(used)}")
+    numbers = {system: next(iter(found.values())).runs for system, found in curves.items()}
+    words = ", ".join(f"{n} on {system}" for system, n in numbers.items())
+    caption = CAPTION.format(decades=FIT_DECADES, runs=f" (long runs: {words})")
+    return Drawing(figure, f"{caption}\n\n{commands(used)}")

@@ -17,8 +17,8 @@ import cgbench
 from cgbench.cli.main import main
 from cgbench.contracts.pmf import PMF
 from cgbench.errors import UserError
+from cgbench.results.baseline.curve import md_curves
 from cgbench.results.leaderboard import leaderboard
-from cgbench.results.md_baseline import md_curves
 from cgbench.results.runs import find_runs
 from cgbench.running.record import parse_record
 from cgbench.scoring.referee import Referee
@@ -127,8 +127,9 @@ def test_results_take_external_records(runs: Path, tmp_path: Path, capsys: pytes
     assert math.isnan(row["speedup_vs_md"]) and row["hardware"] == ""
     assert main(["leaderboard", "--runs", str(runs), "--runs", str(ROOT / "runs"), "--format", "markdown"]) == 0
     shown = capsys.readouterr().out
-    (line,) = (line for line in shown.splitlines() if "my_opes" in line)
-    assert "self-reported" in line and "(" in line  # a speedup over the MD of this project
+    costs, speedups = (line for line in shown.splitlines() if line.startswith("|") and "my_opes" in line)
+    assert "self-reported" in costs and "(" in speedups  # a speedup over the MD of this project
+    assert "my_opes, self-reported: no speedup in time: its time is unknown" in shown
     assert "evaluations were stated by a user, not counted" in shown
     assert cgbench.read_runs(runs)["covered_mass"].tolist() == pytest.approx([1.0] * 4)
     assert main(["compare", str(runs), str(runs)]) == 0

@@ -14,7 +14,7 @@ from cgbench.cli.main import main
 from cgbench.errors import UserError
 from cgbench.results.leaderboard import leaderboard
 from cgbench.results.numbers import show_kld
-from cgbench.results.runs import FoundRun, evaluations_to_target, find_runs
+from cgbench.results.runs import FoundRun, differences, find_runs, first_held
 from cgbench.results.tables import leaderboard_markdown, markdown
 from cgbench.running.record import Evaluations, Record
 from cgbench.running.run_folder import RunFolder
@@ -53,15 +53,26 @@ def test_speedup_is_that_of_the_power_law() -> None:
     runs += [made_up("fast", s, [(1e3, 1.0), (5e3, 1e-2), (1e4, 2e-3)]) for s in range(3)]
     row = leaderboard(runs).set_index("method").loc["fast"]
     assert row["speedup_vs_md"] == pytest.approx(1e4 / 2e-3 / 1e4, rel=0.1)
-    assert row["speedup_lo"] <= row["speedup_vs_md"] <= row["speedup_hi"]
-    assert not row["extrapolated"]
+    assert row["speedup_vs_md_lo"] <= row["speedup_vs_md"] <= row["speedup_vs_md_hi"]
+    assert row["speedup_vs_md_bound"] == "" and not row["assumed_scatter"]
+    assert row["speedup_to_kld_1e-2"] == pytest.approx(1e6 / 5e3, rel=0.1) and math.isnan(row["speedup_to_kld_1e-3"])
     assert row["evaluations_to_kld_1e-2"] == 5e3 and row["evaluations_to_kld_1e-3"] == math.inf
     assert row["n_seeds"] == 3 and row["basin_df_error_kT"] == pytest.approx(0.2) and row["hardware"] == "abacus"
 
 
-def test_beyond_the_md_curve_it_says_extrapolated() -> None:
-    runs = [power_law(0), power_law(1), made_up("fast", 0, [(1e3, 5e-4)])]
-    assert leaderboard(runs).set_index("method").loc["fast", "extrapolated"]
+def test_beyond_the_md_curve_there_are_bounds_and_no_extrapolation() -> None:
+    runs = [power_law(0), power_law(1), made_up("fast", 0, [(1e3, 5e-4)]), made_up("poor", 0, [(1e3, 5.0)])]
+    table = leaderboard(runs).set_index("method")
+    assert table.loc["fast", "speedup_vs_md_bound"] == "at least" and table.loc["fast", "speedup_vs_md_hi"] == math.inf
+    assert table.loc["fast", "speedup_vs_md"] == pytest.approx(1e7 / 1e3)
+    assert table.loc["poor", "speedup_vs_md_bound"] == "at most" and table.loc["poor", "speedup_vs_md_lo"] == 0
+    assert table.loc["poor", "speedup_vs_md"] == pytest.approx(1e4 / 1e3)
+
+
+def test_md_has_no_speedup_over_itself() -> None:
+    table = leaderboard([power_law(0), power_law(1), made_up("fast", 0, [(1e3, 5e-3)])]).set_index("method")
+    columns = [name for name in table.columns if "speedup" in name and not name.endswith("bound")]
+    assert len(columns) > 20 and table.loc["md", columns].isna().all() and not table.loc["fast", columns].isna().all()
 
 
 def test_below_the_noise_floor_is_a_bound() -> None:
@@ -69,6 +80,7 @@ def test_below_the_noise_floor_is_a_bound() -> None:
     row = leaderboard(runs).set_index("method").loc["lucky"]
     assert row["shown_kld"] == "<= 1.0e-03"
     assert row["speedup_vs_md"] == pytest.approx(1e4 / 1e-3 / 1e3, rel=0.1)  # not 1e4 / 1e-6 / 1e3
+    assert row["speedup_vs_md_bound"] == "at least" and row["speedup_vs_md_hi"] == math.inf
     assert show_kld(1e-6, 1e-3) == "<= 1.0e-03" and show_kld(2e-3, 1e-3) == "2.00e-03"
 
 
@@ -81,18 +93,17 @@ def test_a_target_must_be_held() -> None:
 
 
 def test_estimates_without_a_score_reach_no_target() -> None:
-    evaluations = np.array([1.0, 2.0, 3.0])
-    assert evaluations_to_target(evaluations, np.array([1e-4, math.nan, 1e-4]), 1e-2) == 3
-    assert evaluations_to_target(evaluations, np.array([1e-4, 1e-4, math.nan]), 1e-2) == math.inf
-    assert evaluations_to_target(np.empty(0), np.empty(0), 1e-2) == math.inf
+    assert first_held(np.array([1e-4, math.nan, 1e-4]), 1e-2) == 2
+    assert first_held(np.array([1e-4, 1e-4, math.nan]), 1e-2) is None
+    assert first_held(np.empty(0), 1e-2) is None
 
 
 def test_a_target_is_reached_at_the_first_point_from_which_no_score_is_above_it() -> None:
     random = np.random.default_rng(0)
     for _ in range(200):
-        evaluations, kld = np.arange(1.0, 8.0), random.integers(1, 4, size=7).astype(float)
-        held = [n for i, n in enumerate(evaluations) if all(k <= 2.0 for k in kld[i:])]
-        assert evaluations_to_target(evaluations, kld, 2.0) == min(held, default=math.inf)
+        kld = random.integers(1, 4, size=7).astype(float)
+        held = [i for i in range(7) if all(k <= 2.0 for k in kld[i:])]
+        assert first_held(kld, 2.0) == min(held, default=None)
 
 
 def test_best_first_and_versions_apart() -> None:
@@ -163,14 +174,92 @@ def varied(seed: int, factor: float, **changes: object) -> FoundRun:
 
 def test_the_interval_covers_the_spread_of_seeds() -> None:
     """Seeds that score differently make the speedup uncertain even where MD's curve is exact."""
-    md = [power_law(s) for s in range(4)]
+    md = [made_up("md", s, [(n, 1e4 / n) for n in (1e4, 1e5, 1e6, 1e7, 1e8)]) for s in range(4)]
     alike = leaderboard([*md, *(varied(s, 1.0) for s in range(5))]).set_index("method").loc["fast"]
     apart = leaderboard([*md, *(varied(s, 2.0 ** (s - 2)) for s in range(5))]).set_index("method").loc["fast"]
-    assert alike["speedup_hi"] == pytest.approx(alike["speedup_lo"], rel=1e-6)
+    assert alike["speedup_vs_md_hi"] == pytest.approx(alike["speedup_vs_md_lo"], rel=1e-6)
     assert apart["speedup_vs_md"] == pytest.approx(alike["speedup_vs_md"])
     # medians of five factors 1/4 ... 4 drawn with replacement are 1/4 or 4 with 5.8 % on each side
-    assert apart["speedup_lo"] == pytest.approx(alike["speedup_lo"] / 4, rel=0.05)
-    assert apart["speedup_hi"] == pytest.approx(alike["speedup_hi"] * 4, rel=0.05)
+    assert apart["speedup_vs_md_lo"] == pytest.approx(alike["speedup_vs_md_lo"] / 4, rel=0.05)
+    assert apart["speedup_vs_md_hi"] == pytest.approx(alike["speedup_vs_md_hi"] * 4, rel=0.05)
+
+
+def test_medians_and_their_intervals_are_order_statistics() -> None:
+    row = leaderboard([varied(s, 2.0 ** (s - 2)) for s in range(5)]).iloc[0]
+    assert row["forward_kld"] == 2e-3 and (row["forward_kld_lo"], row["forward_kld_hi"]) == (5e-4, 8e-3)
+    assert row["confidence"] == pytest.approx(15 / 16)
+    assert row["evaluations_to_kld_1e-2_hi"] == 1e4 and row["evaluations_to_kld_1e-3_hi"] == math.inf
+    two = leaderboard([varied(s, 1.0) for s in range(2)]).iloc[0]
+    assert math.isnan(two["forward_kld_lo"]) and math.isnan(two["confidence"])
+
+
+def timed(run: FoundRun, per_evaluation: float, **changes: object) -> FoundRun:
+    """A run that takes as long for each evaluation, on one thread of an abacus with compiled kernels."""
+    total = per_evaluation * run.record.evaluations.total
+    record = run.record.model_copy(
+        update={
+            "seconds": {"work": {"wall": 2 * total, "cpu": total}},
+            "provenance": {"cpu": "abacus", "native": "c++"},
+            **changes,
+        }
+    )
+    wall = 2 * per_evaluation * run.evaluations  # twice the CPU seconds: the machine does other things
+    return FoundRun(record, run.evaluations, run.forward_kld, wall=wall)
+
+
+def test_times_and_speedups_in_time() -> None:
+    """MD needs 1e6 evaluations of 1 ms to 1e-2; the method 1e4 of 10 ms: ten times as fast."""
+    md = timed(power_law(0), 1e-3)
+    fast = timed(made_up("fast", 0, [(1e3, 0.5), (1e4, 5e-3)]), 1e-2)
+    row = leaderboard([md, fast]).set_index("method").loc["fast"]
+    assert row["seconds"] == pytest.approx(100) and row["seconds_to_kld_1e-2"] == pytest.approx(100)
+    assert row["seconds_to_kld_1e-3"] == math.inf and row["scaled_seconds"] and pd.isna(row["time_note"])
+    assert row["speedup_to_kld_1e-2"] == pytest.approx(100, rel=0.1)
+    assert row["time_speedup_to_kld_1e-2"] == pytest.approx(10, rel=0.1)
+    stored = FoundRun(fast.record, fast.evaluations, fast.forward_kld, wall=fast.wall, cpu=np.array([1.0, 50.0]))
+    row = leaderboard([md, stored]).set_index("method").loc["fast"]
+    assert row["seconds_to_kld_1e-2"] == 50 and not row["scaled_seconds"]
+    on_gpu = timed(fast, 1e-2, device="cuda:0", provenance={"accelerator": "a GPU"})
+    row = leaderboard([md, on_gpu]).set_index("method").loc["fast"]
+    assert row["seconds"] == pytest.approx(200) and math.isnan(row["time_speedup_to_kld_1e-2"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"threads": 2}, "no run of MD on abacus with 2 threads, engine torch and compiled kernels"),
+        ({"engine": "openmm"}, "engine openmm"),
+        ({"provenance": {"cpu": "abacus"}}, "no compiled kernels"),
+        ({"provenance": {"cpu": "slide rule", "native": "c++"}}, "on slide rule"),
+    ],
+)
+def test_no_speedup_in_time_without_md_on_the_same_machine(changes: dict[str, object], reason: str) -> None:
+    runs = [timed(power_law(0), 1e-3), timed(made_up("fast", 0, [(1e4, 5e-3)]), 1e-2, **changes)]
+    row = leaderboard(runs).set_index("method").loc["fast"]
+    assert math.isnan(row["time_speedup_vs_md"]) and reason in row["time_note"]
+    assert not math.isnan(row["speedup_vs_md"])
+
+
+def test_rows_that_mix_commits_or_machines_say_so(tmp_path: Path, capsys) -> None:
+    ours = {"cpu": "abacus", "git": {"commit": "a" * 40, "dirty": False}}
+    mixed = [
+        varied(0, 1.0, provenance=ours, metrics_version=1),
+        varied(1, 1.0, provenance=ours | {"git": {"commit": "b" * 40, "dirty": True}}, metrics_version=2),
+        varied(2, 1.0, provenance=ours | {"cpu": "slide rule"}, metrics_version=1),
+    ]
+    found = differences(mixed)
+    assert found == {
+        "commit": ["aaaaaaaa", "bbbbbbbb-dirty"],
+        "metrics version": ["1", "2"],
+        "hardware": ["abacus", "slide rule"],
+    }
+    assert differences(mixed[:1] * 2) == {}
+    for run in mixed:
+        written(tmp_path, run)
+    _, out, err = board(tmp_path, capsys)
+    assert "warning: the seeds of fast on aldp, preset default, differ in commit (aaaaaaaa, bbbbbbbb-dirty)" in err
+    assert err.count("\n") == 1 and "commit: aaaaaaaa, bbbbbbbb-dirty" in out
+    assert "the seeds differ in commit" in board(tmp_path, capsys, "--format", "markdown")[1]
 
 
 def test_logarithms_and_seeds_that_reached_a_target() -> None:
@@ -254,7 +343,7 @@ def test_sorting(several: Path, capsys) -> None:
     assert order("--sort", "evaluations", "--descending") == ["c", "b", "a"]
     assert order("--sort", "evaluations_to_kld_1e-3")[-1] == "a"  # never reached it
     code, _, err = board(several, capsys, "--sort", "speed")
-    assert code == 2 and "no column 'speed' (--sort): choose from basin_df_error_kT" in err
+    assert code == 2 and "no column 'speed' (--sort): choose from assumed_scatter, basin_df_error_kT" in err
     code, _, err = board(several, capsys, "--descending")
     assert code == 2 and "--descending needs --sort" in err
 
@@ -290,9 +379,14 @@ def test_markdown(several: Path, capsys) -> None:
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("|")]
     assert lines[0][:6] == ["system", "method", "preset", "seeds", "evaluations", "forward KLD"]
     a = dict(zip(lines[0], lines[[line[1] for line in lines].index("a")], strict=True))
-    assert a["seeds"] == "2" and a["evaluations"] == "1,000" and a["forward KLD"] == "0.010 ± 0"
-    assert a["evaluations to 1e-2"] == "1,000" and a["to 1e-3"] == "not reached"
-    assert a["speedup over MD (95 %)"].startswith("1,000 (") and a["basin error / kT"] == "0.200"
+    assert a["seeds"] == "2" and a["evaluations"] == "1,000" and a["forward KLD"] == "0.010"
+    assert a["evaluations to 1e-2"] == "1,000" and a["evaluations to 1e-3"] == "not reached"
+    assert a["basin error / kT"] == "0.200" and a["time / s"] == "–"
+    second = next(n for n, line in enumerate(lines) if "over MD (95 %)" in line)
+    assert "md" in [line[1] for line in lines[:second]] and "md" not in [line[1] for line in lines[second:]]
+    a = dict(zip(lines[second], next(line for line in lines[second:] if line[1] == "a"), strict=True))
+    assert a["preset"] == "default \\*" and "fewer than three seeds" in out  # two seeds
+    assert a["over MD (95 %)"].startswith("1,000 (") and a["to 1e-2"].startswith("1,000 (") and a["to 1e-3"] == "–"
 
 
 def test_markdown_shows_bounds_extensions_and_versions() -> None:
@@ -300,10 +394,11 @@ def test_markdown_shows_bounds_extensions_and_versions() -> None:
     newer = FoundRun(beyond.record.model_copy(update={"system_version": "2"}), beyond.evaluations, beyond.forward_kld)
     text = leaderboard_markdown(leaderboard([power_law(0), power_law(1), lucky, beyond, newer]))
     row = {line.split("|")[2].strip(): line for line in text.splitlines() if line.startswith("| aldp (version 1)")}
-    assert "≤ 1.0e-3" in row["lucky"] and "≥ 10,000" in row["lucky"] and "below the noise floor" in text
-    assert "\\*" in row["beyond"] and "extrapolated" in text
+    assert "≥ 10,000" in row["lucky"] and "below the noise floor" in text and "≤ 1.0e-3" in text
+    assert "≥ 10,000 (at least" in row["beyond"] and "Nothing is extrapolated" in text
     (other,) = [line for line in text.splitlines() if line.startswith("| aldp (version 2)")]
     assert "–" in other  # no MD of that version to compare with
+    assert "aldp: one long run" not in text  # two
 
 
 def test_bars_in_names_do_not_break_the_table() -> None:
@@ -318,7 +413,11 @@ def test_the_readme_agrees_with_the_published_runs(capsys) -> None:
     def rows(text: str) -> list[list[str]]:
         return [[cell.strip(" *\\") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"]
 
-    ranking = {tuple(row[:3]): row[3:] for row in rows(capsys.readouterr().out)[2:]}
+    ranking: dict[tuple[str, ...], list[str]] = {}
+    for row in rows(capsys.readouterr().out):  # a row in each of two tables
+        if row[0] == "system":
+            continue
+        ranking.setdefault((row[0], row[1], row[2].rstrip(" *\\")), []).extend(row[3:])
     shown = [row for row in rows((root / "README.md").read_text(encoding="utf-8")) if tuple(row[:3]) in ranking]
     assert len(shown) >= 5
     for row in shown:

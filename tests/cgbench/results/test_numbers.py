@@ -13,7 +13,8 @@ from cgbench.results.numbers import (
     show_kld,
     show_range,
     show_score,
-    with_common_exponent,
+    show_seconds,
+    show_speedup,
 )
 
 
@@ -31,12 +32,24 @@ def test_exponents_are_not_padded() -> None:
     assert scientific(math.nan) == "–"
 
 
-def test_scores_with_errors_and_bounds() -> None:
-    assert show_score(1.92e-4, 2.1e-5, 1.8e-5) == "1.9e-4 ± 2e-5"
-    assert show_score(1.92e-4, 2.1e-5, 1.8e-5, with_common_exponent) == "(1.92 ± 0.21)e-4"
-    assert show_score(1.92e-4, math.nan, 1.8e-5, with_common_exponent) == "1.92e-4"
-    assert show_score(1e-6, 1e-7, 1.8e-5) == show_score(1e-6, 1e-7, 1.8e-5, with_common_exponent) == "≤ 1.8e-5"
-    assert with_common_exponent(0.0, 0.1) == "0.00e0" and with_common_exponent(math.inf, 0.1) == "inf"
+def test_scores_with_intervals_and_bounds() -> None:
+    assert show_score(1.92e-4, 1.66e-4, 2.87e-4, 1.8e-5) == "1.9e-4 (1.7e-4 to 2.9e-4)"
+    assert show_score(1.92e-4, 1.66e-4, 2.87e-4, 1.8e-5, digits=3) == "1.92e-4 (1.66e-4 to 2.87e-4)"
+    assert show_score(1.92e-4, math.nan, math.nan, 1.8e-5) == "1.9e-4"
+    assert show_score(1e-6, 1e-7, 2e-6, 1.8e-5) == "≤ 1.8e-5 (≤ 1.8e-5 to ≤ 1.8e-5)"
+    assert show_score(2e-5, 1e-5, math.inf, 1.8e-5) == "2.0e-5 (≤ 1.8e-5 to inf)"
+
+
+def test_speedups_with_intervals_and_bounds() -> None:
+    assert show_speedup(12.3, 8.04, 19.0) == show_speedup(12.3, 8.04, 19.0, math.nan) == "12 (8.0 to 19)"
+    assert show_speedup(500, 300, math.inf, "at least") == "≥ 500 (at least 300)"
+    assert show_speedup(5, 0, 30, "at most") == "≤ 5.0 (at most 30)"
+    assert show_speedup(5, 0, math.inf) == "5.0 (no bound)" and show_speedup(math.nan, 1, 2) == "–"
+
+
+def test_seconds() -> None:
+    assert [show_seconds(s) for s in (20.8, math.inf, math.nan)] == ["21", "not reached", "–"]
+    assert [show_seconds(s, True) for s in (20.8, math.inf, math.nan)] == ["~21", "not reached", "–"]
 
 
 def test_scores_in_csv_files_are_ascii() -> None:

@@ -193,7 +193,9 @@ def test_published_records_of_version_1_are_upgraded() -> None:
         counted |= set(anomalies)
         assert new["anomalies"] == anomalies
         ours, theirs = ({k: v for k, v in r.items() if k not in VERSIONED} for r in (new, old))
-        assert ours == {"density": None, "claimed_errors": None, "origin": "run"} | theirs  # newer fields
+        assert (
+            ours == {"density": None, "claimed_errors": None, "metrics_version": None, "origin": "run"} | theirs
+        )  # newer fields
     assert "dominant_weight" in counted  # records with anomalies were among them
 
 

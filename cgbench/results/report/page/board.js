@@ -10,6 +10,8 @@ const KNOWN = {
   "evaluations_to_kld_1e-2": { label: "Evaluations to 10⁻²", show: (row, key) => showTarget(row[key]) },
   "evaluations_to_kld_1e-3": { label: "Evaluations to 10⁻³", show: (row, key) => showTarget(row[key]) },
   speedup_vs_md: { label: "Speedup over MD", show: showSpeedup, descending: true },
+  "speedup_to_kld_1e-3": { label: "Speedup to 10⁻³", show: showSpeedup, descending: true },
+  "time_speedup_to_kld_1e-3": { label: "Speedup in time to 10⁻³", show: showSpeedup, descending: true },
   basin_df_error_kT: { label: "Basin error (kT)" },
   wall_s: { label: "Wall time", show: (row) => seconds(number(row.wall_s)) },
 };
@@ -24,25 +26,22 @@ function showSystem({ system, version }) {
 }
 
 function showKld(row) {
-  const kld = number(row.forward_kld);
+  const [kld, low, high] = ["forward_kld", "forward_kld_lo", "forward_kld_hi"].map((key) => number(row[key]));
   const floor = number(row.noise_floor);
-  if (!(kld >= 0) || kld < floor) return kld < floor ? `≤ ${scientific(floor)}` : "–";
-  const error = number(row.forward_kld_se);
-  if (!Number.isFinite(kld)) return "∞";
-  const exponent = kld > 0 ? Math.floor(Math.log10(kld)) : 0;
-  const scaled = (value) => (value / 10 ** exponent).toFixed(2);
-  const spread = Number.isFinite(error) ? ` ± ${scaled(error)}` : "";
-  const sum = spread ? `(${scaled(kld)}${spread})` : scaled(kld);
-  return exponent === 0 ? sum.replace(/[()]/g, "") : `${sum}\u00a0×\u00a010${superscript(exponent)}`;
+  const show = (value) => (value < floor ? `≤ ${scientific(floor)}` : value === Infinity ? "∞" : scientific(value));
+  if (Number.isNaN(kld)) return "–";
+  return Number.isNaN(low) ? show(kld) : `${show(kld)} (${show(low)} to ${show(high)})`;
 }
 
 const showTarget = (value) => (number(value) === Infinity ? "not reached" : count(number(value)));
 
-function showSpeedup(row) {
-  const [value, low, high] = ["speedup_vs_md", "speedup_lo", "speedup_hi"].map((key) => number(row[key]));
+function showSpeedup(row, key) {
+  const [value, low, high] = ["", "_lo", "_hi"].map((end) => number(row[key + end]));
   if (Number.isNaN(value)) return "–";
-  const interval = Number.isNaN(low) ? "" : ` (${shortNumber(low)} to ${shortNumber(high)})`;
-  return `${shortNumber(value)}${interval}${row.extrapolated === true ? " †" : ""}`;
+  const sign = { "at least": "≥ ", "at most": "≤ " }[row[`${key}_bound`]] ?? "";
+  let interval = low > 0 ? `${shortNumber(low)} to ${shortNumber(high)}` : `at most ${shortNumber(high)}`;
+  if (high === Infinity) interval = low > 0 ? `at least ${shortNumber(low)}` : "no bound";
+  return `${sign}${shortNumber(value)} (${interval})`;
 }
 
 function showPlain(row, key) {

@@ -36,8 +36,8 @@ function extent(values, log) {
 
 function drawBand(group, x, y, low) {
   const kind = byId("band").value;
-  const { evaluations: xs, lowest, highest, se_low: seLow, se_high: seHigh } = group.median;
-  const [below, above] = kind === "se" ? [seLow, seHigh] : [lowest, highest];
+  const { evaluations: xs, lowest, highest, low: least, high: most } = group.median;
+  const [below, above] = (kind === "median" ? [least, most] : [lowest, highest]).map((ends) => ends.map(number));
   const upper = pathOf(xs, above, x, y);
   const lower = pathOf([...xs].reverse(), [...below].reverse().map((v) => Math.max(v, low)), x, y);
   return svg("path", { class: "band", fill: "currentColor", stroke: "currentColor", d: `${upper}L${lower.slice(1)}Z` });

@@ -40,7 +40,7 @@ def command(folders: tuple[str, ...], sort: str | None, descending: bool, form: 
     """
     from cgbench.errors import UserError
     from cgbench.results.leaderboard import leaderboard
-    from cgbench.results.runs import find_runs
+    from cgbench.results.runs import differences, find_runs, grouped
     from cgbench.results.tables import choose, leaderboard_markdown, sort_by
     from cgbench.storage.files import write_atomically
 
@@ -63,12 +63,18 @@ def command(folders: tuple[str, ...], sort: str | None, descending: bool, form: 
         for run in runs
         if run.doubt is not None and _matches(run.record, wanted)
     ]
+    mixed = [
+        f"warning: the seeds of {method} on {system}, preset {preset}, differ in "
+        + "; ".join(f"{name} ({', '.join(values)})" for name, values in found.items())
+        for (system, _, method, preset), members in grouped(runs).items()
+        if (found := differences(members)) and _matches(members[0].record, wanted)
+    ]
     if form == "csv":
         text = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
     else:
         text = leaderboard_markdown(table, doubts)
     _report_skipped(skipped, wanted)
-    for doubt in doubts:
+    for doubt in [*doubts, *mixed]:
         print(f"cgbench: {doubt}", file=sys.stderr)
     if out == "-":
         print(text, end="")

@@ -96,7 +96,7 @@ def _markdown(table: Any) -> str:
 
     def side(row: Any, name: str) -> str:
         reached, seeds = row[f"reached_{name}"], row[f"seeds_{name}"]
-        shown = rounded(row[name]) if reached else "not reached"
+        shown = rounded(row[name]) if row[name] < float("inf") else "not reached"
         return f"{shown} ({seeds})" if reached in (0, seeds) else f"{shown} ({reached} of {seeds})"
 
     header = ["system", "method", "preset", "quantity", "verdict", "A (seeds)", "B (seeds)", "B / A (95 %)"]
