@@ -80,7 +80,7 @@ class EstimateConfig(MethodConfig):
     pseudocount: float = Field(0.1, gt=0, description="added to each bin of the histogram")
     groups: int = Field(8, ge=2, multiple_of=2, description="groups of samples for standard errors")
     fit_orders: tuple[int, ...] = Field((3, 4, 6, 8, 10, 12, 14, 16), description="candidate orders of the Fourier fit")
-    fit_from: float = Field(300.0, ge=2, description="effective samples from which the fit replaces the histogram")
+    fit_from: float = Field(300.0, ge=2, description="effective samples from which the fit is tried")
     per_decade: int = Field(10, ge=1, description="estimates per tenfold number of evaluations")
 
     @model_validator(mode="after")

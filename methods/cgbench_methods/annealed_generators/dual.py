@@ -19,6 +19,7 @@ with the derivatives ``KL(q || q_i) - e_tr`` and ``H(q_i) - H(q) - e_ent``. Expe
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,8 +93,9 @@ class Dual:
     def moments(self, l: float, h: float) -> tuple[float, float, float]:  # noqa: E741
         """Return ``ln E[w]``, ``KL(q || q_i)`` and ``H(q_i) - H(q)`` at given multipliers."""
         log_w = self._log_weights(l, h)
-        log_z = float(logsumexp(log_w)) - np.log(self._samples)
-        share = np.exp(log_w - logsumexp(log_w))
+        total = float(logsumexp(log_w))
+        log_z = total - math.log(self._samples)
+        share = np.exp(log_w - total)
         divergence = float(share @ log_w) - log_z
         return log_z, divergence, self._entropy + float(share @ self._log_q) + divergence
 

@@ -61,18 +61,21 @@ class WeightedMaps:
         return self.histograms[0]
 
     def estimate(self) -> PMF | Estimate:
-        """Return the PMFs and populations.
+        """Return the PMFs and populations; each PMF is the better of two estimates, by the likelihood of held-out halves.
 
-        The PMF is a Fourier fit if there are at least `fit_from` effective samples. Before, it is a smoothed histogram
-        mixed with the marginal of the flow.
+        One is a Fourier fit, the other a smoothed histogram mixed with the marginal of the flow. The latter is better
+        while few weights dominate; it has no standard errors.
         """
-        enough = self.first.effective_samples >= self.config.fit_from
-        if enough:
-            fitted = [histogram.fitted(self.config.fit_orders) for histogram in self.histograms]
-        else:
-            fitted = [Fitted(histogram.pmf()) for histogram in self.histograms]
+        fitted = [self._better(histogram) for histogram in self.histograms]
         self.fits = facts_of_maps(self.maps, fitted)
         return self._with_populations([one.pmf for one in fitted], weighted=True)
+
+    def _better(self, histogram: WeightedHistogram) -> Fitted:
+        if histogram.effective_samples >= self.config.fit_from:
+            fitted = histogram.fitted(self.config.fit_orders)
+            if fitted.held_out <= histogram.held_out():
+                return fitted
+        return Fitted(histogram.pmf())
 
     def flow_estimate(self) -> PMF | Estimate:
         """Return the marginals of the flow, without weights."""
@@ -96,12 +99,13 @@ class WeightedMaps:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all sums."""
-        return {"histograms": [histogram.state_dict() for histogram in self._all()]}
+        return {"histograms": [histogram.state_dict() for histogram in self._all()], "fits": dict(self.fits)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         for histogram, its in zip(self._all(), state["histograms"], strict=True):
             histogram.load_state_dict(its)
+        self.fits = dict(state["fits"])
 
 
 def _states_as_grid(states: States) -> CollectiveVariables:

@@ -76,7 +76,7 @@ class AnnealedGenerator(Method):
         self.flow = UnconditionalFlow(transform, UniformGaussian(**bounds)).to(problem.device)
         self.optimisers = [self._optimiser(each.weight_decay) for each in (config.hot, config.annealing)]
         self.schedule = self._schedule(len(self.target.periodic))
-        self.maps = WeightedMaps(problem.maps, problem.states, config.estimate)
+        self.maps = self._empty_maps()
         self.stage, self.updates, self.repeated, self.sampled = 0, 0, 0, 0
         self.parts: list[Buffer] = []  # the buffer of this stage
         self.training: dict[str, torch.Tensor | None] | None = None
@@ -87,10 +87,13 @@ class AnnealedGenerator(Method):
         self.facts: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []
         self._last: PMF | Estimate | None = None
-        self._last_sets = -1
+        self._last_drawn = -1
 
     def _optimiser(self, weight_decay: float) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.flow.parameters(), weight_decay=weight_decay, fused=True)
+
+    def _empty_maps(self) -> WeightedMaps:
+        return WeightedMaps(self.problem.maps, self.problem.states, self.config.estimate)
 
     @abstractmethod
     def _schedule(self, coordinates: int) -> Schedule:
@@ -169,7 +172,10 @@ class AnnealedGenerator(Method):
                 path_gradient=hot.path_gradient,
                 sample_clip=hot.sample_clip,
             )
-        self._add(Buffer(*found))
+        part = Buffer(*found)
+        self._add(part)
+        share = float(effective_sample_size(part.log_weights(1.0 / hot.temperature)))
+        self.facts = {"temperature": hot.temperature, "effective_sample_size_of_target": share}
         self._step(optimiser, hot.clip_norm, float(loss))
         self.stale = True
 
@@ -216,9 +222,10 @@ class AnnealedGenerator(Method):
         optimiser = self.optimisers[1]
         self._set_rate(optimiser, cosine(config.learning_rate, self.updates, config.updates, config.warmup))
         optimiser.zero_grad(set_to_none=True)
-        loss = forward_kl(self.flow, z[rows], None if weights is None else weights[rows])
-        loss.backward()
-        self._step(optimiser, config.clip_norm, float(loss.detach()))
+        with self.problem.phase("anneal"):
+            loss = forward_kl(self.flow, z[rows], None if weights is None else weights[rows])
+            loss.backward()
+            self._step(optimiser, config.clip_norm, float(loss.detach()))
 
     def _set_rate(self, optimiser: torch.optim.Optimizer, rate: float) -> None:
         for group in optimiser.param_groups:
@@ -241,6 +248,8 @@ class AnnealedGenerator(Method):
 
     def _add(self, part: Buffer) -> None:
         if self.stale:
+            if self.stage and self.repeated <= 1:  # the flow before was not trained on the density of the PMF
+                self.maps = self._empty_maps()
             self.maps.forget_flow()
             self.log_weights, self.stale = [], False
         log_weights = part.log_weights()
@@ -255,8 +264,8 @@ class AnnealedGenerator(Method):
 
     def _report(self, phase: str) -> PMF | Estimate:
         """Return the estimate, which is computed again only after new samples, and describe the position."""
-        if self._last is None or self._last_sets != self.maps.sets:
-            self._last, self._last_sets = self.maps.estimate(), self.maps.sets
+        if self._last is None or self._last_drawn != self.drawn:
+            self._last, self._last_drawn = self.maps.estimate(), self.drawn
         config: AnnealedConfig = self.config
         log_weights = torch.cat(self.log_weights)
         share = float(effective_sample_size(log_weights.double()))
@@ -353,7 +362,7 @@ class AnnealedGenerator(Method):
         self.log_weights = list(state["log_weights"])
         self.stale = bool(state["stale"])
         self.losses, self.facts, self.history = list(state["losses"]), dict(state["facts"]), list(state["history"])
-        self._last, self._last_sets = None, -1
+        self._last, self._last_drawn = None, -1
 
 
 def _number(value: float) -> float | None:

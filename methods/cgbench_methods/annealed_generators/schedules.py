@@ -11,6 +11,7 @@ import torch
 
 from cgbench_methods.annealed_generators.config import LadderConfig, TransportConfig
 from cgbench_methods.annealed_generators.dual import Dual
+from cgbench_methods.lib.estimators.importance import effective_sample_size
 
 __all__ = ["Buffer", "ConstrainedTransport", "Next", "Schedule", "TemperatureLadder"]
 
@@ -120,10 +121,15 @@ class TemperatureLadder(Schedule):
 
     def advance(self, buffer: Buffer) -> Next:
         """Return the weights of the next lower temperature."""
+        learned = buffer.log_weights(1.0 / self._relative(self.step))
         self.step = min(self.step + 1, self.config.intervals)
         self.at_target = self.step == self.config.intervals
         relative = 1.0 if self.at_target else self._relative(self.step)
-        return Next(buffer.log_weights(1.0 / relative), f"temperature x {relative:.3g}", {"temperature": relative})
+        facts = {
+            "temperature": relative,
+            "effective_sample_size_of_last_target": float(effective_sample_size(learned)),
+        }
+        return Next(buffer.log_weights(1.0 / relative), f"temperature x {relative:.3g}", facts)
 
     @property
     def progress(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,10 +30,13 @@ class Fitted:
         The estimate, with the standard error of the free energy if there are two groups or more.
     facts
         Numbers for the record.
+    held_out
+        Sum of the KL divergences of each half of the groups from the fit to the other; infinite if a half is empty.
     """
 
     pmf: PMF
     facts: dict[str, Any] = field(default_factory=dict)
+    held_out: float = math.inf
 
 
 def jackknife_fit(
@@ -54,7 +58,8 @@ def jackknife_fit(
         Returns the histogram without one group. It is called for the groups that are not empty.
     """
     halves = groups[::2].sum(0), groups[1::2].sum(0)
-    best, _ = fit_likeliest(cvs, halves, visited, orders)
+    best, scores = fit_likeliest(cvs, halves, visited, orders)
+    held_out = scores.get(best.order, math.inf)
     probability = best.probability()
     facts: dict[str, Any] = {"fourier_order": best.order}
     without = []
@@ -62,12 +67,12 @@ def jackknife_fit(
         if groups[group].sum() > 0 and groups.sum() > groups[group].sum():
             without.append(-np.log(fit(cvs, rest(group), visited, best.order, best).probability()))
     if len(without) < 2:  # the jackknife needs two
-        return Fitted(PMF(cvs, probability), facts)
+        return Fitted(PMF(cvs, probability), facts, held_out)
     # the constant of each free energy is fixed by its mean over the population
     aligned = [energy - (probability * energy).sum() for energy in without]
     std = np.sqrt((len(without) - 1) * np.var(aligned, axis=0))
     facts["expected_kld"] = 0.5 * float((probability * std**2).sum())
-    return Fitted(PMF(cvs, probability, std), facts)
+    return Fitted(PMF(cvs, probability, std), facts, held_out)
 
 
 def facts_of_maps(maps: Sequence[Map], fitted: Sequence[Fitted]) -> dict[str, Any]:

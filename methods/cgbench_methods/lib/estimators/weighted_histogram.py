@@ -11,12 +11,14 @@ and the average would be biased.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import xlogy
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.pmf import PMF
@@ -183,7 +185,7 @@ class WeightedHistogram:
         flow = self.flow_pmf().probability
         if min(half.sum() for half in self.halves) == 0:
             return PMF(self.cvs, flow)
-        width, share = self._likeliest(flow)
+        width, share, _ = self._likeliest(flow)
         return PMF(self.cvs, (1.0 - share) * smooth(self.cvs, self.halves.sum(0) / total, width) + share * flow)
 
     def fitted(self, orders: Sequence[int]) -> Fitted:
@@ -209,7 +211,16 @@ class WeightedHistogram:
 
         return jackknife_fit(self.cvs, self.groups, visited, orders, rest)
 
-    def _likeliest(self, flow: Array) -> tuple[float, float]:
+    def held_out(self) -> float:
+        """Sum of the KL divergences of each half from the smoothed estimate of the other; infinite if one is empty."""
+        halves = self.halves
+        if min(half.sum() for half in halves) == 0:
+            return math.inf
+        _, _, score = self._likeliest(self.flow_pmf().probability)
+        normalised = halves / halves.sum(axis=tuple(range(1, halves.ndim)), keepdims=True)
+        return float(xlogy(normalised, normalised).sum()) - score
+
+    def _likeliest(self, flow: Array) -> tuple[float, float, float]:
         """Choose kernel width in bins and share of the flow by the likelihood of each half under the other."""
         best, chosen = -np.inf, (WIDTHS[-1], SHARES[-1])
         normalised = [half / half.sum() for half in self.halves]
@@ -220,7 +231,7 @@ class WeightedHistogram:
                 score = float((normalised[1] * mixed[0] + normalised[0] * mixed[1]).sum())
                 if score > best:
                     best, chosen = score, (width, share)
-        return chosen
+        return *chosen, best
 
     def flow_pmf(self) -> PMF:
         """Return the smoothed histogram of the unweighted samples since the last `forget_flow`."""
