@@ -274,7 +274,11 @@ class AnnealedGenerator(Method):
             done = "finished" if self.stage else f"{self.updates:,} of {config.hot.updates:,} updates"
         elif phase == ANNEAL:
             self.progress = 0.25 + 0.5 * self.schedule.progress
-            done = f"{self.facts.get('target', 'first buffer')}, {self.updates:,} of {config.annealing.updates:,} updates"
+            target = self.facts.get("target", "first target")
+            if self.training is not None:
+                done = f"{target}, {self.updates:,} of {config.annealing.updates:,} updates"
+            else:
+                done = "drawing samples" if self.parts else f"{target}, finished"
         else:
             self.progress = 0.75 + 0.25 * self.sampled / config.estimate.samples
             done = f"{self.sampled:,} of {config.estimate.samples:,} samples"
