@@ -20,7 +20,8 @@ PACKAGES = {
     "cgbench_paper": ROOT / "paper" / "cgbench_paper",
 }
 SYSTEMS = {"aldp", "gly", "muller_brown", "val_chi"}
-METHODS = {"cgflow_al", "cgflow_grid", "flow_ais_bootstrap", "md", "metadynamics", "parallel_tempering", "umbrella"}
+METHODS = {"cgflow_al", "cgflow_grid", "cmt", "flow_ais_bootstrap", "md", "metadynamics", "parallel_tempering", "ta_bg"}
+METHODS |= {"umbrella"}
 # folders of this repository, names that a user's project is likely to have, and modules that cgbench imports
 HOSTILE = ("methods", "systems", "paper", "studies", "tests", "runs")
 SHADOWS = (*HOSTILE, "numpy", "torch", "yaml", "openmm", "click")

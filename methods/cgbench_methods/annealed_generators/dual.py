@@ -1,6 +1,7 @@
 """The next target of constrained mass transport, from the dual problem on samples of the flow.
 
-Constrained mass transport (von Klitzing et al., arXiv 2510.18460) minimises ``KL(q || p)`` over q under two constraints,
+Constrained mass transport (von Klitzing et al., arXiv 2510.18460) minimises ``KL(q || p)`` over q under two
+constraints,
 
     KL(q || q_i) <= e_tr,        H(q_i) - H(q) <= e_ent,
 
@@ -9,16 +10,18 @@ the Lagrangian
 
     E_q[m ln q - ln p - l ln q_i] - l e_tr + h (H(q_i) - e_ent)
 
-is smallest for ``q ~ q_i^(l/m) p^(1/m)``, whose weights over q_i are ``w = (p / q_i^(1 + h))^(1/m)``. Its smallest value
-is the dual function, concave in l and h >= 0,
+is smallest for ``q ~ q_i^(l/m) p^(1/m)``, whose weights over q_i are ``w = (p / q_i^(1 + h))^(1/m)``. Its smallest
+value is the dual function, concave in l and h >= 0,
 
     g(l, h) = -m ln E_{q_i}[w] - l e_tr + h (H(q_i) - e_ent),
 
-with the derivatives ``KL(q || q_i) - e_tr`` and ``H(q_i) - H(q) - e_ent``. Expectations over q_i are means over samples.
+with the derivatives ``KL(q || q_i) - e_tr`` and ``H(q_i) - H(q) - e_ent``. Expectations over q_i are means over
+samples.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -87,12 +90,12 @@ class Dual:
         self._log_p = self._log_p - self._log_p.max()  # a constant, which leaves the dual problem well scaled
         self._entropy = -float(log_q[np.isfinite(log_q)].mean())
 
-    def _log_weights(self, l: float, h: float) -> Array:  # noqa: E741
-        return np.asarray((self._log_p - (1.0 + h) * self._log_q) / (1.0 + l + h))
+    def _log_weights(self, trust: float, entropy: float) -> Array:
+        return np.asarray((self._log_p - (1.0 + entropy) * self._log_q) / (1.0 + trust + entropy))
 
-    def moments(self, l: float, h: float) -> tuple[float, float, float]:  # noqa: E741
-        """Return ``ln E[w]``, ``KL(q || q_i)`` and ``H(q_i) - H(q)`` at given multipliers."""
-        log_w = self._log_weights(l, h)
+    def moments(self, trust: float, entropy: float) -> tuple[float, float, float]:
+        """Return ``ln E[w]``, ``KL(q || q_i)`` and ``H(q_i) - H(q)`` at given multipliers l and h."""
+        log_w = self._log_weights(trust, entropy)
         total = float(logsumexp(log_w))
         log_z = total - math.log(self._samples)
         share = np.exp(log_w - total)
@@ -101,9 +104,9 @@ class Dual:
 
     def value_and_slopes(self, multipliers: Array) -> tuple[float, Array]:
         """Return the dual function and its derivatives in l and h."""
-        l, h = (float(each) for each in multipliers)  # noqa: E741
-        log_z, divergence, decrease = self.moments(l, h)
-        value = -(1.0 + l + h) * log_z - l * self._bounds[0] + h * (self._entropy - self._bounds[1])
+        trust, entropy = (float(each) for each in multipliers)
+        log_z, divergence, decrease = self.moments(trust, entropy)
+        value = -(1.0 + trust + entropy) * log_z - trust * self._bounds[0] + entropy * (self._entropy - self._bounds[1])
         return value, np.array([divergence - self._bounds[0], decrease - self._bounds[1]])
 
     def solve(self) -> NextTarget:
@@ -113,14 +116,14 @@ class Dual:
             value, slopes = self.value_and_slopes(multipliers)
             return -value, -slopes
 
-        starts = [np.array([l, h]) for l in FIRST for h in FIRST]  # noqa: E741
+        starts = [np.array(pair) for pair in itertools.product(FIRST, FIRST)]
         best = min(starts, key=lambda start: loss(start)[0])
         options = {"maxiter": 500, "ftol": 1e-15, "gtol": 1e-7}
         for _ in range(3):  # a new start forgets a poor approximation of the curvature
             found = minimize(loss, best, jac=True, method="L-BFGS-B", bounds=[(0.0, None)] * 2, options=options)
             best = np.asarray(found.x)
-        l, h = (float(each) for each in best)  # noqa: E741
+        trust, entropy = (float(each) for each in best)
         log_weights = np.full(self._samples, -np.inf)
-        log_weights[self._usable] = self._log_weights(l, h)
-        _, divergence, decrease = self.moments(l, h)
-        return NextTarget(l, h, log_weights, divergence, decrease)
+        log_weights[self._usable] = self._log_weights(trust, entropy)
+        _, divergence, decrease = self.moments(trust, entropy)
+        return NextTarget(trust, entropy, log_weights, divergence, decrease)

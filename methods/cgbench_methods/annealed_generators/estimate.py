@@ -61,7 +61,7 @@ class WeightedMaps:
         return self.histograms[0]
 
     def estimate(self) -> PMF | Estimate:
-        """Return the PMFs and populations; each PMF is the better of two estimates, by the likelihood of held-out halves.
+        """Return the PMFs and populations; each PMF is the better of two estimates, by held-out likelihood.
 
         One is a Fourier fit, the other a smoothed histogram mixed with the marginal of the flow. The latter is better
         while few weights dominate; it has no standard errors.

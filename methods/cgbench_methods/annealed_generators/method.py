@@ -385,7 +385,7 @@ class TemperatureAnnealed(AnnealedGenerator):
 
 
 class ConstrainedMassTransport(AnnealedGenerator):
-    """Constrained mass transport (CMT): the targets are limited in their distance from the flow and in their entropy."""
+    """Constrained mass transport (CMT): bounds on KL divergence and decrease of entropy limit each target."""
 
     name = "cmt"
     Config = CMTConfig

@@ -198,8 +198,8 @@ class ConstrainedTransport(Schedule):
         """Tell if the target was not reached."""
         if not self.exhausted:
             return []
-        l, h = self.multipliers  # noqa: E741
-        return [f"after {self.stages} stages the target is not reached (multipliers {l:.3g} and {h:.3g})"]
+        numbers = " and ".join(f"{each:.3g}" for each in self.multipliers)
+        return [f"after {self.stages} stages the target is not reached (multipliers {numbers})"]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of stages and the last multipliers."""
@@ -208,5 +208,5 @@ class ConstrainedTransport(Schedule):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.stages, self.at_target = int(state["stages"]), bool(state["at_target"])
-        l, h = (float(each) for each in state["multipliers"])  # noqa: E741
-        self.multipliers = l, h
+        trust, entropy = (float(each) for each in state["multipliers"])
+        self.multipliers = trust, entropy

@@ -21,10 +21,11 @@ def samples(seed: int = 0, shift: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
     return shift - 0.5 * ((z - CENTRE) / NARROW) ** 2, log_q
 
 
-def between(l: float, h: float) -> tuple[float, float]:  # noqa: E741
-    """Mean and width of the Gaussian ``q_i^(l/(1+l+h)) p^(1/(1+l+h))``."""
-    precision = (l / WIDE**2 + 1.0 / NARROW**2) / (1.0 + l + h)
-    return CENTRE / NARROW**2 / (1.0 + l + h) / precision, precision**-0.5
+def between(trust: float, entropy: float) -> tuple[float, float]:
+    """Mean and width of the Gaussian ``q_i^(l/m) p^(1/m)`` with the multipliers l and h and ``m = 1 + l + h``."""
+    powers = 1.0 + trust + entropy
+    precision = (trust / WIDE**2 + 1.0 / NARROW**2) / powers
+    return CENTRE / NARROW**2 / powers / precision, precision**-0.5
 
 
 def divergence(mean: float, width: float) -> float:

@@ -51,8 +51,8 @@ def test_transport_reaches_the_target_and_stays_there(generator) -> None:
     while not schedule.at_target:
         buffer = drawn_at(0.0, 50_000, generator, spread=precision**-0.5)
         target = schedule.advance(buffer)
-        l, h = target.facts["trust_region"], target.facts["entropy"]
-        precision = (1.0 + STIFFNESS + l * precision) / (1.0 + l + h)
+        trust, entropy = target.facts["trust_region"], target.facts["entropy"]
+        precision = (1.0 + STIFFNESS + trust * precision) / (1.0 + trust + entropy)
         stages += 1
         assert not schedule.exhausted and stages < 10
         assert target.facts["divergence"] <= 0.05 * 1.001

@@ -67,7 +67,7 @@ class ConditionalTarget:
         return self.problem.reduced_energy(x) - log_abs_det_jacobian
 
     def parts(self, s: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Reduced energies u and ``ln|det dx/d(s, y)|`` apart, each ``[batch]``; they are charged and returned as `energy`.
+        """Reduced energies u and ``ln|det dx/d(s, y)|`` apart, each ``[batch]``; charged and returned as by `energy`.
 
         Other temperatures need them apart: the reduced energy changes with temperature, the volume element does not.
         Outside the domain or the state space they are infinite and zero.
