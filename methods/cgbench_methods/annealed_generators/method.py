@@ -177,7 +177,6 @@ class AnnealedGenerator(Method):
         share = float(effective_sample_size(part.log_weights(1.0 / hot.temperature)))
         self.facts = {"temperature": hot.temperature, "effective_sample_size_of_target": share}
         self._step(optimiser, hot.clip_norm, float(loss))
-        self.stale = True
 
     def _draw(self) -> None:
         """Draw a part of the buffer from the flow, and evaluate it."""
@@ -298,6 +297,8 @@ class AnnealedGenerator(Method):
                 }
             )
             self.losses = []
+        if phase == HOT:
+            self.stale = True  # the flow changes with every update: its own samples are those since the last estimate
         return self._last
 
     def auxiliary_estimates(self) -> Sequence[AuxiliaryEstimate]:

@@ -21,6 +21,8 @@ from cgbench_methods.annealed_generators import CMTConfig, ConstrainedMassTransp
 from cgbench_methods.annealed_generators.config import EstimateConfig, RegularisationConfig
 from cgbench_methods.annealed_generators.estimate import WeightedMaps
 from cgbench_methods.annealed_generators.training import reverse_kl_gradient
+from cgbench_methods.lib.flows.build import UnconditionalFlow, spline_coupling_flow
+from cgbench_methods.lib.flows.distributions import UniformGaussian
 from cgbench_methods.lib.flows.joint import JointTarget
 from cgbench_methods.lib.flows.settings import FlowConfig
 from cgbench_systems.muller_brown import MullerBrown
@@ -78,54 +80,82 @@ def generator_of(kind=TemperatureAnnealed, system=None, **settings):
     return kind(Problem(system or MullerBrown(), Ledger()), config, Streams(0))
 
 
-def gradient(one, count: int, seed: int, **options) -> torch.Tensor:
+# ---- the gradient of the reverse KL divergence ----------------------------------------------------
+
+
+class Wells:
+    """Energy and volume element of three coordinates, everywhere finite."""
+
+    @staticmethod
+    def wrap(z: torch.Tensor) -> torch.Tensor:
+        return z
+
+    @staticmethod
+    def parts(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return (1.5 * z.square() + torch.cos(2 * z)).sum(1) + z[:, 0] * z[:, 1], torch.sin(z).sum(1)
+
+    def parts_and_gradient(self, z: torch.Tensor, inverse_temperature: float) -> tuple[torch.Tensor, ...]:
+        leaf = z.detach().requires_grad_()
+        energy, volume = self.parts(leaf)
+        (slope,) = torch.autograd.grad((volume - inverse_temperature * energy).sum(), leaf)
+        return energy.detach(), volume.detach(), slope
+
+
+def small_flow() -> UnconditionalFlow:
+    """Return a flow over three coordinates whose parameters are not those of the identity."""
+    kinds = {"circular": torch.zeros(3, dtype=torch.bool), "lower": torch.full((3,), -6.0, dtype=FLOAT64)}
+    kinds["upper"] = -kinds["lower"]
+    generator = torch.Generator().manual_seed(0)
+    flow = UnconditionalFlow(
+        spline_coupling_flow(**kinds, generator=generator, num_couplings=2, hidden_features=8), UniformGaussian(**kinds)
+    )
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator, dtype=FLOAT64)
+    return flow
+
+
+def gradient(flow: UnconditionalFlow, count: int, seed: int, **options) -> torch.Tensor:
     settings = {"inverse_temperature": 0.25, "dropped": 0, "path_gradient": True, "sample_clip": None} | options
-    one.flow.zero_grad()
-    reverse_kl_gradient(one.flow, one.target, count, torch.Generator().manual_seed(seed), **settings)
-    return torch.cat([p.grad.flatten() for p in one.flow.parameters() if p.grad is not None])
+    flow.zero_grad()
+    reverse_kl_gradient(flow, Wells(), count, torch.Generator().manual_seed(seed), **settings)
+    return torch.cat([p.grad.flatten() for p in flow.parameters()])
 
 
 def test_the_gradient_is_that_of_the_reverse_kl_divergence() -> None:
-    """Against a finite difference along one direction, at the same noise, with the full gradient."""
-    one = generator_of()
-    with torch.no_grad():
-        for number, parameter in enumerate(one.flow.parameters()):
-            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)).double()
-    found = gradient(one, 200, 3, path_gradient=False)
-    parameters = list(one.flow.parameters())
-    directions = [torch.randn(p.shape, generator=torch.Generator().manual_seed(7)).double() for p in parameters]
+    """The full gradient against a finite difference along one direction at the same noise."""
+    flow = small_flow()
+    found = gradient(flow, 200, 3, path_gradient=False)
+    direction = torch.randn(len(found), generator=torch.Generator().manual_seed(7), dtype=FLOAT64)
+    start = torch.nn.utils.parameters_to_vector(flow.parameters()).detach()
 
     def loss(step: float) -> float:
-        with torch.no_grad():
-            for parameter, direction in zip(parameters, directions, strict=True):
-                parameter += step * direction
-            z, log_q = one.flow.sample_with_log_prob(200, torch.Generator().manual_seed(3))
-            energy, volume = one.target.parts(z)
-            for parameter, direction in zip(parameters, directions, strict=True):
-                parameter -= step * direction
+        torch.nn.utils.vector_to_parameters(start + step * direction, flow.parameters())
+        z, log_q = flow.sample_with_log_prob(200, torch.Generator().manual_seed(3))
+        energy, volume = Wells.parts(z)
         return float((log_q + 0.25 * energy - volume).mean())
 
-    slope = (loss(1e-5) - loss(-1e-5)) / 2e-5
-    assert float(found @ torch.cat([d.flatten() for d in directions])) == pytest.approx(slope, rel=1e-3)
+    assert float(found @ direction) == pytest.approx((loss(1e-5) - loss(-1e-5)) / 2e-5, rel=1e-5)
 
 
 def test_path_gradient_has_the_same_mean() -> None:
-    one = generator_of()
+    """Along a few directions in the space of the parameters (z < 4)."""
+    flow = small_flow()
     differences = torch.stack(
-        [gradient(one, 100, seed) - gradient(one, 100, seed, path_gradient=False) for seed in range(60)]
+        [gradient(flow, 200, seed) - gradient(flow, 200, seed, path_gradient=False) for seed in range(100)]
     )
-    error = differences.std(0) / math.sqrt(len(differences))
-    varied = error > 1e-12
-    z = (differences.mean(0) / error.clamp(min=1e-12))[varied]
-    assert int(varied.sum()) > 10 and float(z.abs().max()) < 4.5
+    directions = torch.randn(differences.shape[1], 6, generator=torch.Generator().manual_seed(7), dtype=FLOAT64)
+    along = differences @ directions
+    z = along.mean(0) / (along.std(0) / math.sqrt(len(along)))
+    assert along.std(0).min() > 1e-4 and float(z.abs().max()) < 4.0
 
 
 def test_samples_of_highest_energy_get_no_gradient_and_others_are_clipped() -> None:
-    one = generator_of()
-    full = gradient(one, 64, 1)
-    assert not torch.allclose(gradient(one, 64, 1, dropped=8), full)
-    assert gradient(one, 64, 1, sample_clip=1e-3).norm() < 0.1 * full.norm()
-    assert not gradient(one, 64, 1, dropped=64).any()
+    flow = small_flow()
+    full = gradient(flow, 64, 1)
+    assert not torch.allclose(gradient(flow, 64, 1, dropped=8), full)
+    assert gradient(flow, 64, 1, sample_clip=1e-3).norm() < 0.1 * full.norm()
+    assert not gradient(flow, 64, 1, dropped=64).any()
 
 
 # ---- estimates --------------------------------------------------------------------------------------
@@ -208,7 +238,7 @@ def test_density_over_configurations_is_normalised(finished) -> None:
 
 
 @pytest.mark.parametrize("method", ["ta_bg", "cmt"])
-@pytest.mark.parametrize("stop", [3, 6, 9])
+@pytest.mark.parametrize("stop", [3, 5, 8])
 def test_continues_bit_identically_in_every_phase(method: str, stop: int, tmp_path: Path) -> None:
     """Stopped while the flow is trained hot, in a stage of the schedule, and near the end."""
 
