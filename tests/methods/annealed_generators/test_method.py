@@ -135,7 +135,7 @@ def test_the_gradient_is_that_of_the_reverse_kl_divergence() -> None:
         energy, volume = Wells.parts(z)
         return float((log_q + 0.25 * energy - volume).mean())
 
-    assert float(found @ direction) == pytest.approx((loss(1e-5) - loss(-1e-5)) / 2e-5, rel=1e-5)
+    assert float(found @ direction) == pytest.approx((loss(1e-5) - loss(-1e-5)) / 2e-5, rel=2e-4)
 
 
 def test_path_gradient_has_the_same_mean() -> None:
