@@ -74,7 +74,7 @@ def reverse_kl_gradient(
 
 def forward_kl(flow: UnconditionalFlow, z: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
     """Return ``-mean w ln q(z)``, the forward KL divergence up to a constant; without weights they are 1."""
-    log_q = flow.log_prob(z)
+    log_q: torch.Tensor = flow.log_prob(z)
     return -(log_q if weights is None else weights * log_q).mean()
 
 
