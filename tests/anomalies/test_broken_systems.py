@@ -29,6 +29,8 @@ METHODS = {
     "cgflow_grid": ("cgflow_grid", {"preset": "smoke"}),
     "published": ("cgflow_al", {"preset": "paper", "overrides": PUBLISHED}),
     "flow_ais_bootstrap": ("flow_ais_bootstrap", {"preset": "smoke"}),
+    "ta_bg": ("ta_bg", {"preset": "smoke"}),
+    "cmt": ("cmt", {"preset": "smoke"}),
 }
 
 

@@ -23,9 +23,9 @@ from cgbench_methods.cgflow.published import training as published_training
 from cgbench_methods.cgflow.published.ensemble import NetworkEnsemble
 from cgbench_methods.flow_ais_bootstrap.ais import AnnealedImportanceSampling, Points, hmc_transition
 from cgbench_methods.flow_ais_bootstrap.config import EstimateConfig
-from cgbench_methods.flow_ais_bootstrap.estimator import WeightedHistogram
 from cgbench_methods.lib.estimators.importance import effective_sample_size, free_energies, largest_share
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
+from cgbench_methods.lib.estimators.weighted_histogram import WeightedHistogram
 from cgbench_methods.lib.flows.steps import sound_step
 from cgbench_systems.muller_brown import MullerBrown
 

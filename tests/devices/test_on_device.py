@@ -39,6 +39,8 @@ CASES = [
     ("parallel_tempering", "muller_brown", "smoke"),
     ("parallel_tempering", "aldp", "smoke"),
     ("flow_ais_bootstrap", "muller_brown", "smoke"),
+    ("ta_bg", "muller_brown", "smoke", "annealing.resampled=100"),
+    ("cmt", "muller_brown", "smoke"),
     ("cgflow_al", "aldp", "smoke"),
     ("cgflow_grid", "muller_brown", "paper", "recipe.grid=6", *PUBLISHED),
     ("cgflow_al", "aldp", "paper", *PUBLISHED, *SMALL),

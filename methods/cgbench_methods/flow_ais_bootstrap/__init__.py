@@ -9,7 +9,8 @@ For alpha = 2 this density gives the estimate of least variance of the alpha-div
 minimises: the loss is ``-E[w ln q]`` over the ends of AIS chains with importance weights w. A prioritised replay buffer
 keeps these ends and reuses them. The PMF is a histogram of samples of q with weights ``p / q``.
 
-`method` runs the stages, `target` is p, `ais` the annealing, `buffer` the replay buffer, and `estimator` the PMF.
+`method` runs the stages, `ais` is the annealing, and `buffer` the replay buffer. The target p is
+`cgbench_methods.lib.flows.joint`, the estimate of the PMF `cgbench_methods.lib.estimators.weighted_histogram`.
 """
 
 from __future__ import annotations

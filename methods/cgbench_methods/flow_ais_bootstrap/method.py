@@ -17,11 +17,11 @@ from cgbench.counting.streams import Streams
 from cgbench_methods.flow_ais_bootstrap.ais import AnnealedImportanceSampling, Points
 from cgbench_methods.flow_ais_bootstrap.buffer import ReplayBuffer
 from cgbench_methods.flow_ais_bootstrap.config import FABConfig
-from cgbench_methods.flow_ais_bootstrap.estimator import WeightedHistogram
-from cgbench_methods.flow_ais_bootstrap.target import JointTarget
 from cgbench_methods.lib.estimators.importance import LARGEST_SHARE, effective_sample_size, largest_share
+from cgbench_methods.lib.estimators.weighted_histogram import WeightedHistogram
 from cgbench_methods.lib.flows.build import UnconditionalFlow, spline_coupling_flow
 from cgbench_methods.lib.flows.distributions import UniformGaussian
+from cgbench_methods.lib.flows.joint import JointTarget
 from cgbench_methods.lib.flows.steps import sound_step
 
 __all__ = ["FlowAISBootstrap"]

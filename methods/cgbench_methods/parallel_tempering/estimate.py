@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,31 +11,14 @@ from numpy.typing import NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.maps import States
-from cgbench.contracts.pmf import PMF
 from cgbench_methods.lib.estimators.exposure import exposure
-from cgbench_methods.lib.estimators.fourier_fit import fit, fit_likeliest
 from cgbench_methods.lib.estimators.importance import kish
+from cgbench_methods.lib.estimators.jackknife import Fitted, jackknife_fit
 from cgbench_methods.parallel_tempering.reweighting import Reweighting, reweighting
 
-__all__ = ["Combined", "Tempered"]
+__all__ = ["Tempered"]
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Combined:
-    """A PMF and numbers for the record.
-
-    Attributes
-    ----------
-    pmf
-        The estimate, with the standard error of the free energy if there are two groups or more.
-    facts
-        Numbers for the record.
-    """
-
-    pmf: PMF
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class Tempered:
@@ -77,7 +58,7 @@ class Tempered:
         log = weighting.log_weights(energies.double().numpy())
         return np.exp(np.where(np.isfinite(log), log, -np.inf) - np.nanmax(log))
 
-    def combine(self, axes: Sequence[int], cvs: CollectiveVariables, orders: Sequence[int]) -> Combined:
+    def combine(self, axes: Sequence[int], cvs: CollectiveVariables, orders: Sequence[int]) -> Fitted:
         """Estimate the PMF of the collective variables number `axes`, whose domain and grid are `cvs`.
 
         The order of the fit is chosen by the likelihood of each half of the groups under the fit to the other. Standard
@@ -98,22 +79,12 @@ class Tempered:
         squares = self._histograms(self._all**2, bins, total).sum(0).reshape(cvs.bins)
         visits = np.bincount(bins[bins >= 0], minlength=total).reshape(cvs.bins)
         visited = exposure(cvs, parts.sum(0), squares, visits.astype(np.float64))
-        halves = parts[::2].sum(0), parts[1::2].sum(0)
-        best, _ = fit_likeliest(cvs, halves, visited, orders)
-        probability = best.probability()
-        facts: dict[str, Any] = {"fourier_order": best.order, "visited_part_of_the_grid": float((visits > 0).mean())}
-        without = []
-        for group in range(self.groups):
-            if parts[group].sum() > 0 and parts.sum() > parts[group].sum():
-                rest = self._histogram_without(group, bins, total).reshape(cvs.bins)
-                without.append(-np.log(fit(cvs, rest, visited, best.order, best).probability()))
-        if len(without) < 2:  # the jackknife needs two
-            return Combined(PMF(cvs, probability), facts)
-        # the constant of each free energy is fixed by its mean over the population
-        aligned = [energy - (probability * energy).sum() for energy in without]
-        std = np.sqrt((len(without) - 1) * np.var(aligned, axis=0))
-        facts["expected_kld"] = 0.5 * float((probability * std**2).sum())
-        return Combined(PMF(cvs, probability, std), facts)
+
+        def rest(group: int) -> Array:
+            return self._histogram_without(group, bins, total).reshape(cvs.bins)
+
+        found = jackknife_fit(cvs, parts, visited, orders, rest)
+        return Fitted(found.pmf, found.facts | {"visited_part_of_the_grid": float((visits > 0).mean())})
 
     def populations(self, states: States) -> dict[str, float]:
         """Return the population of each state by name."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
-from cgbench.contracts.maps import Estimate, Map
+from cgbench.contracts.maps import Estimate
 from cgbench.contracts.method import Method
 from cgbench.contracts.pmf import PMF
 from cgbench.counting.streams import Streams
+from cgbench_methods.lib.estimators.jackknife import facts_of_maps
 from cgbench_methods.parallel_tempering.config import ParallelTemperingConfig
-from cgbench_methods.parallel_tempering.estimate import Combined, Tempered
+from cgbench_methods.parallel_tempering.estimate import Tempered
 from cgbench_methods.parallel_tempering.ladder import first_ladder, respaced
 from cgbench_methods.parallel_tempering.walkers import TemperedWalkers
 
@@ -115,8 +116,7 @@ class ParallelTempering(Method):
         self.problem.report_anomaly("dominant_weight", int(tempered.effective_sample_size < 2.0), 1)
         maps, states = self.problem.maps, self.problem.states
         combined = [tempered.combine(one.axes, one.cvs, config.fit_orders) for one in maps]
-        self.facts = dict(combined[0].facts) if len(maps) == 1 else _of_maps(maps, combined)
-        self.facts |= {
+        self.facts = facts_of_maps(maps, combined) | {
             "samples": tempered.usable,
             "effective_sample_size_of_weights": tempered.effective_sample_size,
         }
@@ -183,10 +183,3 @@ class ParallelTempering(Method):
         self.round, self.produced, self.planned, self.every = (int(number) for number in state["numbers"])
         self.samples = list(state["samples"])
         self.facts = dict(state["facts"])
-
-
-def _of_maps(maps: Sequence[Map], combined: Sequence[Combined]) -> dict[str, Any]:
-    """Return the facts about the estimate of each map, and the mean of their expected forward KLD."""
-    facts: dict[str, Any] = {"maps": {one.name: part.facts for one, part in zip(maps, combined, strict=True)}}
-    expected = [part.facts["expected_kld"] for part in combined if "expected_kld" in part.facts]
-    return facts | ({"expected_kld": float(np.mean(expected))} if expected else {})

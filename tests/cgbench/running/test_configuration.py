@@ -21,6 +21,9 @@ WITHOUT_PAPER = {
     ("umbrella", "aldp"),
     ("umbrella", "muller_brown"),
     ("flow_ais_bootstrap", "muller_brown"),
+    ("ta_bg", "muller_brown"),
+    ("cmt", "aldp"),
+    ("cmt", "muller_brown"),
 }
 
 

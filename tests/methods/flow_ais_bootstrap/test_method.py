@@ -15,8 +15,8 @@ from cgbench.counting.ledger import Ledger
 from cgbench.running.run import prepare
 from cgbench.scoring.divergences import forward_kld
 from cgbench_methods.flow_ais_bootstrap.config import AISConfig, EstimateConfig, FlowConfig
-from cgbench_methods.flow_ais_bootstrap.estimator import WeightedHistogram
-from cgbench_methods.flow_ais_bootstrap.target import JointTarget
+from cgbench_methods.lib.estimators.weighted_histogram import WeightedHistogram
+from cgbench_methods.lib.flows.joint import JointTarget
 from cgbench_systems.muller_brown import BETA, MullerBrown, potential
 
 FLOAT64 = torch.float64

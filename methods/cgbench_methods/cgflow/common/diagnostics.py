@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cgbench_methods.lib.estimators.importance import LARGEST_SHARE
+from cgbench_methods.lib.estimators.importance import LARGEST_SHARE, RELIABLE_PARETO_K
 
 __all__ = ["harmonic_warnings", "published_warnings"]
 
-RELIABLE_PARETO_K = 0.7  # above, the mean of the weights is unreliable (Vehtari et al. 2024)
 LEAST_EFFICIENCY = 0.02
 
 

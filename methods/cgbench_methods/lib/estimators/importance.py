@@ -13,10 +13,19 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import genpareto
 
-__all__ = ["LARGEST_SHARE", "effective_sample_size", "free_energies", "kish", "largest_share", "pareto_tail_index"]
+__all__ = [
+    "LARGEST_SHARE",
+    "RELIABLE_PARETO_K",
+    "effective_sample_size",
+    "free_energies",
+    "kish",
+    "largest_share",
+    "pareto_tail_index",
+]
 
 Sums = TypeVar("Sums", float, NDArray[np.float64])
 TINY = 1e-300  # keeps quotients finite where all weights are zero
+RELIABLE_PARETO_K = 0.7  # above, the mean of the weights is unreliable (Vehtari et al. 2024)
 LARGEST_SHARE = 0.5  # a weight with a larger share of the sum dominates the estimate
 
 

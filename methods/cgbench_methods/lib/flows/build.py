@@ -146,9 +146,15 @@ class UnconditionalFlow(Flow):
     def sample_with_log_prob(self, num: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw ``z [num, dims]`` with ``ln q [num]``, without graph."""
         with torch.no_grad():
-            noise = self._distribution.sample_base(num, generator)
-            z, log_det = self._transform.inverse(noise)
-            return z, self._distribution._log_prob(noise, None) - log_det
+            return self.differentiable_sample_with_log_prob(num, generator)
+
+    def differentiable_sample_with_log_prob(
+        self, num: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw as `sample_with_log_prob`; both are differentiable in the parameters at fixed noise."""
+        noise = self._distribution.sample_base(num, generator)
+        z, log_det = self._transform.inverse(noise)
+        return z, self._distribution._log_prob(noise, None) - log_det
 
     def log_prob_and_gradient(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """``ln q [batch]`` and its gradient in ``z [batch, dims]``, without graph."""

@@ -53,14 +53,9 @@ class ConditionalTarget:
         return self._energy(s.to(self.problem.device), y.to(self.problem.device)).to(y.device)
 
     def _energy(self, s: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        inside = self.coordinates.in_domain(y.detach())
-        with torch.no_grad():
-            x, _ = self.coordinates.to_cartesian(s.detach(), y.detach())
-            inside = inside & self.coordinates.in_state_space(x) & x.flatten(1).isfinite().all(dim=1)
+        inside = self._inside(s, y)
         if bool(inside.all()):
-            self.problem.report_proposals(0, len(y))
             return self._evaluate(s, y)
-        self.problem.report_proposals((~inside).sum(), len(y))
         energy = y.new_full((len(y),), torch.inf)
         rows = inside.nonzero().squeeze(1)
         if len(rows) == 0:
@@ -70,6 +65,37 @@ class ConditionalTarget:
     def _evaluate(self, s: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         x, log_abs_det_jacobian = self.coordinates.to_cartesian(s, y)
         return self.problem.reduced_energy(x) - log_abs_det_jacobian
+
+    def parts(self, s: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Reduced energies u and ``ln|det dx/d(s, y)|`` apart, each ``[batch]``; charged and returned as by `energy`.
+
+        Other temperatures need them apart: the reduced energy changes with temperature, the volume element does not.
+        Outside the domain or the state space they are infinite and zero.
+
+        Raises
+        ------
+        BudgetExhausted
+            Before anything is evaluated.
+        """
+        device = y.device
+        s, y = s.to(self.problem.device), y.to(self.problem.device)
+        rows = self._inside(s, y).nonzero().squeeze(1)
+        energy, volume = y.new_full((len(y),), torch.inf), y.new_zeros(len(y))
+        if len(rows):
+            x, log_abs_det_jacobian = self.coordinates.to_cartesian(s[rows], y[rows])
+            found = self.problem.reduced_energy(x)
+            energy = energy.to(found.dtype).index_put((rows,), found)
+            volume = volume.to(log_abs_det_jacobian.dtype).index_put((rows,), log_abs_det_jacobian)
+        return energy.to(device), volume.to(device)
+
+    def _inside(self, s: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Tell which configurations are in the domain and the state space, and count the proposals."""
+        inside = self.coordinates.in_domain(y.detach())
+        with torch.no_grad():
+            x, _ = self.coordinates.to_cartesian(s.detach(), y.detach())
+            inside = inside & self.coordinates.in_state_space(x) & x.flatten(1).isfinite().all(dim=1)
+        self.problem.report_proposals((~inside).sum(), len(y))
+        return inside
 
     def energy_and_gradient(self, s: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Energies ``[batch]`` and their gradients with respect to `y` ``[batch, fine]``, without graph."""

@@ -4,24 +4,39 @@ With ``z = (s, y)`` in the units of the flow and the energy ``E(s, y)`` of `cgbe
 
     ln p(z) = -min(r(E(s, y)), E_max),    r(E) = E up to the knee, knee + ln(1 + E - knee) above it.
 
-`energy_linear_below` is the knee, and `energy_largest` is E_max.
+`energy_linear_below` is the knee, and `energy_largest` is E_max. At the temperature ``T_0 / b``, with T_0 that of the
+reduced energy u, the density is
+
+    ln p_b(z) = -b min(r(u), E_max) + ln|det dx/d(s, y)|.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from cgbench.contracts.coordinates import Coordinates
 from cgbench.contracts.problem import Problem
-from cgbench_methods.flow_ais_bootstrap.config import AISConfig, FlowConfig
+from cgbench_methods.lib.flows.settings import FlowConfig
 from cgbench_methods.lib.flows.target import ConditionalTarget
 
-__all__ = ["JointTarget"]
+__all__ = ["JointTarget", "Regularisation"]
 
 WIDTHS = 3.0  # half the domain of a non-periodic CV, in standard deviations of the base
+
+
+class Regularisation(Protocol):
+    """How high energies are regularised, in kT."""
+
+    @property
+    def energy_linear_below(self) -> float:
+        """Energies above this grow logarithmically."""
+
+    @property
+    def energy_largest(self) -> float:
+        """Energies are clipped at this."""
 
 
 class JointTarget:
@@ -34,14 +49,14 @@ class JointTarget:
     ----------
     problem
         The counted gate to the energy.
-    flow, ais
+    flow, regularisation
         Settings of the coordinates and of the regularisation.
     dtype
         Type of `z` and of the results.
     """
 
-    def __init__(self, problem: Problem, flow: FlowConfig, ais: AISConfig, dtype: torch.dtype) -> None:
-        self.problem, self.ais = problem, ais
+    def __init__(self, problem: Problem, flow: FlowConfig, regularisation: Regularisation, dtype: torch.dtype) -> None:
+        self.problem, self.regularisation = problem, regularisation
         self.coordinates: Coordinates = problem.coordinate_sets[flow.coordinates]
         self._target = ConditionalTarget(problem, self.coordinates)
         cvs = problem.cvs
@@ -104,10 +119,48 @@ class JointTarget:
         with torch.no_grad():
             return self._regularised(self._target.energy(*self.split(z)))[0]
 
+    def parts(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the regularised reduced energy, and ``ln|det dx/d(s, y)|``, each ``[batch]`` in float64.
+
+        With them, ``ln p_b = -b u + ln|det dx/d(s, y)|`` is known at every temperature. Outside the coordinates' domain
+        or the state space the energy is infinite; such configurations are not evaluated and cost nothing.
+
+        Raises
+        ------
+        BudgetExhausted
+            Before anything is evaluated.
+        """
+        with torch.no_grad():
+            energy, volume = self._target.parts(*self.split(z))
+            return -self._regularised(energy.double())[0], volume.double()
+
+    def parts_and_gradient(self, z: torch.Tensor, inverse_temperature: float) -> tuple[torch.Tensor, ...]:
+        """Return what `parts` returns, and the gradient of ``ln p_b`` in `z`, ``[batch, dims]``.
+
+        Parameters
+        ----------
+        z
+            ``[batch, dims]``.
+        inverse_temperature
+            The inverse temperature b, relative to that of the reduced energy.
+        """
+        leaf = z.detach().requires_grad_()
+        with torch.enable_grad():
+            energy, volume = self._target.parts(*self.split(leaf))
+            log_p, excess = self._regularised(energy.detach())
+            usable = energy.isfinite()
+            if not bool(usable.any()):
+                return -log_p.double(), volume.detach().double(), torch.zeros_like(z)
+            slope = inverse_temperature / (1.0 + excess)
+            total = (volume - slope * torch.where(usable, energy, 0.0))[usable].sum()
+            (gradient,) = torch.autograd.grad(total, leaf)
+        gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+        return -log_p.double(), volume.detach().double(), torch.where(usable[:, None], gradient, 0.0)
+
     def _regularised(self, energy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return ``ln p``, and the excess of each energy above the knee."""
         energy = torch.where(energy.isnan(), torch.inf, energy)
-        knee = self.ais.energy_linear_below
+        knee = self.regularisation.energy_linear_below
         excess = (energy - knee).clamp(min=0.0)
-        tame = torch.where(excess > 0, knee + torch.log1p(excess), energy).clamp(max=self.ais.energy_largest)
+        tame = torch.where(excess > 0, knee + torch.log1p(excess), energy).clamp(max=self.regularisation.energy_largest)
         return torch.where(energy.isposinf(), -torch.inf, -tame), excess

@@ -11,25 +11,45 @@ and the average would be biased.
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import xlogy
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.pmf import PMF
-from cgbench_methods.flow_ais_bootstrap.config import EstimateConfig
+from cgbench_methods.lib.estimators.exposure import exposure
 from cgbench_methods.lib.estimators.importance import effective_sample_size, kish
+from cgbench_methods.lib.estimators.jackknife import Fitted, jackknife_fit
 from cgbench_methods.lib.estimators.smoothing import WIDTHS, smooth, smoothed_pmf
 
-__all__ = ["WeightedHistogram"]
+__all__ = ["Regularisation", "WeightedHistogram"]
 
 Array = NDArray[np.float64]
 SHARES = (1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3, 0.6, 0.9, 0.99)  # candidates: share of the flow's marginal in the estimate
 LARGEST = 300.0  # logarithm of a weight; its square is still far from overflow in float64
 RESCALE = 1e80  # mean weight above which all sums are rescaled
 MEMORY = 0.9  # decay per set of the running means
+
+
+class Regularisation(Protocol):
+    """How weights and histograms are regularised."""
+
+    @property
+    def truncation(self) -> float | None:
+        """Weights are clipped at this multiple of their mean."""
+
+    @property
+    def smoothing(self) -> bool:
+        """Whether the histogram is smoothed."""
+
+    @property
+    def pseudocount(self) -> float:
+        """Added to each bin."""
 
 
 class WeightedHistogram:
@@ -45,11 +65,15 @@ class WeightedHistogram:
         Grid of the PMF.
     config
         Truncation, smoothing and regularisation.
+    groups
+        Number of groups of sets, an even number; set k belongs to group k modulo their number. Halves are the even and
+        the odd groups.
     """
 
-    def __init__(self, cvs: CollectiveVariables, config: EstimateConfig) -> None:
+    def __init__(self, cvs: CollectiveVariables, config: Regularisation, groups: int = 2) -> None:
         self.cvs, self.config = cvs, config
-        self.halves = np.zeros((2, *cvs.bins))
+        self.groups = np.zeros((groups, *cvs.bins))
+        self.bin_squares, self.visits = np.zeros(cvs.bins), np.zeros(cvs.bins)
         self.flow = np.zeros((2, *cvs.bins))  # unweighted samples of the present flow
         self.flow_sums = [0.0, 0.0, 0.0]  # their number, sums of their weights and of the squares
         self.offset: float | None = None
@@ -95,7 +119,10 @@ class WeightedHistogram:
             self.truncated += int((w > limit).sum())
             w = np.minimum(w, limit)
         weight = drawn * max(self.expected if self.sets else share, 1e-9)
-        self.halves[self.sets % 2] += weight / drawn * self.cvs.histogram(values[usable.cpu().numpy()], w)
+        inside = values[usable.cpu().numpy()]
+        self.groups[self.sets % len(self.groups)] += weight / drawn * self.cvs.histogram(inside, w)
+        self.bin_squares += (weight / drawn) ** 2 * self.cvs.histogram(inside, w**2)
+        self.visits += self.cvs.histogram(inside)
         self.precision += weight
         self.squares += (weight / drawn) ** 2 * float((w**2).sum())
         self.heaviest = max(self.heaviest, weight / drawn * float(w.max()))
@@ -112,11 +139,17 @@ class WeightedHistogram:
         """Rescale all sums by the mean weight, before squares of weights overflow."""
         assert self.offset is not None
         unit, self.offset = self.mean, self.offset + float(np.log(self.mean))
-        self.halves /= unit
+        self.groups /= unit
         self.squares /= unit**2
+        self.bin_squares /= unit**2
         self.heaviest /= unit
         self.flow_sums = [self.flow_sums[0], self.flow_sums[1] / unit, self.flow_sums[2] / unit**2]
         self.mean = 1.0
+
+    @property
+    def halves(self) -> Array:
+        """Sums of the weights of the even and of the odd groups in each bin, ``[2, *bins]``."""
+        return np.stack([self.groups[::2].sum(0), self.groups[1::2].sum(0)])
 
     @property
     def largest_share(self) -> float:
@@ -152,10 +185,42 @@ class WeightedHistogram:
         flow = self.flow_pmf().probability
         if min(half.sum() for half in self.halves) == 0:
             return PMF(self.cvs, flow)
-        width, share = self._likeliest(flow)
+        width, share, _ = self._likeliest(flow)
         return PMF(self.cvs, (1.0 - share) * smooth(self.cvs, self.halves.sum(0) / total, width) + share * flow)
 
-    def _likeliest(self, flow: Array) -> tuple[float, float]:
+    def fitted(self, orders: Sequence[int]) -> Fitted:
+        """Return a Fourier fit to the weighted histogram, with standard errors from a jackknife over groups.
+
+        Parameters
+        ----------
+        orders
+            Candidate orders of the fit.
+
+        Raises
+        ------
+        ValueError
+            If no sample has a weight within the grid.
+        """
+        total = self.groups.sum(0)
+        if total.sum() <= 0:
+            raise ValueError("no sample has a weight within the domain of the collective variables")
+        visited = exposure(self.cvs, total, self.bin_squares, self.visits)
+
+        def rest(group: int) -> Array:
+            return np.asarray(np.delete(self.groups, group, axis=0).sum(0))
+
+        return jackknife_fit(self.cvs, self.groups, visited, orders, rest)
+
+    def held_out(self) -> float:
+        """Sum of the KL divergences of each half from the smoothed estimate of the other; infinite if one is empty."""
+        halves = self.halves
+        if min(half.sum() for half in halves) == 0:
+            return math.inf
+        _, _, score = self._likeliest(self.flow_pmf().probability)
+        normalised = halves / halves.sum(axis=tuple(range(1, halves.ndim)), keepdims=True)
+        return float(xlogy(normalised, normalised).sum()) - score
+
+    def _likeliest(self, flow: Array) -> tuple[float, float, float]:
         """Choose kernel width in bins and share of the flow by the likelihood of each half under the other."""
         best, chosen = -np.inf, (WIDTHS[-1], SHARES[-1])
         normalised = [half / half.sum() for half in self.halves]
@@ -166,7 +231,7 @@ class WeightedHistogram:
                 score = float((normalised[1] * mixed[0] + normalised[0] * mixed[1]).sum())
                 if score > best:
                     best, chosen = score, (width, share)
-        return chosen
+        return *chosen, best
 
     def flow_pmf(self) -> PMF:
         """Return the smoothed histogram of the unweighted samples since the last `forget_flow`."""
@@ -180,7 +245,8 @@ class WeightedHistogram:
     def state_dict(self) -> dict[str, Any]:
         """Return all sums."""
         return {
-            "halves": torch.from_numpy(self.halves.copy()),
+            "halves": torch.from_numpy(self.groups.copy()),
+            "bins": torch.from_numpy(np.stack([self.bin_squares, self.visits])),
             "flow": torch.from_numpy(self.flow.copy()),
             "flow_sums": list(self.flow_sums),
             "offset": self.offset,
@@ -190,7 +256,9 @@ class WeightedHistogram:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.halves, self.flow = state["halves"].numpy().copy(), state["flow"].numpy().copy()
+        self.groups, self.flow = state["halves"].numpy().copy(), state["flow"].numpy().copy()
+        if "bins" in state:  # not in checkpoints of before, of methods that do not need them
+            self.bin_squares, self.visits = state["bins"].numpy().copy()
         self.flow_sums = list(state["flow_sums"])
         self.offset = state["offset"]
         self.heaviest = float(state.get("heaviest", 0.0))

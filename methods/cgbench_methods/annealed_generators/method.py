@@ -1,0 +1,395 @@
+"""The methods ``ta_bg`` and ``cmt``: stages, estimates and diagnostics."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from cgbench.contracts.maps import Estimate
+from cgbench.contracts.method import AuxiliaryEstimate, Method
+from cgbench.contracts.pmf import PMF
+from cgbench.contracts.problem import Problem
+from cgbench.counting.streams import Streams
+from cgbench_methods.annealed_generators.config import AnnealedConfig, CMTConfig, TABGConfig
+from cgbench_methods.annealed_generators.estimate import WeightedMaps
+from cgbench_methods.annealed_generators.schedules import Buffer, ConstrainedTransport, Schedule, TemperatureLadder
+from cgbench_methods.annealed_generators.training import (
+    clipped,
+    cosine,
+    drawn_by_weight,
+    forward_kl,
+    reverse_kl_gradient,
+)
+from cgbench_methods.lib.estimators.importance import (
+    LARGEST_SHARE,
+    RELIABLE_PARETO_K,
+    effective_sample_size,
+    largest_share,
+    pareto_tail_index,
+)
+from cgbench_methods.lib.flows.build import UnconditionalFlow, spline_coupling_flow
+from cgbench_methods.lib.flows.distributions import UniformGaussian
+from cgbench_methods.lib.flows.joint import JointTarget
+from cgbench_methods.lib.flows.steps import sound_step
+
+__all__ = ["AnnealedGenerator", "ConstrainedMassTransport", "TemperatureAnnealed"]
+
+POOR = 0.01  # effective sample size below which the PMF is not reliable
+HOT, ANNEAL, EVALUATE = "reverse KL", "anneal", "evaluate"
+
+
+class AnnealedGenerator(Method):
+    """A flow over all coordinates, trained hot by reverse KL and then along a schedule of targets by forward KL.
+
+    Each stage draws a buffer from the flow, evaluates it once, weights it to the next target, and trains the flow on
+    it. All samples of the flow give the PMF, with their weights at the temperature of the PMF.
+    """
+
+    requires = frozenset({"gradient", "coordinates"})
+    uncounted_in_publication = frozenset({"evaluate"})
+
+    def __init__(self, problem: Problem, config: Any, streams: Streams) -> None:
+        super().__init__(problem, config, streams)
+        if config.compile:
+            problem.compile()
+        dtype = getattr(torch, config.flow.dtype)
+        self.target = JointTarget(problem, config.flow, config.energy, dtype)
+        bounds: dict[str, Any] = {
+            "circular": self.target.periodic,
+            "lower": self.target.lower,
+            "upper": self.target.upper,
+        }
+        transform = spline_coupling_flow(
+            **{name: value.cpu() for name, value in bounds.items()},
+            generator=streams.torch("flow weights"),
+            num_couplings=config.flow.num_couplings,
+            hidden_features=config.flow.hidden_features,
+            num_blocks=config.flow.num_blocks,
+            num_bins=config.flow.num_bins,
+            spline_on_identity=config.flow.spline_on_identity,
+            dtype=dtype,
+        )
+        self.flow = UnconditionalFlow(transform, UniformGaussian(**bounds)).to(problem.device)
+        self.optimisers = [self._optimiser(each.weight_decay) for each in (config.hot, config.annealing)]
+        self.schedule = self._schedule(len(self.target.periodic))
+        self.maps = self._empty_maps()
+        self.stage, self.updates, self.repeated, self.sampled = 0, 0, 0, 0
+        self.parts: list[Buffer] = []  # the buffer of this stage
+        self.training: dict[str, torch.Tensor | None] | None = None
+        self.log_weights: list[torch.Tensor] = []  # at the target, of samples of the present flow
+        self.stale = True  # the flow has changed since its samples were drawn
+        self.dropped = self.drawn = 0
+        self.losses: list[float] = []
+        self.facts: dict[str, Any] = {}
+        self.history: list[dict[str, Any]] = []
+        self._last: PMF | Estimate | None = None
+        self._last_drawn = -1
+
+    def _optimiser(self, weight_decay: float) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.flow.parameters(), weight_decay=weight_decay, fused=True)
+
+    def _empty_maps(self) -> WeightedMaps:
+        return WeightedMaps(self.problem.maps, self.problem.states, self.config.estimate)
+
+    @abstractmethod
+    def _schedule(self, coordinates: int) -> Schedule:
+        """Return the schedule of targets for a number of coordinates."""
+
+    # ---- the loop ---------------------------------------------------------------------------------
+
+    def estimates(self) -> Iterator[PMF | Estimate]:
+        """Yield at growing numbers of evaluations, after each stage, and between updates so that a run can resume."""
+        config: AnnealedConfig = self.config
+        while self.stage == 0:
+            self._learn_hot()
+            finished = self.updates >= config.hot.updates
+            if finished:
+                self._next_stage()
+            if finished or self._due() or self._checkpoint_due():
+                yield self._report(HOT)
+        while not self._annealed():
+            while self.training is None:
+                self._draw()
+                if sum(len(part.z) for part in self.parts) >= config.annealing.draws:
+                    self._advance()
+                if self.training is None and self._due():
+                    yield self._report(ANNEAL)
+            self._learn()
+            finished = self.updates >= config.annealing.updates
+            if finished:
+                self._next_stage()
+            if finished or self._checkpoint_due():
+                yield self._report(ANNEAL)
+        while self.sampled < config.estimate.samples:
+            with self.problem.phase("evaluate"):
+                count = min(config.estimate.chunk, config.estimate.samples - self.sampled)
+                self._samples(count)
+            self.sampled += count
+            if self._due() or self.sampled >= config.estimate.samples:
+                yield self._report(EVALUATE)
+
+    def _annealed(self) -> bool:
+        if self.schedule.exhausted and self.training is None:
+            return True
+        return self.schedule.at_target and self.training is None and self.repeated > self.config.annealing.repeats
+
+    def _due(self) -> bool:
+        if not self.history:
+            return self.maps.sets > 0
+        return bool(
+            self.problem.evaluations >= self.history[-1]["evaluations"] * 10 ** (1 / self.config.estimate.per_decade)
+        )
+
+    def _checkpoint_due(self) -> bool:
+        return bool(self.history) and self.updates % self.config.updates_between_checkpoints == 0
+
+    def _next_stage(self) -> None:
+        self.stage, self.updates, self.parts, self.training = self.stage + 1, 0, [], None
+        self.stale = True
+        if self.schedule.at_target:
+            self.repeated += 1
+
+    # ---- training ---------------------------------------------------------------------------------
+
+    def _learn_hot(self) -> None:
+        """Update the flow by the reverse KL divergence at the high temperature."""
+        hot = self.config.hot
+        optimiser = self.optimisers[0]
+        self._set_rate(optimiser, cosine(hot.learning_rate, self.updates, hot.updates, hot.warmup))
+        optimiser.zero_grad(set_to_none=True)
+        with self.problem.phase("reverse_kl"):
+            *found, loss = reverse_kl_gradient(
+                self.flow,
+                self.target,
+                hot.batch,
+                self.streams.torch("hot samples", self.problem.device),
+                inverse_temperature=1.0 / hot.temperature,
+                dropped=hot.dropped,
+                path_gradient=hot.path_gradient,
+                sample_clip=hot.sample_clip,
+            )
+        part = Buffer(*found)
+        self._add(part)
+        share = float(effective_sample_size(part.log_weights(1.0 / hot.temperature)))
+        self.facts = {"temperature": hot.temperature, "effective_sample_size_of_target": share}
+        self._step(optimiser, hot.clip_norm, float(loss))
+
+    def _draw(self) -> None:
+        """Draw a part of the buffer from the flow, and evaluate it."""
+        config: AnnealedConfig = self.config
+        missing = config.annealing.draws - sum(len(part.z) for part in self.parts)
+        with self.problem.phase("anneal"):
+            self.parts.append(self._samples(min(config.estimate.chunk, missing)))
+
+    def _advance(self) -> None:
+        """Weight the buffer to the next target, and prepare the training on it."""
+        config = self.config.annealing
+        buffer = Buffer(*(torch.cat(each) for each in zip(*(vars(part).values() for part in self.parts), strict=True)))
+        target = self.schedule.advance(buffer)
+        log_weights = clipped(target.log_weights, config.clipped_share)
+        usable = log_weights.isfinite()
+        if not bool(usable.any()):
+            raise ValueError("no sample of the flow has a weight under the next target: the first stage has failed")
+        self.facts = {
+            "target": target.name,
+            "effective_sample_size_of_target": float(effective_sample_size(target.log_weights)),
+            **target.facts,
+        }
+        self.problem.report_anomaly("dominant_weight", int(largest_share(log_weights) > LARGEST_SHARE), 1)
+        self.parts = []
+        if config.resampled is not None:
+            generator = self.streams.torch("resampling", self.problem.device)
+            rows = drawn_by_weight(log_weights, config.resampled, generator)
+            self.training = {"z": buffer.z[rows], "weights": None}
+        else:
+            kept = usable.nonzero().squeeze(1)
+            weights = (log_weights[kept] - torch.logsumexp(log_weights[kept], 0)).exp() * len(kept)
+            self.training = {"z": buffer.z[kept], "weights": weights.to(buffer.z.dtype)}
+
+    def _learn(self) -> None:
+        """Update the flow by the forward KL divergence on a batch of the buffer."""
+        config = self.config.annealing
+        assert self.training is not None
+        z, weights = self.training["z"], self.training["weights"]
+        assert z is not None
+        generator = self.streams.torch("batches", self.problem.device)
+        rows = torch.randint(len(z), (config.batch,), generator=generator, device=z.device)
+        optimiser = self.optimisers[1]
+        self._set_rate(optimiser, cosine(config.learning_rate, self.updates, config.updates, config.warmup))
+        optimiser.zero_grad(set_to_none=True)
+        with self.problem.phase("anneal"):
+            loss = forward_kl(self.flow, z[rows], None if weights is None else weights[rows])
+            loss.backward()
+            self._step(optimiser, config.clip_norm, float(loss.detach()))
+
+    def _set_rate(self, optimiser: torch.optim.Optimizer, rate: float) -> None:
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+
+    def _step(self, optimiser: torch.optim.Optimizer, clip_norm: float, loss: float) -> None:
+        if sound_step(self.problem, optimiser, clip_norm=clip_norm, sound=math.isfinite(loss)):
+            self.losses.append(loss)
+        self.updates += 1
+
+    # ---- samples and estimates --------------------------------------------------------------------
+
+    def _samples(self, count: int) -> Buffer:
+        """Draw samples of the flow, evaluate them, and add them to the estimate."""
+        z, log_q = self.flow.sample_with_log_prob(count, self.streams.torch("flow samples", self.problem.device))
+        z = self.target.wrap(z)
+        part = Buffer(z, log_q, *self.target.parts(z))
+        self._add(part)
+        return part
+
+    def _add(self, part: Buffer) -> None:
+        if self.stale:
+            if self.stage and self.repeated <= 1:  # the flow before was not trained on the density of the PMF
+                self.maps = self._empty_maps()
+            self.maps.forget_flow()
+            self.log_weights, self.stale = [], False
+        log_weights = part.log_weights()
+        count = len(part.z)
+        broken = ~(part.z.isfinite().all(dim=1) & part.log_q.isfinite())
+        unusable = int((~log_weights.isfinite()).sum())
+        self.problem.report_anomaly("unusable_sample", broken.sum(), count)
+        self.problem.report_anomaly("empty_batch", int(unusable == count), 1)
+        self.drawn, self.dropped = self.drawn + count, self.dropped + unusable
+        self.log_weights.append(log_weights.float().cpu())
+        self.maps.add(self.target.split(part.z)[0], log_weights, count)
+
+    def _report(self, phase: str) -> PMF | Estimate:
+        """Return the estimate, which is computed again only after new samples, and describe the position."""
+        if self._last is None or self._last_drawn != self.drawn:
+            self._last, self._last_drawn = self.maps.estimate(), self.drawn
+        config: AnnealedConfig = self.config
+        log_weights = torch.cat(self.log_weights)
+        share = float(effective_sample_size(log_weights.double()))
+        if phase == HOT:
+            self.progress = 0.25 * (1.0 if self.stage else self.updates / config.hot.updates)
+            done = "finished" if self.stage else f"{self.updates:,} of {config.hot.updates:,} updates"
+        elif phase == ANNEAL:
+            self.progress = 0.25 + 0.5 * self.schedule.progress
+            target = self.facts.get("target", "first target")
+            if self.training is not None:
+                done = f"{target}, {self.updates:,} of {config.annealing.updates:,} updates"
+            else:
+                done = "drawing samples" if self.parts else f"{target}, finished"
+        else:
+            self.progress = 0.75 + 0.25 * self.sampled / config.estimate.samples
+            done = f"{self.sampled:,} of {config.estimate.samples:,} samples"
+        self.status = f"{phase}: {done}, effective sample size {share:.1%}"
+        if not self.history or self.history[-1]["evaluations"] != self.problem.evaluations or not self.updates:
+            self.history.append(
+                {
+                    "phase": phase,
+                    "stage": self.stage,
+                    "evaluations": self.problem.evaluations,
+                    "loss": sum(self.losses) / len(self.losses) if self.losses else None,
+                    "effective_sample_size": share,
+                    "pareto_k": _number(pareto_tail_index(log_weights)),
+                    "effective_samples_of_estimate": self.maps.first.effective_samples,
+                    "log_normalisation": _number(self.maps.first.log_normalisation),
+                    **self.facts,
+                }
+            )
+            self.losses = []
+        if phase == HOT:
+            self.stale = True  # the flow changes with every update: its own samples are those since the last estimate
+        return self._last
+
+    def auxiliary_estimates(self) -> Sequence[AuxiliaryEstimate]:
+        """Return the histogram of the flow's samples without weights."""
+        return [AuxiliaryEstimate("flow without reweighting", 0, 1.0, self.maps.flow_estimate())]
+
+    def log_density(self, x: torch.Tensor) -> torch.Tensor:
+        """Log-density of the flow at configurations ``[batch]``; see `cgbench.contracts.method.Method.log_density`."""
+        s, y, _ = self.target.coordinates.to_internal(x)
+        return self.target.log_density(x, self.flow.log_prob(self.target.wrap(self.target.join(s, y))))
+
+    # ---- record and checkpoint --------------------------------------------------------------------
+
+    def diagnostics(self) -> dict[str, Any]:
+        """Return the history, facts about the fit, and warnings."""
+        if not self.history:
+            return {}
+        last, warnings = self.history[-1], list(self.schedule.warnings)
+        if not self.schedule.at_target:
+            warnings.append("the flow has not been trained on the target yet")
+        if last["effective_sample_size"] < POOR:
+            warnings.append(f"the effective sample size of the flow's weights is below {POOR:.0%}")
+        if (last["pareto_k"] or 0.0) > RELIABLE_PARETO_K:
+            warnings.append(f"weights have a heavy tail (Pareto k = {last['pareto_k']:.2f}): the PMF may be too high")
+        if self.maps.first.largest_share > LARGEST_SHARE:
+            warnings.append(f"one sample has {self.maps.first.largest_share:.0%} of the total weight of the PMF")
+        return self.maps.fits | {
+            "history": list(self.history),
+            "outside_state_space": self.dropped / max(self.drawn, 1),
+            "truncated_weights": self.maps.first.truncated,
+            "reliable": not warnings,
+            "warnings": warnings,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to continue."""
+        return {
+            "flow": dict(self.flow.state_dict()),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "schedule": self.schedule.state_dict(),
+            "maps": self.maps.state_dict(),
+            "counts": [self.stage, self.updates, self.repeated, self.sampled, self.dropped, self.drawn],
+            "parts": [dict(vars(part)) for part in self.parts],
+            "training": None if self.training is None else dict(self.training),
+            "log_weights": list(self.log_weights),
+            "stale": self.stale,
+            "losses": list(self.losses),
+            "facts": dict(self.facts),
+            "history": list(self.history),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.flow.load_state_dict(state["flow"])
+        for optimiser, its in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(its)
+        self.schedule.load_state_dict(state["schedule"])
+        self.maps.load_state_dict(state["maps"])
+        self.stage, self.updates, self.repeated, self.sampled, self.dropped, self.drawn = state["counts"]
+        device = self.problem.device
+        self.parts = [Buffer(**{name: value.to(device) for name, value in part.items()}) for part in state["parts"]]
+        training = state["training"]
+        if training is not None:
+            training = {name: None if value is None else value.to(device) for name, value in training.items()}
+        self.training = training
+        self.log_weights = list(state["log_weights"])
+        self.stale = bool(state["stale"])
+        self.losses, self.facts, self.history = list(state["losses"]), dict(state["facts"]), list(state["history"])
+        self._last, self._last_drawn = None, -1
+
+
+def _number(value: float) -> float | None:
+    """Return a finite number, else None, for records."""
+    return value if math.isfinite(value) else None
+
+
+class TemperatureAnnealed(AnnealedGenerator):
+    """Temperature-annealed Boltzmann generator (TA-BG): the targets are Boltzmann densities at falling temperatures."""
+
+    name = "ta_bg"
+    Config = TABGConfig
+
+    def _schedule(self, coordinates: int) -> Schedule:
+        return TemperatureLadder(self.config.ladder, self.config.hot.temperature)
+
+
+class ConstrainedMassTransport(AnnealedGenerator):
+    """Constrained mass transport (CMT): bounds on KL divergence and decrease of entropy limit each target."""
+
+    name = "cmt"
+    Config = CMTConfig
+
+    def _schedule(self, coordinates: int) -> Schedule:
+        return ConstrainedTransport(self.config.transport, coordinates)
