@@ -249,7 +249,7 @@ class Problem:
         Parameters
         ----------
         integrator
-            An OpenMM integrator.
+            An OpenMM integrator whose evaluations per step are known; see `cgbench.counting.openmm_integrators`.
         add_forces
             Called with the ``openmm.System`` and one ``openmm.Force`` per CV before the context is created. Adds
             biases, which must be in force groups that the molecule does not use.
@@ -257,8 +257,9 @@ class Problem:
         from cgbench.counting.openmm_simulation import CountedSimulation
 
         model = self._system.openmm_model()
-        groups = {force.getForceGroup() for force in model.system.getForces()}
-        add_forces(model.system, model.collective_variables)
+        own = model.system.getNumForces()
+        add_forces(model.system, model.collective_variables)  # may put the molecule's forces into other groups
+        groups = {force.getForceGroup() for force in model.system.getForces()[:own]}
         return CountedSimulation(
             model.topology,
             model.system,
