@@ -1,23 +1,25 @@
 """An independent counter of evaluations, in the system's energy functions and in OpenMM itself.
 
-It must share no code with the energy gate and the ledger, which it checks.
+It must share no code with the energy gate and the ledger, which it checks. It knows nothing of integrators either:
+OpenMM itself calls a planted force, which is zero, whenever it evaluates a force group of the molecule.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from cgbench.conformance.failures import Failure
 from cgbench.contracts.system import System
 
 __all__ = ["EnergyCounter", "counting", "replaced"]
 
 ENERGY_FUNCTIONS = ("reduced_energy_and_gradient", "reduced_energy")
-REQUESTS = ("energy", "forces", "parameterDerivatives")  # options of OpenMM's getState that need an evaluation
-EVALUATES = (*REQUESTS, *(f"get{name[0].upper()}{name[1:]}" for name in REQUESTS))  # and their older spelling
 
 
 @contextmanager
@@ -41,16 +43,20 @@ class EnergyCounter:
     Attributes
     ----------
     count
-        Configurations so far; one step of OpenMM counts as one.
+        Configurations so far.
     minimised
         Whether OpenMM minimised an energy, which takes an unknown number of evaluations.
+    approximate
+        Whether a ``CustomIntegrator`` made steps, which may be charged more than OpenMM evaluates, never less.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self.minimised = False
-        self._own_groups: set[int] = set()
+        self.minimised = self.approximate = False
+        self._models: list[tuple[Any, int]] = []  # OpenMM's systems, and the number of forces of the molecule
         self._inside = False
+        self._last: bytes = b""
+        self._evaluated: set[int] = set()  # force groups evaluated at these positions
 
     def counted(self, original: Callable[..., Any], cost: Callable[..., int]) -> Callable[..., Any]:
         """Wrap a function to add the cost of each call; nested calls of counted functions are not counted again."""
@@ -68,29 +74,62 @@ class EnergyCounter:
 
         return counting
 
-    def state_cost(self, get_state: Callable[..., Any]) -> Callable[..., int]:
-        """Return the cost of `getState`: one for energy or forces of the molecule, none for those of a bias alone."""
-        signature = inspect.signature(get_state)
-
-        def cost(*args: Any, **options: Any) -> int:
-            requested = signature.bind(*args, **options).arguments
-            requested |= requested.get("kwargs", {})
-            groups = requested.get("groups", -1)
-            if isinstance(groups, int):
-                groups = {group for group in range(32) if groups >> group & 1}
-            own = not self._own_groups or bool(self._own_groups & set(groups))
-            return int(own and any(requested.get(name) for name in EVALUATES))
-
-        return cost
-
-    def noting_groups(self, openmm_model: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap `openmm_model` to store the force groups of the molecule, before a method adds forces."""
+    def noting_model(self, openmm_model: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap `openmm_model` to plant a force in every force group of the molecule, before a method adds forces."""
 
         @functools.wraps(openmm_model)
         def noting(*args: Any, **options: Any) -> Any:
             model = openmm_model(*args, **options)
-            self._own_groups |= {force.getForceGroup() for force in model.system.getForces()}
+            self._models.append((model.system, model.system.getNumForces()))
+            self._plant(model.system, {force.getForceGroup() for force in model.system.getForces()})
             return model
+
+        return noting
+
+    def planting(self, make_context: Callable[..., None]) -> Callable[..., None]:
+        """Wrap the constructor of a context to plant a force in groups that the molecule's forces were moved to."""
+
+        @functools.wraps(make_context)
+        def planted(context: Any, system: Any, *args: Any) -> None:
+            for own, number in self._models:
+                if own is system:
+                    forces = system.getForces()
+                    groups = {force.getForceGroup() for force in forces[:number]}
+                    planted = {force.getForceGroup() for force in forces if type(force).__name__ == "PythonForce"}
+                    self._plant(system, groups - planted)
+            make_context(context, system, *args)
+
+        return planted
+
+    def _plant(self, system: Any, groups: set[int]) -> None:
+        import openmm
+
+        if not hasattr(openmm, "PythonForce"):
+            version = openmm.version.short_version
+            raise Failure(f"evaluations of OpenMM {version} cannot be counted independently; install 8.4 or later")
+        nothing = np.zeros((system.getNumParticles(), 3))
+
+        def note(group: int, state: Any) -> tuple[float, NDArray[np.float64]]:
+            positions = state.getPositions(asNumpy=True)._value.tobytes()
+            if positions != self._last or group in self._evaluated:  # other groups at the same positions are one
+                self.count += not self._inside
+                self._evaluated = set()
+            self._last = positions
+            self._evaluated.add(group)
+            return 0.0, nothing
+
+        for group in groups:
+            force = openmm.PythonForce(functools.partial(note, group))
+            force.setForceGroup(group)
+            system.addForce(force)
+
+    def approximately(self, step: Callable[..., None]) -> Callable[..., None]:
+        """Wrap the steps of an integrator to record that their charge is an upper bound."""
+
+        @functools.wraps(step)
+        def noting(*args: Any) -> None:
+            self.approximate = True
+            step(*args)
 
         return noting
 
@@ -117,7 +156,8 @@ def counting(cls: type[System], openmm_too: bool) -> Iterator[EnergyCounter]:
     cls
         The system.
     openmm_too
-        Also count OpenMM's steps and states; for systems with the trait "openmm".
+        Also count what OpenMM evaluates; for systems with the trait "openmm". A simulation on OpenMM raises `Failure`
+        if its version has no ``PythonForce``, which came with 8.4.
     """
     counter = EnergyCounter()
     with ExitStack() as stack:
@@ -135,10 +175,8 @@ def _plant_in_openmm(counter: EnergyCounter, cls: type[System], stack: ExitStack
     def plant(owner: Any, name: str, value: Any) -> None:
         stack.enter_context(replaced(owner, name, value))
 
-    plant(cls, "openmm_model", counter.noting_groups(cls.openmm_model))
-    get_state = openmm.Context.getState
-    plant(openmm.Context, "getState", counter.counted(get_state, counter.state_cost(get_state)))
+    plant(cls, "openmm_model", counter.noting_model(cls.openmm_model))
+    plant(openmm.Context, "__init__", counter.planting(openmm.Context.__init__))
     plant(openmm.LocalEnergyMinimizer, "minimize", staticmethod(counter.minimise(openmm.LocalEnergyMinimizer.minimize)))
-    for integrator in openmm.Integrator.__subclasses__():
-        if "step" in vars(integrator):
-            plant(integrator, "step", counter.counted(integrator.step, lambda owner, steps: int(steps)))
+    for integrator in (openmm.CustomIntegrator, openmm.CompoundIntegrator):
+        plant(integrator, "step", counter.approximately(integrator.step))

@@ -213,14 +213,18 @@ class Problem:
         TooManyAnomalies
             If most energies so far were non-finite.
         """
-        self._ledger.charge(len(x))
-        energy, gradient = self._system.reduced_energy_and_gradient(x)
+        return self._evaluate(x, gradient=True)
+
+    def _evaluate(self, x: torch.Tensor, gradient: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Charge and evaluate energies and gradients; `gradient` says whether the caller asked for gradients."""
+        self._ledger.charge(len(x), gradient)
+        energy, slope = self._system.reduced_energy_and_gradient(x)
         # fast path on the CPU: one test of the sums covers the normal case, in which everything is finite
-        if energy.device.type == "cpu" and math.isfinite(float(energy.sum()) + float(gradient.sum())):
+        if energy.device.type == "cpu" and math.isfinite(float(energy.sum()) + float(slope.sum())):
             self.report_anomaly("nonfinite_energy", 0, len(x))
             self.report_anomaly("nonfinite_gradient", 0, len(x))
-            return energy, gradient
-        return self._without_nonfinite(energy, gradient)
+            return energy, slope
+        return self._without_nonfinite(energy, slope)
 
     def _without_nonfinite(self, energy: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         no_energy = ~energy.isfinite()
@@ -231,10 +235,17 @@ class Problem:
         return energy.masked_fill(no_energy, float("inf")), gradient.masked_fill(unusable, 0.0)
 
     def reduced_energy(self, x: torch.Tensor) -> torch.Tensor:
-        """Return differentiable reduced energies ``[batch]``; one evaluation per configuration, none for backward."""
+        """Return differentiable reduced energies ``[batch]``; one evaluation per configuration, none for backward.
+
+        They count as evaluations with a gradient if `x` requires one.
+        """
+        import torch
+
         from cgbench.counting.energy_gate import EnergyWithGradient
 
-        energy: torch.Tensor = EnergyWithGradient.apply(x, self.reduced_energy_and_gradient)  # type: ignore[no-untyped-call]
+        gradient = x.requires_grad and torch.is_grad_enabled()
+        evaluate = lambda at: self._evaluate(at, gradient)  # noqa: E731
+        energy: torch.Tensor = EnergyWithGradient.apply(x, evaluate)  # type: ignore[no-untyped-call]
         return energy
 
     def openmm_simulation(
@@ -249,7 +260,7 @@ class Problem:
         Parameters
         ----------
         integrator
-            An OpenMM integrator.
+            An OpenMM integrator whose evaluations per step are known; see `cgbench.counting.openmm_integrators`.
         add_forces
             Called with the ``openmm.System`` and one ``openmm.Force`` per CV before the context is created. Adds
             biases, which must be in force groups that the molecule does not use.
@@ -257,8 +268,9 @@ class Problem:
         from cgbench.counting.openmm_simulation import CountedSimulation
 
         model = self._system.openmm_model()
-        groups = {force.getForceGroup() for force in model.system.getForces()}
-        add_forces(model.system, model.collective_variables)
+        own = model.system.getNumForces()
+        add_forces(model.system, model.collective_variables)  # may put the molecule's forces into other groups
+        groups = {force.getForceGroup() for force in model.system.getForces()[:own]}
         return CountedSimulation(
             model.topology,
             model.system,

@@ -37,6 +37,7 @@ class Ledger:
             raise UserError(f"budget must be a positive number of energy evaluations, not {budget}")
         self.budget = budget
         self._by_phase: dict[str, int] = {}
+        self._with_gradient: int | None = 0
         self._phase: str = "unassigned"
         self._on_phase = on_phase
 
@@ -44,6 +45,11 @@ class Ledger:
     def total(self) -> int:
         """Evaluations so far, summed over phases."""
         return sum(self._by_phase.values())
+
+    @property
+    def with_gradient(self) -> int | None:
+        """Evaluations so far whose gradient was asked for; None after a checkpoint that does not say it."""
+        return self._with_gradient
 
     @property
     def by_phase(self) -> Mapping[str, int]:
@@ -71,8 +77,15 @@ class Ledger:
             self._phase = before
             self._on_phase(before)
 
-    def charge(self, evaluations: int) -> None:
+    def charge(self, evaluations: int, gradient: bool = True) -> None:
         """Charge evaluations that are about to be made.
+
+        Parameters
+        ----------
+        evaluations
+            Their number.
+        gradient
+            Whether their gradients are asked for.
 
         Raises
         ------
@@ -85,6 +98,8 @@ class Ledger:
             raise BudgetExhausted(
                 f"{evaluations} more evaluations would exceed the budget of {self.budget} ({self.total} used)"
             )
+        if gradient and self._with_gradient is not None:
+            self._with_gradient += evaluations
         if evaluations:
             self._by_phase[self._phase] = self._by_phase.get(self._phase, 0) + evaluations
 
@@ -92,6 +107,7 @@ class Ledger:
         """Return the counts by phase. The budget is not part of the state."""
         return dict(self._by_phase)
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Restore the counts that `state_dict` returned."""
+    def load_state_dict(self, state: Mapping[str, int], with_gradient: int | None) -> None:
+        """Restore the counts that `state_dict` returned, and `with_gradient`."""
+        self._with_gradient = with_gradient
         self._by_phase = {str(phase): int(count) for phase, count in state.items()}

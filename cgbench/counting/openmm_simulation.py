@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 import openmm
 from openmm import app
 
+from cgbench.counting.openmm_integrators import check_system, evaluations_of_steps, evaluations_of_velocities
+
 __all__ = ["CountedSimulation"]
 
 QUANTITIES = ("energy", "forces", "parameterDerivatives")  # arguments of getState that cost an evaluation
@@ -18,8 +20,9 @@ EVALUATES = (*QUANTITIES, *(f"get{name[0].upper()}{name[1:]}" for name in QUANTI
 class CountedSimulation(app.Simulation):  # type: ignore[misc]
     """An ``openmm.app.Simulation`` with counted steps, for use with OpenMM classes such as ``app.Metadynamics``.
 
-    A step costs one evaluation. So does a state of the context with the molecule's energy or forces. A state
-    restricted to the force groups of added forces is free.
+    A step costs the evaluations that its integrator makes (`cgbench.counting.openmm_integrators`). A state of the
+    context with the molecule's energy or forces costs one, also if a reporter asks for it. So do velocities drawn by
+    the context, if OpenMM shifts them with forces. A state restricted to the force groups of added forces is free.
 
     Parameters
     ----------
@@ -33,6 +36,11 @@ class CountedSimulation(app.Simulation):  # type: ignore[misc]
         Force groups of the molecule.
     charge
         Called with the number of evaluations before they are made; raises if they would exceed the budget.
+
+    Raises
+    ------
+    TypeError
+        If the evaluations of the integrator, or of a force, cannot be known.
     """
 
     def __init__(
@@ -45,21 +53,25 @@ class CountedSimulation(app.Simulation):  # type: ignore[misc]
         own_groups: set[int],
         charge: Callable[[int], None],
     ) -> None:
+        check_system(system)
+        evaluations_of_steps(integrator, 1, own_groups)
         super().__init__(topology, system, integrator, openmm.Platform.getPlatformByName(platform), dict(properties))
         self._charge = charge
         self._own_groups = own_groups
         self._get_state = self.context.getState
         self.context.getState = self._counted_state
+        self._set_velocities = self.context.setVelocitiesToTemperature
+        self.context.setVelocitiesToTemperature = self._counted_velocities
 
     def step(self, steps: int) -> None:
-        """Charge `steps` evaluations, then advance the simulation.
+        """Charge the evaluations of so many steps, then advance the simulation.
 
         Raises
         ------
         BudgetExhausted
             If the steps would exceed the budget; nothing is evaluated then.
         """
-        self._charge(steps)
+        self._charge(evaluations_of_steps(self.integrator, steps, self._own_groups))
         super().step(steps)
 
     def _counted_state(self, *args: Any, **options: Any) -> Any:
@@ -71,6 +83,10 @@ class CountedSimulation(app.Simulation):  # type: ignore[misc]
         if evaluates and self._own_groups & set(groups):
             self._charge(1)
         return self._get_state(*args, **options)
+
+    def _counted_velocities(self, *args: Any) -> None:
+        self._charge(evaluations_of_velocities(self.integrator))
+        self._set_velocities(*args)
 
     def minimizeEnergy(self, *args: Any, **options: Any) -> NoReturn:  # noqa: N802 - OpenMM's name
         """Raise TypeError: the evaluations of a minimisation cannot be counted."""

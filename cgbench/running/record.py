@@ -28,11 +28,15 @@ Status = Literal["running", "finished", "budget", "failed"]
 
 
 class Evaluations(BaseModel):
-    """Energy evaluations: in total, by phase, and as the method's publication counts them."""
+    """Energy evaluations: in total, by phase, and as the method's publication counts them.
+
+    `with_gradient` are those of the total whose gradient was asked for; None where it is not known.
+    """
 
     total: int
     by_phase: dict[str, int]
     publication_convention: int
+    with_gradient: int | None = None
 
 
 class AnomalyCount(BaseModel):

@@ -105,7 +105,12 @@ class RunState:
             budget=self.budget,
             status=status,
             reason=reason or self.referee.problem,
-            evaluations=Evaluations(total=total, by_phase=phases, publication_convention=total - uncounted),
+            evaluations=Evaluations(
+                total=total,
+                by_phase=phases,
+                publication_convention=total - uncounted,
+                with_gradient=self.ledger.with_gradient,
+            ),
             metrics=metrics,
             metrics_version=METRICS_VERSION,
             anomalies={
@@ -173,6 +178,7 @@ class RunState:
             "segments": self._segments,
             "device": self.system.device,
             "ledger": self.ledger.state_dict(),
+            "with_gradient": self.ledger.with_gradient,
             "seconds": self.clock.by_phase(),
             "curve": self.curve,
             "auxiliary": self.auxiliary,
@@ -187,7 +193,7 @@ class RunState:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state that `state_dict` returned."""
-        self.ledger.load_state_dict(state["ledger"])
+        self.ledger.load_state_dict(state["ledger"], state.get("with_gradient"))  # older checkpoints do not have it
         self.clock.restore(state["seconds"])
         self.curve = list(state["curve"])
         self.auxiliary = list(state["auxiliary"])

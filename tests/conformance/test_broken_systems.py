@@ -212,3 +212,35 @@ def test_what_openmm_evaluates_is_counted(line: str, words: str | None, tmp_path
     (outcome,) = run_checks(pair, ["counting"])
     assert outcome.passed == (words is None), outcome.detail
     assert words is None or words in outcome.detail
+
+
+TWENTY = """
+        self.integrator = openmm.CustomIntegrator(0.00005)
+        for _ in range(20):
+            self.integrator.addComputePerDof("v", "v + dt * f / m")
+            self.integrator.addComputePerDof("x", "x + dt * v")
+"""
+
+
+@pytest.mark.parametrize("table", ["right", "wrong"])
+def test_an_integrator_that_evaluates_twenty_times_a_step(table: str, tmp_path, monkeypatch) -> None:
+    """The counter of the check is OpenMM's own: it notices a step that is charged as one evaluation."""
+    first, rest = STEPS.split("        self.integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.001)\n")
+    path = tmp_path / "steps.py"
+    path.write_text(first + TWENTY.lstrip("\n") + rest, encoding="utf-8")
+    if table == "wrong":
+        monkeypatch.setattr("cgbench.counting.openmm_simulation.evaluations_of_steps", lambda one, steps, groups: steps)
+    (outcome,) = run_checks(Pair("aldp", f"{path}:Steps", tmp_path / "runs", engine="openmm"), ["counting"])
+    assert outcome.passed == (table == "right"), outcome.detail
+    assert ("101 evaluations" if table == "right" else "has 6 evaluations, but 101 were made") in outcome.detail
+
+
+def test_forces_of_the_molecule_in_another_group_are_counted(tmp_path, monkeypatch) -> None:
+    """A method may move the molecule's forces to other groups, as multiple time steps need it; none is free."""
+    move = "lambda system, cvs: [force.setForceGroup(7) for force in system.getForces() if 'GB' in force.getName()]"
+    text = STEPS.replace("openmm_simulation(self.integrator)", f"openmm_simulation(self.integrator, {move})")
+    path = tmp_path / "steps.py"
+    line = "simulation.context.getState(energy=True, groups={7})"
+    path.write_text(text.replace("            ...\n", f"            {line}\n"), encoding="utf-8")
+    (outcome,) = run_checks(Pair("aldp", f"{path}:Steps", tmp_path / "runs", engine="openmm"), ["counting"])
+    assert outcome.passed and "7 evaluations" in outcome.detail, outcome.detail

@@ -15,7 +15,11 @@ from cgbench.contracts.maps import Estimate
 from cgbench.contracts.method import AuxiliaryEstimate, Method
 from cgbench.contracts.pmf import PMF
 from cgbench.counting.streams import Streams
+from cgbench.errors import UserError
 from cgbench_methods.lib.estimators.smoothing import smoothed_pmf
+from cgbench_methods.lib.sampling.langevin import Langevin
+from cgbench_methods.lib.sampling.metropolis import Metropolis
+from cgbench_methods.lib.sampling.overdamped import Overdamped
 from cgbench_methods.lib.sampling.walkers import BLOCK, advance, restore_diverged, walkers_at_start
 from cgbench_methods.md.config import MDConfig
 
@@ -25,7 +29,11 @@ REPLICATES = 16  # largest number of groups of walkers per group size
 
 
 class MolecularDynamics(Method):
-    """Unbiased molecular dynamics (Langevin, or Metropolis without masses) with a histogram estimate."""
+    """Unbiased molecular dynamics with a histogram estimate.
+
+    Molecules have Langevin dynamics. Systems without masses have random-walk Metropolis sampling, MALA or overdamped
+    Langevin dynamics.
+    """
 
     name = "md"
     Config = MDConfig
@@ -35,7 +43,12 @@ class MolecularDynamics(Method):
         super().__init__(problem, config, streams)
         if config.compile:
             problem.compile()
-        self.dynamics = walkers_at_start(problem, config, streams.torch("dynamics", problem.device))
+        generator = streams.torch("dynamics", problem.device)
+        self.dynamics: Langevin | Metropolis | Overdamped
+        if config.dynamics == "metropolis":
+            self.dynamics = walkers_at_start(problem, config, generator)
+        else:
+            self.dynamics = _overdamped(problem, config, generator)
         self.maps, self.states = problem.maps, problem.states
         sizes = [math.prod(one.cvs.bins) for one in self.maps]
         # visits of the bins of each map [half, walker, bin]; and of states, the last column being none [walker, states]
@@ -163,3 +176,15 @@ class MolecularDynamics(Method):
         self.counts, self.state_counts = list(state["counts"]), state["state_counts"]
         self.equilibrated, self.produced = int(state["equilibrated"]), int(state["produced"])
         self._left = bool(state.get("left", False))
+
+
+def _overdamped(problem: Any, config: MDConfig, generator: torch.Generator) -> Overdamped:
+    """Make the walkers of MALA or overdamped Langevin dynamics in the initial configuration."""
+    if problem.masses is not None:
+        raise UserError(f"dynamics={config.dynamics} is for systems without masses; leave it out for molecules")
+    if "gradient" not in problem.traits:
+        raise UserError(f"dynamics={config.dynamics} needs a gradient, which the system lacks; use dynamics=metropolis")
+    start = problem.initial_configuration()
+    positions = start.expand(config.walkers, *start.shape)
+    adjusted = config.dynamics == "mala"
+    return Overdamped(problem.reduced_energy_and_gradient, positions, config.step_size, generator, adjusted)

@@ -24,7 +24,7 @@ class UmbrellaConfig(MethodConfig):
     replicates: int = Field(2, ge=1, description="independent simulations of all windows")
     pull_steps: int = Field(300, ge=1, description="steps in which walkers are pulled to a new window")
     round_steps: int = Field(400, ge=1, description="steps sampled after each round of opening windows")
-    grow_frames: int = Field(60, ge=2, description="largest number of frames per window for MBAR in these rounds")
+    grow_frames: int = Field(60, ge=2, description="largest number of frames per window for pymbar in these rounds")
     max_rounds: int = Field(100, ge=1, description="largest number of rounds of opening windows")
     walkers: int = Field(512, ge=1, description="walkers of production; every window gets at least one per replicate")
     settle_steps: int = Field(2_000, ge=0, description="equilibration steps before production; at most a fifth of it")
@@ -38,12 +38,16 @@ class UmbrellaConfig(MethodConfig):
     time_step: TimeStep = 0.001
     friction: Friction = 1.0
     step_size: StepSize = 0.1
-    mbar_frames: int = Field(60_000, ge=100, description="largest number of frames for MBAR in production")
+    mbar_frames: int = Field(60_000, ge=100, description="largest number of frames for pymbar in production")
     min_overlap: float = Field(
         0.03, gt=0, lt=1, description="element of the overlap matrix above which two windows are connected"
     )
     pair_overlap: float = Field(0.1, ge=0, lt=1, description="neighbours with less overlap get a window between them")
-    error_stretches: int = Field(4, ge=0, description="parts of each replicate for standard errors; 0 for none")
+    error_stretches: int = Field(
+        4,
+        ge=0,
+        description="consecutive parts of each replicate, blocks of a jackknife for standard errors; 0 for none",
+    )
     compile: CompileEnergy = False
 
     @model_validator(mode="after")

@@ -1,8 +1,12 @@
-"""The PMF from the frames of all windows: MBAR, a reweighted histogram, and a smooth fit to it."""
+"""The PMF from the frames of all windows: MBAR, a reweighted histogram, and a smooth fit to it.
+
+pymbar solves MBAR's equations with some of the frames and gives the overlap of the windows. Their free energies are
+then solved for again with all frames, collected in cells (`cgbench_methods.umbrella.cells`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +19,14 @@ from cgbench.contracts.pmf import PMF
 from cgbench_methods.lib.estimators.fourier_fit import FourierFit, fit, fit_likeliest
 from cgbench_methods.lib.estimators.mbar import Frames, Windows, disconnected, statistical_inefficiency
 from cgbench_methods.lib.sampling.restraints import HarmonicRestraints
+from cgbench_methods.umbrella.cells import Cells
 
 __all__ = ["Combined", "combine", "free_energies_of_cells", "warnings_of"]
 
 Array = NDArray[np.float64]
-ORDERS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16)
+# Scores of neighbouring orders differ by little more than noise, and the search ends at the first that is worse.
+ORDERS = (2, 3, 4, 6, 8, 12, 16)
+FEWEST = 3  # replicates whose spread alone is an estimate of the error
 DEEPEST = 60.0  # kT
 CONVERGED = 0.01  # relative error of MBAR's equations above which a warning is given
 BEYOND = 1.0  # kT; at the default width, the restraint energy at about one spacing from the centre
@@ -60,9 +67,11 @@ def combine(
 ) -> Combined:
     """Estimate the PMF.
 
-    The order of the fit is chosen by the likelihood of each half of the replicates under the other. Visits are divided
-    by their statistical inefficiency. Where there are no windows, the PMF is assumed to be above the cutoff: bins there
-    count as sampled, without a visit, for as long as a bin with a PMF at the cutoff takes to be visited once.
+    The order of the fit is chosen by the likelihood of each half of the replicates under the other. Its penalty allows
+    coefficients of the size of the cutoff: ``cutoff / k^2`` is their standard deviation, at the wave number k. Visits
+    are divided by their statistical inefficiency. Where there are no windows, the PMF is assumed to be above the
+    cutoff: bins there count as sampled, without a visit, for as long as a bin with a PMF at the cutoff takes to be
+    visited once.
 
     Parameters
     ----------
@@ -77,11 +86,12 @@ def combine(
     cutoff
         PMF in kT below which windows are opened.
     mbar_frames
-        Largest number of frames that MBAR is solved with.
+        Largest number of frames that pymbar solves MBAR's equations with.
     min_overlap
         Windows without a chain of overlaps of at least this to the others are reported.
     stretches_for_errors
-        Parts that the last stretch of every replicate is divided into for standard errors; 0 for none.
+        Parts that the last stretch of every replicate is divided into for standard errors; 0 for none. See
+        `_standard_error`.
 
     Raises
     ------
@@ -90,18 +100,26 @@ def combine(
     """
     inefficiency = statistical_inefficiency(cvs, stretches[-1], restraints.centres)
     windows = Windows(restraints, stretches, start, frames=mbar_frames, inefficiency=inefficiency)
+    cells = Cells(cvs, restraints, stretches, max(1, stretches_for_errors))
+    free_energy, residual = cells.free_energies(windows.free_energy)
+    windows.set_free_energy(free_energy)
     halves = [windows.histogram(cvs, [_half(one, parity) for one in stretches]) for parity in (0, 1)]
     together = halves[0] + halves[1]
     if together.sum() <= 0:
         raise ValueError("no frame of any window is within the domain of the collective variables")
     least = np.where(_unexplored(cvs, restraints, together), np.exp(cutoff) / together.max(), 0.0)
     exposure = np.maximum(windows.exposure(cvs) / inefficiency, least)
-    fitted, scores = fit_likeliest(cvs, (halves[0], halves[1]), exposure, ORDERS)
-    std = None
-    if stretches_for_errors:
-        std = _standard_error(
-            cvs, windows, stretches[-1], fitted, least, mbar_frames, inefficiency, stretches_for_errors
-        )
+    stiffness = 1.0 / cutoff**2
+    fitted, scores = fit_likeliest(cvs, (halves[0], halves[1]), exposure, ORDERS, stiffness)
+
+    def without(blocks: NDArray[np.bool_]) -> Array:
+        """Return the free energies from all blocks but these."""
+        own, _ = cells.free_energies(windows.free_energy, ~blocks)
+        histogram, visited = cells.histogram(own, ~blocks)
+        visited = np.maximum(visited / inefficiency, least)
+        return -_log_probability(fit(cvs, histogram, visited, fitted.order, fitted, stiffness))
+
+    std = _standard_error(cells, without, fitted.probability()) if stretches_for_errors else None
     overlap = windows.overlap()
     frames = sum(int(one.usable.sum()) for one in stretches)
     facts: dict[str, Any] = {
@@ -110,8 +128,7 @@ def combine(
         "effective_frames": frames / inefficiency,
         "order_of_fit": fitted.order,
         "held_out_scores": {str(order): score for order, score in scores.items()},
-        # the solution of MBAR's equations makes the rows of the overlap matrix sum to one
-        "mbar_residual": float(np.abs(overlap.sum(1) - 1.0).max()),
+        "mbar_residual": residual,
         "empty_windows": windows.empty,
         "smallest_overlap": float((1.0 - overlap.diagonal()).min()) if len(overlap) > 1 else 1.0,
         "isolated": [restraints.centres[number].tolist() for number in disconnected(overlap, min_overlap)],
@@ -176,38 +193,35 @@ def _half(stretch: Frames, parity: int) -> Frames:
     return Frames(stretch.s[quarter % 2 == parity], stretch.window, stretch.replicate)
 
 
-def _standard_error(
-    cvs: CollectiveVariables,
-    windows: Windows,
-    stretch: Frames,
-    fitted: FourierFit,
-    least: Array,
-    mbar_frames: int,
-    inefficiency: float,
-    parts: int,
-) -> Array | None:
-    """Return the standard error of the free energies from parts of the run, each with its own MBAR."""
-    energies = []
-    length = len(stretch.s) // parts
-    if length < 2:
-        return None
-    for replicate in range(int(stretch.replicate.max()) + 1):
-        for number in range(parts):
-            part = stretch.part(slice(number * length, (number + 1) * length), stretch.replicate == replicate)
-            if not bool(part.usable.any()):
-                continue
-            own = Windows(
-                windows.restraints, [part], windows.free_energy, frames=mbar_frames, inefficiency=inefficiency
-            )
-            visits = own.histogram(cvs, [part])
-            if visits.sum() <= 0:
-                continue
-            exposure = np.maximum(own.exposure(cvs) / inefficiency, least)
-            p = fit(cvs, visits, exposure, fitted.order, fitted)
-            energies.append(-_log_probability(p))
-    if len(energies) < 3:
-        return None
-    # the constant of each free energy is fixed by its mean over the population
-    weight = fitted.probability()
-    aligned = [energy - (weight * energy).sum() for energy in energies]
-    return np.asarray(np.std(aligned, axis=0, ddof=1) / np.sqrt(len(energies)))
+def _standard_error(cells: Cells, without: Callable[[NDArray[np.bool_]], Array], probability: Array) -> Array | None:
+    """Return the standard error of the free energies: the larger of two jackknifes, over blocks and over replicates.
+
+    Replicates are independent, but few: their jackknife is noisy, and sometimes much too small. Blocks are many, but
+    those of one replicate are correlated if motion is slow. There is no jackknife over fewer than three replicates.
+
+    Parameters
+    ----------
+    cells
+        Frames in blocks.
+    without
+        Returns the free energies without some blocks.
+    probability
+        Probabilities of the estimate; the constant of each free energy is fixed by its mean over them.
+    """
+    used, number = cells.used, np.arange(len(cells.used))
+    single = [number == block for block in number[used]]
+    replicates = [
+        mask for one in range(len(used) // cells.parts) if (used & (mask := number // cells.parts == one)).any()
+    ]
+    found = [_jackknife(without, single, probability)] if len(single) >= FEWEST else []
+    if len(replicates) >= FEWEST and cells.parts > 1:
+        found.append(_jackknife(without, replicates, probability))
+    return np.asarray(np.max(found, axis=0)) if found else None
+
+
+def _jackknife(
+    without: Callable[[NDArray[np.bool_]], Array], sets: Sequence[NDArray[np.bool_]], probability: Array
+) -> Array:
+    energies = [without(blocks) for blocks in sets]
+    aligned = [energy - (probability * energy).sum() for energy in energies]
+    return np.asarray(np.sqrt((len(sets) - 1) * np.var(aligned, axis=0)))

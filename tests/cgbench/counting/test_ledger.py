@@ -53,5 +53,5 @@ def test_state() -> None:
     first, second = Ledger(), Ledger(100)
     with first.phase("train"):
         first.charge(9)
-    second.load_state_dict(first.state_dict())
+    second.load_state_dict(first.state_dict(), first.with_gradient)
     assert second.by_phase == first.by_phase and second.remaining == 91

@@ -5,12 +5,17 @@ from __future__ import annotations
 import numpy as np
 import openmm
 import pytest
-from openmm import app
+from openmm import app, unit
 
 from cgbench.contracts.problem import Problem
 from cgbench.counting.ledger import BudgetExhausted, Ledger
+from cgbench.counting.openmm_simulation import CountedSimulation
 from cgbench_systems.aldp import AlanineDipeptide
 from cgbench_systems.muller_brown import MullerBrown
+
+NEEDS_PYTHON_FORCE = pytest.mark.skipif(
+    not hasattr(openmm, "PythonForce"), reason="OpenMM before 8.4 cannot count evaluations itself"
+)
 
 
 def problem(budget: int | None = None) -> Problem:
@@ -71,3 +76,153 @@ def test_openmm_measures_the_same_collective_variables(aldp, varied_configuratio
     error = np.angle(np.exp(1j * (np.array(found) - expected)))
     assert np.abs(error).max() < 1e-4  # OpenMM's CPU platform is in single precision
     assert given.evaluations == 0  # groups of their own are free
+
+
+# ---- integrators against OpenMM's own count --------------------------------------------------------
+
+
+def velocity_verlet() -> openmm.CustomIntegrator:
+    made = openmm.CustomIntegrator(0.001)
+    for variable, expression in (("v", "v + 0.5 * dt * f / m"), ("x", "x + dt * v"), ("v", "v + 0.5 * dt * f / m")):
+        made.addComputePerDof(variable, expression)
+    return made
+
+
+def metropolised() -> openmm.CustomIntegrator:
+    """Needs the energy before and after a move, and forces at both ends."""
+    made = openmm.CustomIntegrator(0.001)
+    made.addGlobalVariable("before", 0.0)
+    made.addGlobalVariable("after", 0.0)
+    made.addComputeGlobal("before", "energy")
+    made.addComputePerDof("v", "v + 0.5 * dt * f / m")
+    made.addComputePerDof("x", "x + dt * v")
+    made.addComputePerDof("v", "v + 0.5 * dt * f / m")
+    made.addComputeGlobal("after", "energy")
+    return made
+
+
+def twenty() -> openmm.CustomIntegrator:
+    made = openmm.CustomIntegrator(0.0001)
+    for _ in range(20):
+        made.addComputePerDof("v", "v + dt * f / m")
+        made.addComputePerDof("x", "x + dt * v")
+    return made
+
+
+def bias_alone() -> openmm.Integrator:
+    made = openmm.VerletIntegrator(0.001)
+    made.setIntegrationForceGroups({1})
+    return made
+
+
+def compound() -> openmm.CompoundIntegrator:
+    made = openmm.CompoundIntegrator()
+    made.addIntegrator(openmm.VerletIntegrator(0.001))
+    made.addIntegrator(twenty())
+    made.setCurrentIntegrator(1)
+    return made
+
+
+def counted(integrator: openmm.Integrator, *more: openmm.Force) -> tuple[CountedSimulation, list[int], list[int]]:
+    """Return a simulation of two atoms, the evaluations that it charges, and those that OpenMM makes."""
+    system, topology, charged, made = openmm.System(), app.Topology(), [], []
+    residue = topology.addResidue("X", topology.addChain())
+    for mass in (12.0, 16.0):
+        system.addParticle(mass)
+        topology.addAtom("C", app.element.carbon, residue)
+    bond = openmm.HarmonicBondForce()
+    bond.addBond(0, 1, 0.1, 1000.0)
+    bias = openmm.CustomExternalForce("0.1 * x^2")
+    bias.addParticle(0, [])
+    bias.setForceGroup(1)
+
+    def evaluate(state: openmm.State) -> tuple[float, np.ndarray]:
+        made.append(1)
+        return 0.0, np.zeros((2, 3))
+
+    for force in (bond, openmm.PythonForce(evaluate), bias, *more):
+        system.addForce(force)
+    simulation = CountedSimulation(topology, system, integrator, "Reference", {}, {0}, charged.append)
+    simulation.context.setPositions(np.array([[0.0, 0.0, 0.0], [0.11, 0.0, 0.0]]))
+    return simulation, charged, made
+
+
+@NEEDS_PYTHON_FORCE
+@pytest.mark.parametrize(
+    ("make", "per_step", "beginning"),
+    [
+        (lambda: openmm.LangevinMiddleIntegrator(300, 1, 0.001), 1, 0),
+        (lambda: openmm.LangevinIntegrator(300, 1, 0.001), 1, 0),
+        (lambda: openmm.VerletIntegrator(0.001), 1, 0),
+        (lambda: openmm.BrownianIntegrator(300, 100, 0.0001), 1, 0),
+        (lambda: openmm.VariableVerletIntegrator(0.001), 1, 0),
+        (lambda: openmm.VariableLangevinIntegrator(300, 1, 0.001), 1, 0),
+        (lambda: openmm.NoseHooverIntegrator(300, 1, 0.001), 1, 0),
+        (lambda: openmm.MTSIntegrator(0.001, [(0, 4), (1, 1)]), 5, 0),  # half kicks at both ends
+        (lambda: openmm.MTSIntegrator(0.001, [(0, 1), (1, 4)]), 1, 1),
+        (lambda: openmm.MTSLangevinIntegrator(300, 1, 0.001, [(0, 1), (1, 2)]), 1, 1),
+        (lambda: openmm.AMDIntegrator(0.001, 1.0, 1.0), 1, 0),
+        (velocity_verlet, 1, 1),
+        (metropolised, 2, 0),
+        (twenty, 20, 0),
+        (compound, 20, 0),
+        (bias_alone, 0, 0),
+    ],
+)
+def test_steps_of_an_integrator_cost_what_openmm_evaluates(make, per_step: int, beginning: int) -> None:
+    simulation, charged, made = counted(make())
+    simulation.step(10)
+    assert sum(charged) == len(made) == 10 * per_step + beginning
+    simulation.context.setVelocitiesToTemperature(300.0, 1)
+    assert sum(charged) == len(made)
+    simulation.step(1)
+    assert 0 <= sum(charged) - len(made) <= beginning
+
+
+@NEEDS_PYTHON_FORCE
+def test_reported_energies_are_charged(tmp_path) -> None:
+    simulation, charged, made = counted(openmm.VerletIntegrator(0.001))
+    simulation.reporters.append(app.StateDataReporter(str(tmp_path / "report"), 2, step=True, potentialEnergy=True))
+    simulation.step(10)
+    assert sum(charged) == len(made) == 10 + 5
+    simulation.context.getState(forces=True, groups={1})
+    simulation.context.getState(getForces=True)
+    assert sum(charged) == len(made) == 16
+
+
+class Repeated(openmm.VerletIntegrator):
+    """Makes many steps, and calls them one."""
+
+    def step(self, steps: int) -> None:
+        super().step(20 * steps)
+
+
+def looped() -> openmm.CustomIntegrator:
+    made = openmm.CustomIntegrator(0.001)
+    made.addGlobalVariable("n", 0.0)
+    made.beginWhileBlock("n < 5")
+    made.addComputePerDof("v", "v + dt * f / m")
+    made.addComputeGlobal("n", "n + 1")
+    made.endBlock()
+    return made
+
+
+@NEEDS_PYTHON_FORCE
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Repeated(0.001), "cannot count the evaluations of a Repeated: use a CustomIntegrator"),
+        (lambda: openmm.RPMDIntegrator(4, 300, 1, 0.001), "cannot count the evaluations of a RPMDIntegrator"),
+        (looped, "must be outside conditions and loops"),
+    ],
+)
+def test_integrators_that_cannot_be_counted_are_refused(make, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        counted(make())
+
+
+@NEEDS_PYTHON_FORCE
+def test_forces_that_evaluate_between_steps_are_refused() -> None:
+    barostat = openmm.MonteCarloBarostat(1.0 * unit.bar, 300.0 * unit.kelvin)
+    with pytest.raises(TypeError, match="cannot have a MonteCarloBarostat"):
+        counted(openmm.VerletIntegrator(0.001), barostat)

@@ -4,10 +4,11 @@ Bin b of a biased simulation is visited ``n_b ~ Poisson(e_b exp(f(s_b)))`` times
 and the exposure ``e_b`` says how often the bin is visited relative to equilibrium. The fit is the truncated series
 ``f = sum_j c_j phi_j`` that minimises
 
-    sum_b [e_b exp(f(s_b)) - n_b f(s_b)] + (1/2) sum_j k_j^4 c_j^2,
+    sum_b [e_b exp(f(s_b)) - n_b f(s_b)] + (a/2) sum_j k_j^4 c_j^2,
 
-with the wave number ``k_j`` of each function. The penalty on the squared Laplacian matters only where nothing was
-sampled. The objective is convex, hence the fit unique.
+with the wave number ``k_j`` of each function and the stiffness a of the penalty on the squared Laplacian. The penalty
+is a Gaussian prior of standard deviation ``a^(-1/2) / k_j^2`` for each coefficient. With the default, a = 1, it
+flattens steep flanks with few visits. The objective is convex, hence the fit unique.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from cgbench_methods.lib.estimators.newton import minimise
 __all__ = ["FourierFit", "choose_order", "fit", "fit_likeliest"]
 
 Array = NDArray[np.float64]
-STIFFNESS = 1.0  # of the penalty on the squared Laplacian
+STIFFNESS = 1.0  # of the penalty on the squared Laplacian, unless a method chooses another
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,12 @@ def _gram(weights: Array, bases: Sequence[Array]) -> Array:
 
 
 def fit(
-    cvs: CollectiveVariables, histogram: Array, exposure: Array, order: int, start: FourierFit | None = None
+    cvs: CollectiveVariables,
+    histogram: Array,
+    exposure: Array,
+    order: int,
+    start: FourierFit | None = None,
+    stiffness: float = STIFFNESS,
 ) -> FourierFit:
     """Fit ``ln p`` to a reweighted histogram by penalised Poisson likelihood, with Newton's method.
 
@@ -112,6 +118,8 @@ def fit(
         Largest number of waves across the domain.
     start
         A fit to start from.
+    stiffness
+        Weight of the penalty on the squared Laplacian.
 
     Raises
     ------
@@ -126,7 +134,7 @@ def fit(
     together = [_basis(cvs, axis, order) for axis in range(len(cvs))]
     bases, shape = [basis for basis, _ in together], [basis.shape[1] for basis, _ in together]
     waves = sum(np.meshgrid(*[wave**2 for _, wave in together], indexing="ij"), np.zeros(shape))
-    penalty = STIFFNESS * waves.ravel() ** 2
+    penalty = stiffness * waves.ravel() ** 2
     if start is None:
         c = _projected(cvs, histogram, bases)
     else:
@@ -193,11 +201,17 @@ def choose_order(
 
 
 def fit_likeliest(
-    cvs: CollectiveVariables, halves: tuple[Array, Array], exposure: Array, orders: Sequence[int] = (3, 4, 6, 8, 10, 12)
+    cvs: CollectiveVariables,
+    halves: tuple[Array, Array],
+    exposure: Array,
+    orders: Sequence[int] = (3, 4, 6, 8, 10, 12),
+    stiffness: float = STIFFNESS,
 ) -> tuple[FourierFit, dict[int, float]]:
     """Fit both halves together at the order of best held-out likelihood; stop at the first order that scores worse.
 
-    Parameters are those of `choose_order`. If one half is empty, the lowest order is used.
+    Scores of neighbouring orders differ by little more than noise. Candidates must therefore be far apart.
+
+    Parameters are those of `choose_order` and `fit`. If one half is empty, the lowest order is used.
 
     Returns
     -------
@@ -205,26 +219,30 @@ def fit_likeliest(
         The fit, and the score of every order tried.
     """
     if min(half.sum() for half in halves) <= 0:
-        return fit(cvs, halves[0] + halves[1], exposure, orders[0]), {}
+        return fit(cvs, halves[0] + halves[1], exposure, orders[0], stiffness=stiffness), {}
     scores: dict[int, float] = {}
     best: FourierFit | None = None
-    for order, score, half in _held_out(cvs, halves, exposure, orders):
+    for order, score, half in _held_out(cvs, halves, exposure, orders, stiffness):
         if score > min(scores.values(), default=np.inf):
             scores[order] = score
             break
         scores[order], best = score, half
     assert best is not None
-    return fit(cvs, halves[0] + halves[1], exposure, best.order, best), scores
+    return fit(cvs, halves[0] + halves[1], exposure, best.order, best, stiffness), scores
 
 
 def _held_out(
-    cvs: CollectiveVariables, halves: tuple[Array, Array], exposure: Array, orders: Iterable[int]
+    cvs: CollectiveVariables,
+    halves: tuple[Array, Array],
+    exposure: Array,
+    orders: Iterable[int],
+    stiffness: float = STIFFNESS,
 ) -> Iterator[tuple[int, float, FourierFit]]:
     """Yield each order, its score on held-out halves, and the fit to the first half."""
     first: FourierFit | None = None
     second: FourierFit | None = None
     for order in orders:
-        first = fit(cvs, halves[0], exposure, order, first)
-        second = fit(cvs, halves[1], exposure, order, second or first)
+        first = fit(cvs, halves[0], exposure, order, first, stiffness)
+        second = fit(cvs, halves[1], exposure, order, second or first, stiffness)
         score = forward_kld(halves[0], second.probability()) + forward_kld(halves[1], first.probability())
         yield order, score, first

@@ -132,7 +132,15 @@ class Windows:
         for stretch in stretches:
             sampled.index_add_(0, stretch.window, stretch.usable.sum(0).double())
         self.empty = int((sampled == 0).sum())
-        self._log_scale = torch.log(sampled) + torch.from_numpy(self.free_energy)
+        self._log_sampled = torch.log(sampled)
+
+    def set_free_energy(self, free_energy: Array) -> None:
+        """Replace the free energies ``[windows]`` in kT, which determine the exposure, by better ones."""
+        self.free_energy = free_energy
+
+    @property
+    def _log_scale(self) -> torch.Tensor:
+        return self._log_sampled + torch.from_numpy(self.free_energy)
 
     def _energies(self, s: torch.Tensor) -> torch.Tensor:
         return self.restraints.between(s[:, None], self.restraints.centres[None])

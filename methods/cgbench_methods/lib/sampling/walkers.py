@@ -9,6 +9,7 @@ import torch
 from cgbench_methods.lib.sampling.bias import Bias, biased
 from cgbench_methods.lib.sampling.langevin import Langevin
 from cgbench_methods.lib.sampling.metropolis import Metropolis
+from cgbench_methods.lib.sampling.overdamped import Overdamped
 
 if TYPE_CHECKING:
     from cgbench.contracts.problem import Problem
@@ -71,8 +72,7 @@ def make_walkers(
         bias_energy = None
         if bias is not None:
             bias_energy = lambda x: bias.energy(problem.collective_variables(x))  # noqa: E731
-        energy = lambda x: problem.reduced_energy_and_gradient(x)[0]  # noqa: E731
-        return Metropolis(energy, positions, step_size, generator, bias_energy)
+        return Metropolis(problem.reduced_energy, positions, step_size, generator, bias_energy)
     evaluate = problem.reduced_energy_and_gradient
     return Langevin(
         evaluate if bias is None else biased(bias, evaluate, problem.collective_variables),
@@ -101,7 +101,7 @@ def walkers_at_start(
     )
 
 
-def end_block(problem: Problem, dynamics: Langevin | Metropolis) -> torch.Tensor:
+def end_block(problem: Problem, dynamics: Langevin | Metropolis | Overdamped) -> torch.Tensor:
     """Restore walkers that diverged since the last call, and count them and those outside the state space.
 
     Walkers outside continue: they may return.
@@ -115,14 +115,14 @@ def end_block(problem: Problem, dynamics: Langevin | Metropolis) -> torch.Tensor
     return restore_diverged(problem, dynamics) | problem.report_state_space(dynamics.positions)
 
 
-def restore_diverged(problem: Problem, dynamics: Langevin | Metropolis) -> torch.Tensor:
+def restore_diverged(problem: Problem, dynamics: Langevin | Metropolis | Overdamped) -> torch.Tensor:
     """Restore walkers that diverged since the last call to their state then; count and return them, ``[walkers]``."""
     diverged = dynamics.restore_diverged()
     problem.report_anomaly("diverged_walker", diverged.sum(), len(diverged))
     return diverged
 
 
-def advance(problem: Problem, dynamics: Langevin | Metropolis, steps: int) -> torch.Tensor:
+def advance(problem: Problem, dynamics: Langevin | Metropolis | Overdamped, steps: int) -> torch.Tensor:
     """Advance all walkers in blocks; return which are unusable after the last (see `end_block`), ``[walkers]``."""
     unusable = torch.zeros(len(dynamics.positions), dtype=torch.bool, device=dynamics.positions.device)
     while steps > 0:

@@ -99,3 +99,22 @@ def test_what_was_never_seen_is_improbable_but_possible() -> None:
     rare = p < 1e-8
     assert rare.mean() > 0.2 and counts[rare].sum() == 0
     assert np.all(found > 0) and found[rare].sum() < 1e-3
+
+
+def test_a_soft_penalty_does_not_flatten_a_flank_with_few_visits() -> None:
+    """Mean error at Müller-Brown's left end (12 kT, 3 to 17 visits per bin, 2,000 elsewhere) over twelve samples."""
+    cvs = MullerBrown().cvs
+    p = exact_probability(cvs)
+    exposure = 1.0 / np.maximum(p, p.max() * np.exp(-5.0))
+    exposure /= (p * exposure).sum()
+
+    def error_at_the_end(stiffness: float) -> float:
+        errors = []
+        for seed in range(12):
+            found = fit(cvs, drawn(p, exposure, 100_000, seed)[0], exposure, 12, stiffness=stiffness).probability()
+            error = np.log(p / found)
+            errors.append(error - (p * error).sum())
+        return float(np.mean(errors, axis=0)[:3].mean())
+
+    assert abs(error_at_the_end(1.0 / 14.0**2)) < 0.2  # 3 sigma
+    assert error_at_the_end(1.0) > 0.3
