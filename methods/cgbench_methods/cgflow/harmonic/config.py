@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from cgbench.contracts.method import MethodConfig
 
-__all__ = ["FlowConfig", "HarmonicConfig", "MinimaConfig", "SamplingConfig", "SurrogateConfig", "TrainingConfig"]
+__all__ = [
+    "FlowConfig",
+    "HarmonicConfig",
+    "MinimaConfig",
+    "SamplingConfig",
+    "SurrogateConfig",
+    "TrainingConfig",
+    "WellsConfig",
+]
 
 
 class MinimaConfig(MethodConfig):
@@ -32,6 +40,19 @@ class MinimaConfig(MethodConfig):
     walk_steps: int = Field(5000, ge=1, description="largest number of steps of a walk")
     threshold: float = Field(3.0, gt=0, description="kT; a walker stops where the standard deviation is larger")
     temperature_factor: float = Field(1.5, ge=1, description="walkers sample at this multiple of the temperature")
+
+
+class WellsConfig(MethodConfig):
+    """Wells of free torsions. Without free torsions nothing here matters."""
+
+    search_points: int = Field(9, ge=1, description="values of s where wells are searched")
+    margin: float = Field(10.0, gt=0, description="kT above the lowest well at the same s; higher ones are left out")
+    largest_number: int = Field(27, ge=1, description="largest number of wells")
+    sharpness: float = Field(5.0, gt=0, description="of the boundaries between wells")
+    even_share: float = Field(0.1, gt=0, le=1, description="share of the samples that is spread evenly over the wells")
+    order: int = Field(4, ge=0, description="total order of the Fourier functions that correct the shares of wells")
+    length_scale: float = Field(0.7, gt=0, description="prior length scale of these corrections")
+    amplitude: float = Field(2.0, gt=0, description="kT; prior standard deviation of these corrections")
 
 
 class FlowConfig(MethodConfig):
@@ -101,6 +122,15 @@ class HarmonicConfig(MethodConfig):
     training: TrainingConfig = TrainingConfig()
     surrogate: SurrogateConfig = Field(SurrogateConfig(), description="model of the PMF, and exploration")
     labels: SamplingConfig = Field(SamplingConfig(), description="weighted samples")
+    wells: WellsConfig = Field(WellsConfig(), description="wells of free torsions")
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_wells(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `wells` out where nothing is changed: older records of molecules without wells keep their hash."""
+        content: dict[str, Any] = handler(self)
+        if self.wells == WellsConfig():
+            content.pop("wells", None)
+        return content
 
     @property
     def grid_points(self) -> int | None:

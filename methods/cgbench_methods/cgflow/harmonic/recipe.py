@@ -28,6 +28,8 @@ from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
 from cgbench_methods.cgflow.harmonic.posterior import expected_kld, fit_or_restore, pmf_of
 from cgbench_methods.cgflow.harmonic.samples import WeightedSamples
 from cgbench_methods.cgflow.harmonic.search import MinimaSearch
+from cgbench_methods.cgflow.harmonic.shares import WellShares
+from cgbench_methods.cgflow.harmonic.wells import WellFeatures, Wells
 from cgbench_methods.lib.estimators.fourier import FourierBasis
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.build import ConditionalFlow
@@ -65,8 +67,9 @@ class HarmonicRecipe(Recipe):
     def __init__(self, problem: Problem, config: HarmonicConfig, streams: Streams) -> None:
         super().__init__(problem, config.coordinates, streams, stage="atlas")
         self.config = config
-        self.basis = FourierBasis(self.cvs, config.flow.feature_order)
-        self.search = MinimaSearch(problem, self.target, config.atlas, config.surrogate.order, self.stages, streams)
+        self.basis: FourierBasis | WellFeatures = FourierBasis(self.cvs, config.flow.feature_order)
+        self.search = MinimaSearch(problem, self.target, config, self.stages, streams)
+        self.shares: WellShares | None = None
         self.surrogate = FourierSurrogate(
             self.cvs, config.surrogate.order, config.surrogate.length_scales[0], config.surrogate.amplitudes[-1]
         )
@@ -88,7 +91,10 @@ class HarmonicRecipe(Recipe):
         if self.stage == "atlas":
             with self.problem.phase("warm_start"):
                 for points in self.search.grow():
-                    self.activity.status = f"{points} harmonic minima"
+                    self.activity.status = f"harmonic minima at {points} points"
+            self._use_wells()
+            if self.shares is not None:
+                self.shares.set_harmonic(self.minima, self.config.atlas, self.config.surrogate.order)
             self._build_flow()
             self.surrogate.adopt_posterior(self.search.model)
             self.stage = "train"
@@ -124,9 +130,23 @@ class HarmonicRecipe(Recipe):
 
     # ---- training and sampling --------------------------------------------------------------------
 
+    def _use_wells(self) -> None:
+        """Continue at points ``(s, k)`` if the search has found wells of free torsions."""
+        wells = self.search.wells
+        if wells is not None:
+            self.target = self.search.target
+            self.basis = WellFeatures(FourierBasis(self.cvs, self.config.flow.feature_order), len(wells))
+            self.shares = WellShares(self.cvs, len(wells), self.config.wells)
+
     def _build_flow(self) -> None:
         self.flow, self.optimiser = flow_on_minima(
-            self.minima, self.coordinates, self.basis, self.config, self.streams.torch("flow weights"), self.device
+            self.minima,
+            self.coordinates,
+            self.basis,
+            self.config,
+            self.streams.torch("flow weights"),
+            self.device,
+            self.search.wells,
         )
 
     def _draw_s(self, count: int) -> torch.Tensor:
@@ -149,6 +169,11 @@ class HarmonicRecipe(Recipe):
         s = torch.cat([*parts, low])
         return s[torch.randperm(len(s), generator=generator)]
 
+    def _draw_points(self, count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Draw s, and with wells one of them for each s; return the points and ``ln q(k|s)``."""
+        s = self._draw_s(count)
+        return (s, None) if self.shares is None else self.shares.draw(s, self.streams.torch("wells drawn"))
+
     def _training_round(self) -> None:
         """Train the flow by energy for some steps, and keep the weighted samples."""
         config = self.config.training
@@ -156,7 +181,7 @@ class HarmonicRecipe(Recipe):
         total = config.rounds * config.steps_per_round
         generator = self.streams.torch("training samples", self.device)
         take_step = path_gradient_step if config.path_gradients else plain_gradient_step
-        s_all = self._draw_s(config.steps_per_round * config.batch)
+        s_all, log_share = self._draw_points(config.steps_per_round * config.batch)
         log_weights, slopes = [], []
         for step in range(config.steps_per_round):
             s = s_all[step * config.batch : (step + 1) * config.batch].to(self.device)
@@ -174,25 +199,40 @@ class HarmonicRecipe(Recipe):
             self.activity.progress = done
         if config.labels:
             known = torch.cat(slopes) if self.config.labels.mean_force else None
-            self._add_samples(s_all, torch.cat(log_weights), known)
+            self._add_samples(s_all, log_share, torch.cat(log_weights), known)
 
     def _sampling_round(self) -> None:
         """Draw weighted samples from the trained flow."""
         assert self.flow is not None
         self.activity.progress = None  # the number of rounds is not known
         config = self.config.labels
-        s = self._draw_s(config.batch)
+        s, log_share = self._draw_points(config.batch)
         generator = self.streams.torch("label samples", self.device)
         log_weights, slopes = draw_weighted_samples(
             self.flow, self.target, s.to(self.device), self.basis, generator, mean_force=config.mean_force
         )
         slopes = None if slopes is None else slopes.cpu()
-        self._add_samples(s, log_weights.cpu(), slopes, new_group=self.round == 0)
+        self._add_samples(s, log_share, log_weights.cpu(), slopes, new_group=self.round == 0)
 
     def _add_samples(
-        self, s: torch.Tensor, log_weights: torch.Tensor, slopes: torch.Tensor | None, new_group: bool = True
+        self,
+        points: torch.Tensor,
+        log_share: torch.Tensor | None,
+        log_weights: torch.Tensor,
+        slopes: torch.Tensor | None,
+        new_group: bool = True,
     ) -> None:
-        skipped = self.samples.add(s, log_weights, slopes, new_group)
+        """Add weighted samples at points.
+
+        The shares of the wells divide the weights, but not their slopes: ``sum_k q(k|s) E[w_k] = sum_k E[W_k]`` with
+        ``W_k = q(k|s) w_k``, whose derivative does not contain q(k|s).
+        """
+        s, well = points, None
+        if log_share is not None:
+            s, well = points[:, :-1], points[:, -1].long()
+            log_weights = log_weights - log_share
+            slopes = None if slopes is None else slopes[:, :-1]
+        skipped = self.samples.add(s, log_weights, slopes, new_group, well)
         self.problem.report_anomaly("unusable_sample", skipped, len(s))
 
     # ---- fit and exploration ----------------------------------------------------------------------
@@ -208,6 +248,9 @@ class HarmonicRecipe(Recipe):
                 {"evaluations": self.problem.evaluations, "stage": self.stage, "unfitted": not expected}
             )
             return
+        if self.shares is not None:
+            informative = self.samples.informative(self.surrogate, self.config.labels.truncation)
+            self.shares.fit(self.samples.s, self.samples.well, informative)
         quality = self.samples.quality(self.surrogate)
         # the fit cuts such a weight at a multiple of the model (SamplingConfig.truncation)
         self._report_largest_share(quality["largest_share"])
@@ -262,10 +305,22 @@ class HarmonicRecipe(Recipe):
     def diagnostics(self) -> dict[str, Any]:
         """Return the numbers of minima and samples, the history with one entry per round, and warnings."""
         return {
-            "atlas_points": len(self.minima),
+            "atlas_points": len(self.search.points),
             "labels": len(self.samples),
             "rounds": list(self.history),
             "warnings": harmonic_warnings(self.history),
+            **self._of_wells(),
+        }
+
+    def _of_wells(self) -> dict[str, Any]:
+        """Return centres in degrees and population of each well."""
+        wells = self.search.wells
+        if wells is None or self.shares is None:
+            return {}
+        return {
+            "free_torsions": [self.coordinates.names[position] for position in wells.positions],
+            "wells": [[round(angle) for angle in centre] for centre in wells.centres.rad2deg().tolist()],
+            "well_populations": self.shares.populations(self.surrogate.on_grid()[0]).tolist(),
         }
 
     def extra_arrays(self) -> dict[str, NDArray[Any]]:
@@ -273,9 +328,10 @@ class HarmonicRecipe(Recipe):
 
         ``efficiency`` is that of the last quarter of the samples.
         """
+        free_energy = self.search.free_energies()
         arrays: dict[str, NDArray[Any]] = {
-            "atlas_points": self.minima.s.numpy(),
-            "atlas_free_energy": (self.minima.free_energy - self.minima.free_energy.min()).numpy(),
+            "atlas_points": self.search.points.numpy(),
+            "atlas_free_energy": (free_energy - free_energy.min()).numpy(),
         }
         if len(self.samples):
             late = slice(3 * len(self.samples) // 4, None)
@@ -297,6 +353,8 @@ class HarmonicRecipe(Recipe):
             "new_points": self.new_points,
             "flow": dict(self.flow.state_dict()),
             "optimiser": self.optimiser.state_dict(),
+            "wells": None if self.search.wells is None else vars(self.search.wells),
+            "shares": None if self.shares is None else self.shares.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -308,6 +366,11 @@ class HarmonicRecipe(Recipe):
         self.surrogate.load_state_dict(state["surrogate"])
         self.samples.load_state_dict(state["labels"])
         self.new_points = state["new_points"]
+        if state.get("wells"):
+            self.search.set_wells(Wells(**state["wells"]))
+            self._use_wells()
+            assert self.shares is not None
+            self.shares.load_state_dict(state["shares"])
         self._build_flow()
         assert self.flow is not None and self.optimiser is not None
         self.flow.load_state_dict(state["flow"])
