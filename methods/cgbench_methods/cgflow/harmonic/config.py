@@ -46,10 +46,12 @@ class WellsConfig(MethodConfig):
     """Wells of free torsions. Without free torsions nothing here matters."""
 
     search_points: int = Field(9, ge=1, description="values of s where wells are searched")
+    starts: int = Field(36, ge=6, description="largest number of combinations of angles to relax from at each s")
     margin: float = Field(10.0, gt=0, description="kT above the lowest well at the same s; higher ones are left out")
     largest_number: int = Field(27, ge=1, description="largest number of wells")
     sharpness: float = Field(5.0, gt=0, description="of the boundaries between wells")
     even_share: float = Field(0.1, gt=0, le=1, description="share of the samples that is spread evenly over the wells")
+    checks: int = Field(6, ge=0, description="values of s where minima are searched that the flow does not generate")
     order: int = Field(4, ge=0, description="total order of the Fourier functions that correct the shares of wells")
     length_scale: float = Field(0.7, gt=0, description="prior length scale of these corrections")
     amplitude: float = Field(2.0, gt=0, description="kT; prior standard deviation of these corrections")

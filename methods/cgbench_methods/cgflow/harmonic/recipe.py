@@ -23,6 +23,7 @@ from cgbench_methods.cgflow.common.recipe import Recipe
 from cgbench_methods.cgflow.common.stages import efficiency_map
 from cgbench_methods.cgflow.common.training import path_gradient_step, plain_gradient_step, set_learning_rate
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
+from cgbench_methods.cgflow.harmonic.coverage import largest_weight_of_minima
 from cgbench_methods.cgflow.harmonic.flow import draw_weighted_samples, flow_on_minima
 from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
 from cgbench_methods.cgflow.harmonic.posterior import expected_kld, fit_or_restore, pmf_of
@@ -31,6 +32,7 @@ from cgbench_methods.cgflow.harmonic.search import MinimaSearch
 from cgbench_methods.cgflow.harmonic.shares import WellShares
 from cgbench_methods.cgflow.harmonic.wells import WellFeatures, Wells
 from cgbench_methods.lib.estimators.fourier import FourierBasis
+from cgbench_methods.lib.estimators.importance import effective_sample_size
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.build import ConditionalFlow
 from cgbench_methods.lib.flows.steps import sound_step
@@ -58,6 +60,8 @@ class HarmonicRecipe(Recipe):
         All weighted samples so far.
     surrogate
         The model of the PMF.
+    unseen
+        Largest log-weight of the minima that the check of coverage found; None before, and without free torsions.
     new_points
         Points where the model was uncertain after the last round ``[points, cvs]``.
     """
@@ -76,6 +80,8 @@ class HarmonicRecipe(Recipe):
         self.samples = WeightedSamples(self.cvs)
         self.flow: ConditionalFlow | None = None
         self.optimiser: torch.optim.Optimizer | None = None
+        self.whole_target = self.target
+        self.unseen: float | None = None
         self.round = 0
         self.new_points = torch.zeros(0, len(self.cvs), dtype=torch.float64)
 
@@ -108,6 +114,9 @@ class HarmonicRecipe(Recipe):
                 self.stage, self.round = "label", 0
             yield pmf_of(self.surrogate)
         while self.stage == "label":
+            if self.shares is not None and self.unseen is None:
+                with self.problem.phase("validate"):
+                    self._check_coverage()
             if self._finished():
                 self.stage = "done"
                 break
@@ -235,6 +244,27 @@ class HarmonicRecipe(Recipe):
         skipped = self.samples.add(s, log_weights, slopes, new_group, well)
         self.problem.report_anomaly("unusable_sample", skipped, len(s))
 
+    def _check_coverage(self) -> None:
+        """Search for minima that the trained flow does not generate."""
+        wells, count = self.search.wells, self.config.wells.checks
+        assert self.flow is not None and self.shares is not None and wells is not None
+        assert isinstance(self.basis, WellFeatures)
+        generator = self.streams.torch("coverage")
+        p = torch.softmax(-self.surrogate.on_grid()[0], dim=0)
+        cells = torch.multinomial(p, count, generator=generator)
+        self.unseen = largest_weight_of_minima(
+            self.whole_target,
+            self.flow,
+            self.basis,
+            self.shares,
+            wells,
+            self.surrogate,
+            self.minima,
+            torch.from_numpy(self.cvs.grid())[cells],
+            self.config,
+            generator,
+        )
+
     # ---- fit and exploration ----------------------------------------------------------------------
 
     def _fit_surrogate(self) -> None:
@@ -251,7 +281,7 @@ class HarmonicRecipe(Recipe):
         if self.shares is not None:
             informative = self.samples.informative(self.surrogate, self.config.labels.truncation)
             self.shares.fit(self.samples.s, self.samples.well, informative)
-        quality = self.samples.quality(self.surrogate)
+        quality = self.samples.quality(self.surrogate, self.samples.last_group)
         # the fit cuts such a weight at a multiple of the model (SamplingConfig.truncation)
         self._report_largest_share(quality["largest_share"])
         self.history.append(
@@ -294,7 +324,15 @@ class HarmonicRecipe(Recipe):
         self.new_points = candidates[farthest_points(self.cvs, candidates, config.new_points)]
         self.history[-1]["uncertain_walkers"] = int(outcome.stopped.sum())
         assert self.flow is not None
-        self._keep_stage(self.stage, self.flow, self.basis, self.surrogate.on_grid(), config.threshold, self.new_points)
+        self._keep_stage(
+            self.stage, self.flow, self._features, self.surrogate.on_grid(), config.threshold, self.new_points
+        )
+
+    def _features(self, s: torch.Tensor) -> torch.Tensor:
+        """Return the flow's context at s, with wells in one of them at random ``[batch, features]``."""
+        if self.shares is None:
+            return self.basis(s)
+        return self.basis(self.shares.draw(s, self.streams.torch("wells shown"))[0])
 
     def expected_kld(self) -> float:
         """Return the forward KLD that the posterior of the PMF expects."""
@@ -303,25 +341,42 @@ class HarmonicRecipe(Recipe):
     # ---- record and checkpoints -------------------------------------------------------------------
 
     def diagnostics(self) -> dict[str, Any]:
-        """Return the numbers of minima and samples, the history with one entry per round, and warnings."""
+        """Return the numbers of minima and samples, the history of all rounds, the wells, warnings, and the verdict.
+
+        The result is ``reliable`` if there is no warning; otherwise ``reason`` is the first.
+        """
+        of_wells, sizes = self._wells()
+        late = {} if self.samples.weightless else self.samples.quality(self.surrogate, self.samples.late)
+        warnings = harmonic_warnings(self.history, late, sizes, self.unseen)
         return {
             "atlas_points": len(self.search.points),
             "labels": len(self.samples),
             "rounds": list(self.history),
-            "warnings": harmonic_warnings(self.history),
-            **self._of_wells(),
+            **of_wells,
+            "late": late,
+            "warnings": warnings,
+            "reliable": not warnings,
+            **({"reason": warnings[0]} if warnings else {}),
         }
 
-    def _of_wells(self) -> dict[str, Any]:
-        """Return centres in degrees and population of each well."""
+    def _wells(self) -> tuple[dict[str, Any], list[tuple[float, float]]]:
+        """Describe the wells for the record; return also the population and effective samples of each."""
         wells = self.search.wells
         if wells is None or self.shares is None:
-            return {}
-        return {
+            return {}, []
+        populations = self.shares.populations(self.surrogate.on_grid()[0]).tolist()
+        late = self.samples.late
+        excess = (self.samples.log_weights + self.surrogate.mean(self.samples.s))[late]
+        own = [excess[self.samples.well[late] == number] for number in range(len(wells))]
+        sizes = [len(e) * float(effective_sample_size(e)) for e in own]
+        described = {
             "free_torsions": [self.coordinates.names[position] for position in wells.positions],
             "wells": [[round(angle) for angle in centre] for centre in wells.centres.rad2deg().tolist()],
-            "well_populations": self.shares.populations(self.surrogate.on_grid()[0]).tolist(),
+            "well_populations": populations,
+            "well_effective_samples": sizes,
+            "largest_log_weight_of_minima": self.unseen,
         }
+        return described, list(zip(populations, sizes, strict=True))
 
     def extra_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the reference points with their harmonic PMF, the stages, and a map of the effective sample size.
@@ -334,7 +389,7 @@ class HarmonicRecipe(Recipe):
             "atlas_free_energy": (free_energy - free_energy.min()).numpy(),
         }
         if len(self.samples):
-            late = slice(3 * len(self.samples) // 4, None)
+            late = self.samples.late
             s = self.samples.s[late]
             excess = self.samples.log_weights[late] + self.surrogate.mean(s)
             arrays["efficiency"] = efficiency_map(self.cvs, s, excess).numpy()
@@ -354,6 +409,7 @@ class HarmonicRecipe(Recipe):
             "flow": dict(self.flow.state_dict()),
             "optimiser": self.optimiser.state_dict(),
             "wells": None if self.search.wells is None else vars(self.search.wells),
+            "unseen": self.unseen,
             "shares": None if self.shares is None else self.shares.state_dict(),
         }
 
@@ -371,6 +427,7 @@ class HarmonicRecipe(Recipe):
             self._use_wells()
             assert self.shares is not None
             self.shares.load_state_dict(state["shares"])
+            self.unseen = state["unseen"]
         self._build_flow()
         assert self.flow is not None and self.optimiser is not None
         self.flow.load_state_dict(state["flow"])

@@ -261,8 +261,23 @@ class WeightedSamples:
     def _sum(index: torch.Tensor, values: torch.Tensor, size: int) -> torch.Tensor:
         return torch.zeros(size, *values.shape[1:], dtype=values.dtype).index_add_(0, index, values)
 
-    def quality(self, surrogate: FourierSurrogate, groups: int = 1) -> dict[str, Any]:
-        """Return the quality of the weights of the last groups, relative to the fit.
+    @property
+    def last_group(self) -> torch.Tensor:
+        """Which samples belong to the last group, boolean ``[n]``."""
+        return self.group == self.groups - 1
+
+    @property
+    def late(self) -> torch.Tensor:
+        """Which samples belong to the last quarter, boolean ``[n]``."""
+        return torch.arange(len(self)) >= 3 * len(self) // 4
+
+    def quality(self, surrogate: FourierSurrogate, chosen: torch.Tensor) -> dict[str, Any]:
+        """Return the quality of the weights of some samples, relative to the fit.
+
+        Parameters
+        ----------
+        chosen
+            Which samples, boolean ``[n]``.
 
         Returns
         -------
@@ -271,9 +286,8 @@ class WeightedSamples:
             the PMF is below 4 kT, from 4 to 8 kT, and above (None without samples); ``largest_share``, share of the
             largest weight in the sum of all; ``pareto_k``, tail index of the weights.
         """
-        recent = self.group >= self.groups - groups
-        mean = surrogate.mean(self.s[recent])
-        excess = self.log_weights[recent] + mean
+        mean = surrogate.mean(self.s[chosen])
+        excess = self.log_weights[chosen] + mean
         level = torch.bucketize(mean - surrogate.on_grid()[0].min(), torch.tensor(LEVELS, dtype=mean.dtype))
         by_level = [excess[level == number] for number in range(len(LEVELS) + 1)]
         return {

@@ -26,14 +26,14 @@ from torch.nn.functional import one_hot
 
 from cgbench.contracts.coordinates import Coordinates
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
-from cgbench_methods.cgflow.harmonic.minima import relax
+from cgbench_methods.cgflow.harmonic.minima import Relaxed, relax
 from cgbench_methods.lib.estimators.fourier import FourierBasis
 from cgbench_methods.lib.flows.target import ConditionalTarget
 
-__all__ = ["WellFeatures", "WellTarget", "Wells", "find_wells", "free_torsions"]
+__all__ = ["WellFeatures", "WellTarget", "Wells", "find_wells", "free_torsions", "relax_all_round"]
 
 ANGLES = 6  # starting angles of each torsion: every well wider than 60 degrees has one
-STARTS = 36  # largest number of combinations of starting angles at each s
+OFFSET = 0.25  # of the distance between starting angles: without it, half of them would be on top of barriers
 LEAST_DENSITY = 0.03  # of the relaxed angles, relative to the largest; a smaller maximum is no well
 NEAREST = math.radians(45.0)  # wells of a torsion that are closer are one
 
@@ -72,6 +72,20 @@ class Wells:
         """Return the points of all wells at each s, ``[batch, cvs] -> [batch * wells, cvs + 1]``."""
         well = torch.arange(len(self), dtype=s.dtype, device=s.device).repeat(len(s))
         return torch.cat([s.repeat_interleave(len(self), 0), well[:, None]], dim=1)
+
+    def own_point(self, s: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the points of the wells that configurations belong to, and `y` with angles around their centres.
+
+        Parameters
+        ----------
+        s, y
+            ``[batch, cvs]`` and ``[batch, fine]``.
+        """
+        away = y[:, self.positions, None] - self.centres.T
+        well = away.cos().sum(1).argmax(dim=1)
+        own = away.gather(2, well[:, None, None].expand(-1, away.shape[1], -1)).squeeze(2)
+        y = y.index_add(1, self.positions, -2 * math.pi * (own / (2 * math.pi)).round())
+        return torch.cat([s, well[:, None].to(s)], dim=1), y
 
     def log_membership(self, y: torch.Tensor, well: torch.Tensor) -> torch.Tensor:
         """Return ``ln r_k(y)`` ``[batch]`` for the well k of each row; minus infinity beyond half a turn.
@@ -159,22 +173,9 @@ def find_wells(
         Draws combinations of angles if there are too many.
     """
     positions = free_torsions(target.coordinates)
-    turn = 2 * math.pi * torch.arange(ANGLES, dtype=torch.float64) / ANGLES
-    if ANGLES ** len(positions) <= STARTS:
-        turns = torch.tensor(list(itertools.product(turn.tolist(), repeat=len(positions))), dtype=torch.float64)
-    else:
-        turns = turn[torch.randint(ANGLES, (STARTS, len(positions)), generator=generator)]
-    count = len(turns)
-    start = y.repeat(len(s) * count, 1)
-    start[:, positions] += turns.repeat(len(s), 1)
-    relaxed = relax(
-        target,
-        s.repeat_interleave(count, 0),
-        start,
-        hessian.expand(len(start), -1, -1),
-        steps=config.atlas.relax_steps,
-        tolerance=config.atlas.relax_tolerance,
-    )
+    every = len(s)
+    relaxed = relax_all_round(target, s, y.repeat(every, 1), hessian.repeat(every, 1, 1), config, generator)
+    count = len(relaxed.y) // every
     energy = relaxed.energy.reshape(len(s), count)
     above = (energy - energy.min(dim=1, keepdim=True).values).flatten()
     low = above < config.wells.margin  # false where not finite
@@ -186,6 +187,48 @@ def find_wells(
     kept = lowest.argsort(stable=True)[: config.wells.largest_number].sort().values
     columns = [c[found[kept, t]] for t, c in enumerate(centres)]
     return Wells(positions, torch.stack(columns, dim=1), config.wells.sharpness)
+
+
+def relax_all_round(
+    target: ConditionalTarget,
+    s: torch.Tensor,
+    y: torch.Tensor,
+    hessian: torch.Tensor,
+    config: HarmonicConfig,
+    generator: torch.Generator,
+) -> Relaxed:
+    """Relax at each s from all combinations of angles of the free torsions, or from some at random if there are many.
+
+    Parameters
+    ----------
+    s, y, hessian
+        Values of the CVs ``[n, cvs]``, the coordinates whose free torsions are turned ``[n, fine]``, and Hessians to
+        start with ``[n, fine, fine]``.
+    generator
+        Draws combinations of angles.
+
+    Returns
+    -------
+    Relaxed
+        ``[n * starts]``, those of the same s in sequence.
+    """
+    positions = free_torsions(target.coordinates)
+    turn = 2 * math.pi * (torch.arange(ANGLES, dtype=torch.float64) + OFFSET) / ANGLES
+    if ANGLES ** len(positions) <= config.wells.starts:
+        turns = torch.tensor(list(itertools.product(turn.tolist(), repeat=len(positions))), dtype=torch.float64)
+    else:
+        turns = turn[torch.randint(ANGLES, (config.wells.starts, len(positions)), generator=generator)]
+    count = len(turns)
+    start = y.repeat_interleave(count, 0)
+    start[:, positions] += turns.repeat(len(s), 1)
+    return relax(
+        target,
+        s.repeat_interleave(count, 0),
+        start,
+        hessian.repeat_interleave(count, 0),
+        steps=config.atlas.relax_steps,
+        tolerance=config.atlas.relax_tolerance,
+    )
 
 
 def _modes(angles: torch.Tensor) -> torch.Tensor:
