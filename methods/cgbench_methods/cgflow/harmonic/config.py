@@ -51,6 +51,8 @@ class WellsConfig(MethodConfig):
     largest_number: int = Field(27, ge=1, description="largest number of wells")
     sharpness: float = Field(5.0, gt=0, description="of the boundaries between wells")
     even_share: float = Field(0.1, gt=0, le=1, description="share of the samples that is spread evenly over the wells")
+    growth: float = Field(0.5, ge=0, description="training samples grow as this power of the number of wells")
+    largest_growth: float = Field(3.0, ge=1, description="of the training samples, at most this factor")
     checks: int = Field(6, ge=0, description="values of s where minima are searched that the flow does not generate")
     order: int = Field(4, ge=0, description="total order of the Fourier functions that correct the shares of wells")
     length_scale: float = Field(0.7, gt=0, description="prior length scale of these corrections")

@@ -183,18 +183,26 @@ class HarmonicRecipe(Recipe):
         s = self._draw_s(count)
         return (s, None) if self.shares is None else self.shares.draw(s, self.streams.torch("wells drawn"))
 
+    def _steps_per_round(self) -> int:
+        """Return the number of training steps in a round: it grows with the number of wells."""
+        steps, wells = self.config.training.steps_per_round, self.config.wells
+        if self.search.wells is None:
+            return steps
+        return round(steps * min(len(self.search.wells) ** wells.growth, wells.largest_growth))
+
     def _training_round(self) -> None:
         """Train the flow by energy for some steps, and keep the weighted samples."""
         config = self.config.training
         assert self.flow is not None and self.optimiser is not None
-        total = config.rounds * config.steps_per_round
+        steps = self._steps_per_round()
+        total = config.rounds * steps
         generator = self.streams.torch("training samples", self.device)
         take_step = path_gradient_step if config.path_gradients else plain_gradient_step
-        s_all, log_share = self._draw_points(config.steps_per_round * config.batch)
+        s_all, log_share = self._draw_points(steps * config.batch)
         log_weights, slopes = [], []
-        for step in range(config.steps_per_round):
+        for step in range(steps):
             s = s_all[step * config.batch : (step + 1) * config.batch].to(self.device)
-            done = (self.round * config.steps_per_round + step) / total
+            done = (self.round * steps + step) / total
             decay = 0.5 * (1 + math.cos(math.pi * done))
             rates = (config.gaussian_learning_rate * decay, config.learning_rate * decay)
             set_learning_rate(self.optimiser, rates[: len(self.optimiser.param_groups)])
@@ -427,7 +435,7 @@ class HarmonicRecipe(Recipe):
             self._use_wells()
             assert self.shares is not None
             self.shares.load_state_dict(state["shares"])
-            self.unseen = state["unseen"]
+            self.unseen = state.get("unseen")
         self._build_flow()
         assert self.flow is not None and self.optimiser is not None
         self.flow.load_state_dict(state["flow"])
