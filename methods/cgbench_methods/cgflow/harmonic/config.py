@@ -9,6 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from cgbench.contracts.method import MethodConfig
 
 __all__ = [
+    "MORE_PER_CV",
     "FlowConfig",
     "HarmonicConfig",
     "MinimaConfig",
@@ -18,12 +19,14 @@ __all__ = [
     "WellsConfig",
 ]
 
+MORE_PER_CV = 4  # factor of the numbers of reference points and of samples for each CV above two
+
 
 class MinimaConfig(MethodConfig):
     """Search for harmonic minima over the domain of the collective variables (CVs)."""
 
     grid: int | None = Field(None, ge=2, description="points per CV of a regular grid; null: active learning")
-    max_points: int = Field(80, ge=1, description="largest number of reference points")
+    max_points: int = Field(80, ge=1, description="largest number of reference points, for two CVs")
     batch: int = Field(6, ge=1, description="points relaxed together")
     min_distance: float = Field(0.5, gt=0, description="smallest distance of a new point from the others")
     relax_steps: int = Field(25, ge=0, description="largest number of steps of a relaxation")

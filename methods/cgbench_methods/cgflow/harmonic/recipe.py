@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from cgbench.contracts.maps import Estimate
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
@@ -22,11 +23,11 @@ from cgbench_methods.cgflow.common.exploration import farthest_points, walk
 from cgbench_methods.cgflow.common.recipe import Recipe
 from cgbench_methods.cgflow.common.stages import efficiency_map
 from cgbench_methods.cgflow.common.training import path_gradient_step, plain_gradient_step, set_learning_rate
-from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
+from cgbench_methods.cgflow.harmonic.config import MORE_PER_CV, HarmonicConfig
 from cgbench_methods.cgflow.harmonic.coverage import largest_weight_of_minima
 from cgbench_methods.cgflow.harmonic.flow import draw_weighted_samples, flow_on_minima
 from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
-from cgbench_methods.cgflow.harmonic.posterior import expected_kld, fit_or_restore, pmf_of
+from cgbench_methods.cgflow.harmonic.posterior import estimate_of, expected_kld, fit_or_restore, model_grid
 from cgbench_methods.cgflow.harmonic.samples import WeightedSamples
 from cgbench_methods.cgflow.harmonic.search import MinimaSearch
 from cgbench_methods.cgflow.harmonic.shares import WellShares
@@ -69,10 +70,10 @@ class HarmonicRecipe(Recipe):
     uncounted_in_publication = frozenset({"seed_md", "validate"})  # weighted samples count: they train the flow too
 
     def __init__(self, problem: Problem, config: HarmonicConfig, streams: Streams) -> None:
-        super().__init__(problem, config.coordinates, streams, stage="atlas")
+        super().__init__(problem, config.coordinates, streams, stage="atlas", cvs=model_grid(problem.cvs))
         self.config = config
         self.basis: FourierBasis | WellFeatures = FourierBasis(self.cvs, config.flow.feature_order)
-        self.search = MinimaSearch(problem, self.target, config, self.stages, streams)
+        self.search = MinimaSearch(problem, self.cvs, self.target, config, self.stages, streams)
         self.shares: WellShares | None = None
         self.surrogate = FourierSurrogate(
             self.cvs, config.surrogate.order, config.surrogate.length_scales[0], config.surrogate.amplitudes[-1]
@@ -92,7 +93,7 @@ class HarmonicRecipe(Recipe):
 
     # ---- the loop -------------------------------------------------------------------------------
 
-    def estimates(self) -> Iterator[PMF]:
+    def estimates(self) -> Iterator[PMF | Estimate]:
         """Yield the PMF after the search for minima, after each training round and after each sampling round."""
         if self.stage == "atlas":
             with self.problem.phase("warm_start"):
@@ -104,7 +105,7 @@ class HarmonicRecipe(Recipe):
             self._build_flow()
             self.surrogate.adopt_posterior(self.search.model)
             self.stage = "train"
-            yield pmf_of(self.surrogate)
+            yield estimate_of(self.surrogate, self.problem)
         while self.stage == "train":
             with self.problem.phase("train"):
                 self._training_round()
@@ -112,7 +113,7 @@ class HarmonicRecipe(Recipe):
             self.round += 1
             if self.round == self.config.training.rounds:
                 self.stage, self.round = "label", 0
-            yield pmf_of(self.surrogate)
+            yield estimate_of(self.surrogate, self.problem)
         while self.stage == "label":
             if self.shares is not None and self.unseen is None:
                 with self.problem.phase("validate"):
@@ -124,7 +125,7 @@ class HarmonicRecipe(Recipe):
                 self._sampling_round()
             self._update_model()
             self.round += 1
-            yield pmf_of(self.surrogate)
+            yield estimate_of(self.surrogate, self.problem)
 
     def _update_model(self) -> None:
         """Fit the PMF, then look for points where it is uncertain."""
@@ -183,9 +184,13 @@ class HarmonicRecipe(Recipe):
         s = self._draw_s(count)
         return (s, None) if self.shares is None else self.shares.draw(s, self.streams.torch("wells drawn"))
 
+    @property
+    def _more(self) -> int:
+        return MORE_PER_CV ** max(0, len(self.cvs) - 2)
+
     def _steps_per_round(self) -> int:
-        """Return the number of training steps in a round: it grows with the number of wells."""
-        steps, wells = self.config.training.steps_per_round, self.config.wells
+        """Return the number of training steps in a round: it grows with the number of wells, and of CVs above two."""
+        steps, wells = self.config.training.steps_per_round * self._more, self.config.wells
         if self.search.wells is None:
             return steps
         return round(steps * min(len(self.search.wells) ** wells.growth, wells.largest_growth))
@@ -223,7 +228,7 @@ class HarmonicRecipe(Recipe):
         assert self.flow is not None
         self.activity.progress = None  # the number of rounds is not known
         config = self.config.labels
-        s, log_share = self._draw_points(config.batch)
+        s, log_share = self._draw_points(config.batch * self._more)
         generator = self.streams.torch("label samples", self.device)
         log_weights, slopes = draw_weighted_samples(
             self.flow, self.target, s.to(self.device), self.basis, generator, mean_force=config.mean_force
@@ -344,7 +349,7 @@ class HarmonicRecipe(Recipe):
 
     def expected_kld(self) -> float:
         """Return the forward KLD that the posterior of the PMF expects."""
-        return expected_kld(self.surrogate)
+        return expected_kld(self.surrogate, self.problem)
 
     # ---- record and checkpoints -------------------------------------------------------------------
 
@@ -396,6 +401,8 @@ class HarmonicRecipe(Recipe):
             "atlas_points": self.search.points.numpy(),
             "atlas_free_energy": (free_energy - free_energy.min()).numpy(),
         }
+        if len(self.problem.cvs) > 2:
+            return arrays  # no figure shows more CVs
         if len(self.samples):
             late = self.samples.late
             s = self.samples.s[late]

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 
 import torch
 
+from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.design import regular_grid
 from cgbench_methods.cgflow.common.exploration import farthest_points, walk
 from cgbench_methods.cgflow.common.stages import Stages
-from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
+from cgbench_methods.cgflow.harmonic.config import MORE_PER_CV, HarmonicConfig
 from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
 from cgbench_methods.cgflow.harmonic.wells import Wells, WellTarget, find_wells, free_torsions
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
@@ -36,6 +37,8 @@ class MinimaSearch:
     ----------
     problem
         Gives the initial configuration, and counts points that could not be relaxed.
+    cvs
+        The CVs with the grid of the model.
     target
         The energy to minimise.
     config
@@ -58,6 +61,7 @@ class MinimaSearch:
     def __init__(
         self,
         problem: Problem,
+        cvs: CollectiveVariables,
         target: ConditionalTarget,
         config: HarmonicConfig,
         stages: Stages,
@@ -65,10 +69,15 @@ class MinimaSearch:
     ) -> None:
         self.problem, self.target, self.config, self.recipe = problem, target, config.atlas, config
         self.stages, self.streams = stages, streams
-        self.cvs = problem.cvs
+        self.cvs = cvs
         self.minima = HarmonicMinima.empty(len(self.cvs), target.size)
         self.wells: Wells | None = None
         self.model = FourierSurrogate(self.cvs, config.surrogate.order, self.config.length_scale, self.config.amplitude)
+
+    @property
+    def largest(self) -> int:
+        """Largest number of reference points: it grows with the number of CVs above two."""
+        return self.config.max_points * MORE_PER_CV ** max(0, len(self.cvs) - 2)
 
     @property
     def points(self) -> torch.Tensor:
@@ -91,7 +100,7 @@ class MinimaSearch:
         """
         self._start()
         idle = 0
-        while len(self.points) < self.config.max_points and idle < IDLE_EXTENSIONS:
+        while len(self.points) < self.largest and idle < IDLE_EXTENSIONS:
             chosen = self._uncertain_points() if self.config.grid is None else self._grid_neighbours(self.config.grid)
             if len(chosen) == 0:
                 break
@@ -206,7 +215,7 @@ class MinimaSearch:
             temperature_factor=config.temperature_factor,
         )
         candidates = outcome.positions[outcome.stopped]
-        count = min(config.batch, config.max_points - len(points))
+        count = min(config.batch, self.largest - len(points))
         chosen = candidates[farthest_points(self.cvs, candidates, count, points, config.min_distance)]
         mean, std = self.model.on_grid()
         self.stages.add("atlas", self.problem.evaluations, mean, std, config.threshold, chosen)
@@ -223,6 +232,6 @@ class MinimaSearch:
         away = (self.cvs.difference(nodes[:, None], self.points[None]) / spacing).norm(dim=2)
         known = (away[:, 1:] < 1e-6).any(dim=1)  # the first reference point is no node
         distance = away.min(dim=1).values.masked_fill(known, torch.inf)
-        order = distance.argsort(stable=True)[: self.config.max_points - len(self.points)]
+        order = distance.argsort(stable=True)[: self.largest - len(self.points)]
         order = order[distance[order] < REACH]
         return nodes[order]
