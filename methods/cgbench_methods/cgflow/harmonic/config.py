@@ -9,7 +9,6 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from cgbench.contracts.method import MethodConfig
 
 __all__ = [
-    "MORE_PER_CV",
     "FlowConfig",
     "HarmonicConfig",
     "MinimaConfig",
@@ -17,9 +16,16 @@ __all__ = [
     "SurrogateConfig",
     "TrainingConfig",
     "WellsConfig",
+    "more_for",
 ]
 
-MORE_PER_CV = 4  # factor of the numbers of reference points and of samples for each CV above two
+MORE_PER_CV = 4  # factor for each CV above two
+
+
+def more_for(cvs: int) -> int:
+    """Return the factor of the numbers of reference points and samples for a number of CVs."""
+    factor: int = MORE_PER_CV ** max(0, cvs - 2)
+    return factor
 
 
 class MinimaConfig(MethodConfig):
@@ -55,7 +61,7 @@ class WellsConfig(MethodConfig):
     sharpness: float = Field(5.0, gt=0, description="of the boundaries between wells")
     even_share: float = Field(0.1, gt=0, le=1, description="share of the samples that is spread evenly over the wells")
     growth: float = Field(0.5, ge=0, description="training samples grow as this power of the number of wells")
-    largest_growth: float = Field(3.0, ge=1, description="of the training samples, at most this factor")
+    largest_growth: float = Field(2.0, ge=1, description="of the training samples, at most this factor")
     checks: int = Field(6, ge=0, description="values of s where minima are searched that the flow does not generate")
     order: int = Field(4, ge=0, description="total order of the Fourier functions that correct the shares of wells")
     length_scale: float = Field(0.7, gt=0, description="prior length scale of these corrections")

@@ -23,7 +23,7 @@ from cgbench_methods.cgflow.common.exploration import farthest_points, walk
 from cgbench_methods.cgflow.common.recipe import Recipe
 from cgbench_methods.cgflow.common.stages import efficiency_map
 from cgbench_methods.cgflow.common.training import path_gradient_step, plain_gradient_step, set_learning_rate
-from cgbench_methods.cgflow.harmonic.config import MORE_PER_CV, HarmonicConfig
+from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, more_for
 from cgbench_methods.cgflow.harmonic.coverage import largest_weight_of_minima
 from cgbench_methods.cgflow.harmonic.flow import draw_weighted_samples, flow_on_minima
 from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
@@ -184,16 +184,13 @@ class HarmonicRecipe(Recipe):
         s = self._draw_s(count)
         return (s, None) if self.shares is None else self.shares.draw(s, self.streams.torch("wells drawn"))
 
-    @property
-    def _more(self) -> int:
-        return MORE_PER_CV ** max(0, len(self.cvs) - 2)
-
     def _steps_per_round(self) -> int:
         """Return the number of training steps in a round: it grows with the number of wells, and of CVs above two."""
-        steps, wells = self.config.training.steps_per_round * self._more, self.config.wells
+        steps, wells = self.config.training.steps_per_round * more_for(len(self.cvs)), self.config.wells
         if self.search.wells is None:
             return steps
-        return round(steps * min(len(self.search.wells) ** wells.growth, wells.largest_growth))
+        growth: float = len(self.search.wells) ** wells.growth
+        return round(steps * min(growth, wells.largest_growth))
 
     def _training_round(self) -> None:
         """Train the flow by energy for some steps, and keep the weighted samples."""
@@ -228,7 +225,7 @@ class HarmonicRecipe(Recipe):
         assert self.flow is not None
         self.activity.progress = None  # the number of rounds is not known
         config = self.config.labels
-        s, log_share = self._draw_points(config.batch * self._more)
+        s, log_share = self._draw_points(config.batch * more_for(len(self.cvs)))
         generator = self.streams.torch("label samples", self.device)
         log_weights, slopes = draw_weighted_samples(
             self.flow, self.target, s.to(self.device), self.basis, generator, mean_force=config.mean_force

@@ -18,7 +18,7 @@ from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.design import regular_grid
 from cgbench_methods.cgflow.common.exploration import farthest_points, walk
 from cgbench_methods.cgflow.common.stages import Stages
-from cgbench_methods.cgflow.harmonic.config import MORE_PER_CV, HarmonicConfig
+from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, more_for
 from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
 from cgbench_methods.cgflow.harmonic.wells import Wells, WellTarget, find_wells, free_torsions
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
@@ -77,14 +77,15 @@ class MinimaSearch:
     @property
     def largest(self) -> int:
         """Largest number of reference points: it grows with the number of CVs above two."""
-        return self.config.max_points * MORE_PER_CV ** max(0, len(self.cvs) - 2)
+        return self.config.max_points * more_for(len(self.cvs))
 
     @property
     def points(self) -> torch.Tensor:
         """The reference points ``[n, cvs]``, each once."""
         if self.wells is None:
             return self.minima.s
-        return self.minima.s[:, :-1].unique_consecutive(dim=0)
+        points: torch.Tensor = self.minima.s[:, :-1].unique_consecutive(dim=0)
+        return points
 
     def set_wells(self, wells: Wells) -> None:
         """Split the target into wells; minima are then at points ``(s, k)``."""
