@@ -184,7 +184,7 @@ def test_one_weight_at_1e300_is_truncated() -> None:
     away = torch.from_numpy(LINE.grid()[:, 0] < -0.5)
     change = (after - before)[away]
     assert float(change.std()) < 0.5  # one sample of 401 changes the fit in its neighbourhood only
-    quality = samples.quality(surrogate)
+    quality = samples.quality(surrogate, samples.last_group)
     assert quality["largest_share"] == pytest.approx(1.0) and math.isfinite(quality["effective_sample_size"])
 
 

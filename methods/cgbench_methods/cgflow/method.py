@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from numpy.typing import NDArray
 from pydantic import Field
 
-from cgbench.contracts.maps import PMF_GRID
+from cgbench.contracts.maps import PMF_GRID, Estimate
 from cgbench.contracts.method import Method, MethodConfig
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
@@ -22,6 +22,7 @@ from cgbench_methods.cgflow.published.recipe import PublishedRecipe
 
 __all__ = ["ActiveLearning", "CGFlowConfig", "ConditionalFlowMethod", "GridConditioning"]
 
+MOST_CVS = 3
 RECIPES: dict[str, Callable[[Problem, Any, Streams], Recipe]] = {
     "harmonic": HarmonicRecipe,
     "published": PublishedRecipe,
@@ -37,16 +38,25 @@ class CGFlowConfig(MethodConfig):
 class ConditionalFlowMethod(Method):
     """Base of both methods: runs the recipe named in the configuration."""
 
-    requires = frozenset({"gradient", "coordinates", PMF_GRID})
+    requires = frozenset({"gradient", "coordinates"})
     Config = CGFlowConfig
 
     def __init__(self, problem: Problem, config: CGFlowConfig, streams: Streams) -> None:
         super().__init__(problem, config, streams)
+        if config.recipe.kind == "published" and PMF_GRID not in problem.traits:
+            raise UserError(
+                f"the published recipe of {self.name} needs {PMF_GRID} (one map over at most two CVs); "
+                "use a preset with recipe.kind harmonic"
+            )
+        if len(problem.cvs) > MOST_CVS:
+            raise UserError(
+                f"{self.name} models the PMF over all CVs: at most {MOST_CVS}, not {len(problem.cvs)}; use md"
+            )
         self.recipe = RECIPES[config.recipe.kind](problem, config.recipe, streams)
         self.activity = self.recipe.activity
         self.uncounted_in_publication = self.recipe.uncounted_in_publication
 
-    def estimates(self) -> Iterator[PMF]:
+    def estimates(self) -> Iterator[PMF | Estimate]:
         """Yield the recipe's estimates."""
         yield from self.recipe.estimates()
 

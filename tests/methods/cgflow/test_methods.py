@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import cgbench_systems.suite
 from cgbench.errors import UserError
 from cgbench.running.run import prepare, run
 from cgbench_methods.cgflow.published.config import PublishedConfig
@@ -59,3 +60,12 @@ def test_grid_and_method_must_agree(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             prepare("muller_brown", method, overrides=overrides, out=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_three_cvs_are_the_most(tmp_path: Path) -> None:
+    """The published recipe needs one map; ours models the PMF over all CVs."""
+    with pytest.raises(UserError, match="published recipe of cgflow_al needs pmf_grid"):
+        prepare("val_chi", "cgflow_al", overrides=["recipe={kind: published}"], out=tmp_path)
+    tetra = Path(cgbench_systems.suite.__file__).parent / "tetra" / "molecule.yaml"
+    with pytest.raises(UserError, match="at most 3, not 6"):
+        prepare(str(tetra), "cgflow_al", out=tmp_path)

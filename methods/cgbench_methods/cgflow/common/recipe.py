@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import torch
 from numpy.typing import NDArray
 
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.maps import Estimate
 from cgbench.contracts.method import Activity
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
@@ -32,6 +34,8 @@ class Recipe(ABC):
         Name of the set of fine-grained coordinates.
     stage
         Name of the first stage.
+    cvs
+        The CVs with the grid of the recipe's models; by default that of the PMF.
 
     Attributes
     ----------
@@ -51,9 +55,16 @@ class Recipe(ABC):
 
     uncounted_in_publication: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(self, problem: Problem, coordinates: str, streams: Streams, stage: str) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        coordinates: str,
+        streams: Streams,
+        stage: str,
+        cvs: CollectiveVariables | None = None,
+    ) -> None:
         self.problem, self.streams = problem, streams
-        self.cvs, self.device = problem.cvs, problem.device
+        self.cvs, self.device = problem.cvs if cvs is None else cvs, problem.device
         self.target = ConditionalTarget(problem, problem.coordinate_sets[coordinates])
         self.coordinates = self.target.coordinates
         self.stage = stage
@@ -62,7 +73,7 @@ class Recipe(ABC):
         self.activity = Activity()
 
     @abstractmethod
-    def estimates(self) -> Iterator[PMF]:
+    def estimates(self) -> Iterator[PMF | Estimate]:
         """Yield the current PMF wherever the recipe could stop."""
 
     @abstractmethod

@@ -16,7 +16,9 @@ __all__ = ["conditional_flow"]
 BOUND = 5.0  # the splines' linear tails begin here, in standard deviations of the base
 
 
-def conditional_flow(coordinates: Coordinates, first: list[Transform], **couplings: Any) -> ConditionalFlow:
+def conditional_flow(
+    coordinates: Coordinates, first: list[Transform], periodic: torch.Tensor | None = None, **couplings: Any
+) -> ConditionalFlow:
     """Build a flow: transforms next to the data, then spline couplings, then the base.
 
     The base is uniform in periodic dimensions and a standard Gaussian in the others.
@@ -27,11 +29,13 @@ def conditional_flow(coordinates: Coordinates, first: list[Transform], **couplin
         The fine-grained coordinates, with their periodic dimensions and bounds.
     first
         Transforms next to the data.
+    periodic
+        Which dimensions are periodic, boolean ``[fine]``; by default those of the coordinates.
     couplings
         Arguments of `cgbench_methods.lib.flows.build.spline_coupling_flow`; there are no couplings if `num_couplings`
         is 0 or missing.
     """
-    periodic = coordinates.periodic
+    periodic = coordinates.periodic if periodic is None else periodic
     bound = torch.full((len(periodic),), BOUND, dtype=torch.float64)
     lower = torch.where(periodic, coordinates.lower, -bound)
     upper = torch.where(periodic, coordinates.upper, bound)

@@ -38,5 +38,10 @@ weight ``w = exp(-E(s, y)) / q(y|s)``; the mean of w over z is ``exp(-A(s))``.
    and 5. Stop when no walker finds an uncertain point and the expected forward KLD, ``1/2 sum p var(A)`` over the
    bins, is small enough, or after the largest number of rounds.
 
+If y contains free torsions with several wells, the integral over y is first split into one part for each well
+(`wells`). Every step then works at points (s, k), with a harmonic minimum in each well k, k in the context of the flow,
+and k drawn from learned shares (`shares`). After training, relaxation searches for minima that the flow omits
+(`coverage`, phase ``validate``).
+
 The settings of step 1 are under the configuration key ``atlas``, those of sampling under ``labels``.
 """

@@ -10,6 +10,7 @@ import torch
 from nflows.transforms.base import Transform
 
 from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
+from cgbench_methods.cgflow.harmonic.wells import WellFeatures
 from cgbench_methods.lib.estimators.fourier import FourierBasis
 
 __all__ = ["ConditionalAffine", "fit_to_minima"]
@@ -78,7 +79,7 @@ class ConditionalAffine(Transform):
 def fit_to_minima(
     minima: HarmonicMinima,
     periodic: torch.Tensor,
-    basis: FourierBasis,
+    basis: FourierBasis | WellFeatures,
     *,
     stiffness_offset: float,
     smoothness: float,
@@ -95,7 +96,7 @@ def fit_to_minima(
     periodic
         Which fine-grained coordinates the Gaussian leaves unchanged.
     basis
-        Features of `s`.
+        Features of the points.
     stiffness_offset
         Added to the diagonal of the Hessians before inversion.
     smoothness

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from cgbench.contracts.method import MethodConfig
 
-__all__ = ["FlowConfig", "HarmonicConfig", "MinimaConfig", "SamplingConfig", "SurrogateConfig", "TrainingConfig"]
+__all__ = [
+    "FlowConfig",
+    "HarmonicConfig",
+    "MinimaConfig",
+    "SamplingConfig",
+    "SurrogateConfig",
+    "TrainingConfig",
+    "WellsConfig",
+    "more_for",
+]
+
+MORE_PER_CV = 4  # factor for each CV above two
+
+
+def more_for(cvs: int) -> int:
+    """Return the factor of the numbers of reference points and samples for a number of CVs."""
+    factor: int = MORE_PER_CV ** max(0, cvs - 2)
+    return factor
 
 
 class MinimaConfig(MethodConfig):
     """Search for harmonic minima over the domain of the collective variables (CVs)."""
 
     grid: int | None = Field(None, ge=2, description="points per CV of a regular grid; null: active learning")
-    max_points: int = Field(80, ge=1, description="largest number of reference points")
+    max_points: int = Field(80, ge=1, description="largest number of reference points, for two CVs")
     batch: int = Field(6, ge=1, description="points relaxed together")
     min_distance: float = Field(0.5, gt=0, description="smallest distance of a new point from the others")
     relax_steps: int = Field(25, ge=0, description="largest number of steps of a relaxation")
@@ -32,6 +49,23 @@ class MinimaConfig(MethodConfig):
     walk_steps: int = Field(5000, ge=1, description="largest number of steps of a walk")
     threshold: float = Field(3.0, gt=0, description="kT; a walker stops where the standard deviation is larger")
     temperature_factor: float = Field(1.5, ge=1, description="walkers sample at this multiple of the temperature")
+
+
+class WellsConfig(MethodConfig):
+    """Wells of free torsions. Without free torsions nothing here matters."""
+
+    search_points: int = Field(9, ge=1, description="values of s where wells are searched")
+    starts: int = Field(36, ge=6, description="largest number of combinations of angles to relax from at each s")
+    margin: float = Field(10.0, gt=0, description="kT above the lowest well at the same s; higher ones are left out")
+    largest_number: int = Field(27, ge=1, description="largest number of wells")
+    sharpness: float = Field(5.0, gt=0, description="of the boundaries between wells")
+    even_share: float = Field(0.1, gt=0, le=1, description="share of the samples that is spread evenly over the wells")
+    growth: float = Field(0.5, ge=0, description="training samples grow as this power of the number of wells")
+    largest_growth: float = Field(2.0, ge=1, description="of the training samples, at most this factor")
+    checks: int = Field(6, ge=0, description="values of s where minima are searched that the flow does not generate")
+    order: int = Field(4, ge=0, description="total order of the Fourier functions that correct the shares of wells")
+    length_scale: float = Field(0.7, gt=0, description="prior length scale of these corrections")
+    amplitude: float = Field(2.0, gt=0, description="kT; prior standard deviation of these corrections")
 
 
 class FlowConfig(MethodConfig):
@@ -101,6 +135,15 @@ class HarmonicConfig(MethodConfig):
     training: TrainingConfig = TrainingConfig()
     surrogate: SurrogateConfig = Field(SurrogateConfig(), description="model of the PMF, and exploration")
     labels: SamplingConfig = Field(SamplingConfig(), description="weighted samples")
+    wells: WellsConfig = Field(WellsConfig(), description="wells of free torsions")
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_wells(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `wells` out where nothing is changed: older records of molecules without wells keep their hash."""
+        content: dict[str, Any] = handler(self)
+        if self.wells == WellsConfig():
+            content.pop("wells", None)
+        return content
 
     @property
     def grid_points(self) -> int | None:

@@ -10,6 +10,7 @@ from cgbench_methods.cgflow.common.training import path_gradient_step
 from cgbench_methods.cgflow.harmonic.affine import fit_to_minima
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
+from cgbench_methods.cgflow.harmonic.wells import WellFeatures, Wells
 from cgbench_methods.lib.estimators.fourier import FourierBasis
 from cgbench_methods.lib.flows.build import ConditionalFlow, fixed_parameters
 from cgbench_methods.lib.flows.target import ConditionalTarget
@@ -22,10 +23,11 @@ SAMPLES_AT_ONCE = 1024
 def flow_on_minima(
     minima: HarmonicMinima,
     coordinates: Coordinates,
-    basis: FourierBasis,
+    basis: FourierBasis | WellFeatures,
     config: HarmonicConfig,
     generator: torch.Generator,
     device: str = "cpu",
+    wells: Wells | None = None,
 ) -> tuple[ConditionalFlow, torch.optim.Optimizer]:
     """Build the flow, which starts as the harmonic approximation, and its optimiser.
 
@@ -36,22 +38,27 @@ def flow_on_minima(
     coordinates
         The fine-grained coordinates.
     basis
-        Features of `s`.
+        Features of the points.
     config
         Size of the flow, and settings of the Gaussian's fit.
     generator
         Source of the couplings' initial weights.
     device
         Device of the flow.
+    wells
+        Wells of free torsions: in each well, these are dimensions of the Gaussian.
 
     Returns
     -------
     flow, optimiser
         The optimiser's first parameter group is the Gaussian; the second, if there are couplings, is the rest.
     """
+    periodic = coordinates.periodic.clone()
+    if wells is not None:
+        periodic[wells.positions] = False
     affine = fit_to_minima(
         minima,
-        coordinates.periodic,
+        periodic,
         basis,
         stiffness_offset=config.atlas.stiffness_offset,
         smoothness=config.atlas.smoothness,
@@ -59,6 +66,7 @@ def flow_on_minima(
     flow = conditional_flow(
         coordinates,
         [affine],
+        periodic,
         context_features=len(basis),
         num_couplings=config.flow.num_couplings,
         hidden_features=config.flow.hidden_features,
@@ -78,7 +86,7 @@ def draw_weighted_samples(
     flow: ConditionalFlow,
     target: ConditionalTarget,
     s: torch.Tensor,
-    basis: FourierBasis,
+    basis: FourierBasis | WellFeatures,
     generator: torch.Generator,
     *,
     mean_force: bool,

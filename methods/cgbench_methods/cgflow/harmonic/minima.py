@@ -8,6 +8,7 @@ At a reference point s_i: ``y_i = argmin_y E(s_i, y)``, ``H_i`` the Hessian of E
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,7 +142,7 @@ class HarmonicMinima:
     Attributes
     ----------
     s, y
-        Reference points ``[n, cvs]`` and minima ``[n, fine]``.
+        Reference points ``[n, cvs]`` and minima ``[n, fine]``. With wells, the points ``(s, k)``, ``[n, cvs + 1]``.
     hessian
         Regularised Hessians at the minima ``[n, fine, fine]``.
     energy
@@ -194,6 +195,7 @@ class HarmonicMinima:
         steps: int,
         tolerance: float,
         stiffness_floor: float,
+        relevant: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     ) -> HarmonicMinima:
         """Relax points from given starts, and compute their Hessians and harmonic free energies.
 
@@ -207,11 +209,18 @@ class HarmonicMinima:
             As for `relax`.
         stiffness_floor
             Smallest eigenvalue of the Hessians.
+        relevant
+            Tells from the points and energies of the minima which of them need their own Hessian, boolean ``[n]``. The
+            others keep the Hessian that their relaxation started with. By default all need it.
         """
         relaxed = relax(target, s, y, hessian, steps=steps, tolerance=tolerance)
         finite = relaxed.energy.isfinite()
-        s, relaxed = s[finite], relaxed.select(finite)
-        raw = hessians(target, s, relaxed)
+        s, hessian, relaxed = s[finite], hessian[finite], relaxed.select(finite)
+        if relevant is None:
+            raw = hessians(target, s, relaxed)
+        else:
+            raw, own = hessian.clone(), relevant(s, relaxed.energy)
+            raw[own] = hessians(target, s[own], relaxed.select(own))
         invertible = (raw.abs() < STIFFEST).flatten(1).all(dim=1)
         s, relaxed = s[invertible], relaxed.select(invertible)
         regular = regularised(raw[invertible], stiffness_floor)

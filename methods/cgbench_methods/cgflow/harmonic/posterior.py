@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import torch
+import dataclasses
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.maps import Estimate, Map
 from cgbench.contracts.pmf import PMF
+from cgbench.contracts.problem import Problem
 from cgbench_methods.cgflow.harmonic.config import SurrogateConfig
 from cgbench_methods.cgflow.harmonic.samples import WeightedSamples
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 
-__all__ = ["expected_kld", "fit_or_restore", "pmf_of"]
+__all__ = ["estimate_of", "expected_kld", "fit_or_restore", "model_grid"]
+
+MODEL_BINS = 30  # along each of three CVs: the grid of the maps would have a million bins
 
 
 def fit_or_restore(
@@ -49,14 +58,71 @@ def fit_or_restore(
     return fitted
 
 
-def expected_kld(surrogate: FourierSurrogate) -> float:
-    """Return the forward KLD that the posterior expects, to second order: ``1/2 sum_b p_b var(A_b)`` over the bins."""
+def model_grid(cvs: CollectiveVariables) -> CollectiveVariables:
+    """Return the CVs with the grid on which the model is tabulated: their own, or a coarser one over three CVs."""
+    if len(cvs) <= 2:
+        return cvs
+    return dataclasses.replace(cvs, bins=tuple(min(bins, MODEL_BINS) for bins in cvs.bins))
+
+
+def expected_kld(surrogate: FourierSurrogate, problem: Problem) -> float:
+    """Return the forward KLD that the posterior expects, to second order: ``1/2 sum_b p_b var(A_b)`` over the bins.
+
+    With several maps it is the mean over them.
+    """
     mean, std = surrogate.on_grid()
-    return float(0.5 * (torch.softmax(-mean, 0) * std**2).sum())
+    p = torch.softmax(-mean, 0)
+    if len(problem.cvs) <= 2:
+        return float(0.5 * (p * std**2).sum())
+    whole = p.numpy().reshape(surrogate.cvs.bins)
+    found = [
+        float(0.5 * (_marginal(whole, one) * _std_of_map(surrogate, one).reshape(-1) ** 2).sum())
+        for one in problem.maps
+    ]
+    return float(np.mean(found))
 
 
-def pmf_of(surrogate: FourierSurrogate) -> PMF:
-    """Return the posterior mean as an estimate of the PMF, with its standard deviation."""
-    cvs = surrogate.cvs
-    std = surrogate.on_grid()[1].numpy().reshape(cvs.bins)
-    return PMF.from_function(cvs, lambda s: surrogate.mean(torch.from_numpy(s)).numpy(), subdivisions=3, std=std)
+def estimate_of(surrogate: FourierSurrogate, problem: Problem) -> PMF | Estimate:
+    """Return the posterior mean as an estimate of the PMFs of all maps, with their standard deviations."""
+    cvs = problem.cvs
+    if len(cvs) <= 2:
+        std = surrogate.on_grid()[1].numpy().reshape(cvs.bins)
+        return PMF.from_function(cvs, lambda s: surrogate.mean(torch.from_numpy(s)).numpy(), subdivisions=3, std=std)
+    axes = [torch.from_numpy(cvs.centers(axis)) for axis in range(len(cvs))]
+    values = surrogate.basis.on_product_grid(axes, surrogate.coefficients)
+    p = torch.softmax(-values.reshape(-1), 0).numpy()
+    pmfs = []
+    for one in problem.maps:
+        rough = dataclasses.replace(one.cvs, bins=tuple(surrogate.cvs.bins[axis] for axis in one.axes))
+        std = _std_of_map(surrogate, one).reshape(-1)[rough.bin_index(one.cvs.grid())]
+        pmfs.append(PMF(one.cvs, _marginal(p.reshape(cvs.bins), one).reshape(one.cvs.bins), std.reshape(one.cvs.bins)))
+    states = problem.states
+    if states is None:
+        return Estimate(tuple(pmfs))
+    return Estimate(tuple(pmfs), dict(zip(states.names, states.counts(cvs.grid(), p).tolist(), strict=True)))
+
+
+def _marginal(p: NDArray[np.float64], one: Map) -> NDArray[np.float64]:
+    """Sum probabilities on the grid of all CVs over those that a map does not have; flat, in the map's order of CVs."""
+    others = tuple(axis for axis in range(p.ndim) if axis not in one.axes)
+    kept = sorted(one.axes)
+    return np.asarray(p.sum(axis=others).transpose([kept.index(axis) for axis in one.axes]).reshape(-1))
+
+
+def _std_of_map(surrogate: FourierSurrogate, one: Map) -> NDArray[np.float64]:
+    """Return the standard deviation of a map's PMF on the model's grid.
+
+    To first order, the error of ``-ln sum exp(-A)`` over the other CVs is the mean error of A under the conditional
+    probabilities; hence the features are averaged with these.
+    """
+    bins = surrogate.cvs.bins
+    cell = np.stack(np.unravel_index(np.arange(np.prod(bins)), bins))[list(one.axes)]
+    number = torch.from_numpy(np.ravel_multi_index(tuple(cell), tuple(bins[axis] for axis in one.axes)))
+    size = int(np.prod([bins[axis] for axis in one.axes]))
+    p = torch.softmax(-surrogate.on_grid()[0], 0).clamp(min=1e-300)
+    features = torch.zeros(size, len(surrogate.basis), dtype=torch.float64)
+    for part in torch.arange(len(p)).split(4096):
+        modes = surrogate.basis(torch.from_numpy(surrogate.cvs.grid())[part])
+        features.index_add_(0, number[part], p[part, None] * modes)
+    features /= torch.zeros(size, dtype=torch.float64).index_add_(0, number, p)[:, None]
+    return surrogate.std_of_features(features).numpy()

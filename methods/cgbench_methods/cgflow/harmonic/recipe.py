@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from cgbench.contracts.maps import Estimate
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
@@ -22,13 +23,17 @@ from cgbench_methods.cgflow.common.exploration import farthest_points, walk
 from cgbench_methods.cgflow.common.recipe import Recipe
 from cgbench_methods.cgflow.common.stages import efficiency_map
 from cgbench_methods.cgflow.common.training import path_gradient_step, plain_gradient_step, set_learning_rate
-from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
+from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, more_for
+from cgbench_methods.cgflow.harmonic.coverage import largest_weight_of_minima
 from cgbench_methods.cgflow.harmonic.flow import draw_weighted_samples, flow_on_minima
 from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
-from cgbench_methods.cgflow.harmonic.posterior import expected_kld, fit_or_restore, pmf_of
+from cgbench_methods.cgflow.harmonic.posterior import estimate_of, expected_kld, fit_or_restore, model_grid
 from cgbench_methods.cgflow.harmonic.samples import WeightedSamples
 from cgbench_methods.cgflow.harmonic.search import MinimaSearch
+from cgbench_methods.cgflow.harmonic.shares import WellShares
+from cgbench_methods.cgflow.harmonic.wells import WellFeatures, Wells
 from cgbench_methods.lib.estimators.fourier import FourierBasis
+from cgbench_methods.lib.estimators.importance import effective_sample_size
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.build import ConditionalFlow
 from cgbench_methods.lib.flows.steps import sound_step
@@ -56,6 +61,8 @@ class HarmonicRecipe(Recipe):
         All weighted samples so far.
     surrogate
         The model of the PMF.
+    unseen
+        Largest log-weight of the minima that the check of coverage found; None before, and without free torsions.
     new_points
         Points where the model was uncertain after the last round ``[points, cvs]``.
     """
@@ -63,16 +70,19 @@ class HarmonicRecipe(Recipe):
     uncounted_in_publication = frozenset({"seed_md", "validate"})  # weighted samples count: they train the flow too
 
     def __init__(self, problem: Problem, config: HarmonicConfig, streams: Streams) -> None:
-        super().__init__(problem, config.coordinates, streams, stage="atlas")
+        super().__init__(problem, config.coordinates, streams, stage="atlas", cvs=model_grid(problem.cvs))
         self.config = config
-        self.basis = FourierBasis(self.cvs, config.flow.feature_order)
-        self.search = MinimaSearch(problem, self.target, config.atlas, config.surrogate.order, self.stages, streams)
+        self.basis: FourierBasis | WellFeatures = FourierBasis(self.cvs, config.flow.feature_order)
+        self.search = MinimaSearch(problem, self.cvs, self.target, config, self.stages, streams)
+        self.shares: WellShares | None = None
         self.surrogate = FourierSurrogate(
             self.cvs, config.surrogate.order, config.surrogate.length_scales[0], config.surrogate.amplitudes[-1]
         )
         self.samples = WeightedSamples(self.cvs)
         self.flow: ConditionalFlow | None = None
         self.optimiser: torch.optim.Optimizer | None = None
+        self.whole_target = self.target
+        self.unseen: float | None = None
         self.round = 0
         self.new_points = torch.zeros(0, len(self.cvs), dtype=torch.float64)
 
@@ -83,16 +93,19 @@ class HarmonicRecipe(Recipe):
 
     # ---- the loop -------------------------------------------------------------------------------
 
-    def estimates(self) -> Iterator[PMF]:
+    def estimates(self) -> Iterator[PMF | Estimate]:
         """Yield the PMF after the search for minima, after each training round and after each sampling round."""
         if self.stage == "atlas":
             with self.problem.phase("warm_start"):
                 for points in self.search.grow():
-                    self.activity.status = f"{points} harmonic minima"
+                    self.activity.status = f"harmonic minima at {points} points"
+            self._use_wells()
+            if self.shares is not None:
+                self.shares.set_harmonic(self.minima, self.config.atlas, self.config.surrogate.order)
             self._build_flow()
             self.surrogate.adopt_posterior(self.search.model)
             self.stage = "train"
-            yield pmf_of(self.surrogate)
+            yield estimate_of(self.surrogate, self.problem)
         while self.stage == "train":
             with self.problem.phase("train"):
                 self._training_round()
@@ -100,8 +113,11 @@ class HarmonicRecipe(Recipe):
             self.round += 1
             if self.round == self.config.training.rounds:
                 self.stage, self.round = "label", 0
-            yield pmf_of(self.surrogate)
+            yield estimate_of(self.surrogate, self.problem)
         while self.stage == "label":
+            if self.shares is not None and self.unseen is None:
+                with self.problem.phase("validate"):
+                    self._check_coverage()
             if self._finished():
                 self.stage = "done"
                 break
@@ -109,7 +125,7 @@ class HarmonicRecipe(Recipe):
                 self._sampling_round()
             self._update_model()
             self.round += 1
-            yield pmf_of(self.surrogate)
+            yield estimate_of(self.surrogate, self.problem)
 
     def _update_model(self) -> None:
         """Fit the PMF, then look for points where it is uncertain."""
@@ -124,9 +140,23 @@ class HarmonicRecipe(Recipe):
 
     # ---- training and sampling --------------------------------------------------------------------
 
+    def _use_wells(self) -> None:
+        """Continue at points ``(s, k)`` if the search has found wells of free torsions."""
+        wells = self.search.wells
+        if wells is not None:
+            self.target = self.search.target
+            self.basis = WellFeatures(FourierBasis(self.cvs, self.config.flow.feature_order), len(wells))
+            self.shares = WellShares(self.cvs, len(wells), self.config.wells)
+
     def _build_flow(self) -> None:
         self.flow, self.optimiser = flow_on_minima(
-            self.minima, self.coordinates, self.basis, self.config, self.streams.torch("flow weights"), self.device
+            self.minima,
+            self.coordinates,
+            self.basis,
+            self.config,
+            self.streams.torch("flow weights"),
+            self.device,
+            self.search.wells,
         )
 
     def _draw_s(self, count: int) -> torch.Tensor:
@@ -149,18 +179,32 @@ class HarmonicRecipe(Recipe):
         s = torch.cat([*parts, low])
         return s[torch.randperm(len(s), generator=generator)]
 
+    def _draw_points(self, count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Draw s, and with wells one of them for each s; return the points and ``ln q(k|s)``."""
+        s = self._draw_s(count)
+        return (s, None) if self.shares is None else self.shares.draw(s, self.streams.torch("wells drawn"))
+
+    def _steps_per_round(self) -> int:
+        """Return the number of training steps in a round: it grows with the number of wells, and of CVs above two."""
+        steps, wells = self.config.training.steps_per_round * more_for(len(self.cvs)), self.config.wells
+        if self.search.wells is None:
+            return steps
+        growth: float = len(self.search.wells) ** wells.growth
+        return round(steps * min(growth, wells.largest_growth))
+
     def _training_round(self) -> None:
         """Train the flow by energy for some steps, and keep the weighted samples."""
         config = self.config.training
         assert self.flow is not None and self.optimiser is not None
-        total = config.rounds * config.steps_per_round
+        steps = self._steps_per_round()
+        total = config.rounds * steps
         generator = self.streams.torch("training samples", self.device)
         take_step = path_gradient_step if config.path_gradients else plain_gradient_step
-        s_all = self._draw_s(config.steps_per_round * config.batch)
+        s_all, log_share = self._draw_points(steps * config.batch)
         log_weights, slopes = [], []
-        for step in range(config.steps_per_round):
+        for step in range(steps):
             s = s_all[step * config.batch : (step + 1) * config.batch].to(self.device)
-            done = (self.round * config.steps_per_round + step) / total
+            done = (self.round * steps + step) / total
             decay = 0.5 * (1 + math.cos(math.pi * done))
             rates = (config.gaussian_learning_rate * decay, config.learning_rate * decay)
             set_learning_rate(self.optimiser, rates[: len(self.optimiser.param_groups)])
@@ -174,26 +218,62 @@ class HarmonicRecipe(Recipe):
             self.activity.progress = done
         if config.labels:
             known = torch.cat(slopes) if self.config.labels.mean_force else None
-            self._add_samples(s_all, torch.cat(log_weights), known)
+            self._add_samples(s_all, log_share, torch.cat(log_weights), known)
 
     def _sampling_round(self) -> None:
         """Draw weighted samples from the trained flow."""
         assert self.flow is not None
         self.activity.progress = None  # the number of rounds is not known
         config = self.config.labels
-        s = self._draw_s(config.batch)
+        s, log_share = self._draw_points(config.batch * more_for(len(self.cvs)))
         generator = self.streams.torch("label samples", self.device)
         log_weights, slopes = draw_weighted_samples(
             self.flow, self.target, s.to(self.device), self.basis, generator, mean_force=config.mean_force
         )
         slopes = None if slopes is None else slopes.cpu()
-        self._add_samples(s, log_weights.cpu(), slopes, new_group=self.round == 0)
+        self._add_samples(s, log_share, log_weights.cpu(), slopes, new_group=self.round == 0)
 
     def _add_samples(
-        self, s: torch.Tensor, log_weights: torch.Tensor, slopes: torch.Tensor | None, new_group: bool = True
+        self,
+        points: torch.Tensor,
+        log_share: torch.Tensor | None,
+        log_weights: torch.Tensor,
+        slopes: torch.Tensor | None,
+        new_group: bool = True,
     ) -> None:
-        skipped = self.samples.add(s, log_weights, slopes, new_group)
+        """Add weighted samples at points.
+
+        The shares of the wells divide the weights, but not their slopes: ``sum_k q(k|s) E[w_k] = sum_k E[W_k]`` with
+        ``W_k = q(k|s) w_k``, whose derivative does not contain q(k|s).
+        """
+        s, well = points, None
+        if log_share is not None:
+            s, well = points[:, :-1], points[:, -1].long()
+            log_weights = log_weights - log_share
+            slopes = None if slopes is None else slopes[:, :-1]
+        skipped = self.samples.add(s, log_weights, slopes, new_group, well)
         self.problem.report_anomaly("unusable_sample", skipped, len(s))
+
+    def _check_coverage(self) -> None:
+        """Search for minima that the trained flow does not generate."""
+        wells, count = self.search.wells, self.config.wells.checks
+        assert self.flow is not None and self.shares is not None and wells is not None
+        assert isinstance(self.basis, WellFeatures)
+        generator = self.streams.torch("coverage")
+        p = torch.softmax(-self.surrogate.on_grid()[0], dim=0)
+        cells = torch.multinomial(p, count, generator=generator)
+        self.unseen = largest_weight_of_minima(
+            self.whole_target,
+            self.flow,
+            self.basis,
+            self.shares,
+            wells,
+            self.surrogate,
+            self.minima,
+            torch.from_numpy(self.cvs.grid())[cells],
+            self.config,
+            generator,
+        )
 
     # ---- fit and exploration ----------------------------------------------------------------------
 
@@ -208,7 +288,10 @@ class HarmonicRecipe(Recipe):
                 {"evaluations": self.problem.evaluations, "stage": self.stage, "unfitted": not expected}
             )
             return
-        quality = self.samples.quality(self.surrogate)
+        if self.shares is not None:
+            informative = self.samples.informative(self.surrogate, self.config.labels.truncation)
+            self.shares.fit(self.samples.s, self.samples.well, informative)
+        quality = self.samples.quality(self.surrogate, self.samples.last_group)
         # the fit cuts such a weight at a multiple of the model (SamplingConfig.truncation)
         self._report_largest_share(quality["largest_share"])
         self.history.append(
@@ -251,34 +334,74 @@ class HarmonicRecipe(Recipe):
         self.new_points = candidates[farthest_points(self.cvs, candidates, config.new_points)]
         self.history[-1]["uncertain_walkers"] = int(outcome.stopped.sum())
         assert self.flow is not None
-        self._keep_stage(self.stage, self.flow, self.basis, self.surrogate.on_grid(), config.threshold, self.new_points)
+        self._keep_stage(
+            self.stage, self.flow, self._features, self.surrogate.on_grid(), config.threshold, self.new_points
+        )
+
+    def _features(self, s: torch.Tensor) -> torch.Tensor:
+        """Return the flow's context at s, with wells in one of them at random ``[batch, features]``."""
+        if self.shares is None:
+            return self.basis(s)
+        return self.basis(self.shares.draw(s, self.streams.torch("wells shown"))[0])
 
     def expected_kld(self) -> float:
         """Return the forward KLD that the posterior of the PMF expects."""
-        return expected_kld(self.surrogate)
+        return expected_kld(self.surrogate, self.problem)
 
     # ---- record and checkpoints -------------------------------------------------------------------
 
     def diagnostics(self) -> dict[str, Any]:
-        """Return the numbers of minima and samples, the history with one entry per round, and warnings."""
+        """Return the numbers of minima and samples, the history of all rounds, the wells, warnings, and the verdict.
+
+        The result is ``reliable`` if there is no warning; otherwise ``reason`` is the first.
+        """
+        of_wells, sizes = self._wells()
+        late = {} if self.samples.weightless else self.samples.quality(self.surrogate, self.samples.late)
+        warnings = harmonic_warnings(self.history, late, sizes, self.unseen)
         return {
-            "atlas_points": len(self.minima),
+            "atlas_points": len(self.search.points),
             "labels": len(self.samples),
             "rounds": list(self.history),
-            "warnings": harmonic_warnings(self.history),
+            **of_wells,
+            "late": late,
+            "warnings": warnings,
+            "reliable": not warnings,
+            **({"reason": warnings[0]} if warnings else {}),
         }
+
+    def _wells(self) -> tuple[dict[str, Any], list[tuple[float, float]]]:
+        """Describe the wells for the record; return also the population and effective samples of each."""
+        wells = self.search.wells
+        if wells is None or self.shares is None:
+            return {}, []
+        populations = self.shares.populations(self.surrogate.on_grid()[0]).tolist()
+        late = self.samples.late
+        excess = (self.samples.log_weights + self.surrogate.mean(self.samples.s))[late]
+        own = [excess[self.samples.well[late] == number] for number in range(len(wells))]
+        sizes = [len(e) * float(effective_sample_size(e)) for e in own]
+        described = {
+            "free_torsions": [self.coordinates.names[position] for position in wells.positions],
+            "wells": [[round(angle) for angle in centre] for centre in wells.centres.rad2deg().tolist()],
+            "well_populations": populations,
+            "well_effective_samples": sizes,
+            "largest_log_weight_of_minima": self.unseen,
+        }
+        return described, list(zip(populations, sizes, strict=True))
 
     def extra_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the reference points with their harmonic PMF, the stages, and a map of the effective sample size.
 
         ``efficiency`` is that of the last quarter of the samples.
         """
+        free_energy = self.search.free_energies()
         arrays: dict[str, NDArray[Any]] = {
-            "atlas_points": self.minima.s.numpy(),
-            "atlas_free_energy": (self.minima.free_energy - self.minima.free_energy.min()).numpy(),
+            "atlas_points": self.search.points.numpy(),
+            "atlas_free_energy": (free_energy - free_energy.min()).numpy(),
         }
+        if len(self.problem.cvs) > 2:
+            return arrays  # no figure shows more CVs
         if len(self.samples):
-            late = slice(3 * len(self.samples) // 4, None)
+            late = self.samples.late
             s = self.samples.s[late]
             excess = self.samples.log_weights[late] + self.surrogate.mean(s)
             arrays["efficiency"] = efficiency_map(self.cvs, s, excess).numpy()
@@ -297,6 +420,9 @@ class HarmonicRecipe(Recipe):
             "new_points": self.new_points,
             "flow": dict(self.flow.state_dict()),
             "optimiser": self.optimiser.state_dict(),
+            "wells": None if self.search.wells is None else vars(self.search.wells),
+            "unseen": self.unseen,
+            "shares": None if self.shares is None else self.shares.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -308,6 +434,12 @@ class HarmonicRecipe(Recipe):
         self.surrogate.load_state_dict(state["surrogate"])
         self.samples.load_state_dict(state["labels"])
         self.new_points = state["new_points"]
+        if state.get("wells"):
+            self.search.set_wells(Wells(**state["wells"]))
+            self._use_wells()
+            assert self.shares is not None
+            self.shares.load_state_dict(state["shares"])
+            self.unseen = state.get("unseen")
         self._build_flow()
         assert self.flow is not None and self.optimiser is not None
         self.flow.load_state_dict(state["flow"])

@@ -71,6 +71,7 @@ class WeightedSamples:
         self.s = torch.zeros(0, dimensions, dtype=torch.float64)
         self.log_weights = torch.zeros(0, dtype=torch.float64)
         self.slopes = torch.zeros(0, dimensions, dtype=torch.float64)
+        self.well = torch.zeros(0, dtype=torch.long)
         self.group = torch.zeros(0, dtype=torch.long)
         self.groups = 0
         # relative variance of the weights, then variance of the weighted slopes in kT squared per unit squared
@@ -82,7 +83,12 @@ class WeightedSamples:
         return len(self.s)
 
     def add(
-        self, s: torch.Tensor, log_weights: torch.Tensor, slopes: torch.Tensor | None = None, new_group: bool = True
+        self,
+        s: torch.Tensor,
+        log_weights: torch.Tensor,
+        slopes: torch.Tensor | None = None,
+        new_group: bool = True,
+        well: torch.Tensor | None = None,
     ) -> int:
         """Add samples, as a new group by default; skip weights that are NaN or infinite.
 
@@ -93,6 +99,8 @@ class WeightedSamples:
         slopes
             ``d ln w / ds`` at fixed noise ``[n, cvs]``; their weighted mean is the mean force. NaN, or None for all,
             where unknown.
+        well
+            Number of the well ``[n]``; zero by default.
 
         Returns
         -------
@@ -106,11 +114,14 @@ class WeightedSamples:
             self.group_variance = torch.cat([self.group_variance, first])
         if slopes is None:
             slopes = torch.full_like(s, torch.nan)
+        if well is None:
+            well = torch.zeros(len(s), dtype=torch.long)
         usable = ~(log_weights.isnan() | log_weights.isposinf())  # minus infinity is a weight of zero
         s, log_weights, slopes = s[usable], log_weights[usable], slopes[usable]
         self.s = torch.cat([self.s, s.detach()])
         self.log_weights = torch.cat([self.log_weights, log_weights.detach()])
         self.slopes = torch.cat([self.slopes, slopes.detach()])
+        self.well = torch.cat([self.well, well[usable]])
         self.group = torch.cat([self.group, torch.full((len(s),), self.groups - 1)])
         return int((~usable).sum())
 
@@ -153,6 +164,14 @@ class WeightedSamples:
             surrogate.fit_weights(centres, log_weights, total, slopes, precision)
             self._measure_variances(surrogate, truncation)
             self._measure_dispersion(surrogate, truncation)
+
+    def informative(self, surrogate: FourierSurrogate, truncation: float) -> torch.Tensor:
+        """Return ``w exp(A)``, truncated, divided by its second moment in the group ``[n]``.
+
+        The sums of these values are about effective numbers of samples.
+        """
+        ratio, _, _ = self._compare(surrogate, truncation)
+        return ratio / (1.0 + self.group_variance[self.group, 0])
 
     def variances(self) -> tuple[torch.Tensor, torch.Tensor, float]:
         """Return the variances that the last fit measured: by group, as a field over the CVs, and the dispersion."""
@@ -242,8 +261,23 @@ class WeightedSamples:
     def _sum(index: torch.Tensor, values: torch.Tensor, size: int) -> torch.Tensor:
         return torch.zeros(size, *values.shape[1:], dtype=values.dtype).index_add_(0, index, values)
 
-    def quality(self, surrogate: FourierSurrogate, groups: int = 1) -> dict[str, Any]:
-        """Return the quality of the weights of the last groups, relative to the fit.
+    @property
+    def last_group(self) -> torch.Tensor:
+        """Which samples belong to the last group, boolean ``[n]``."""
+        return self.group == self.groups - 1
+
+    @property
+    def late(self) -> torch.Tensor:
+        """Which samples belong to the last quarter, boolean ``[n]``."""
+        return torch.arange(len(self)) >= 3 * len(self) // 4
+
+    def quality(self, surrogate: FourierSurrogate, chosen: torch.Tensor) -> dict[str, Any]:
+        """Return the quality of the weights of some samples, relative to the fit.
+
+        Parameters
+        ----------
+        chosen
+            Which samples, boolean ``[n]``.
 
         Returns
         -------
@@ -252,9 +286,8 @@ class WeightedSamples:
             the PMF is below 4 kT, from 4 to 8 kT, and above (None without samples); ``largest_share``, share of the
             largest weight in the sum of all; ``pareto_k``, tail index of the weights.
         """
-        recent = self.group >= self.groups - groups
-        mean = surrogate.mean(self.s[recent])
-        excess = self.log_weights[recent] + mean
+        mean = surrogate.mean(self.s[chosen])
+        excess = self.log_weights[chosen] + mean
         level = torch.bucketize(mean - surrogate.on_grid()[0].min(), torch.tensor(LEVELS, dtype=mean.dtype))
         by_level = [excess[level == number] for number in range(len(LEVELS) + 1)]
         return {
@@ -270,6 +303,7 @@ class WeightedSamples:
             "s": self.s,
             "log_weights": self.log_weights,
             "slopes": self.slopes,
+            "well": self.well,
             "group": self.group,
             "groups": self.groups,
             "group_variance": self.group_variance,
@@ -280,6 +314,7 @@ class WeightedSamples:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.s, self.log_weights, self.slopes = state["s"], state["log_weights"], state["slopes"]
+        self.well = state.get("well", torch.zeros(len(self.s), dtype=torch.long))
         self.group, self.groups = state["group"], int(state["groups"])
         self.group_variance, self.field = state["group_variance"], state["field"]
         self.dispersion = float(state["dispersion"])

@@ -1,7 +1,9 @@
 """Search for harmonic minima, outwards from the initial configuration.
 
-New reference points are where a Gaussian-process model of the harmonic PMF is uncertain (active learning), or the
-neighbouring nodes of a regular grid (grid conditioning). Each is relaxed from the nearest minimum known so far.
+If there are free torsions, their wells are found first, and every reference point has a minimum in each well. New
+reference points are where a Gaussian-process model of the harmonic PMF is uncertain (active learning), or the
+neighbouring nodes of a regular grid (grid conditioning). Each is
+relaxed from the nearest minimum known so far, of the same well.
 """
 
 from __future__ import annotations
@@ -10,13 +12,15 @@ from collections.abc import Iterator
 
 import torch
 
+from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.design import regular_grid
 from cgbench_methods.cgflow.common.exploration import farthest_points, walk
 from cgbench_methods.cgflow.common.stages import Stages
-from cgbench_methods.cgflow.harmonic.config import MinimaConfig
+from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, more_for
 from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
+from cgbench_methods.cgflow.harmonic.wells import Wells, WellTarget, find_wells, free_torsions
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.target import ConditionalTarget
 
@@ -33,12 +37,12 @@ class MinimaSearch:
     ----------
     problem
         Gives the initial configuration, and counts points that could not be relaxed.
+    cvs
+        The CVs with the grid of the model.
     target
         The energy to minimise.
     config
-        Settings of the search.
-    order
-        Largest wave number of the model along each CV.
+        Settings of the recipe.
     stages
         Collects the model at every choice of new points, for figures.
     streams
@@ -50,22 +54,42 @@ class MinimaSearch:
         The harmonic minima found so far.
     model
         Gaussian-process model of the harmonic PMF; fitted to all minima at the end of `grow`.
+    wells
+        Wells of the free torsions; None before the search, and for molecules without free torsions.
     """
 
     def __init__(
         self,
         problem: Problem,
+        cvs: CollectiveVariables,
         target: ConditionalTarget,
-        config: MinimaConfig,
-        order: int,
+        config: HarmonicConfig,
         stages: Stages,
         streams: Streams,
     ) -> None:
-        self.problem, self.target, self.config = problem, target, config
+        self.problem, self.target, self.config, self.recipe = problem, target, config.atlas, config
         self.stages, self.streams = stages, streams
-        self.cvs = problem.cvs
+        self.cvs = cvs
         self.minima = HarmonicMinima.empty(len(self.cvs), target.size)
-        self.model = FourierSurrogate(self.cvs, order, config.length_scale, config.amplitude)
+        self.wells: Wells | None = None
+        self.model = FourierSurrogate(self.cvs, config.surrogate.order, self.config.length_scale, self.config.amplitude)
+
+    @property
+    def largest(self) -> int:
+        """Largest number of reference points: it grows with the number of CVs above two."""
+        return self.config.max_points * more_for(len(self.cvs))
+
+    @property
+    def points(self) -> torch.Tensor:
+        """The reference points ``[n, cvs]``, each once."""
+        if self.wells is None:
+            return self.minima.s
+        points: torch.Tensor = self.minima.s[:, :-1].unique_consecutive(dim=0)
+        return points
+
+    def set_wells(self, wells: Wells) -> None:
+        """Split the target into wells; minima are then at points ``(s, k)``."""
+        self.wells, self.target = wells, WellTarget(self.target, wells)
 
     def grow(self) -> Iterator[int]:
         """Search to the end; yield the number of minima after each extension.
@@ -77,19 +101,25 @@ class MinimaSearch:
         """
         self._start()
         idle = 0
-        while len(self.minima) < self.config.max_points and idle < IDLE_EXTENSIONS:
+        while len(self.points) < self.largest and idle < IDLE_EXTENSIONS:
             chosen = self._uncertain_points() if self.config.grid is None else self._grid_neighbours(self.config.grid)
             if len(chosen) == 0:
                 break
             idle = 0 if self.extend(chosen) else idle + 1
-            yield len(self.minima)
+            yield len(self.points)
         self._fit_model()
 
     def extend(self, s: torch.Tensor) -> int:
-        """Find minima at points ``[n, cvs]`` and add them; return the number of new minima."""
-        distance = self.cvs.difference(s[:, None], self.minima.s[None]).norm(dim=2)
+        """Find minima at ``s [n, cvs]``, in each well, and add them; return the number of new minima."""
+        if self.wells is None:
+            points = s
+            distance = self.cvs.difference(s[:, None], self.minima.s[None]).norm(dim=2)
+        else:
+            points = self.wells.points(s)
+            distance = self.cvs.difference(points[:, None, :-1], self.minima.s[None, :, :-1]).norm(dim=2)
+            distance[points[:, None, -1] != self.minima.s[None, :, -1]] = torch.inf
         nearest = distance.argmin(dim=1)
-        new = self._find(s, self.minima.y[nearest], self.minima.hessian[nearest])
+        new = self._find(points, self.minima.y[nearest], self.minima.hessian[nearest])
         self.minima = self.minima.append(new)
         return len(new)
 
@@ -103,6 +133,28 @@ class MinimaSearch:
                 "the search for harmonic minima cannot start: the energy of the initial configuration, or its Hessian, "
                 "is not finite (nonfinite_energy)"
             )
+        if len(free_torsions(self.target.coordinates)):
+            self._find_wells()
+
+    def _find_wells(self) -> None:
+        """Find the wells of the free torsions, and the minimum in each well at the s of the first minimum."""
+        s, y, hessian = self.minima.s, self.minima.y[0], self.minima.hessian[0]
+        generator = self.streams.torch("wells")
+        count = self.recipe.wells.search_points
+        nodes = regular_grid(self.cvs, 3, [0.5] * len(self.cvs)) if len(self.cvs) <= 3 else self._random(generator)
+        spread = nodes[farthest_points(self.cvs, nodes, count - 1, s)]
+        wells = find_wells(self.target, torch.cat([s, spread]), y, hessian, self.recipe, generator)
+        self.set_wells(wells)
+        start = y.repeat(len(wells), 1)
+        start[:, wells.positions] = wells.centres
+        self.minima = HarmonicMinima.empty(len(self.cvs) + 1, self.target.size)
+        self.minima = self._find(wells.points(s), start, hessian.repeat(len(wells), 1, 1))
+
+    def _random(self, generator: torch.Generator) -> torch.Tensor:
+        """Return points that are uniform over the domain ``[n, cvs]``."""
+        uniform = torch.rand(256, len(self.cvs), generator=generator, dtype=torch.float64)
+        low, high = (torch.tensor(bound, dtype=torch.float64) for bound in (self.cvs.lower, self.cvs.upper))
+        return low + (high - low) * uniform
 
     def _find(self, s: torch.Tensor, y: torch.Tensor, hessian: torch.Tensor) -> HarmonicMinima:
         """Find minima from given starts, and count points that failed."""
@@ -115,26 +167,47 @@ class MinimaSearch:
             steps=config.relax_steps,
             tolerance=config.relax_tolerance,
             stiffness_floor=config.stiffness_floor,
+            relevant=None if self.wells is None else self._relevant,
         )
         self.problem.report_anomaly("unusable_sample", len(s) - len(found), len(s))
         return found
 
+    def _relevant(self, points: torch.Tensor, energy: torch.Tensor) -> torch.Tensor:
+        """Tell which minima are low enough among those of all wells at the same s, boolean ``[n]``."""
+        _, group = points[:, :-1].unique_consecutive(dim=0, return_inverse=True)
+        lowest = torch.full((int(group.max()) + 1,), torch.inf, dtype=energy.dtype)
+        lowest = lowest.scatter_reduce(0, group, energy, "amin")
+        return energy < lowest[group] + self.recipe.wells.margin
+
+    def free_energies(self) -> torch.Tensor:
+        """Return the harmonic PMF at the reference points ``[n]``: ``-ln sum_k exp(-A_k)`` over the wells."""
+        values = self.minima.free_energy
+        if self.wells is None:
+            return values
+        _, group = self.minima.s[:, :-1].unique_consecutive(dim=0, return_inverse=True)
+        lowest = torch.full((int(group.max()) + 1,), torch.inf, dtype=values.dtype)
+        lowest = lowest.scatter_reduce(0, group, values, "amin")
+        weights = torch.exp(lowest[group] - values)
+        return lowest - torch.zeros_like(lowest).index_add_(0, group, weights).log()
+
     def _fit_model(self) -> None:
-        values = (self.minima.free_energy - self.minima.free_energy.min()).clamp(max=self.config.ceiling)
+        free_energy = self.free_energies()
+        values = (free_energy - free_energy.min()).clamp(max=self.config.ceiling)
         noise = torch.full_like(values, self.config.noise)
-        self.model.fit_values(self.minima.s, values, noise)
+        self.model.fit_values(self.points, values, noise)
 
     def _uncertain_points(self) -> torch.Tensor:
         """Choose points where walkers found the model uncertain, far from each other and from the reference points."""
         config = self.config
         self._fit_model()
         generator = self.streams.torch("atlas walk")
-        low = (self.minima.free_energy - self.minima.free_energy.min() < config.ceiling).nonzero().squeeze(1)
+        points, free_energy = self.points, self.free_energies()
+        low = (free_energy - free_energy.min() < config.ceiling).nonzero().squeeze(1)
         start = low[torch.randint(len(low), (config.walkers,), generator=generator)]
         outcome = walk(
             self.cvs,
             self.model.table(),
-            self.minima.s[start],
+            points[start],
             generator,
             step=config.walk_step,
             threshold=config.threshold,
@@ -143,8 +216,8 @@ class MinimaSearch:
             temperature_factor=config.temperature_factor,
         )
         candidates = outcome.positions[outcome.stopped]
-        count = min(config.batch, config.max_points - len(self.minima))
-        chosen = candidates[farthest_points(self.cvs, candidates, count, self.minima.s, config.min_distance)]
+        count = min(config.batch, self.largest - len(points))
+        chosen = candidates[farthest_points(self.cvs, candidates, count, points, config.min_distance)]
         mean, std = self.model.on_grid()
         self.stages.add("atlas", self.problem.evaluations, mean, std, config.threshold, chosen)
         return chosen
@@ -157,9 +230,9 @@ class MinimaSearch:
             [(high - low) / points for low, high in zip(self.cvs.lower, self.cvs.upper, strict=True)],
             dtype=torch.float64,
         )
-        away = (self.cvs.difference(nodes[:, None], self.minima.s[None]) / spacing).norm(dim=2)
+        away = (self.cvs.difference(nodes[:, None], self.points[None]) / spacing).norm(dim=2)
         known = (away[:, 1:] < 1e-6).any(dim=1)  # the first reference point is no node
         distance = away.min(dim=1).values.masked_fill(known, torch.inf)
-        order = distance.argsort(stable=True)[: self.config.max_points - len(self.minima)]
+        order = distance.argsort(stable=True)[: self.largest - len(self.points)]
         order = order[distance[order] < REACH]
         return nodes[order]

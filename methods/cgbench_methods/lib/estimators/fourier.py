@@ -170,7 +170,9 @@ class FourierBasis:
     order
         Largest sum of the wave numbers of a product (with `product`: largest wave number of each factor).
     product
-        Keep all products of factors up to `order`, not only those of total order.
+        Keep all products of factors up to `order`, not only those of total order. With more than two CVs their number
+        would be too large: kept are products over one or two CVs up to total order `order`, and products over more CVs
+        up to two thirds of it.
     margin
         Fraction of a non-periodic domain added at either end: the zero slope of the cosines at their ends is then
         outside the domain.
@@ -191,7 +193,14 @@ class FourierBasis:
             unit = (2 * math.pi if periodic else math.pi) / (upper - lower)
             self.axes.append(FourierAxis(lower, upper, periodic, unit * torch.tensor(waves, dtype=torch.float64)))
             factors.append([(0, 0), *((k, k) for k in waves), *((k, order + k) for k in waves if periodic)])
-        chosen = [c for c in itertools.product(*factors) if product or sum(k for k, _ in c) <= order]
+
+        def kept(waves: list[int]) -> bool:
+            if product and len(cvs) <= 2:
+                return True
+            many = product and sum(k > 0 for k in waves) > 2
+            return sum(waves) <= (2 * order // 3 if many else order)
+
+        chosen = [c for c in itertools.product(*factors) if kept([k for k, _ in c])]
         chosen.sort(key=lambda c: (sum(k for k, _ in c), c))
         self._functions = [torch.tensor([c[axis][1] for c in chosen]) for axis in range(len(cvs))]
         # order of summation in `series`: by wave number, cosine before sine
@@ -217,6 +226,27 @@ class FourierBasis:
             product = factor if product is None else product * factor
         assert product is not None
         return product
+
+    def on_product_grid(self, axes: Sequence[torch.Tensor], coefficients: torch.Tensor) -> torch.Tensor:
+        """Value of the series at all combinations of values of the CVs.
+
+        Parameters
+        ----------
+        axes
+            Values of each CV ``[n_i]``.
+        coefficients
+            One for each mode.
+
+        Returns
+        -------
+        torch.Tensor
+            ``[n_1, n_2, ...]``.
+        """
+        sizes = [len(axis) for axis in self.axes]
+        result = coefficients.new_zeros(sizes).index_put(tuple(self._functions), coefficients)
+        for axis, values in zip(self.axes, axes, strict=True):
+            result = torch.tensordot(result, axis.values(values), dims=([0], [1]))
+        return result
 
     def series(self, s: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
         """Value and gradient of ``sum_j c_j mode_j(s)``, ``[batch, cvs] -> [batch, 1 + cvs]``.

@@ -114,6 +114,11 @@ class FourierSurrogate:
         features = self.basis(s)
         return features @ self.coefficients, torch.linalg.vector_norm(features @ self._inverse_factor, dim=1)
 
+    def std_of_features(self, features: torch.Tensor) -> torch.Tensor:
+        """Posterior standard deviation of linear functions of the coefficients, ``[batch, modes] -> [batch]``."""
+        std: torch.Tensor = torch.linalg.vector_norm(features @ self._inverse_factor, dim=1)
+        return std
+
     def whitened_features(self, s: torch.Tensor, derivative: int | None = None) -> torch.Tensor:
         """Modes (or their derivatives) times a factor of the posterior covariance, ``[batch, modes]``."""
         return self.basis(s, derivative) @ self._inverse_factor

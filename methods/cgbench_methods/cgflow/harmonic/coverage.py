@@ -1,0 +1,68 @@
+"""Coverage: minima that the flow does not generate.
+
+Weights of samples cannot tell that the flow omits a minimum: no sample is there. Relaxation does. At some s where the
+PMF is low, the free torsions are turned all round and everything is relaxed. At each minimum of low energy, the
+logarithm of the weight that a sample there would have,
+
+    ln w = -E_k(s, y) - ln q(y|s, k) - ln q(k|s) + A(s),
+
+is of order one if the flow generates the minimum, and large if it does not.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
+from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
+from cgbench_methods.cgflow.harmonic.shares import WellShares
+from cgbench_methods.cgflow.harmonic.wells import WellFeatures, Wells, relax_all_round
+from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
+from cgbench_methods.lib.flows.build import ConditionalFlow
+from cgbench_methods.lib.flows.target import ConditionalTarget
+
+__all__ = ["largest_weight_of_minima"]
+
+LOW = 4.0  # kT above the lowest minimum at the same s; others have little weight
+
+
+def largest_weight_of_minima(
+    target: ConditionalTarget,
+    flow: ConditionalFlow,
+    features: WellFeatures,
+    shares: WellShares,
+    wells: Wells,
+    surrogate: FourierSurrogate,
+    minima: HarmonicMinima,
+    s: torch.Tensor,
+    config: HarmonicConfig,
+    generator: torch.Generator,
+) -> float:
+    """Return the largest ``ln w`` of minima found by relaxation at ``s [n, cvs]``.
+
+    Parameters
+    ----------
+    target
+        The energy without wells.
+    flow, features, shares, wells, surrogate
+        The flow with its context, the shares and wells, and the PMF.
+    minima
+        Where relaxations start: at the nearest one of low free energy.
+    generator
+        Draws combinations of angles.
+    """
+    cvs: CollectiveVariables = surrogate.cvs
+    distance = cvs.difference(s[:, None], minima.s[None, :, :-1]).norm(dim=2)
+    nearest = (distance + 0.1 * (minima.free_energy - minima.free_energy.min())).argmin(dim=1)
+    found = relax_all_round(target, s, minima.y[nearest], minima.hessian[nearest], config, generator)
+    count = len(found.y) // len(s)
+    energy = found.energy.reshape(len(s), count)
+    low = (energy < energy.min(dim=1, keepdim=True).values + LOW).flatten()  # false where not finite
+    s = s.repeat_interleave(count, 0)[low]
+    points, y = wells.own_point(s, found.y[low])
+    well = points[:, -1].long()
+    with torch.no_grad():
+        log_q = flow.log_prob(y, features(points)) + shares.log_shares(s).gather(1, well[:, None]).squeeze(1)
+    log_weights = wells.log_membership(y, well) - found.energy[low] - log_q + surrogate.mean(s)
+    return float(log_weights.max())

@@ -1,0 +1,70 @@
+"""Maps and states from a model over three CVs, against sums over a fine grid."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.maps import Estimate, Map, States
+from cgbench.scoring.divergences import forward_kld
+from cgbench_methods.cgflow.harmonic.posterior import estimate_of, expected_kld, model_grid
+from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
+
+CVS = CollectiveVariables(("phi", "psi", "chi"), (-math.pi,) * 3, (math.pi,) * 3, (True,) * 3, bins=(40, 36, 32))
+STATES = States(("left", "right"), lambda s: (s[:, 2] > 0).astype(np.int64))
+
+
+def truth(s: torch.Tensor) -> torch.Tensor:
+    phi, psi, chi = s.unbind(1)
+    return torch.cos(phi - 0.3) + 1.5 * torch.cos(psi - phi) + 2 * torch.cos(3 * chi) + torch.sin(chi - psi)
+
+
+@pytest.fixture(scope="module")
+def problem() -> Any:
+    maps = tuple(Map(axes, CVS.subset(axes)) for axes in ((0, 1), (2, 0)))
+    return SimpleNamespace(cvs=CVS, maps=maps, states=STATES)
+
+
+@pytest.fixture(scope="module")
+def model() -> FourierSurrogate:
+    generator = torch.Generator().manual_seed(1)
+    s = math.pi * (2 * torch.rand(2000, 3, generator=generator, dtype=torch.float64) - 1)
+    surrogate = FourierSurrogate(model_grid(CVS), 6, length_scale=0.7, amplitude=3.0)
+    noise = torch.full((2000,), 0.2, dtype=torch.float64)
+    surrogate.fit_values(s, truth(s) + 0.2 * torch.randn(2000, generator=generator, dtype=torch.float64), noise)
+    return surrogate
+
+
+def test_three_cvs_have_a_coarse_grid_and_few_modes(model) -> None:
+    assert model_grid(CVS).bins == (30, 30, 30) and model_grid(CVS.subset((0, 1))).bins == (40, 36)
+    assert len(model.basis) < 300 < 13**3
+
+
+def test_series_on_a_product_grid(model) -> None:
+    axes = [torch.linspace(-3, 3, n, dtype=torch.float64) for n in (4, 3, 5)]
+    expected = model.mean(torch.cartesian_prod(*axes)).reshape(4, 3, 5)
+    found = model.basis.on_product_grid(axes, model.coefficients)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_maps_and_states_are_marginals(model, problem) -> None:
+    estimate = estimate_of(model, problem)
+    assert isinstance(estimate, Estimate) and estimate.populations is not None
+    exact = torch.softmax(-truth(torch.from_numpy(CVS.grid())), 0).reshape(CVS.bins).numpy()
+    expected = exact.sum(2), exact.sum(1).T
+    klds = [forward_kld(p, pmf.probability) for p, pmf in zip(expected, estimate.pmfs, strict=True)]
+    assert max(klds) < 5e-3
+    assert 0.3 < np.mean(klds) / expected_kld(model, problem) < 3.0
+    assert estimate.populations["right"] == pytest.approx(exact[:, :, 16:].sum(), abs=0.01)
+    for p, pmf in zip(expected, estimate.pmfs, strict=True):
+        error = -np.log(pmf.probability / p)
+        inside = p > p.max() * math.exp(-4)
+        error = error[inside] - error[inside].mean()
+        assert pmf.free_energy_std is not None
+        assert 0.3 < float(np.mean((error / pmf.free_energy_std[inside]) ** 2)) < 2.0

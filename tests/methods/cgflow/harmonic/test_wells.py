@@ -1,0 +1,191 @@
+"""Free torsions with several wells: the partition, the search, and the recipe against quadrature."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from cgbench.contracts.coordinates import Coordinates
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.pmf import PMF
+from cgbench.contracts.problem import Problem
+from cgbench.contracts.reference import Reference
+from cgbench.contracts.system import System
+from cgbench.counting.ledger import Ledger
+from cgbench.counting.streams import Streams
+from cgbench.scoring.divergences import forward_kld
+from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
+from cgbench_methods.cgflow.harmonic.recipe import HarmonicRecipe
+from cgbench_methods.cgflow.harmonic.wells import Wells, WellTarget, find_wells, free_torsions
+from cgbench_methods.lib.flows.target import ConditionalTarget
+
+CVS = CollectiveVariables(("phi",), (-math.pi,), (math.pi,), (True,), bins=(50,))
+WELL_CENTRES = (-60.0, 60.0, 180.0)
+
+
+def torsion_energy(phi: torch.Tensor, chi: torch.Tensor) -> torch.Tensor:
+    """A side chain with three wells, of populations that depend strongly on phi, and barriers of 8 kT."""
+    return 1.5 * torch.sin(phi - 0.4) + 4.0 * torch.cos(3 * chi) + 1.5 * torch.cos(chi - phi) + torch.cos(chi + 0.5)
+
+
+class _Plain(Coordinates):
+    """Coordinates ``(phi; chi, a, b)`` that are the configuration itself."""
+
+    names = ("chi", "a", "b")
+
+    def __init__(self) -> None:
+        self.periodic = torch.tensor([True, False, False])
+        self.lower = torch.tensor([-math.pi, -math.inf, -math.inf], dtype=torch.float64)
+        self.upper = -self.lower
+
+    def to_cartesian(self, s: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.cat([s, y], dim=1), y.new_zeros(len(y))
+
+    def to_internal(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return x[:, :1], x[:, 1:], x.new_zeros(len(x))
+
+    def in_state_space(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.ones(len(x), dtype=torch.bool)
+
+
+class SideChain(System):
+    """One CV phi, a torsion chi with three wells, and two stiff coordinates a and b that follow both.
+
+    At given phi and chi, a and b are Gaussian with fixed widths: ``p(phi, chi) ~ exp(-torsion_energy(phi, chi))``.
+    """
+
+    name = "side_chain"
+    version = "1"
+
+    def __init__(self, *, engine: str | None = None, device: str = "cpu") -> None:
+        super().__init__(engine=engine, device=device)
+        self.temperature = 300.0
+        self.traits = frozenset({"gradient", "coordinates"})
+        self.cvs, self.coordinates = CVS, _Plain()
+
+    def initial_configuration(self) -> torch.Tensor:
+        return torch.tensor([-1.2, -1.0, 0.0, 0.0], dtype=torch.float64)
+
+    def reduced_energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            phi, chi, a, b = leaf.unbind(1)
+            energy = torsion_energy(phi, chi) + 0.5 * (a - 1.5 * torch.sin(chi) - torch.cos(phi)) ** 2
+            energy = energy + 2.0 * (b - 0.5 * a) ** 2
+            (gradient,) = torch.autograd.grad(energy.sum(), leaf)
+        return energy.detach(), gradient
+
+    def collective_variables(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :1]
+
+    def reference(self) -> Reference:
+        raise NotImplementedError
+
+
+def exact() -> tuple[np.ndarray, np.ndarray]:
+    """Return the PMF's probabilities, and the population of each well, by quadrature on a fine grid."""
+    phi = torch.from_numpy(CVS.centers(0, 8))
+    chi = 2 * math.pi * (torch.arange(720, dtype=torch.float64) + 0.5) / 720 - math.pi
+    density = torch.exp(-torsion_energy(phi[:, None], chi))
+    member = (chi[:, None] - torch.tensor(WELL_CENTRES).deg2rad()).cos().argmax(dim=1)
+    wells = torch.stack([density[:, member == k].sum() for k in range(3)])
+    probability = density.sum(1).reshape(50, 8).sum(1)
+    return (probability / probability.sum()).numpy(), (wells / wells.sum()).numpy()
+
+
+@pytest.fixture
+def problem() -> Problem:
+    return Problem(SideChain(), Ledger())
+
+
+def config(**wells: float) -> HarmonicConfig:
+    return HarmonicConfig.model_validate(
+        {
+            "atlas": {"max_points": 12},
+            "flow": {"num_couplings": 2, "hidden_features": 16},
+            "training": {"rounds": 4, "steps_per_round": 12, "batch": 128, "learning_rate": 3e-3},
+            "surrogate": {"length_scales": [0.5, 1.0]},
+            "labels": {"batch": 2000, "max_rounds": 2},
+            "wells": wells,
+        }
+    )
+
+
+def test_folded_torsions_are_not_free(aldp) -> None:
+    assert free_torsions(aldp.coordinates).tolist() == []
+    assert free_torsions(_Plain()).tolist() == [0]
+
+
+def test_memberships_count_every_angle_once(generator) -> None:
+    """Over all wells and all images of an angle on the line, they sum to one."""
+    centres = torch.tensor([[-1.0, 0.5], [1.2, 0.5], [3.0, -2.0]], dtype=torch.float64)
+    wells = Wells(torch.tensor([2, 0]), centres, 5.0)
+    y = 6 * torch.rand(40, 3, generator=generator, dtype=torch.float64) - 3
+    total = torch.zeros(40, dtype=torch.float64)
+    for well in range(3):
+        for first in range(-2, 3):
+            for second in range(-2, 3):
+                turned = y + 2 * math.pi * torch.tensor([second, 0, first], dtype=torch.float64)
+                total += wells.log_membership(turned, torch.full((40,), well)).exp()
+    torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-12)
+
+
+def test_energy_in_a_well_has_its_own_gradient(problem, generator) -> None:
+    target = ConditionalTarget(problem, problem.coordinates)
+    wells = Wells(torch.tensor([0]), torch.tensor([[-1.0], [1.0], [3.0]], dtype=torch.float64), 5.0)
+    points = wells.points(torch.tensor([[0.3], [-2.0]], dtype=torch.float64))
+    y = torch.randn(6, 3, generator=generator, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda v: WellTarget(target, wells).energy(points, v), y.requires_grad_())
+
+
+def test_search_finds_the_wells(problem, generator) -> None:
+    target = ConditionalTarget(problem, problem.coordinates)
+    s = torch.tensor([[-1.2], [1.0], [2.5]], dtype=torch.float64)
+    y = problem.initial_configuration()[1:]
+    found = find_wells(target, s, y, torch.eye(3, dtype=torch.float64), config(), generator)
+    assert sorted(found.centres.rad2deg().flatten().tolist()) == pytest.approx([-180, -60, 60], abs=12)
+
+
+def run(problem: Problem, config: HarmonicConfig) -> tuple[PMF, HarmonicRecipe]:
+    recipe = HarmonicRecipe(problem, config, Streams(0))
+    *_, last = recipe.estimates()
+    assert isinstance(last, PMF)
+    return last, recipe
+
+
+def test_pmf_and_populations_of_wells_are_those_of_quadrature(problem) -> None:
+    pmf, recipe = run(problem, config())
+    probability, populations = exact()
+    assert forward_kld(probability, pmf.probability) < 1e-3
+    found = recipe.diagnostics()
+    order = np.argsort([angle % 360 for (angle,) in found["wells"]])  # 60, 180, 300
+    assert np.array(found["well_populations"])[order] == pytest.approx(populations[[1, 2, 0]], abs=0.02)
+    assert found["rounds"][-1]["effective_sample_size"] > 0.5
+    assert found["reliable"] and not found["warnings"]
+
+
+def test_one_well_for_all_is_not_reliable(problem) -> None:
+    """A flow that knows one of three wells has perfect weights and a wrong PMF; the check of coverage notices."""
+    pmf, recipe = run(problem, config(largest_number=1))
+    assert forward_kld(exact()[0], pmf.probability) > 1e-2
+    found = recipe.diagnostics()
+    assert found["late"]["effective_sample_size"] > 0.99
+    assert not found["reliable"] and "a minimum that the flow does not generate" in found["reason"]
+    assert found["warnings"] == [found["reason"]]
+
+
+def test_continues_from_a_checkpoint(problem) -> None:
+    recipe = HarmonicRecipe(problem, config(), Streams(3))
+    estimates = recipe.estimates()
+    next(estimates), next(estimates)
+    state, streams = copy.deepcopy((recipe.state_dict(), recipe.streams.state_dict()))
+    expected = next(estimates)
+    fresh = Streams(3)
+    again = HarmonicRecipe(Problem(SideChain(), Ledger()), config(), fresh)
+    again.load_state_dict(state)
+    fresh.load_state_dict(streams)
+    np.testing.assert_array_equal(next(again.estimates()).probability, expected.probability)
