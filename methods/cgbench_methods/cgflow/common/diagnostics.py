@@ -58,6 +58,8 @@ def harmonic_warnings(
         warnings.append(f"weights have a heavy tail (Pareto k = {tail:.2f}): the PMF may be too high")
     if last["expected_kld"] > LARGEST_EXPECTED_KLD:
         warnings.append(f"too few samples: the expected forward KLD is {last['expected_kld']:.1e}")
+    if last.get("uncertain_walkers", 0):
+        warnings.append(f"exploration has not ended: {last['uncertain_walkers']} walkers found uncertain places")
     if unseen is None and wells:
         warnings.append("too few samples: minima that the flow does not generate have not been searched yet")
     if unseen is not None and unseen > LARGEST_UNSEEN:
