@@ -191,8 +191,8 @@ class AnnealedGenerator(Method):
         buffer = Buffer(*(torch.cat(each) for each in zip(*(vars(part).values() for part in self.parts), strict=True)))
         if not bool(buffer.log_weights().isfinite().any()):
             raise ValueError(
-                "no sample of the flow has a positive density under the next target (nonfinite_energy, unusable_sample, or "
-                "outside the state space)"
+                "no sample of the flow has a positive density under the next target (nonfinite_energy, "
+                "unusable_sample, or outside the state space)"
             )
         target = self.schedule.advance(buffer)
         log_weights = clipped(target.log_weights, config.clipped_share)
