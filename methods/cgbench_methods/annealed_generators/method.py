@@ -189,11 +189,14 @@ class AnnealedGenerator(Method):
         """Weight the buffer to the next target, and prepare the training on it."""
         config = self.config.annealing
         buffer = Buffer(*(torch.cat(each) for each in zip(*(vars(part).values() for part in self.parts), strict=True)))
+        if not bool(buffer.log_weights().isfinite().any()):
+            raise ValueError(
+                "no sample of the flow has a positive density under the next target (nonfinite_energy, "
+                "unusable_sample, or outside the state space)"
+            )
         target = self.schedule.advance(buffer)
         log_weights = clipped(target.log_weights, config.clipped_share)
         usable = log_weights.isfinite()
-        if not bool(usable.any()):
-            raise ValueError("no sample of the flow has a weight under the next target: the first stage has failed")
         self.facts = {
             "target": target.name,
             "effective_sample_size_of_target": float(effective_sample_size(target.log_weights)),
