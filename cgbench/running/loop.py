@@ -80,14 +80,15 @@ class Run(RunState):
             changes = self._restore(state, f"{name} in {self.folder.path}")
             self.messages.append(f"resuming after {self.ledger.total:,} evaluations")
             if changes:
-                self.messages.append(f"the code has changed since the checkpoint: {changes}; the record names both")
+                what = "the number of threads" if changes.startswith("threads") else "the code"
+                self.messages.append(f"{what} has changed since the checkpoint: {changes}; the record names both")
             return True
         if self.messages:
             self.messages.append("no intact checkpoint: starting over")
         return False
 
     def _restore(self, state: Mapping[str, Any], name: str) -> str:
-        """Restore a checkpoint. Return how the code has changed since, in words; "" if it has not."""
+        """Restore a checkpoint. Return how code or threads have changed since, in words; "" if not."""
         self._check_identity(state, name)
         device = str(state.get("device", "cpu"))
         if torch.device(device).type != torch.device(self.system.device).type:

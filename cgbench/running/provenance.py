@@ -175,7 +175,7 @@ def collect(device: str, threads: int) -> dict[str, Any]:
 
 
 def segment(facts: Mapping[str, Any], evaluations: int) -> dict[str, Any]:
-    """Return the code in the facts of `collect`, which is that of a run from this number of evaluations."""
+    """Return code and threads in the facts of `collect`, which are those of a run from this number of evaluations."""
     git = facts.get("git") or {}
     return {
         "commit": git.get("commit"),
@@ -183,15 +183,18 @@ def segment(facts: Mapping[str, Any], evaluations: int) -> dict[str, Any]:
         "cgbench": facts.get("cgbench"),
         "python": facts.get("python"),
         "packages": dict(facts.get("packages", {})),
+        "threads": facts.get("threads"),
         "from_evaluations": evaluations,
     }
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Say in words how the code of two segments differs; "" if it does not."""
+    """Say in words how code and threads of two segments differ, threads last; "" if they do not."""
     old, new = _versions(before), _versions(now)
     if not any(old.values()):
         return "the version that made the checkpoint is unknown"
+    if before.get("threads") is not None:  # older segments do not have it
+        old, new = old | {"threads": str(before["threads"])}, new | {"threads": str(now["threads"])}
     changed = [name for name in dict.fromkeys((*old, *new)) if old.get(name) != new.get(name)]
     return ", ".join(f"{name} {old.get(name) or 'unknown'} -> {new.get(name) or 'unknown'}" for name in changed)
 

@@ -72,7 +72,8 @@ class OpenMMSampler:
             self.velocities = np.zeros_like(self.positions)
             for walker, positions in enumerate(self.positions):
                 context.setPositions(positions)
-                context.setVelocitiesToTemperature(self.problem.temperature, self._seed())
+                with self.problem.phase("build_bias"):  # OpenMM evaluates forces, which shift velocities by half a step
+                    context.setVelocitiesToTemperature(self.problem.temperature, self._seed())
                 self.velocities[walker] = context.getState(velocities=True).getVelocities(asNumpy=True)._value
         self._active = -1
         self._restore_bias(self.bias)

@@ -16,6 +16,8 @@ __all__ = ["OpenMMEngine"]
 class OpenMMEngine:
     """Energies and gradients from an OpenMM context, one configuration at a time.
 
+    The CPU platform has one thread, because the order of its sums is not fixed with more, and no run could be repeated.
+
     Parameters
     ----------
     system
@@ -32,7 +34,7 @@ class OpenMMEngine:
         if platform not in names:
             raise UserError(f"OpenMM has no platform {platform!r} on this machine: choose from {', '.join(names)}")
         integrator = openmm.VerletIntegrator(0.001)
-        properties = {"Threads": str(torch.get_num_threads())} if platform == "CPU" else {}
+        properties = {"Threads": "1"} if platform == "CPU" else {}
         chosen = openmm.Platform.getPlatformByName(platform)
         self.context = openmm.Context(system, integrator, chosen, properties)
 

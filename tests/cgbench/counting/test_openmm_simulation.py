@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import openmm
 import pytest
+import torch
 from openmm import app, unit
 
 from cgbench.contracts.problem import Problem
@@ -226,3 +227,26 @@ def test_forces_that_evaluate_between_steps_are_refused() -> None:
     barostat = openmm.MonteCarloBarostat(1.0 * unit.bar, 300.0 * unit.kelvin)
     with pytest.raises(TypeError, match="cannot have a MonteCarloBarostat"):
         counted(openmm.VerletIntegrator(0.001), barostat)
+
+
+def test_a_simulation_repeats_to_the_bit_with_any_number_of_threads() -> None:
+    """2,000 steps: with two threads of OpenMM, runs differ after five."""
+
+    def positions() -> np.ndarray:
+        given = problem()
+        integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.001)
+        integrator.setRandomNumberSeed(7)
+        made = given.openmm_simulation(integrator)
+        made.context.setPositions(given.initial_configuration().numpy())
+        made.step(2_000)
+        return np.asarray(made.context.getState(positions=True).getPositions(asNumpy=True)._value)
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        first, second = positions(), positions()
+        torch.set_num_threads(1)
+        third = positions()
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(first, second) and np.array_equal(first, third)

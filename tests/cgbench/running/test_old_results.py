@@ -291,3 +291,17 @@ def test_the_same_code_is_one_segment(tmp_path) -> None:
     assert len(job.folder.read_record().provenance["segments"]) == 1
     assert finished_record(start(tmp_path)) is not None
     assert run("muller_brown", METHOD, out=tmp_path, threads=1).status == "finished"
+
+
+def test_another_number_of_threads_is_a_new_segment(tmp_path, monkeypatch) -> None:
+    """Sums in PyTorch depend on it in their last digits: log and record say it, and the code has not changed."""
+    stopped(tmp_path)
+    collect = provenance.collect
+    monkeypatch.setattr(provenance, "collect", lambda *given: collect(*given) | {"threads": 2})
+    job = start(tmp_path)
+    job.resume()
+    assert (
+        "the number of threads has changed since the checkpoint: threads 1 -> 2; the record names both" in job.messages
+    )
+    assert [one["threads"] for one in job.record("running").provenance["segments"]] == [1, 2]
+    job.folder.release()
