@@ -120,6 +120,16 @@ class Counter:
 
         monkeypatch.setattr(cls, "step", counting)
 
+    def plant_velocities(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Count drawn velocities, which OpenMM shifts by half a step with the forces."""
+        original = openmm.Context.setVelocitiesToTemperature
+
+        def counting(context: openmm.Context, *given: Any) -> None:
+            self.count += 1
+            original(context, *given)
+
+        monkeypatch.setattr(openmm.Context, "setVelocitiesToTemperature", counting)
+
 
 class Checked:
     """A pair whose runs serve all checks, and the evaluations of its whole run by another count."""
@@ -152,6 +162,7 @@ class Checked:
                 planted.plant(patch, TorchForceField, "energy_and_gradient")
                 planted.plant(patch, OpenMMEngine, "energy_and_gradient")
                 planted.plant_steps(patch, openmm.LangevinMiddleIntegrator)
+                planted.plant_velocities(patch)
             else:
                 planted.plant(patch, load("system", self.settings.system), "reduced_energy_and_gradient")
             yield planted
