@@ -52,8 +52,9 @@ def harmonic_warnings(
         warnings.append(
             f"effective sample size {efficiency:.1%}: the flow is a poor approximation, and the PMF is unreliable"
         )
-    if late["largest_share"] > LARGEST_SHARE:
-        warnings.append(f"one importance weight of the last rounds holds {late['largest_share']:.0%} of their sum")
+    share = max(late["largest_share"], last.get("largest_share", 0.0))
+    if share > LARGEST_SHARE:
+        warnings.append(f"one importance weight of the last rounds holds {share:.0%} of their sum")
     if tail > RELIABLE_PARETO_K and efficiency < HARMLESS_TAIL:
         warnings.append(f"weights have a heavy tail (Pareto k = {tail:.2f}): the PMF may be too high")
     if last["expected_kld"] > LARGEST_EXPECTED_KLD:
