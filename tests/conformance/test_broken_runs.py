@@ -249,9 +249,9 @@ def test_scores_without_a_reference_are_found(check_example, monkeypatch) -> Non
 def test_a_ledger_that_lets_one_more_through_is_found(check_example, monkeypatch) -> None:
     charge = Ledger.charge
 
-    def late(ledger: Ledger, evaluations: int) -> None:
+    def late(ledger: Ledger, evaluations: int, gradient: bool = True) -> None:
         kept, ledger.budget = ledger.budget, ledger.budget and ledger.budget + 200
-        charge(ledger, evaluations)
+        charge(ledger, evaluations, gradient)
         ledger.budget = kept
 
     monkeypatch.setattr(Ledger, "charge", late)
