@@ -9,17 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.pmf import PMF
 from cgbench.storage.files import read_npz
 
-__all__ = ["PMF_GRID", "Estimate", "Map", "States", "as_estimate", "load_pmfs"]
+__all__ = ["PMF_GRID", "Estimate", "Map", "States", "as_estimate", "columns", "load_pmfs"]
 
 PMF_GRID = "pmf_grid"  # trait of systems with one map over at most two CVs
 
 Array = NDArray[np.float64]
+
+
+def columns(s: Any, axes: Sequence[int]) -> Any:
+    """Return some columns of CVs ``[..., cvs]``, an array or a tensor on any device: ``[..., axes]``."""
+    if isinstance(s, torch.Tensor):
+        return s[..., torch.tensor(axes, device=s.device)]
+    return s[..., list(axes)]
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ class Map:
 
     def select(self, s: Any) -> Any:
         """Return the map's columns of CVs ``[..., cvs]`` of the system (an array or a tensor)."""
-        return s[..., list(self.axes)]
+        return columns(s, self.axes)
 
 
 @dataclass(frozen=True)

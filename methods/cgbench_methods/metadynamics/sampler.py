@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.maps import columns
 from cgbench_methods.lib.sampling.bias import FourierBias
 from cgbench_methods.lib.sampling.chosen import BiasOnChosen, chosen_axes
 from cgbench_methods.lib.sampling.walkers import advance, walkers_at_start
@@ -85,14 +86,14 @@ class BatchedSampler:
 
     def _sampled(self) -> tuple[torch.Tensor, torch.Tensor]:
         s = self.problem.collective_variables(self.dynamics.positions).double()
-        return s.masked_fill(self._unusable[:, None], torch.nan), self.bias.energy(s[:, list(self.axes)])
+        return s.masked_fill(self._unusable[:, None], torch.nan), self.bias.energy(columns(s, self.axes))
 
     def deposit(self) -> None:
         """Advance by the pace, then add one hill per usable walker inside the domain."""
         config = self.config
         self.advance(config.pace)
         s, bias = self._sampled()
-        s = s[:, list(self.axes)]
+        s = columns(s, self.axes)
         inside = self.cvs.bin_index(s) >= 0
         heights = inside.to(s) * config.height / config.walkers * torch.exp(-bias / (config.bias_factor - 1.0))
         # hills of height zero need finite centres: zero times NaN would stay in the bias

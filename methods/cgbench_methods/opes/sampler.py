@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cgbench.contracts.maps import columns
 from cgbench.errors import UserError
 from cgbench_methods.lib.sampling.chosen import BiasOnChosen, chosen_axes
 from cgbench_methods.lib.sampling.walkers import advance, walkers_at_start
@@ -75,7 +76,7 @@ class SharedWalkers:
         """Collective variables of the system ``[walkers, cvs]`` and bias ``[walkers]`` in kT; NaN if unusable."""
         s = self.problem.collective_variables(self.dynamics.positions).double()
         s = s.masked_fill(self._unusable[:, None], torch.nan)
-        return s.cpu().numpy(), self.table.energy(s[:, list(self.axes)]).cpu().numpy()
+        return s.cpu().numpy(), self.table.energy(columns(s, self.axes)).cpu().numpy()
 
     def note_spread(self, s: Array) -> None:
         """Add a sample ``[walkers, cvs]`` to the spread that `start` uses."""
@@ -104,7 +105,7 @@ class SharedWalkers:
             What `sample` returned.
         """
         assert self.kernels is not None
-        chosen = s[:, list(self.axes)]
+        chosen = columns(s, self.axes)
         usable = (self.cvs.bin_index(chosen) >= 0) & np.isfinite(s).all(1) & np.isfinite(bias)
         if not usable.any():
             return

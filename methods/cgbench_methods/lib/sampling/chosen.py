@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 
 from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.maps import columns
 from cgbench.errors import UserError
 from cgbench_methods.lib.sampling.bias import Bias
 
@@ -70,11 +71,11 @@ class BiasOnChosen:
 
     def energy(self, s: torch.Tensor) -> torch.Tensor:
         """Bias ``[batch]`` in kT at ``s [batch, cvs]``."""
-        return self.bias.energy(s[:, self.axes])
+        return self.bias.energy(columns(s, self.axes))
 
     def energy_and_gradient(self, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Bias ``[batch]`` and its gradient ``[batch, cvs]`` at ``s [batch, cvs]``."""
-        energy, slopes = self.bias.energy_and_gradient(s[:, self.axes])
+        energy, slopes = self.bias.energy_and_gradient(columns(s, self.axes))
         gradient = torch.zeros_like(s)
-        gradient[:, self.axes] = slopes.to(s)
+        gradient[:, torch.tensor(self.axes, device=s.device)] = slopes.to(s)
         return energy, gradient
