@@ -34,7 +34,7 @@ def test_hills_have_the_same_shape_and_heights() -> None:
         ours.bias.deposit(place, lowered, widths)
         assert bias[0] == pytest.approx(float(ours.bias.energy(place)), abs=5e-3)
     np.testing.assert_allclose(theirs.bias_on_grid(), ours.bias_on_grid(), atol=5e-3)
-    assert theirs.problem.evaluations == 10
+    assert theirs.problem.evaluations == 1 + 2 * 5  # OpenMM evaluates forces to draw velocities
 
 
 def test_walkers_under_hills_spread_as_the_batched_ones_do(aldp) -> None:
