@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cgbench.cli.results.options import RUNS
+
 if TYPE_CHECKING:
     from cgbench.running.record import Record
 
@@ -15,15 +17,7 @@ __all__ = ["command"]
 
 
 @click.command("leaderboard")
-@click.option(
-    "--runs",
-    "folders",
-    multiple=True,
-    default=("runs",),
-    show_default=True,
-    metavar="FOLDER",
-    help="Folder of runs. Repeatable.",
-)
+@RUNS
 @click.option("--system", multiple=True, metavar="NAME", help="Show only this system. Repeatable.")
 @click.option("--method", multiple=True, metavar="NAME", help="Show only this method. Repeatable.")
 @click.option("--preset", multiple=True, metavar="NAME", help="Show only this preset. Repeatable.")

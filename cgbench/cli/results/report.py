@@ -6,19 +6,13 @@ from pathlib import Path
 
 import click
 
+from cgbench.cli.results.options import RUNS
+
 __all__ = ["command"]
 
 
 @click.command("report")
-@click.option(
-    "--runs",
-    "folders",
-    multiple=True,
-    default=("runs",),
-    show_default=True,
-    metavar="FOLDER",
-    help="Folder of runs. Repeatable.",
-)
+@RUNS
 @click.option("--out", default="report.html", show_default=True, metavar="FILE", help="HTML file to write.")
 def command(folders: tuple[str, ...], out: str) -> int:
     """Write an HTML report of runs: leaderboard, convergence curves, PMFs, provenance.

@@ -31,8 +31,6 @@ from cgbench_methods.lib.estimators.importance import (
     largest_share,
     pareto_tail_index,
 )
-from cgbench_methods.lib.flows.build import UnconditionalFlow, spline_coupling_flow
-from cgbench_methods.lib.flows.distributions import UniformGaussian
 from cgbench_methods.lib.flows.joint import JointTarget
 from cgbench_methods.lib.flows.steps import sound_step
 
@@ -58,22 +56,7 @@ class AnnealedGenerator(Method):
             problem.compile()
         dtype = getattr(torch, config.flow.dtype)
         self.target = JointTarget(problem, config.flow, config.energy, dtype)
-        bounds: dict[str, Any] = {
-            "circular": self.target.periodic,
-            "lower": self.target.lower,
-            "upper": self.target.upper,
-        }
-        transform = spline_coupling_flow(
-            **{name: value.cpu() for name, value in bounds.items()},
-            generator=streams.torch("flow weights"),
-            num_couplings=config.flow.num_couplings,
-            hidden_features=config.flow.hidden_features,
-            num_blocks=config.flow.num_blocks,
-            num_bins=config.flow.num_bins,
-            spline_on_identity=config.flow.spline_on_identity,
-            dtype=dtype,
-        )
-        self.flow = UnconditionalFlow(transform, UniformGaussian(**bounds)).to(problem.device)
+        self.flow = self.target.new_flow(streams.torch("flow weights"))
         self.optimisers = [self._optimiser(each.weight_decay) for each in (config.hot, config.annealing)]
         self.schedule = self._schedule(len(self.target.periodic))
         self.maps = self._empty_maps()

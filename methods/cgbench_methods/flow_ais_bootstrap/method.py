@@ -19,8 +19,6 @@ from cgbench_methods.flow_ais_bootstrap.buffer import ReplayBuffer
 from cgbench_methods.flow_ais_bootstrap.config import FABConfig
 from cgbench_methods.lib.estimators.importance import LARGEST_SHARE, effective_sample_size, largest_share
 from cgbench_methods.lib.estimators.weighted_histogram import WeightedHistogram
-from cgbench_methods.lib.flows.build import UnconditionalFlow, spline_coupling_flow
-from cgbench_methods.lib.flows.distributions import UniformGaussian
 from cgbench_methods.lib.flows.joint import JointTarget
 from cgbench_methods.lib.flows.steps import sound_step
 
@@ -47,22 +45,7 @@ class FlowAISBootstrap(Method):
         dtype = getattr(torch, config.flow.dtype)
         device = problem.device
         self.target = JointTarget(problem, config.flow, config.ais, dtype)
-        bounds: dict[str, Any] = {
-            "circular": self.target.periodic,
-            "lower": self.target.lower,
-            "upper": self.target.upper,
-        }
-        transform = spline_coupling_flow(
-            **{name: value.cpu() for name, value in bounds.items()},
-            generator=streams.torch("flow weights"),
-            num_couplings=config.flow.num_couplings,
-            hidden_features=config.flow.hidden_features,
-            num_blocks=config.flow.num_blocks,
-            num_bins=config.flow.num_bins,
-            spline_on_identity=config.flow.spline_on_identity,
-            dtype=dtype,
-        )
-        self.flow = UnconditionalFlow(transform, UniformGaussian(**bounds)).to(device)
+        self.flow = self.target.new_flow(streams.torch("flow weights"))
         training = config.training
         self.optimiser = torch.optim.Adam(
             self.flow.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True

@@ -19,6 +19,8 @@ import torch
 
 from cgbench.contracts.coordinates import Coordinates
 from cgbench.contracts.problem import Problem
+from cgbench_methods.lib.flows.build import UnconditionalFlow, spline_coupling_flow
+from cgbench_methods.lib.flows.distributions import UniformGaussian
 from cgbench_methods.lib.flows.settings import FlowConfig
 from cgbench_methods.lib.flows.target import ConditionalTarget
 
@@ -57,6 +59,7 @@ class JointTarget:
 
     def __init__(self, problem: Problem, flow: FlowConfig, regularisation: Regularisation, dtype: torch.dtype) -> None:
         self.problem, self.regularisation = problem, regularisation
+        self._settings, self._dtype = flow, dtype
         self.coordinates: Coordinates = problem.coordinate_sets[flow.coordinates]
         self._target = ConditionalTarget(problem, self.coordinates)
         cvs = problem.cvs
@@ -78,6 +81,22 @@ class JointTarget:
         self.lower = torch.where(self.periodic, lower, -bound).to(dtype)
         self.upper = torch.where(self.periodic, upper, bound).to(dtype)
         self._log_unit = float(self.unit.double().log().sum())
+
+    def new_flow(self, generator: torch.Generator) -> UnconditionalFlow:
+        """Return a flow over ``z`` of the configured shape and type, on the device of the target."""
+        bounds: dict[str, Any] = {"circular": self.periodic, "lower": self.lower, "upper": self.upper}
+        transform = spline_coupling_flow(
+            **{name: value.cpu() for name, value in bounds.items()},
+            generator=generator,
+            num_couplings=self._settings.num_couplings,
+            hidden_features=self._settings.hidden_features,
+            num_blocks=self._settings.num_blocks,
+            num_bins=self._settings.num_bins,
+            spline_on_identity=self._settings.spline_on_identity,
+            dtype=self._dtype,
+        )
+        flow: UnconditionalFlow = UnconditionalFlow(transform, UniformGaussian(**bounds)).to(self.problem.device)
+        return flow
 
     def split(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return collective variables ``[batch, cvs]`` and fine-grained coordinates ``[batch, fine]`` of `z`."""
