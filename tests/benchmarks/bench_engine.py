@@ -14,7 +14,7 @@ import os
 import torch
 from timing import paired
 
-from cgbench_systems.aldp.topology import TEMPERATURE, initial_positions, make_system
+from cgbench_systems.aldp import AlanineDipeptide
 from cgbench_systems.molecular.forcefield import TorchForceField
 from cgbench_systems.molecular.native_forcefield import NativeForceField
 from cgbench_systems.molecular.openmm_engine import OpenMMEngine
@@ -32,15 +32,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     generator = torch.Generator().manual_seed(0)
-    x = torch.from_numpy(initial_positions()).repeat(options.batch, 1, 1)
+    molecule = AlanineDipeptide()
+    x = molecule.initial_configuration().repeat(options.batch, 1, 1)
     x = x + 0.002 * torch.randn(x.shape, generator=generator, dtype=torch.float64)
-    openmm = OpenMMEngine(make_system(), TEMPERATURE, "CPU")
+    openmm = OpenMMEngine(molecule.openmm_system(), molecule.temperature, "CPU")
     kernels = ["native"] * NativeForceField.serves(x) + ["torch"] + ["compiled"] * options.compile
     print(f"alanine dipeptide, batch of {options.batch}, {options.threads} threads, energies and forces")
     for dtype in (torch.float32, torch.float64):
         for kernel in kernels:
             os.environ["CGBENCH_NATIVE"] = "1" if kernel == "native" else "0"
-            engine = TorchForceField.from_openmm(make_system(), TEMPERATURE)
+            engine = TorchForceField.from_openmm(molecule.openmm_system(), molecule.temperature)
             if kernel == "compiled":
                 engine.compile()
             batch, repeats = x.to(dtype), REPEATS[kernel]

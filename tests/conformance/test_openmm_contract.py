@@ -17,8 +17,8 @@ from cgbench.conformance.system_contract import _check_cvs, _check_minimum, _per
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.system import OpenMMModel
 from cgbench_systems.aldp import AlanineDipeptide
-from cgbench_systems.aldp.topology import make_system, make_topology
 from cgbench_systems.molecular.forcefield import GAS_CONSTANT
+from tests.systems.alanine import make_system, make_topology
 
 SYSTEM = make_system()
 MASSES = torch.arange(1.0, 23.0, dtype=torch.float64)

@@ -2,12 +2,13 @@
 
 `definition` reads the file, `structure` the PDB, `sequence` builds a peptide, `graph` finds rings, stereocentres, amide
 bonds and free torsions, `torsions` knows IUPAC names, `zmatrix` and `coordinates` place the atoms, `system` puts it all
-together. Imports `cgbench_systems.molecular`.
+together, `registered` is for molecules of this package. Imports `cgbench_systems.molecular`.
 """
 
 from __future__ import annotations
 
 from cgbench_systems.molecule import files
+from cgbench_systems.molecule.registered import RegisteredMolecule
 from cgbench_systems.molecule.system import Molecule, load_molecule
 
-__all__ = ["Molecule", "files", "load_molecule"]
+__all__ = ["Molecule", "RegisteredMolecule", "files", "load_molecule"]

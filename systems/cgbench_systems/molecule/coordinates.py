@@ -1,4 +1,4 @@
-"""Automatic internal coordinates of a molecule and its state space."""
+"""Internal coordinates of a molecule, automatic or given, and its state space."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import torch
 
 from cgbench.errors import UserError
 from cgbench_systems.molecular.geometry import dihedral, obtuse, triple_product
-from cgbench_systems.molecular.internal_coordinates import Scales, ZMatrixCoordinates
+from cgbench_systems.molecular.internal_coordinates import Rotor, Scales, ZMatrixCoordinates
+from cgbench_systems.molecular.system import Torsion
+from cgbench_systems.molecule.definition import Definition, ZMatrixDefinition
 from cgbench_systems.molecule.structure import Structure
-from cgbench_systems.molecule.zmatrix import build_zmatrix
+from cgbench_systems.molecule.zmatrix import ZMatrix, build_zmatrix
 
-__all__ = ["MoleculeCoordinates", "automatic_coordinates"]
+__all__ = ["MoleculeCoordinates", "molecule_coordinates"]
 
+Centre = tuple[int, tuple[int, int, int], float]
 SCALES = Scales(0.005, 0.05, 0.1)  # nm, rad, rad: about one thermal width at 300 K
 FLATTEST = 1e-4  # nm^3: a smaller triple product says nothing about chirality
 
@@ -29,8 +32,8 @@ class MoleculeCoordinates(ZMatrixCoordinates):
         Torsion of each amide bond, and whether it is trans.
     """
 
-    stereocentres: tuple[tuple[int, tuple[int, int, int], float], ...] = ()
-    amides: tuple[tuple[tuple[int, int, int, int], bool], ...] = ()
+    stereocentres: tuple[Centre, ...] = ()
+    amides: tuple[tuple[Torsion, bool], ...] = ()
 
     def in_state_space(self, x: torch.Tensor) -> torch.Tensor:
         """Whether all stereocentres and amide bonds are those of the reference configuration, boolean ``[batch]``.
@@ -48,51 +51,117 @@ class MoleculeCoordinates(ZMatrixCoordinates):
         return inside
 
 
-def automatic_coordinates(
-    structure: Structure, torsions: Sequence[tuple[int, int, int, int]], names: Sequence[str], reference: torch.Tensor
-) -> MoleculeCoordinates:
-    """Build coordinates around the chosen torsions.
+def molecule_coordinates(
+    structure: Structure,
+    definition: Definition,
+    torsions: Sequence[Torsion],
+    reference: torch.Tensor,
+) -> dict[str, MoleculeCoordinates]:
+    """Build the coordinates that a definition gives, or automatic ones around the chosen torsions.
 
     Parameters
     ----------
     structure
         The molecule.
-    torsions, names
-        Atoms of the collective variables, and their names.
+    definition
+        The content of the molecule's file.
+    torsions
+        Atoms of the collective variables.
     reference
         A minimum of the energy ``[atoms, 3]`` in nm, which also defines chirality and trans or cis.
+
+    Returns
+    -------
+    dict
+        By name of the set; one is ``default``.
 
     Raises
     ------
     UserError
-        If there is no Z-matrix with these torsions, or a stereocentre is flat in the reference configuration.
+        If there is no Z-matrix with these torsions, a given one is wrong, or a stereocentre is flat in the reference
+        configuration.
     """
-    graph = structure.graph
-    zmatrix = build_zmatrix(graph, torsions, names, reference.numpy())
-    coordinates = MoleculeCoordinates(
-        reference_atoms=zmatrix.reference_atoms,
-        rows=zmatrix.rows,
-        cv_atoms=zmatrix.cv_atoms,
-        periodic_atoms=zmatrix.free_atoms,
-        reference=reference,
-        scales=SCALES,
-        rotors=zmatrix.rotors,
+    names = [cv.name for cv in definition.cvs]
+    if definition.coordinates:
+        zmatrices = {
+            name: (_given(structure, one, name, torsions, names), Scales(*one.scales))
+            for name, one in definition.coordinates.items()
+        }
+    else:
+        zmatrices = {"default": (build_zmatrix(structure.graph, torsions, names, reference.numpy()), SCALES)}
+    stereocentres = _stereocentres(structure, definition, reference)
+    amides = _amides(structure, torsions, reference)
+    sets = {}
+    for name, (zmatrix, scales) in zmatrices.items():
+        try:
+            coordinates = MoleculeCoordinates(
+                reference_atoms=zmatrix.reference_atoms,
+                rows=zmatrix.rows,
+                cv_atoms=zmatrix.cv_atoms,
+                periodic_atoms=zmatrix.free_atoms,
+                reference=reference,
+                scales=scales,
+                rotors=zmatrix.rotors,
+            )
+        except ValueError as error:
+            numbered = ", ".join(f"{number} {label}" for number, label in enumerate(structure.labels))
+            raise UserError(f"coordinates {name}: {error} (atoms: {numbered})") from error
+        coordinates.stereocentres, coordinates.amides = stereocentres, amides
+        sets[name] = coordinates
+    return sets
+
+
+def _given(
+    structure: Structure, given: ZMatrixDefinition, where: str, torsions: Sequence[Torsion], names: Sequence[str]
+) -> ZMatrix:
+    """Return a Z-matrix from its definition by labels of atoms."""
+
+    def atoms(labels: Sequence[str]) -> tuple[int, ...]:
+        return tuple(structure.index(label) for label in labels)
+
+    (a, b, c), rows = atoms(given.start), [atoms(row) for row in given.rows]
+    cv_atoms = []
+    for torsion, name in zip(torsions, names, strict=True):
+        found = [row[0] for row in rows if row in (torsion, torsion[::-1])]
+        if len(found) != 1:
+            labels = ", ".join(structure.labels[atom] for atom in torsion)
+            raise UserError(f"coordinates {where}: {name} must be the dihedral of one row, [{labels}] or its reverse")
+        cv_atoms.append(found[0])
+    rotors = [Rotor(first, (second, third)) for first, second, third in map(atoms, given.rotors)]
+    return ZMatrix(
+        (a, b, c), tuple((p, i, j, k) for p, i, j, k in rows), tuple(cv_atoms), atoms(given.free), tuple(rotors)
     )
-    chosen = {frozenset(torsion[1:3]) for torsion in torsions}
+
+
+def _stereocentres(structure: Structure, definition: Definition, reference: torch.Tensor) -> tuple[Centre, ...]:
+    """Return atom, three neighbours and sign of each stereocentre."""
+    graph, labels = structure.graph, structure.labels
+    neighbours = {centre.atom: centre.neighbours for centre in graph.stereocentres}
+    for label, others in definition.stereocentres.items():
+        atom, chosen = structure.index(label), tuple(structure.index(other) for other in others)
+        if atom not in neighbours or not set(chosen) <= set(graph.neighbours[atom]) or len(set(chosen)) < 3:
+            bonded = ", ".join(labels[other] for other in graph.neighbours[atom])
+            raise UserError(f"stereocentres: {label} must be one, with three neighbours of it out of {bonded}")
+        neighbours[atom] = (chosen[0], chosen[1], chosen[2])
     centres = []
-    for centre in graph.stereocentres:
-        volume = float(triple_product(reference[None], centre.atom, centre.neighbours))
+    for atom, three in neighbours.items():
+        volume = float(triple_product(reference[None], atom, three))
         if abs(volume) < FLATTEST:
             raise UserError(
-                f"{structure.source}: the stereocentre {structure.labels[centre.atom]} is flat; "
-                "start from a better structure"
+                f"{structure.source}: the stereocentre {labels[atom]} is flat; start from a better structure"
             )
-        centres.append((centre.atom, centre.neighbours, 1.0 if volume > 0 else -1.0))
+        centres.append((atom, three, 1.0 if volume > 0 else -1.0))
+    return tuple(centres)
+
+
+def _amides(
+    structure: Structure, torsions: Sequence[Torsion], reference: torch.Tensor
+) -> tuple[tuple[Torsion, bool], ...]:
+    """Return the torsion of each amide bond that no collective variable turns, and whether it is trans."""
+    chosen = {frozenset(torsion[1:3]) for torsion in torsions}
     amides = []
-    for amide in graph.amide_bonds:
-        if frozenset((amide.carbon, amide.nitrogen)) in chosen:
-            continue  # a torsion that is a collective variable is free
-        angle = float(dihedral(*(reference[None, atom] for atom in amide.torsion)))
-        amides.append((amide.torsion, abs(angle) > torch.pi / 2))
-    coordinates.stereocentres, coordinates.amides = tuple(centres), tuple(amides)
-    return coordinates
+    for amide in structure.graph.amide_bonds:
+        if frozenset((amide.carbon, amide.nitrogen)) not in chosen:
+            angle = float(dihedral(*(reference[None, atom] for atom in amide.torsion)))
+            amides.append((amide.torsion, abs(angle) > torch.pi / 2))
+    return tuple(amides)

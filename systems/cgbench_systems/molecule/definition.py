@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from cgbench.errors import UserError
 from cgbench.storage.yaml_text import position, read_yaml
 
-__all__ = ["CV", "Definition", "read_definition"]
+__all__ = ["CV", "Definition", "ZMatrixDefinition", "read_definition"]
 
 LARGEST_MAP = 3  # CVs; a grid over more of them is too large
 BINS, COARSE_BINS = 100, 36  # along each CV; coarse where a map has three CVs
@@ -33,6 +33,34 @@ def _cv(value: Any) -> Any:
 
 
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
+Three = Annotated[list[str], Field(min_length=3, max_length=3)]
+Four = Annotated[list[str], Field(min_length=4, max_length=4)]
+
+
+class ZMatrixDefinition(BaseModel):
+    """A Z-matrix that the user gives instead of the automatic one; atoms are residue number and name, ``2:CA``.
+
+    Attributes
+    ----------
+    start
+        Three atoms ``a, b, c`` that are placed first, by the distances a-b and a-c and the angle b-a-c.
+    rows
+        Each other atom, and the atoms that its distance, angle and dihedral refer to, every atom after those.
+    free
+        Atoms whose dihedrals turn freely.
+    rotors
+        Groups of three equal hydrogens; the rows of the second and third are relative to the first.
+    scales
+        Units of distances (nm), angles and dihedrals (rad) that are not free.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    start: Three
+    rows: list[Four]
+    free: list[str] = []
+    rotors: list[Three] = []
+    scales: Annotated[list[float], Field(min_length=3, max_length=3)] = [0.005, 0.05, 0.1]
 
 
 class Definition(BaseModel):
@@ -48,6 +76,9 @@ class Definition(BaseModel):
     pdb, sequence, openmm_system
         A PDB file; or a sequence that the molecule is built from; with a PDB file, a serialised ``openmm.System`` may
         stand in for the force field. Paths are relative to the file.
+    positions
+        A text file with one line ``x y z`` in nm for each atom: the configuration to start from, as it is. By default
+        the structure of the PDB file, minimised.
     force_field
         OpenMM's names of force-field files, or paths.
     temperature
@@ -63,6 +94,10 @@ class Definition(BaseModel):
         Ranges of CVs in degrees by name of the state, disjoint; their populations are estimated and scored.
     basins
         Ranges of CVs in degrees by name of the basin, all CVs of one map; a range may go across 180.
+    coordinates
+        Z-matrices by name of the coordinate set, one of them ``default``, instead of the automatic one.
+    stereocentres
+        Three neighbours of an atom, whose triple product says its chirality, instead of those found.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -72,6 +107,7 @@ class Definition(BaseModel):
     pdb: str | None = None
     sequence: str | None = None
     openmm_system: str | None = None
+    positions: str | None = None
     force_field: list[str] = []
     temperature: float = Field(300.0, gt=0, le=5000)
     cvs: list[Annotated[CV, BeforeValidator(_cv)]] = Field(min_length=1)
@@ -79,6 +115,8 @@ class Definition(BaseModel):
     bins: int | None = Field(None, ge=10, le=360)
     states: dict[str, dict[str, Range]] = {}
     basins: dict[str, dict[str, Range]] = {}
+    coordinates: dict[str, ZMatrixDefinition] = {}
+    stereocentres: dict[str, Three] = {}
 
     @model_validator(mode="after")
     def _consistent(self) -> Definition:
@@ -88,6 +126,8 @@ class Definition(BaseModel):
             raise ValueError("give either force_field (a list of files) or openmm_system (a serialised system)")
         if self.openmm_system is not None and self.pdb is None:
             raise ValueError("openmm_system needs the pdb that its atoms belong to")
+        if self.coordinates and "default" not in self.coordinates:
+            raise ValueError("coordinates need a set named default")
         names = [cv.name for cv in self.cvs]
         if len(set(names)) < len(names):
             raise ValueError("two collective variables have the same name")
@@ -187,10 +227,11 @@ def _explain(error: ValidationError) -> str:
 
 def _version(definition: Definition, folder: Path) -> str:
     """Hash of what defines the density: the settings and the content of the files that they name."""
-    newer = {"maps", "bins", "states"}  # left out where not given: the versions of older files stay as they were
+    # left out where not given: the versions of older files stay as they were
+    newer = {"maps", "bins", "states", "positions", "coordinates", "stereocentres"}
     settings = definition.model_dump_json(exclude={"name", "version"} | (newer - definition.model_fields_set))
     digest = hashlib.sha256(settings.encode())
-    for name in (definition.pdb, definition.openmm_system, *definition.force_field):
+    for name in (definition.pdb, definition.openmm_system, definition.positions, *definition.force_field):
         if name is not None and (folder / name).is_file():
             digest.update((folder / name).read_bytes())
     return digest.hexdigest()[:12]

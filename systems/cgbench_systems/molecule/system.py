@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from openmm import app, unit
 
+from cgbench.contracts.coordinates import Coordinates
 from cgbench.contracts.maps import PMF_GRID, States
 from cgbench.contracts.reference import Reference, ReferenceBuilder
 from cgbench.contracts.system import Basin, traits_of
 from cgbench.errors import UserError
 from cgbench_systems.molecular.system import Columns, MolecularSystem, Torsion, angle_range, torsion_cvs
-from cgbench_systems.molecule.coordinates import MoleculeCoordinates, automatic_coordinates
+from cgbench_systems.molecule.coordinates import MoleculeCoordinates, molecule_coordinates
 from cgbench_systems.molecule.definition import BINS, COARSE_BINS, Definition, Range, read_definition
 from cgbench_systems.molecule.sequence import build_peptide
 from cgbench_systems.molecule.structure import Structure, check_molecule, create_system, read_pdb
@@ -60,9 +61,14 @@ class Molecule(MolecularSystem):
         self.states = _states(self.definition.states, names)
         basins = self.definition.basins or ({} if self.states else _halves(maps))
         self.basins = tuple(_basin(name, ranges, maps) for name, ranges in basins.items())
-        self.coordinates = automatic_coordinates(
-            self.structure, self.torsions, names, torch.from_numpy(self._minimum.copy())
-        )
+        start = torch.from_numpy(self._start.copy())
+        self._sets = molecule_coordinates(self.structure, self.definition, self.torsions, start)
+        self.coordinates = self._sets["default"]
+
+    @property
+    def coordinate_sets(self) -> Mapping[str, Coordinates]:
+        """Sets of coordinates by name: ``default``, and others that the file gives."""
+        return self._sets
 
     def _torsion(self, name: str, atoms: list[str] | None) -> Torsion:
         if atoms is None:
@@ -108,13 +114,15 @@ class Molecule(MolecularSystem):
         return openmm.XmlSerializer.deserialize(self._serialized)
 
     @cached_property
-    def _minimum(self) -> np.ndarray:
-        """The structure, minimised by OpenMM's Reference platform, ``[atoms, 3]`` in nm."""
+    def _start(self) -> NDArray[np.float64]:
+        """The positions that the file gives, or its structure, minimised, ``[atoms, 3]`` in nm."""
+        if self.definition.positions is not None:
+            return _read_positions(self.file.parent / self.definition.positions, len(self.structure.labels))
         return _minimised(self._serialized, self.structure.positions.tobytes(), self.structure.source)
 
     def initial_configuration(self) -> torch.Tensor:
-        """Return the minimum next to the structure of the file, ``[atoms, 3]`` in nm."""
-        return torch.from_numpy(self._minimum.copy()).to(self.device)
+        """Return the given positions, or the minimum next to the structure of the file, ``[atoms, 3]`` in nm."""
+        return torch.from_numpy(self._start.copy()).to(self.device)
 
     def reference(self) -> Reference:
         """Return the reference PMF beside the file, in ``<file without suffix>.reference``.
@@ -144,6 +152,19 @@ class Molecule(MolecularSystem):
             return super().reference_builder(folder)
         facts = {"force_field": self.force_field}
         return ShorterReferenceBuilder(self, self.openmm_system(), folder, self.reference_folder, facts)
+
+
+def _read_positions(path: Path, atoms: int) -> NDArray[np.float64]:
+    """Read a configuration ``[atoms, 3]`` in nm from a text file."""
+    try:
+        positions = np.loadtxt(path, ndmin=2)
+    except OSError as error:
+        raise UserError(f"positions {path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"positions {path} must have three numbers in each line: {error}") from error
+    if positions.shape != (atoms, 3) or not np.isfinite(positions).all():
+        raise UserError(f"positions {path} must be {atoms} lines of three finite numbers, the atoms in nm")
+    return positions
 
 
 @cache

@@ -8,28 +8,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cgbench_systems.molecule import Molecule, load_molecule
+from cgbench_systems.molecule import RegisteredMolecule
+from cgbench_systems.molecule.definition import read_definition
 
-__all__ = ["SuiteMolecule", "glycine", "phenylalanine", "serine", "tetrapeptide", "valine", "valine_chi"]
-
-
-class SuiteMolecule(Molecule):
-    """A molecule of the suite; its reference is in the folder ``reference`` beside its file."""
-
-    def __init__(self, *, engine: str | None = None, device: str = "cpu") -> None:
-        super().__init__(engine=engine, device=device)
-        self.reference_folder = self.file.with_name("reference")
+__all__ = ["glycine", "phenylalanine", "serine", "tetrapeptide", "valine", "valine_chi"]
 
 
-def _member(name: str, folder: str) -> type[SuiteMolecule]:
+def _member(name: str, folder: str) -> type[RegisteredMolecule]:
     """Return the class of the molecule in a folder, to be known as `name`."""
-    loaded = load_molecule(Path(__file__).parent / folder / "molecule.yaml")
-    definition = loaded.definition
+    file = Path(__file__).parent / folder / "molecule.yaml"
+    definition, _, _ = read_definition(file)
     what = ", ".join([Path(str(definition.pdb)).stem, *definition.force_field, f"{definition.temperature:g} K"])
     cvs = ", ".join(cv.name for cv in definition.cvs)
-    members = {key: vars(loaded)[key] for key in ("definition", "file", "name", "version")}
-    members |= {"__module__": __name__, "__doc__": f"Molecule of the suite: {what}, CVs {cvs}."}
-    return type(name, (SuiteMolecule,), members)
+    members = {"__module__": __name__, "__doc__": f"Molecule of the suite: {what}, CVs {cvs}."}
+    return type(name, (RegisteredMolecule,), members, file=file)
 
 
 glycine = _member("glycine", "gly")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import mdtraj
@@ -10,12 +11,22 @@ import numpy as np
 import openmm
 import pytest
 import torch
+from openmm import app, unit
 
 from cgbench.contracts.pmf import basin_mask
 from cgbench.errors import UserError
 from cgbench.scoring.reference_files import load_reference
 from cgbench_systems.aldp import REFERENCE_FOLDER, AlanineDipeptide
-from cgbench_systems.aldp.topology import initial_positions, make_system, make_topology, minimise
+from tests.systems.alanine import initial_positions, make_system, make_topology
+
+
+def minimise(positions: np.ndarray) -> np.ndarray:
+    """Return the minimum that OpenMM finds, to a root-mean-square force of 1e-4 kJ/(mol nm)."""
+    integrator = openmm.VerletIntegrator(0.001)
+    context = openmm.Context(make_system(), integrator, openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions(positions)
+    openmm.LocalEnergyMinimizer.minimize(context, 1e-4, 0)
+    return np.asarray(context.getState(positions=True).getPositions(asNumpy=True).value_in_unit(unit.nanometer))
 
 
 def test_initial_configuration_is_a_minimum(aldp) -> None:
@@ -44,6 +55,21 @@ def test_system_is_what_it_says() -> None:
     kinds = {type(force).__name__ for force in system.getForces()}
     assert {"HarmonicBondForce", "HarmonicAngleForce", "PeriodicTorsionForce", "NonbondedForce"} < kinds
     assert any(isinstance(force, openmm.CustomGBForce) for force in system.getForces())
+
+
+def test_the_stored_system_is_openmms_force_field() -> None:
+    """Term by term; only the order of the bonds is another."""
+    field = app.ForceField("amber96.xml", "implicit/obc1.xml")
+    built = field.createSystem(make_topology(), nonbondedMethod=app.NoCutoff, constraints=None, removeCMMotion=False)
+    pair = re.compile(r'p1="(\d+)" p2="(\d+)"/>')
+
+    def terms(system: openmm.System) -> list[str]:
+        lines = openmm.XmlSerializer.serialize(system).splitlines()
+        bonds = [line for line in lines if "<Bond " in line]
+        ordered = (pair.sub(lambda m: " ".join(sorted(m.groups(), key=int)), bond) for bond in bonds)
+        return [line for line in lines if "<Bond " not in line] + sorted(ordered)
+
+    assert terms(make_system()) == terms(built)
 
 
 def test_mirror_image_and_cis_bonds_are_outside(aldp, varied_configurations) -> None:

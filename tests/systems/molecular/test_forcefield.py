@@ -10,10 +10,10 @@ from openmm import app, unit
 
 from cgbench import native
 from cgbench.errors import UserError
-from cgbench_systems.aldp.topology import initial_positions, make_system, make_topology
 from cgbench_systems.molecular.forcefield import EAGER_CHUNK, GAS_CONSTANT, TorchForceField
 from cgbench_systems.molecular.native_forcefield import NativeForceField
 from cgbench_systems.molecular.openmm_engine import OpenMMEngine
+from tests.systems.alanine import initial_positions, make_system, make_topology
 
 TEMPERATURE = 300.0
 

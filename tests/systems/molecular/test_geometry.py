@@ -6,8 +6,8 @@ import mdtraj
 import numpy as np
 import torch
 
-from cgbench_systems.aldp.topology import make_topology
 from cgbench_systems.molecular.geometry import dihedral, obtuse, triple_product
+from tests.systems.alanine import make_topology
 
 
 def test_dihedrals_have_mdtrajs_signs(varied_configurations: torch.Tensor) -> None:

@@ -8,16 +8,15 @@ import re
 import pytest
 import torch
 
-from cgbench_systems.aldp.coordinates import default_coordinates, literature_coordinates
-from cgbench_systems.aldp.topology import initial_positions
 from cgbench_systems.molecular.internal_coordinates import Rotor, Scales, ZMatrixCoordinates
+from tests.systems.alanine import make_coordinates
 
-SETS = {"default": default_coordinates, "literature": literature_coordinates}
+SETS = ("default", "literature")
 
 
 @pytest.fixture(params=SETS)
 def coordinates(request) -> ZMatrixCoordinates:
-    return SETS[request.param](torch.from_numpy(initial_positions()))
+    return make_coordinates(request.param)
 
 
 def draw(
@@ -50,11 +49,11 @@ def test_round_trip_from_internal(coordinates, generator) -> None:
 def test_round_trip_from_cartesian(varied_configurations, generator) -> None:
     """Distances are recovered; with folded rotors, up to an exchange of equivalent hydrogens."""
     x = varied_configurations[:600]
-    literature = SETS["literature"](torch.from_numpy(initial_positions()))
+    literature = make_coordinates("literature")
     s, y, _ = literature.to_internal(x)
     back, _ = literature.to_cartesian(s, y)
     assert float((torch.cdist(back, back) - torch.cdist(x, x)).abs().max()) < 1e-10
-    folded = SETS["default"](torch.from_numpy(initial_positions()))
+    folded = make_coordinates("default")
     s, y, _ = folded.to_internal(x)
     back, _ = folded.to_cartesian(s, y)
     heavy = [1, 4, 5, 6, 7, 8, 9, 10, 14, 15, 16, 17, 18]

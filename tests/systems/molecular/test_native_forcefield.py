@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from cgbench import native
-from cgbench_systems.aldp.topology import initial_positions, make_system
 from cgbench_systems.molecular.forcefield import TorchForceField
 from cgbench_systems.molecular.native_forcefield import NativeForceField
 from cgbench_systems.molecular.parameters import BornParameters, ForceFieldParameters, read_parameters
+from tests.systems.alanine import initial_positions, make_system
 
 TEMPERATURE = 300.0
 DTYPES = (torch.float32, torch.float64)

@@ -50,8 +50,8 @@ def test_their_energy_is_infinite_or_very_large(engine: str, dtype: torch.dtype,
 
 def test_padding_for_the_compiled_kernel_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch is padded with its first configuration, which may be an invalid one."""
-    from cgbench_systems.aldp.topology import make_system
     from cgbench_systems.molecular.forcefield import TorchForceField
+    from tests.systems.alanine import make_system
 
     monkeypatch.setenv("CGBENCH_NATIVE", "0")
     field = TorchForceField.from_openmm(make_system(), 300.0)

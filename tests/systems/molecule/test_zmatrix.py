@@ -9,7 +9,8 @@ import torch
 from cgbench.errors import UserError
 from cgbench_systems.molecular.geometry import dihedral
 from cgbench_systems.molecule import Molecule
-from cgbench_systems.molecule.coordinates import automatic_coordinates
+from cgbench_systems.molecule.coordinates import molecule_coordinates
+from cgbench_systems.molecule.definition import CV, Definition
 from cgbench_systems.molecule.graph import BondGraph
 from cgbench_systems.molecule.structure import read_pdb
 from cgbench_systems.molecule.torsions import named_torsions
@@ -120,7 +121,11 @@ def test_the_torsion_of_a_methyl_group_is_not_folded_where_it_is_chosen() -> Non
     rotating = {atom for rotor in z.rotors for atom in (rotor.first, *rotor.others)}
     assert z.cv_atoms[0] in (methyl[0], methyl[3]) and not rotating & set(z.cv_atoms) and len(z.rotors) == 3
     x = torch.from_numpy(structure.positions)
-    coordinates = automatic_coordinates(structure, [methyl], ["chi"], x)
+    labels = [structure.labels[atom] for atom in methyl]
+    definition = Definition(
+        pdb="valine.pdb", force_field=["amber96.xml"], cvs=[CV(name="chi", dihedral=labels)], maps=[["chi"]]
+    )
+    coordinates = molecule_coordinates(structure, definition, [methyl], x)["default"]
     x = x[None] + 0.003 * torch.randn(20, *x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     s, _, _ = coordinates.to_internal(x)
     assert torch.allclose(s[:, 0], dihedral(*(x[:, atom] for atom in methyl)), atol=1e-12)

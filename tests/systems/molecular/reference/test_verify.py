@@ -13,10 +13,9 @@ from openmm import app
 from cgbench.contracts.reference import Reference
 from cgbench.contracts.system import Check
 from cgbench_systems.aldp import AlanineDipeptide
-from cgbench_systems.aldp.coordinates import default_coordinates
-from cgbench_systems.aldp.topology import initial_positions, make_topology
 from cgbench_systems.molecular.reference.dynamics_check import compare_dynamics
 from cgbench_systems.molecular.reference.verify import Sampling, flattening_bias, verify
+from tests.systems.alanine import initial_positions, make_coordinates, make_topology
 
 SMALL = Sampling(walkers=256, equilibration=800, steps=1600, compile=False)
 
@@ -57,7 +56,7 @@ class DAlanine(AlanineDipeptide):
 
     def __init__(self) -> None:
         super().__init__()
-        self.coordinates = default_coordinates(self.initial_configuration())
+        self.coordinates = make_coordinates("default", self.initial_configuration())
 
     def initial_configuration(self) -> torch.Tensor:
         return torch.from_numpy(initial_positions() * np.array([1.0, 1.0, -1.0]))
