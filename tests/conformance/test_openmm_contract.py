@@ -21,6 +21,7 @@ from cgbench_systems.molecular.forcefield import GAS_CONSTANT
 from tests.systems.alanine import make_system, make_topology
 
 SYSTEM = make_system()
+TORSIONS = AlanineDipeptide().torsions
 MASSES = torch.arange(1.0, 23.0, dtype=torch.float64)
 KT = GAS_CONSTANT * 300.0
 
@@ -106,7 +107,7 @@ class Torsions(Alanine):
     """OpenMM's forces are other functions of other torsions."""
 
     expression = "theta"
-    quadruples: tuple[tuple[int, int, int, int], ...] = AlanineDipeptide.torsions
+    quadruples: tuple[tuple[int, int, int, int], ...] = TORSIONS
 
     def openmm_model(self) -> OpenMMModel:
         model = super().openmm_model()
@@ -119,11 +120,11 @@ class Torsions(Alanine):
 
 
 class OtherTorsion(Torsions):
-    quadruples = (AlanineDipeptide.torsions[0], (6, 8, 14, 15))
+    quadruples = (TORSIONS[0], (6, 8, 14, 15))
 
 
 class OtherOrder(Torsions):
-    quadruples = AlanineDipeptide.torsions[::-1]
+    quadruples = TORSIONS[::-1]
 
 
 class Reversed(Torsions):
@@ -139,7 +140,7 @@ class Zero(Torsions):
 
 
 class FewerForces(Torsions):
-    quadruples = AlanineDipeptide.torsions[:1]
+    quadruples = TORSIONS[:1]
 
 
 class DegreesOfOurs(Alanine):

@@ -24,11 +24,11 @@ class PhiOfAlanine(AlanineDipeptide):
     """Alanine dipeptide with the CV phi alone: its reference is the marginal of that of aldp."""
 
     name = "phi_of_aldp"
-    torsions = (AlanineDipeptide.torsions[0],)
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.cvs = torsion_cvs(("phi",))
+        self.torsions = self.torsions[:1]
+        self.cvs, self.maps = torsion_cvs(("phi",)), ((0,),)
         self.basins = self.basins[2:]
 
     def reference(self) -> Reference:
