@@ -11,9 +11,10 @@ from scipy.interpolate import CubicSpline
 
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.reference import Reference
+from cgbench.contracts.system import Basin
 from cgbench.exchange.landscape import GAS_CONSTANT
 from cgbench_systems.aldp import AlanineDipeptide
-from cgbench_systems.molecular.system import torsion_cvs
+from cgbench_systems.molecular.system import angle_range, torsion_cvs
 
 KT = GAS_CONSTANT * 300.0  # kJ/mol
 KCAL = KT / 4.184
@@ -29,7 +30,7 @@ class PhiOfAlanine(AlanineDipeptide):
         super().__init__(**options)
         self.torsions = self.torsions[:1]
         self.cvs, self.maps = torsion_cvs(("phi",)), ((0,),)
-        self.basins = self.basins[2:]
+        self.basins = (Basin("phi>0", angle_range([(0, 180)])),)
 
     def reference(self) -> Reference:
         whole = AlanineDipeptide().reference()
