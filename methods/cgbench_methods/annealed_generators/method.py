@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from cgbench.contracts.declarations import Given
 from cgbench.contracts.maps import Estimate
 from cgbench.contracts.method import AuxiliaryEstimate, Method
 from cgbench.contracts.pmf import PMF
@@ -49,6 +50,16 @@ class AnnealedGenerator(Method):
 
     requires = frozenset({"gradient", "coordinates"})
     uncounted_in_publication = frozenset({"evaluate"})
+    given = (
+        Given(
+            collective_variables="coordinates of the flow",
+            coordinates="all are coordinates of the flow",
+            state_space="nothing outside is evaluated",
+            gradient="training at the highest temperature",
+            temperatures="the highest",
+            start="centre of the coordinates",
+        ),
+    )
 
     def __init__(self, problem: Problem, config: Any, streams: Streams) -> None:
         super().__init__(problem, config, streams)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cgbench.contracts.declarations import Given
 from cgbench.contracts.maps import PMF_GRID
 from cgbench.contracts.method import AuxiliaryEstimate, Method
 from cgbench.contracts.pmf import PMF
@@ -37,6 +38,15 @@ class FlowAISBootstrap(Method):
     requires = frozenset({"gradient", "coordinates", PMF_GRID})
     Config = FABConfig
     uncounted_in_publication = frozenset({"evaluate"})
+    given = (
+        Given(
+            collective_variables="coordinates of the flow",
+            coordinates="all are coordinates of the flow",
+            state_space="nothing outside is evaluated",
+            gradient="chains of Hamiltonian Monte Carlo",
+            start="centre of the coordinates",
+        ),
+    )
 
     def __init__(self, problem: Problem, config: FABConfig, streams: Streams) -> None:
         super().__init__(problem, config, streams)
