@@ -178,6 +178,7 @@ def read_runs(*folders: str | Path, unfinished: bool = False) -> pd.DataFrame:
         - ``status`` (string): "finished", "budget" (stopped by the budget), "running" (or interrupted) or "failed"
         - ``evaluations``, ``evaluations_paper_convention`` (int): all energy evaluations, and those that the
           publication of the method counts
+        - ``evaluations_with_gradient`` (float): those whose gradient was asked for, nan for older records
         - ``forward_kld``, ``reverse_kld``, ``jensen_shannon``, ``total_variation`` (float): scores of the final PMF,
           nan without a reference
         - ``evaluations_to_kld_1e-1``, ``evaluations_to_kld_1e-2``, ``evaluations_to_kld_1e-3`` (float): evaluations

@@ -44,7 +44,11 @@ def method_contract(pair: Pair) -> str:
         _check_state(one.state, where)
         _check_diagnostics(one.diagnostics, where)
     presets = preset_names(pair.method_class, pair.plan.system.name)
-    return f"{len(outputs)} estimates on the grid, states that can be stored, presets {', '.join(presets)}"
+    declared = "declared" if pair.method_class.given else "not declared"
+    return (
+        f"{len(outputs)} estimates on the grid, states that can be stored, presets {', '.join(presets)}; what is given "
+        f"in advance is {declared}"
+    )
 
 
 def _check_class(pair: Pair) -> None:

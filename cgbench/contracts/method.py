@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from cgbench.contracts.declarations import Given
 from cgbench.contracts.maps import Estimate
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
@@ -93,6 +94,8 @@ class Method(ABC):
         Pydantic model of the configuration.
     uncounted_in_publication
         Phases whose evaluations the method's publication does not count.
+    given
+        What the method knows in advance, for the documentation: one entry for each variant; empty if not declared.
     activity
         What the method is doing now; `status` and `progress` are shortcuts to its attributes.
     """
@@ -101,6 +104,7 @@ class Method(ABC):
     version: ClassVar[str] = FIRST_VERSION
     requires: ClassVar[frozenset[str]] = frozenset()
     Config: ClassVar[type[MethodConfig]] = MethodConfig
+    given: ClassVar[tuple[Given, ...]] = ()
     uncounted_in_publication: frozenset[str] = frozenset()
 
     def __init__(self, problem: Problem, config: Any, streams: Streams) -> None:

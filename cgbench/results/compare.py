@@ -31,6 +31,7 @@ __all__ = ["Results", "Sample", "compare", "holm", "read_results"]
 FEWEST = 3  # seeds on each side
 COMPARED = {name: target for name, target in TARGETS.items() if target <= 1e-2}  # every further test costs power
 QUANTITIES = ("forward_kld", *COMPARED)
+SHOWN = "evaluations_with_gradient"  # shown beside what is tested, where both sides know it
 LN_COLUMNS = {"forward_kld": "ln_kld"} | {target: f"ln_{target}" for target in COMPARED}
 LARGEST_EXACT = 200_000  # permutations of seeds that are enumerated
 
@@ -66,6 +67,11 @@ class Sample:
         mean = float(logs.mean()) if len(logs) else math.nan
         return cls(len(everything), len(logs), mean, standard_error(logs), float(np.median(everything)), everything)
 
+    @classmethod
+    def shown(cls, seeds: int, median: float) -> Sample:
+        """Return a median that is shown and not tested; it may be zero."""
+        return cls(seeds, seeds, math.nan, math.nan, median)
+
 
 Results = dict[Key, dict[str, Sample]]
 
@@ -88,6 +94,9 @@ def read_results(path: Path) -> Results:
             found[key] = {"forward_kld": Sample.of([max(m.final_kld, m.noise_floor) for m in members])}
             for name, target in COMPARED.items():
                 found[key][name] = Sample.of([m.evaluations_to(target) for m in members])
+            counts = [m.record.evaluations.with_gradient for m in members]
+            if (known := [count for count in counts if count is not None]) == counts:
+                found[key][SHOWN] = Sample.shown(len(known), float(np.median(known)))
         return found
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(KEY, str))
@@ -114,6 +123,8 @@ def _of_row(row: Mapping[Any, Any]) -> dict[str, Sample]:
         found[name] = Sample(
             seeds, reached, mean, error, median if name in COMPARED else max(median, row["noise_floor"])
         )
+    if math.isfinite(count := float(row.get(SHOWN, math.nan))):  # tables of before do not have it
+        found[SHOWN] = Sample.shown(seeds, count)
     return found
 
 
@@ -208,14 +219,16 @@ def compare(a: Results, b: Results, alpha: float = 0.05, tolerance: float = 0.05
     pandas.DataFrame
         One row per quantity. ``a`` and ``b`` are medians over seeds, infinite if half of them missed the target;
         ``ratio`` is the geometric mean of b over that of a with its 95 % interval, ``p_holm`` the adjusted p-value,
-        and ``verdict`` one of better, worse, no difference, not enough seeds, no value on either side.
+        and ``verdict`` one of better, worse, no difference, not enough seeds, no value on either side. Evaluations
+        with a gradient are shown where both sides know them, with the verdict "not tested": they are no score.
     """
     rows: list[dict[str, Any]] = []
     outcomes = []
     for key in sorted(set(a) & set(b)):
-        for quantity in QUANTITIES:
+        shown = (SHOWN,) if SHOWN in a[key] and SHOWN in b[key] else ()
+        for quantity in (*QUANTITIES, *shown):
             first, second = a[key][quantity], b[key][quantity]
-            outcome = _outcome(first, second, alpha)
+            outcome = _Outcome("not tested") if quantity in shown else _outcome(first, second, alpha)
             row: dict[str, Any] = dict(zip(KEY, key, strict=True))
             row |= {"quantity": quantity} | _side("a", first) | _side("b", second)
             row |= {"ratio": outcome.ratio, "ratio_lo": outcome.low, "ratio_hi": outcome.high}

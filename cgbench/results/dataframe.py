@@ -22,6 +22,7 @@ COLUMNS: dict[str, str] = {
     "seed": "int64",
     "status": "string",
     "evaluations": "int64",
+    "evaluations_with_gradient": "float64",
     "evaluations_paper_convention": "int64",
     "forward_kld": "float64",
     "reverse_kld": "float64",
@@ -57,6 +58,7 @@ def read_runs(*folders: str | Path, unfinished: bool = False) -> pd.DataFrame:
 
 def _row(run: FoundRun) -> dict[str, Any]:
     record = run.record
+    gradients = record.evaluations.with_gradient
     metrics = {name: math.nan if value is None else value for name, value in record.metrics.items()}
     return metrics | {
         "system": record.system,
@@ -66,6 +68,7 @@ def _row(run: FoundRun) -> dict[str, Any]:
         "seed": record.seed,
         "status": record.status,
         "evaluations": record.evaluations.total,
+        "evaluations_with_gradient": math.nan if gradients is None else float(gradients),
         "evaluations_paper_convention": record.evaluations.publication_convention,
         **{name: run.evaluations_to(target) for name, target in TARGETS.items()},
         "noise_floor": (record.reference or {}).get("noise_floor", math.nan),

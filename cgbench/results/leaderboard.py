@@ -11,13 +11,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cgbench.errors import UserError
 from cgbench.results.baseline.curve import ESTIMATORS, MDCurve, md_curves
 from cgbench.results.baseline.speedups import UNKNOWN, Seeds, Speedup
 from cgbench.results.baseline.times import md_seconds_per_evaluation, scaled, seconds_to, total_seconds
 from cgbench.results.numbers import show_kld
 from cgbench.results.runs import KEY, TARGETS, FoundRun, differences, grouped
 from cgbench.results.statistics import median_interval, standard_error
+from cgbench.running.configuration import preset_facts
 from cgbench.running.record import Record
+from cgbench.running.registry import load
 
 __all__ = ["TIMED", "leaderboard"]
 
@@ -35,7 +38,8 @@ def _speedup_columns(name: str) -> list[str]:
 
 LEVELS = ("vs_md", *(f"to_{name.removeprefix('evaluations_to_')}" for name in TARGETS))
 COLUMNS = (
-    [*KEY, "n_seeds", "confidence", "evaluations", "evaluations_paper_convention", *_ends("forward_kld")]
+    [*KEY, "algorithm", "n_seeds", "confidence", "evaluations", "evaluations_with_gradient"]
+    + ["evaluations_paper_convention", *_ends("forward_kld")]
     + ["noise_floor", "shown_kld", *(column for name in TARGETS for column in _ends(name))]
     + [column for e in ESTIMATORS for level in LEVELS for column in _speedup_columns(f"{PREFIXES[e]}_{level}")]
     + ["assumed_scatter", "md_runs", "wall_s", "seconds"]
@@ -80,9 +84,11 @@ def _row(
     kld, floor = float(np.median(klds)), members[0].noise_floor
     mixed = differences(members)
     row: dict[str, Any] = {
+        "algorithm": _algorithm(records[0]),
         "n_seeds": len(members),
         "confidence": median_interval(np.zeros(len(members)))[2],
         "evaluations": float(np.median([r.evaluations.total for r in records])),
+        "evaluations_with_gradient": _with_gradient(records),
         "evaluations_paper_convention": float(np.median([r.evaluations.publication_convention for r in records])),
         **_median("forward_kld", klds),
         "noise_floor": floor,
@@ -110,6 +116,26 @@ def _row(
     row |= _basins(records) | {"scaled_seconds": any(map(scaled, members))}
     # MD has no speedup over itself; tests compare its simulations with its curve
     return row if records[0].method == "md" else row | dict(_speedups(members, key, curves, md))
+
+
+def _algorithm(record: Record) -> str:
+    """Return whose algorithm a run is of, as the installed preset of that name declares; empty if it is not known.
+
+    It is not known for changed settings (`Plan.preset` then has another name) and for results of other programs.
+    """
+    if record.origin != "run":
+        return ""
+    try:
+        facts = preset_facts(load("method", record.method), record.system, record.preset)
+    except UserError:  # not installed here, or its preset cannot be read
+        return ""
+    return "" if facts is None else facts.algorithm
+
+
+def _with_gradient(records: Sequence[Record]) -> float:
+    """Return the median number of evaluations with a gradient; nan if a record does not have it."""
+    counts = [record.evaluations.with_gradient for record in records]
+    return float(np.median([math.nan if count is None else count for count in counts]))
 
 
 def _median(name: str, values: NDArray[np.float64]) -> dict[str, float]:

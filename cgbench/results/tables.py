@@ -27,8 +27,11 @@ ASSUMED = """\
 \\* fewer than three seeds: their scatter is assumed to be that of the simulations of MD"""
 APPROXIMATE = """\
 ~: the run has only wall seconds at each estimate, here multiplied by its CPU seconds over its wall seconds"""
-HEADER = ["system", "method", "preset", "seeds", "evaluations", "forward KLD", "evaluations to 1e-2"]
+HEADER = ["system", "method", "preset", "algorithm", "seeds", "evaluations", "forward KLD", "evaluations to 1e-2"]
 HEADER += ["evaluations to 1e-3", "time to 1e-2 / s", "time to 1e-3 / s", "time / s", "basin error / kT"]
+ALGORITHM = """\
+Algorithm: "published" has algorithm and settings of a publication, "published, our settings" its algorithm alone, \
+"ours" is of this project, "standard" is a textbook method; "–" is not declared"""
 TIME = "Times are CPU seconds of the method (wall seconds on an accelerator), on the machines that the records name"
 SPEEDUPS = {
     "over MD (95 %)": "speedup_vs_md",
@@ -96,7 +99,7 @@ def leaderboard_markdown(table: pd.DataFrame, warnings: Sequence[str] = ()) -> s
     versions = table.groupby("system")["version"].nunique()
     rows = [{str(name): cell for name, cell in row.items()} for row in table.to_dict("records")]
     names = [_names(row, several=versions[row["system"]] > 1) for row in rows]
-    parts = [markdown(HEADER, [[*name, *_costs(row)] for name, row in zip(names, rows, strict=True)], 3)]
+    parts = [markdown(HEADER, [[*name, *_costs(row)] for name, row in zip(names, rows, strict=True)], 4)]
     speedups = [
         [*name[:2], name[2] + " \\*" * _assumed(row), *_speedups(row)]
         for name, row in zip(names, rows, strict=True)
@@ -117,6 +120,7 @@ def _names(row: Mapping[str, Any], several: bool) -> list[str]:
 def _costs(row: Mapping[str, Any]) -> list[str]:
     score = show_score(row["forward_kld"], row["forward_kld_lo"], row["forward_kld_hi"], row["noise_floor"])
     return [
+        row["algorithm"] if isinstance(row["algorithm"], str) and row["algorithm"] else "–",  # nan if read from a file
         str(row["n_seeds"]),
         show_evaluations(row["evaluations"]),
         score,
@@ -141,6 +145,7 @@ def _notes(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         return
     yield INTERVALS
     yield TIME
+    yield ALGORITHM
     bounds = {row[f"{name}_bound"] for row in rows for name in SPEEDUPS.values()}
     for note, needed in (
         (BELOW_FLOOR, any(row["forward_kld"] < row["noise_floor"] for row in rows)),

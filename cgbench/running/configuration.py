@@ -11,16 +11,31 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from cgbench.contracts.declarations import PresetFacts
 from cgbench.contracts.method import Method, MethodConfig
 from cgbench.errors import UserError, choices
 from cgbench.storage.yaml_text import position, read_yaml
 
-__all__ = ["config_hash", "explain", "make_config", "preset_names", "validated"]
+__all__ = ["config_hash", "explain", "make_config", "preset_facts", "preset_folders", "preset_names", "validated"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
 DEEPEST = 20  # levels of nested keys
 ANY_SYSTEM = "any"  # folder of presets for systems without one of their own
+ABOUT = "about"  # key of a preset that holds `PresetFacts` and no settings
+
+
+def _presets_of(method: type[Method]) -> Path:
+    """Return the folder with one folder of presets for each system."""
+    root = method.presets_folder()
+    own = root / method.name
+    return own if own.is_dir() else root
+
+
+def preset_folders(method: type[Method]) -> dict[str, list[str]]:
+    """Return the names of the presets in each folder of a method: of a system, or "any"."""
+    paths = sorted(_presets_of(method).glob("*/*.yaml"))
+    return {path.parent.name: [other.stem for other in paths if other.parent == path.parent] for path in paths}
 
 
 def _preset_files(method: type[Method], system: str) -> dict[str, Path]:
@@ -29,9 +44,7 @@ def _preset_files(method: type[Method], system: str) -> dict[str, Path]:
     They are in ``presets/<system>``, or ``presets/<method>/<system>`` where a package holds several methods. Those in
     the folder "any" serve where the system has no preset of that name.
     """
-    root = method.presets_folder()
-    own = root / method.name
-    folder = own if own.is_dir() else root
+    folder = _presets_of(method)
     return {path.stem: path for name in (ANY_SYSTEM, system) for path in (folder / name).glob("*.yaml")}
 
 
@@ -58,17 +71,8 @@ def make_config(method: type[Method], system: str, preset: str, overrides: Seque
     if preset not in known:
         raise UserError(f"unknown preset {preset!r} of {method.name} on {system}: choose from {choices(known)}")
     path = _preset_files(method, system).get(preset)
-    settings: Any = {}
-    text = ""
-    if path is not None:
-        try:
-            text = path.read_text(encoding="utf-8")
-            settings = read_yaml(text) or {}
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise UserError(f"preset {path} cannot be read: {reason}") from error
-        if not isinstance(settings, dict):
-            raise UserError(f"preset {path} must be a mapping of keys to values, not {type(settings).__name__}")
+    settings, text = ({}, "") if path is None else _read_preset(path)
+    _facts(settings, method, path, text)
     for override in overrides:
         _apply(settings, override)
     try:
@@ -76,6 +80,47 @@ def make_config(method: type[Method], system: str, preset: str, overrides: Seque
     except ValidationError as error:
         origin = "--set" if overrides else f"{path}, {position(text, error.errors()[0]['loc'])}"
         raise UserError(f"configuration of {method.name} ({origin}): {explain(error, method.Config)}") from error
+
+
+def preset_facts(method: type[Method], system: str, preset: str) -> PresetFacts | None:
+    """Return what a preset declares about itself; None if there is no such preset, or it declares nothing.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or the declaration is wrong.
+    """
+    path = _preset_files(method, system).get(preset)
+    if path is None:
+        return None
+    settings, text = _read_preset(path)
+    return _facts(settings, method, path, text)
+
+
+def _read_preset(path: Path) -> tuple[dict[str, Any], str]:
+    """Return the keys and values of a preset's file, and its text."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        settings = read_yaml(text) or {}
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"preset {path} cannot be read: {reason}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"preset {path} must be a mapping of keys to values, not {type(settings).__name__}")
+    return settings, text
+
+
+def _facts(settings: dict[str, Any], method: type[Method], path: Path | None, text: str) -> PresetFacts | None:
+    """Take what a preset declares about itself out of its settings."""
+    if ABOUT not in settings:
+        return None
+    try:
+        return validated(PresetFacts, settings.pop(ABOUT))
+    except ValidationError as error:
+        line = position(text, (ABOUT, *error.errors()[0]["loc"]))
+        raise UserError(
+            f"{ABOUT} of a preset of {method.name} ({path}, {line}): {explain(error, PresetFacts)}"
+        ) from error
 
 
 def validated(model: type[Model], content: Any) -> Model:

@@ -155,6 +155,10 @@ def _check_system_class(cls: type[System], where: str) -> None:
 def _check_method_class(cls: type[Method], where: str) -> None:
     from pydantic import BaseModel
 
+    from cgbench.contracts.declarations import Given
+
+    if not isinstance(cls.given, tuple) or not all(isinstance(one, Given) for one in cls.given):
+        raise PluginError(f"{where}.given is {cls.given!r}; it must be a tuple of cgbench.contracts.declarations.Given")
     for name in ("requires", "uncounted_in_publication"):
         value = getattr(cls, name)
         if not _is_texts(value, set, frozenset):

@@ -16,8 +16,11 @@ from sphinx.util.docutils import SphinxDirective
 
 from cgbench import load_method
 from cgbench.cli.main import cgbench as commands
+from cgbench.contracts.declarations import Given
 from cgbench.counting.anomalies import KINDS
 from cgbench.results.tables import leaderboard_markdown
+from cgbench.running.configuration import preset_facts, preset_folders
+from cgbench.running.registry import names
 
 __all__ = ["setup"]
 
@@ -117,6 +120,57 @@ def _help(command: click.Command, context: click.Context) -> str:
     return f"```text\n{usage}\n```\n\n{command.get_short_help_str(limit=1000)}\n\n{options}"
 
 
+GIVEN = {
+    "collective_variables": "CVs and their domain",
+    "coordinates": "internal coordinates",
+    "state_space": "state space",
+    "masses": "masses",
+    "gradient": "gradient",
+    "hessians": "Hessians",
+    "temperatures": "other temperatures",
+    "free_energies": "free energies in kT",
+    "wells": "wells of torsions",
+    "start": "initial configuration",
+}
+
+
+class GivenInAdvance(FromMarkdown):
+    """What each registered method is given in advance, as it declares."""
+
+    def markdown(self) -> str:
+        """Return one row for each method and variant; methods that are given the same share a row."""
+        rows: dict[Given, list[str]] = {}
+        for name in names("method"):
+            for one in load_method(name).given:
+                rows.setdefault(one, []).append(f"`{name}`")
+        cells = [
+            [", ".join(methods) + f", {one.variant}" * bool(one.variant)]
+            + [getattr(one, attribute) or "–" for attribute in GIVEN]
+            for one, methods in rows.items()
+        ]
+        return _table(["method", *GIVEN.values()], cells)
+
+
+class Tuning(FromMarkdown):
+    """How the settings of each preset of a method were chosen, as the presets declare."""
+
+    required_arguments = 1
+
+    def markdown(self) -> str:
+        """Return one row for each preset; presets of tests are left out."""
+        method = load_method(self.arguments[0])
+        rows = []
+        for system, presets in preset_folders(method).items():
+            for preset in presets:
+                facts = preset_facts(method, system, preset)
+                if facts is not None and preset != "smoke":
+                    where = "any molecule" if system == "any" else f"`{system}`"
+                    words = [facts.algorithm, facts.chosen, facts.tried_on or "–", facts.scores]
+                    rows.append([f"`{preset}`, {where}", *words, "yes" if facts.protocol else "no"])
+        head = ["preset", "algorithm", "which settings were chosen, and how", "trial runs", "scores", "protocol"]
+        return _table(head, rows)
+
+
 class Leaderboard(FromMarkdown):
     """A leaderboard from its CSV file, as the command prints it."""
 
@@ -171,7 +225,7 @@ def _certificate(name: str, record: dict[str, Any]) -> list[str]:
 def setup(app: Any) -> dict[str, Any]:
     """Register the extension."""
     found = {"anomalies": Anomalies, "settings": Settings, "command": Command, "leaderboard": Leaderboard}
-    found["certificates"] = Certificates
+    found |= {"certificates": Certificates, "given": GivenInAdvance, "tuning": Tuning}
     for name, directive in found.items():
         app.add_directive(name, directive)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

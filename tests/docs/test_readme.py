@@ -61,6 +61,7 @@ def test_the_table_is_short() -> None:
 @pytest.mark.parametrize("row", table(), ids=lambda row: f"{row['system']} {row['method']} {row['preset']}")
 def test_its_numbers_are_those_of_the_leaderboard(row: dict[str, str], leaderboard: pd.DataFrame) -> None:
     known = leaderboard.loc[(row["system"], row["method"], row["preset"])]
+    assert row["algorithm"] == known["algorithm"]
     assert int(row["seeds"]) == known["n_seeds"]
     assert same(row["evaluations"], known["evaluations"])
     assert same(row["forward KLD"], known["forward_kld"])

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from cgbench.contracts.declarations import Given
 from cgbench.contracts.method import Method, MethodConfig
 from cgbench.contracts.pmf import PMF
 
@@ -25,6 +26,14 @@ class PriorSampling(Method):
     name = "prior_sampling"
     requires = frozenset({"coordinates"})
     Config = PriorSamplingConfig
+    given = (
+        Given(
+            collective_variables="bin centres of their domain",
+            coordinates="fine-grained ones, drawn",
+            state_space="nothing outside is evaluated",
+            start="",
+        ),
+    )
 
     def __init__(self, problem: Any, config: PriorSamplingConfig, streams: Any) -> None:
         super().__init__(problem, config, streams)

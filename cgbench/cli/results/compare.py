@@ -113,7 +113,7 @@ def _markdown(table: Any) -> str:
 
 def _summary(table: Any, alpha: float) -> str:
     counts = table["verdict"].value_counts()
-    words = ["better", "worse", "no difference", "not enough seeds", "no value on either side"]
+    words = ["better", "worse", "no difference", "not enough seeds", "no value on either side", "not tested"]
     tests = int(table["p"].notna().sum())
     found = ", ".join(f"{counts[word]} {word}" for word in words if word in counts)
     return f"{found}; {tests} tests with a total false-alarm rate below {alpha:g} (Holm); the samples are seeds"

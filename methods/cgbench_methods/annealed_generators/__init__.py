@@ -7,8 +7,8 @@ Two schedules of one method:
 - ``cmt``: constrained mass transport of von Klitzing et al. (arXiv 2510.18460). Each target is as near to the density
   of the PMF as a bound on the KL divergence from the flow and a bound on the decrease of the entropy allow.
 
-`method` runs the stages, `training` has the losses, `schedules` the targets, `dual` the dual problem of ``cmt``, and
-`estimate` the PMFs and populations.
+`method` runs the stages, `training` has the losses, `schedules` the targets, and `dual` the dual problem of ``cmt``.
+`samples` draws samples of the flow, `estimate` makes PMFs and populations of them, and `history` is for the record.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.maps import Estimate, Map, States
 from cgbench.contracts.pmf import PMF
 from cgbench_methods.annealed_generators.config import EstimateConfig
-from cgbench_methods.lib.estimators.jackknife import Fitted, facts_of_maps
+from cgbench_methods.lib.estimators.jackknife import facts_of_maps
 from cgbench_methods.lib.estimators.weighted_histogram import WeightedHistogram
 
 __all__ = ["WeightedMaps"]
@@ -61,21 +61,10 @@ class WeightedMaps:
         return self.histograms[0]
 
     def estimate(self) -> PMF | Estimate:
-        """Return the PMFs and populations; each PMF is the better of two estimates, by held-out likelihood.
-
-        One is a Fourier fit, the other a smoothed histogram mixed with the marginal of the flow. The latter is better
-        while few weights dominate; it has no standard errors.
-        """
-        fitted = [self._better(histogram) for histogram in self.histograms]
+        """Return the PMFs and populations; each PMF is the better of two estimates (`WeightedHistogram.better`)."""
+        fitted = [histogram.better(self.config.fit_orders, self.config.fit_from) for histogram in self.histograms]
         self.fits = facts_of_maps(self.maps, fitted)
         return self._with_populations([one.pmf for one in fitted], weighted=True)
-
-    def _better(self, histogram: WeightedHistogram) -> Fitted:
-        if histogram.effective_samples >= self.config.fit_from:
-            fitted = histogram.fitted(self.config.fit_orders)
-            if fitted.held_out <= histogram.held_out():
-                return fitted
-        return Fitted(histogram.pmf())
 
     def flow_estimate(self) -> PMF | Estimate:
         """Return the marginals of the flow, without weights."""

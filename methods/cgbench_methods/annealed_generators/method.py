@@ -1,4 +1,4 @@
-"""The methods ``ta_bg`` and ``cmt``: stages, estimates and diagnostics."""
+"""The methods ``ta_bg`` and ``cmt``: the loop over stages, and training."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 
+from cgbench.contracts.declarations import Given
 from cgbench.contracts.maps import Estimate
 from cgbench.contracts.method import AuxiliaryEstimate, Method
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
 from cgbench_methods.annealed_generators.config import AnnealedConfig, CMTConfig, TABGConfig
-from cgbench_methods.annealed_generators.estimate import WeightedMaps
+from cgbench_methods.annealed_generators.history import History
+from cgbench_methods.annealed_generators.samples import FlowSamples
 from cgbench_methods.annealed_generators.schedules import Buffer, ConstrainedTransport, Schedule, TemperatureLadder
 from cgbench_methods.annealed_generators.training import (
     clipped,
@@ -24,19 +26,12 @@ from cgbench_methods.annealed_generators.training import (
     forward_kl,
     reverse_kl_gradient,
 )
-from cgbench_methods.lib.estimators.importance import (
-    LARGEST_SHARE,
-    RELIABLE_PARETO_K,
-    effective_sample_size,
-    largest_share,
-    pareto_tail_index,
-)
+from cgbench_methods.lib.estimators.importance import LARGEST_SHARE, effective_sample_size, largest_share
 from cgbench_methods.lib.flows.joint import JointTarget
 from cgbench_methods.lib.flows.steps import sound_step
 
 __all__ = ["AnnealedGenerator", "ConstrainedMassTransport", "TemperatureAnnealed"]
 
-POOR = 0.01  # effective sample size below which the PMF is not reliable
 HOT, ANNEAL, EVALUATE = "reverse KL", "anneal", "evaluate"
 
 
@@ -49,6 +44,16 @@ class AnnealedGenerator(Method):
 
     requires = frozenset({"gradient", "coordinates"})
     uncounted_in_publication = frozenset({"evaluate"})
+    given = (
+        Given(
+            collective_variables="coordinates of the flow",
+            coordinates="all are coordinates of the flow",
+            state_space="nothing outside is evaluated",
+            gradient="training at the highest temperature",
+            temperatures="the highest",
+            start="centre of the coordinates",
+        ),
+    )
 
     def __init__(self, problem: Problem, config: Any, streams: Streams) -> None:
         super().__init__(problem, config, streams)
@@ -59,24 +64,14 @@ class AnnealedGenerator(Method):
         self.flow = self.target.new_flow(streams.torch("flow weights"))
         self.optimisers = [self._optimiser(each.weight_decay) for each in (config.hot, config.annealing)]
         self.schedule = self._schedule(len(self.target.periodic))
-        self.maps = self._empty_maps()
+        self.samples = FlowSamples(problem, streams, self.target, self.flow, config.estimate)
         self.stage, self.updates, self.repeated, self.sampled = 0, 0, 0, 0
         self.parts: list[Buffer] = []  # the buffer of this stage
         self.training: dict[str, torch.Tensor | None] | None = None
-        self.log_weights: list[torch.Tensor] = []  # at the target, of samples of the present flow
-        self.stale = True  # the flow has changed since its samples were drawn
-        self.dropped = self.drawn = 0
-        self.losses: list[float] = []
-        self.facts: dict[str, Any] = {}
-        self.history: list[dict[str, Any]] = []
-        self._last: PMF | Estimate | None = None
-        self._last_drawn = -1
+        self.history = History()
 
     def _optimiser(self, weight_decay: float) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.flow.parameters(), weight_decay=weight_decay, fused=True)
-
-    def _empty_maps(self) -> WeightedMaps:
-        return WeightedMaps(self.problem.maps, self.problem.states, self.config.estimate)
 
     @abstractmethod
     def _schedule(self, coordinates: int) -> Schedule:
@@ -110,7 +105,7 @@ class AnnealedGenerator(Method):
         while self.sampled < config.estimate.samples:
             with self.problem.phase("evaluate"):
                 count = min(config.estimate.chunk, config.estimate.samples - self.sampled)
-                self._samples(count)
+                self.samples.draw(count, anew=self._anew)
             self.sampled += count
             if self._due() or self.sampled >= config.estimate.samples:
                 yield self._report(EVALUATE)
@@ -121,20 +116,24 @@ class AnnealedGenerator(Method):
         return self.schedule.at_target and self.training is None and self.repeated > self.config.annealing.repeats
 
     def _due(self) -> bool:
-        if not self.history:
-            return self.maps.sets > 0
-        return bool(
-            self.problem.evaluations >= self.history[-1]["evaluations"] * 10 ** (1 / self.config.estimate.per_decade)
-        )
+        last = self.history.evaluations
+        if last is None:
+            return self.samples.maps.sets > 0
+        return bool(self.problem.evaluations >= last * 10 ** (1 / self.config.estimate.per_decade))
 
     def _checkpoint_due(self) -> bool:
-        return bool(self.history) and self.updates % self.config.updates_between_checkpoints == 0
+        return bool(self.history.entries) and self.updates % self.config.updates_between_checkpoints == 0
 
     def _next_stage(self) -> None:
         self.stage, self.updates, self.parts, self.training = self.stage + 1, 0, [], None
-        self.stale = True
+        self.samples.stale = True
         if self.schedule.at_target:
             self.repeated += 1
+
+    @property
+    def _anew(self) -> bool:
+        """Whether samples of earlier flows are left out: those of flows not trained on the density of the PMF."""
+        return bool(self.stage) and self.repeated <= 1
 
     # ---- training ---------------------------------------------------------------------------------
 
@@ -156,9 +155,9 @@ class AnnealedGenerator(Method):
                 sample_clip=hot.sample_clip,
             )
         part = Buffer(*found)
-        self._add(part)
+        self.samples.add(part, anew=self._anew)
         share = float(effective_sample_size(part.log_weights(1.0 / hot.temperature)))
-        self.facts = {"temperature": hot.temperature, "effective_sample_size_of_target": share}
+        self.history.facts = {"temperature": hot.temperature, "effective_sample_size_of_target": share}
         self._step(optimiser, hot.clip_norm, float(loss))
 
     def _draw(self) -> None:
@@ -166,7 +165,7 @@ class AnnealedGenerator(Method):
         config: AnnealedConfig = self.config
         missing = config.annealing.draws - sum(len(part.z) for part in self.parts)
         with self.problem.phase("anneal"):
-            self.parts.append(self._samples(min(config.estimate.chunk, missing)))
+            self.parts.append(self.samples.draw(min(config.estimate.chunk, missing), anew=self._anew))
 
     def _advance(self) -> None:
         """Weight the buffer to the next target, and prepare the training on it."""
@@ -180,7 +179,7 @@ class AnnealedGenerator(Method):
         target = self.schedule.advance(buffer)
         log_weights = clipped(target.log_weights, config.clipped_share)
         usable = log_weights.isfinite()
-        self.facts = {
+        self.history.facts = {
             "target": target.name,
             "effective_sample_size_of_target": float(effective_sample_size(target.log_weights)),
             **target.facts,
@@ -218,48 +217,22 @@ class AnnealedGenerator(Method):
 
     def _step(self, optimiser: torch.optim.Optimizer, clip_norm: float, loss: float) -> None:
         if sound_step(self.problem, optimiser, clip_norm=clip_norm, sound=math.isfinite(loss)):
-            self.losses.append(loss)
+            self.history.losses.append(loss)
         self.updates += 1
 
-    # ---- samples and estimates --------------------------------------------------------------------
-
-    def _samples(self, count: int) -> Buffer:
-        """Draw samples of the flow, evaluate them, and add them to the estimate."""
-        z, log_q = self.flow.sample_with_log_prob(count, self.streams.torch("flow samples", self.problem.device))
-        z = self.target.wrap(z)
-        part = Buffer(z, log_q, *self.target.parts(z))
-        self._add(part)
-        return part
-
-    def _add(self, part: Buffer) -> None:
-        if self.stale:
-            if self.stage and self.repeated <= 1:  # the flow before was not trained on the density of the PMF
-                self.maps = self._empty_maps()
-            self.maps.forget_flow()
-            self.log_weights, self.stale = [], False
-        log_weights = part.log_weights()
-        count = len(part.z)
-        broken = ~(part.z.isfinite().all(dim=1) & part.log_q.isfinite())
-        unusable = int((~log_weights.isfinite()).sum())
-        self.problem.report_anomaly("unusable_sample", broken.sum(), count)
-        self.problem.report_anomaly("empty_batch", int(unusable == count), 1)
-        self.drawn, self.dropped = self.drawn + count, self.dropped + unusable
-        self.log_weights.append(log_weights.float().cpu())
-        self.maps.add(self.target.split(part.z)[0], log_weights, count)
+    # ---- estimates --------------------------------------------------------------------------------
 
     def _report(self, phase: str) -> PMF | Estimate:
-        """Return the estimate, which is computed again only after new samples, and describe the position."""
-        if self._last is None or self._last_drawn != self.drawn:
-            self._last, self._last_drawn = self.maps.estimate(), self.drawn
+        """Return the estimate, and describe the position."""
+        found = self.samples.estimate()
         config: AnnealedConfig = self.config
-        log_weights = torch.cat(self.log_weights)
-        share = float(effective_sample_size(log_weights.double()))
+        share = float(effective_sample_size(torch.cat(self.samples.log_weights).double()))
         if phase == HOT:
             self.progress = 0.25 * (1.0 if self.stage else self.updates / config.hot.updates)
             done = "finished" if self.stage else f"{self.updates:,} of {config.hot.updates:,} updates"
         elif phase == ANNEAL:
             self.progress = 0.25 + 0.5 * self.schedule.progress
-            target = self.facts.get("target", "first target")
+            target = self.history.facts.get("target", "first target")
             if self.training is not None:
                 done = f"{target}, {self.updates:,} of {config.annealing.updates:,} updates"
             else:
@@ -268,28 +241,17 @@ class AnnealedGenerator(Method):
             self.progress = 0.75 + 0.25 * self.sampled / config.estimate.samples
             done = f"{self.sampled:,} of {config.estimate.samples:,} samples"
         self.status = f"{phase}: {done}, effective sample size {share:.1%}"
-        if not self.history or self.history[-1]["evaluations"] != self.problem.evaluations or not self.updates:
-            self.history.append(
-                {
-                    "phase": phase,
-                    "stage": self.stage,
-                    "evaluations": self.problem.evaluations,
-                    "loss": sum(self.losses) / len(self.losses) if self.losses else None,
-                    "effective_sample_size": share,
-                    "pareto_k": _number(pareto_tail_index(log_weights)),
-                    "effective_samples_of_estimate": self.maps.first.effective_samples,
-                    "log_normalisation": _number(self.maps.first.log_normalisation),
-                    **self.facts,
-                }
-            )
-            self.losses = []
+        if self.history.evaluations != self.problem.evaluations or not self.updates:
+            self.history.add(phase, self.stage, self.problem.evaluations, self.samples, share)
         if phase == HOT:
-            self.stale = True  # the flow changes with every update: its own samples are those since the last estimate
-        return self._last
+            self.samples.stale = (
+                True  # the flow changes with every update: its own samples are those since the last estimate
+            )
+        return found
 
     def auxiliary_estimates(self) -> Sequence[AuxiliaryEstimate]:
         """Return the histogram of the flow's samples without weights."""
-        return [AuxiliaryEstimate("flow without reweighting", 0, 1.0, self.maps.flow_estimate())]
+        return [AuxiliaryEstimate("flow without reweighting", 0, 1.0, self.samples.maps.flow_estimate())]
 
     def log_density(self, x: torch.Tensor) -> torch.Tensor:
         """Log-density of the flow at configurations ``[batch]``; see `cgbench.contracts.method.Method.log_density`."""
@@ -300,24 +262,7 @@ class AnnealedGenerator(Method):
 
     def diagnostics(self) -> dict[str, Any]:
         """Return the history, facts about the fit, and warnings."""
-        if not self.history:
-            return {}
-        last, warnings = self.history[-1], list(self.schedule.warnings)
-        if not self.schedule.at_target:
-            warnings.append("the flow has not been trained on the target yet")
-        if last["effective_sample_size"] < POOR:
-            warnings.append(f"the effective sample size of the flow's weights is below {POOR:.0%}")
-        if (last["pareto_k"] or 0.0) > RELIABLE_PARETO_K:
-            warnings.append(f"weights have a heavy tail (Pareto k = {last['pareto_k']:.2f}): the PMF may be too high")
-        if self.maps.first.largest_share > LARGEST_SHARE:
-            warnings.append(f"one sample has {self.maps.first.largest_share:.0%} of the total weight of the PMF")
-        return self.maps.fits | {
-            "history": list(self.history),
-            "outside_state_space": self.dropped / max(self.drawn, 1),
-            "truncated_weights": self.maps.first.truncated,
-            "reliable": not warnings,
-            "warnings": warnings,
-        }
+        return self.history.diagnostics(self.schedule, self.samples)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to continue."""
@@ -325,15 +270,11 @@ class AnnealedGenerator(Method):
             "flow": dict(self.flow.state_dict()),
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "schedule": self.schedule.state_dict(),
-            "maps": self.maps.state_dict(),
-            "counts": [self.stage, self.updates, self.repeated, self.sampled, self.dropped, self.drawn],
+            "counts": [self.stage, self.updates, self.repeated, self.sampled, self.samples.dropped, self.samples.drawn],
             "parts": [dict(vars(part)) for part in self.parts],
             "training": None if self.training is None else dict(self.training),
-            "log_weights": list(self.log_weights),
-            "stale": self.stale,
-            "losses": list(self.losses),
-            "facts": dict(self.facts),
-            "history": list(self.history),
+            **self.samples.state_dict(),
+            **self.history.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -342,23 +283,15 @@ class AnnealedGenerator(Method):
         for optimiser, its in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(its)
         self.schedule.load_state_dict(state["schedule"])
-        self.maps.load_state_dict(state["maps"])
-        self.stage, self.updates, self.repeated, self.sampled, self.dropped, self.drawn = state["counts"]
+        self.stage, self.updates, self.repeated, self.sampled, dropped, drawn = state["counts"]
+        self.samples.load_state_dict(state, dropped, drawn)
+        self.history.load_state_dict(state)
         device = self.problem.device
         self.parts = [Buffer(**{name: value.to(device) for name, value in part.items()}) for part in state["parts"]]
         training = state["training"]
         if training is not None:
             training = {name: None if value is None else value.to(device) for name, value in training.items()}
         self.training = training
-        self.log_weights = list(state["log_weights"])
-        self.stale = bool(state["stale"])
-        self.losses, self.facts, self.history = list(state["losses"]), dict(state["facts"]), list(state["history"])
-        self._last, self._last_drawn = None, -1
-
-
-def _number(value: float) -> float | None:
-    """Return a finite number, else None, for records."""
-    return value if math.isfinite(value) else None
 
 
 class TemperatureAnnealed(AnnealedGenerator):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from numpy.typing import NDArray
 from pydantic import Field
 
+from cgbench.contracts.declarations import Given
 from cgbench.contracts.maps import PMF_GRID, Estimate
 from cgbench.contracts.method import Method, MethodConfig
 from cgbench.contracts.pmf import PMF
@@ -27,6 +28,30 @@ RECIPES: dict[str, Callable[[Problem, Any, Streams], Recipe]] = {
     "harmonic": HarmonicRecipe,
     "published": PublishedRecipe,
 }
+
+
+def _given(collective_variables: str) -> tuple[Given, ...]:
+    """Return what each recipe is given, with its use of the CVs."""
+    flow = {"coordinates": "fine-grained ones, generated", "state_space": "nothing outside is evaluated"}
+    published = Given(
+        **flow,
+        variant="published",
+        collective_variables=collective_variables,
+        masses="starting trajectory",
+        gradient="starting trajectory, training",
+        start="starting trajectory",
+    )
+    harmonic = Given(
+        **flow,
+        variant="harmonic",
+        collective_variables=collective_variables,
+        gradient="minima, training, slopes of the PMF",
+        hessians="finite differences, counted",
+        free_energies="highest of interest",
+        wells="found by a search, counted",
+        start="first minimum",
+    )
+    return published, harmonic
 
 
 class CGFlowConfig(MethodConfig):
@@ -81,6 +106,7 @@ class ActiveLearning(ConditionalFlowMethod):
     """Conditional flow with active learning: starts at one minimum and explores the collective variables itself."""
 
     name = "cgflow_al"
+    given = _given("condition of the flow; explored")
 
     def __init__(self, problem: Problem, config: CGFlowConfig, streams: Streams) -> None:
         recipe = config.recipe
@@ -96,6 +122,7 @@ class GridConditioning(ConditionalFlowMethod):
     """Conditional flow with a regular grid of collective variables."""
 
     name = "cgflow_grid"
+    given = _given("condition of the flow; grid over the domain")
 
     def __init__(self, problem: Problem, config: CGFlowConfig, streams: Streams) -> None:
         recipe = config.recipe

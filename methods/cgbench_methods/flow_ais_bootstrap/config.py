@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any, Self
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from cgbench.contracts.method import MethodConfig
 from cgbench_methods.lib.flows.settings import FlowConfig
@@ -57,6 +59,27 @@ class EstimateConfig(MethodConfig):
     )
     pseudocount: float = Field(0.1, gt=0, description="added to each bin of the histogram")
     per_decade: int = Field(10, ge=1, description="estimates per tenfold number of evaluations")
+    fit_orders: tuple[int, ...] | None = Field(
+        None,
+        min_length=1,
+        description="candidate orders of a Fourier fit to the weighted histogram, increasing, which is used where its "
+        "held-out likelihood is better than that of the histogram; null for no fit",
+    )
+
+    @model_validator(mode="after")
+    def _orders_increase(self) -> Self:
+        orders = self.fit_orders
+        if orders is not None and (list(orders) != sorted(set(orders)) or orders[0] < 1):
+            raise ValueError(f"fit_orders must be positive and increasing, not {list(orders)}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_new_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a key that published configurations do not have, if it is not used: it would change their hash."""
+        found: dict[str, Any] = handler(self)
+        if found.get("fit_orders") is None:
+            found.pop("fit_orders", None)
+        return found
 
 
 class FABConfig(MethodConfig):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cgbench.contracts.declarations import Given
 from cgbench.contracts.maps import PMF_GRID
 from cgbench.contracts.method import AuxiliaryEstimate, Method
 from cgbench.contracts.pmf import PMF
@@ -24,6 +25,9 @@ from cgbench_methods.lib.flows.steps import sound_step
 
 __all__ = ["FlowAISBootstrap"]
 
+GROUPS = 8  # of samples, for the standard errors of a fit
+FIT_FROM = 300.0  # effective samples from which a fit is tried
+
 
 class FlowAISBootstrap(Method):
     """Flow AIS Bootstrap with a prioritised replay buffer; PMF from reweighted samples of the flow.
@@ -37,6 +41,15 @@ class FlowAISBootstrap(Method):
     requires = frozenset({"gradient", "coordinates", PMF_GRID})
     Config = FABConfig
     uncounted_in_publication = frozenset({"evaluate"})
+    given = (
+        Given(
+            collective_variables="coordinates of the flow",
+            coordinates="all are coordinates of the flow",
+            state_space="nothing outside is evaluated",
+            gradient="chains of Hamiltonian Monte Carlo",
+            start="centre of the coordinates",
+        ),
+    )
 
     def __init__(self, problem: Problem, config: FABConfig, streams: Streams) -> None:
         super().__init__(problem, config, streams)
@@ -63,11 +76,16 @@ class FlowAISBootstrap(Method):
         )
         capacity = config.buffer.largest * training.batch
         self.buffer = ReplayBuffer(capacity, len(self.target.periodic), config.ais.alpha, dtype, device)
-        self.histogram = WeightedHistogram(problem.cvs, config.estimate)
+        self.histogram = self._empty_histogram()
+        self.facts: dict[str, Any] = {}  # about the Fourier fit
         self.updates, self.sampled = 0, 0
         self.loss, self.share, self.ais_share = math.nan, 0.0, 0.0
         self.dropped, self.drawn = 0, 0
         self.history: list[dict[str, Any]] = []
+
+    def _empty_histogram(self) -> WeightedHistogram:
+        estimate = self.config.estimate
+        return WeightedHistogram(self.problem.cvs, estimate, 2 if estimate.fit_orders is None else GROUPS)
 
     # ---- the loop ---------------------------------------------------------------------------------
 
@@ -85,7 +103,7 @@ class FlowAISBootstrap(Method):
             if self._due() or self.updates >= config.training.updates:
                 yield self._estimate("train")
         if not config.estimate.use_training and self.sampled == 0:
-            self.histogram = WeightedHistogram(self.problem.cvs, config.estimate)
+            self.histogram = self._empty_histogram()
         while self.sampled < config.estimate.samples:
             self._evaluate()
             if self._due() or self.sampled >= config.estimate.samples:
@@ -187,7 +205,11 @@ class FlowAISBootstrap(Method):
         self.flow_pmf = self.histogram.flow_pmf()
         if stage != "evaluate":
             self.histogram.forget_flow()
-        return self.histogram.pmf()
+        if config.estimate.fit_orders is None:
+            return self.histogram.pmf()
+        fitted = self.histogram.better(config.estimate.fit_orders, FIT_FROM)
+        self.facts = fitted.facts
+        return fitted.pmf
 
     def auxiliary_estimates(self) -> Sequence[AuxiliaryEstimate]:
         """Return the histogram of the flow's samples without weights."""
@@ -211,6 +233,7 @@ class FlowAISBootstrap(Method):
             "history": list(self.history),
             "outside_state_space": self.dropped / max(self.drawn, 1),
             "truncated_weights": self.histogram.truncated,
+            **self.facts,
             "warnings": warnings,
         }
 
@@ -225,6 +248,7 @@ class FlowAISBootstrap(Method):
             "counts": [self.updates, self.sampled, self.dropped, self.drawn],
             "numbers": [self.loss, self.share, self.ais_share],
             "history": list(self.history),
+            "facts": dict(self.facts),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -237,3 +261,4 @@ class FlowAISBootstrap(Method):
         self.updates, self.sampled, self.dropped, self.drawn = state["counts"]
         self.loss, self.share, self.ais_share = state["numbers"]
         self.history = list(state["history"])
+        self.facts = dict(state.get("facts", {}))  # not in checkpoints of before

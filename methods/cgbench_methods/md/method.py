@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.declarations import Given
 from cgbench.contracts.maps import Estimate
 from cgbench.contracts.method import AuxiliaryEstimate, Method
 from cgbench.contracts.pmf import PMF
@@ -38,6 +39,15 @@ class MolecularDynamics(Method):
     name = "md"
     Config = MDConfig
     uncounted_in_publication = frozenset({"equilibrate"})
+    given = (
+        Given(
+            collective_variables="histogram only",
+            state_space="samples outside have no weight",
+            masses="Langevin dynamics",
+            gradient="every step",
+            start="all walkers",
+        ),
+    )
 
     def __init__(self, problem: Any, config: MDConfig, streams: Streams) -> None:
         super().__init__(problem, config, streams)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cgbench.contracts.declarations import Given
 from cgbench.contracts.maps import PMF_GRID, Estimate
 from cgbench.contracts.method import Method
 from cgbench.contracts.pmf import LARGEST_FREE_ENERGY, PMF
@@ -39,6 +40,16 @@ class Metadynamics(Method):
     name = "metadynamics"
     requires = frozenset({PMF_GRID})
     Config = MetadynamicsConfig
+    given = (
+        Given(
+            collective_variables="biased over their domain",
+            state_space="samples outside have no weight",
+            masses="Langevin dynamics",
+            gradient="every step",
+            free_energies="height of the hills, bias factor",
+            start="all walkers",
+        ),
+    )
 
     def __init__(self, problem: Any, config: MetadynamicsConfig, streams: Streams) -> None:
         super().__init__(problem, config, streams)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cgbench.contracts.declarations import Given
 from cgbench.contracts.maps import Estimate
 from cgbench.contracts.method import Method
 from cgbench.contracts.pmf import PMF
@@ -34,6 +35,16 @@ class OPES(Method):
 
     name = "opes"
     Config = OPESConfig
+    given = (
+        Given(
+            collective_variables="biased over their domain",
+            state_space="samples outside have no weight",
+            masses="Langevin dynamics",
+            gradient="every step",
+            free_energies="barrier, bias factor",
+            start="all walkers",
+        ),
+    )
 
     def __init__(self, problem: Any, config: OPESConfig, streams: Streams) -> None:
         super().__init__(problem, config, streams)

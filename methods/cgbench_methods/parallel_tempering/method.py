@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cgbench.contracts.declarations import Given
 from cgbench.contracts.maps import Estimate
 from cgbench.contracts.method import Method
 from cgbench.contracts.pmf import PMF
@@ -37,6 +38,16 @@ class ParallelTempering(Method):
 
     name = "parallel_tempering"
     Config = ParallelTemperingConfig
+    given = (
+        Given(
+            collective_variables="histogram only",
+            state_space="samples outside have no weight",
+            masses="Langevin dynamics",
+            gradient="every step",
+            temperatures="the highest",
+            start="all walkers",
+        ),
+    )
 
     def __init__(self, problem: Any, config: ParallelTemperingConfig, streams: Streams) -> None:
         super().__init__(problem, config, streams)

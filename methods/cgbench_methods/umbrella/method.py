@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cgbench.contracts.declarations import Given
 from cgbench.contracts.maps import PMF_GRID
 from cgbench.contracts.method import Method
 from cgbench.contracts.pmf import PMF
@@ -36,6 +37,16 @@ class UmbrellaSampling(Method):
     name = "umbrella"
     requires = frozenset({PMF_GRID})
     Config = UmbrellaConfig
+    given = (
+        Given(
+            collective_variables="windows in their domain",
+            state_space="samples outside have no weight",
+            masses="Langevin dynamics",
+            gradient="every step",
+            free_energies="highest of interest",
+            start="first windows",
+        ),
+    )
 
     def __init__(self, problem: Any, config: UmbrellaConfig, streams: Streams) -> None:
         super().__init__(problem, config, streams)

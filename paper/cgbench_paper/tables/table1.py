@@ -33,26 +33,35 @@ SPEEDUPS = {
     "to 1e-3": "speedup_to_kld_1e-3",
     "in time to 1e-3": "time_speedup_to_kld_1e-3",
 }
-TAKEN = ["n_seeds", "evaluations", "evaluations_paper_convention", "forward_kld", "forward_kld_lo", "forward_kld_hi"]
-TAKEN += ["noise_floor", "evaluations_to_kld_1e-2", "evaluations_to_kld_1e-3"]
+TAKEN = ["algorithm", "n_seeds", "evaluations", "evaluations_paper_convention"]
+TAKEN += [
+    "forward_kld",
+    "forward_kld_lo",
+    "forward_kld_hi",
+    "noise_floor",
+    "evaluations_to_kld_1e-2",
+    "evaluations_to_kld_1e-3",
+]
 TAKEN += ["seconds_to_kld_1e-2", "seconds_to_kld_1e-3", "scaled_seconds", "assumed_scatter"]
 TAKEN += [f"{name}{end}" for name in SPEEDUPS.values() for end in ("", "_lo", "_hi", "_bound")]
-HEADINGS = ["method", "preset", "seeds", "evaluations", "forward KLD", "to KLD 1e-2", "to KLD 1e-3", "time to 1e-2 / s"]
-HEADINGS += ["to 1e-3 / s", *SPEEDUPS, "total variation"]
+HEADINGS = ["method", "preset", "algorithm", "seeds", "evaluations", "forward KLD", "to KLD 1e-2", "to KLD 1e-3"]
+HEADINGS += ["time to 1e-2 / s", "to 1e-3 / s", *SPEEDUPS, "total variation"]
 PUBLISHED_HEADINGS = ["method", "evaluations", "speedup over MD", "result", "source"]
 EXPLANATION = """\
-Evaluations: all energy evaluations, including the starting trajectory, training, labels and validation; median over
-seeds. Forward KLD: median over seeds, with an interval of the median between two of the seeds (94 % confidence with
-five, 75 % with three, none with fewer); a bound if it is below the noise floor of the reference. To KLD: evaluations
-from which on the forward KLD stays at or below this value; median over seeds. Time: CPU seconds to the same points;
-~: wall seconds, multiplied by the CPU seconds of the run over its wall seconds. Speedup: evaluations that plain MD
-needs for the same forward KLD, or for the target, divided by those of the method; median over seeds, with a 95 %
-bootstrap interval over seeds and simulations of MD. ≥ and ≤: at least and at most, because the curve of plain MD ends
-above the score (or the score is below the noise floor) or begins below it; nothing is extrapolated. †: fewer than three
-seeds, whose scatter is assumed to be that of the simulations of MD. In time: CPU seconds of plain MD on the same
-machine, with as many threads and the same engine and kernels, divided by those of the method; empty where no such run
-of MD is published. On the Müller-Brown potential the walkers of plain Monte Carlo are shorter than the barrier crossing
-time, and speedups are upper bounds. Total variation: over the grid of the PMF; median over seeds."""
+Algorithm: "published" has algorithm and settings of a publication, "published, our settings" its algorithm alone,
+"ours" is of this project, and "standard" a textbook method. Evaluations: all energy evaluations, including the starting
+trajectory, training, labels and validation; median over seeds. Forward KLD: median over seeds, with an interval of the
+median between two of the seeds (94 % confidence with five, 75 % with three, none with fewer); a bound if it is below
+the noise floor of the reference. To KLD: evaluations from which on the forward KLD stays at or below this value; median
+over seeds. Time: CPU seconds to the same points; ~: wall seconds, multiplied by the CPU seconds of the run over its
+wall seconds. Speedup: evaluations that plain MD needs for the same forward KLD, or for the target, divided by those of
+the method; median over seeds, with a 95 % bootstrap interval over seeds and simulations of MD. ≥ and ≤: at least and at
+most, because the curve of plain MD ends above the score (or the score is below the noise floor) or begins below it;
+nothing is extrapolated. †: fewer than three seeds, whose scatter is assumed to be that of the simulations of MD. In
+time: CPU seconds of plain MD on the same machine, with as many threads and the same engine and kernels, divided by
+those of the method; empty where no such run of MD is published. On the Müller-Brown potential the walkers of plain
+Monte Carlo are shorter than the barrier crossing time, and speedups are upper bounds. Total variation: over the grid of
+the PMF; median over seeds."""
 
 
 def numbers(records: Records) -> pd.DataFrame:
@@ -115,7 +124,14 @@ def _rows(table: pd.DataFrame) -> Iterable[tuple[str, list[list[str]], list[list
         own = table[(table["system"] == system) & (table["preset"] != "published")]
         stated = table[(table["system"] == system) & (table["preset"] == "published")]
         ours = [
-            [row["method"], row["preset"], f"{row['n_seeds']:.0f}", _count(row["evaluations"]), _kld(row)]
+            [
+                row["method"],
+                row["preset"],
+                row["algorithm"] or "–",
+                f"{row['n_seeds']:.0f}",
+                _count(row["evaluations"]),
+                _kld(row),
+            ]
             + [_count(row["evaluations_to_kld_1e-2"]), _count(row["evaluations_to_kld_1e-3"])]
             + [show_seconds(row[f"seconds_to_kld_{target}"], row["scaled_seconds"] is True) for target in TARGETS]
             + [*_speedups(row), scientific(row["total_variation"])]

@@ -21,9 +21,18 @@ from cgbench_paper.tables.layout import heading, pipes, tabular
 
 __all__ = ["make", "numbers"]
 
-COLUMNS = ["system", "method", "preset", "n_seeds", "evaluations", "ramachandran_tv", "ramachandran_kld"]
+COLUMNS = ["system", "method", "preset", "algorithm", "n_seeds", "evaluations", "ramachandran_tv", "ramachandran_kld"]
 COLUMNS += ["delta_f_phi_error", "ess_percent", "eubo", "force_field", "source"]
-HEADINGS = ["method", "preset", "seeds", "evaluations", "Ramachandran TV", "Ramachandran KLD", "error of dF / kT"]
+HEADINGS = [
+    "method",
+    "preset",
+    "algorithm",
+    "seeds",
+    "evaluations",
+    "Ramachandran TV",
+    "Ramachandran KLD",
+    "error of dF / kT",
+]
 HEADINGS += ["ESS / %", "EUBO"]
 PUBLISHED_HEADINGS = ["method", "evaluations", "Ramachandran TV", "ESS / %", "EUBO", "source"]
 EXPLANATION = """\
@@ -61,7 +70,9 @@ def _has_ramachandran(records: Records, system: str) -> bool:
 
 def _row(records: Records, system: str, method: str, preset: str, members: Sequence[FoundRun]) -> dict[str, Any]:
     found = [_metrics(records, run) for run in members]
-    row: dict[str, Any] = {"system": system, "method": method, "preset": preset, "n_seeds": len(members)}
+    board = records.leaderboard.set_index(["system", "method", "preset"])
+    row: dict[str, Any] = {"system": system, "method": method, "preset": preset}
+    row |= {"algorithm": board.loc[(system, method, preset), "algorithm"], "n_seeds": len(members)}
     row["evaluations"] = float(np.median([run.record.evaluations.total for run in members]))
     for name in ("ramachandran_tv", "ramachandran_kld", "delta_f_phi_error", "ess_percent", "eubo"):
         known = [value for one in found if (value := one.get(name)) is not None]
@@ -122,7 +133,7 @@ def _rows(table: pd.DataFrame, system: str) -> tuple[list[list[str]], list[list[
         if row["preset"] == "published":
             published.append([row["method"], evaluations, variation, *model, row["source"]])
             continue
-        names = [row["method"], row["preset"], f"{row['n_seeds']:.0f}", evaluations]
+        names = [row["method"], row["preset"], row["algorithm"] or "–", f"{row['n_seeds']:.0f}", evaluations]
         error = "–" if math.isnan(row["delta_f_phi_error"]) else f"{row['delta_f_phi_error']:+.3f}"
         ours.append([*names, variation, scientific(row["ramachandran_kld"]), error, *model])
     return ours, published

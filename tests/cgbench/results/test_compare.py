@@ -31,6 +31,18 @@ def verdict(a: Sequence[float], b: Sequence[float], **options: float) -> pd.Seri
     return table.set_index("quantity").loc["forward_kld"]
 
 
+def test_evaluations_with_a_gradient_are_shown_and_not_tested() -> None:
+    a, b = (results(forward_kld=[1e-3, 2e-3, 3e-3]) for _ in range(2))
+    assert "evaluations_with_gradient" not in set(compare(a, b)["quantity"])
+    a[KEY]["evaluations_with_gradient"] = Sample.shown(3, 20.0)
+    assert "evaluations_with_gradient" not in set(compare(a, b)["quantity"])  # older records do not have them
+    b[KEY]["evaluations_with_gradient"] = Sample.shown(3, 0.0)
+    table = compare(a, b)
+    row = table.set_index("quantity").loc["evaluations_with_gradient"]
+    assert (row["a"], row["b"], row["verdict"], row["test"]) == (20, 0, "not tested", "")
+    assert math.isnan(row["p_holm"]) and table["p_holm"].notna().sum() == 1
+
+
 def test_welch_on_logarithms_is_scipys() -> None:
     random = np.random.default_rng(0)
     a, b = np.exp(random.normal(0, 0.3, 5)), np.exp(random.normal(0.4, 0.6, 4))

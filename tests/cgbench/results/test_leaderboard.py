@@ -84,6 +84,42 @@ def test_below_the_noise_floor_is_a_bound() -> None:
     assert show_kld(1e-6, 1e-3) == "<= 1.0e-03" and show_kld(2e-3, 1e-3) == "2.00e-03"
 
 
+def test_the_algorithm_is_that_of_the_installed_preset() -> None:
+    def preset_of(method: str, preset: str, **changes: object) -> FoundRun:
+        run = made_up(method, 0, [(1e3, 1e-2)])
+        record = run.record.model_copy(update={"preset": preset} | changes)
+        return FoundRun(record, run.evaluations, run.forward_kld)
+
+    runs = [preset_of("cgflow_al", "paper"), preset_of("cgflow_al", "default"), preset_of("opes", "default")]
+    runs += [preset_of("md", "default"), preset_of("cgflow_al", "default-1a2b3c4d"), preset_of("unheard_of", "default")]
+    runs += [preset_of("md", "self-reported", origin="external")]
+    found = leaderboard(runs).set_index(["method", "preset"])["algorithm"].to_dict()
+    assert found == {
+        ("cgflow_al", "paper"): "published",
+        ("cgflow_al", "default"): "ours",
+        ("opes", "default"): "published, our settings",
+        ("md", "default"): "standard",
+        ("cgflow_al", "default-1a2b3c4d"): "",
+        ("unheard_of", "default"): "",
+        ("md", "self-reported"): "",
+    }
+    shown = leaderboard_markdown(leaderboard(runs))
+    assert "| preset           | algorithm               |" in shown and "| published, our settings |" in shown
+    assert "| unheard_of | default          | –  " in shown
+
+
+def test_evaluations_with_a_gradient_are_known_if_all_seeds_have_them() -> None:
+    def counting(method: str, counts: list[int | None]) -> list[FoundRun]:
+        runs = [made_up(method, seed, [(1e3, 1e-2)]) for seed in range(len(counts))]
+        for run, count in zip(runs, counts, strict=True):
+            run.record.evaluations.with_gradient = count
+        return runs
+
+    runs = counting("new", [10, 30, 20]) + counting("old", [None, None]) + counting("mixed", [10, None])
+    found = leaderboard(runs).set_index("method")["evaluations_with_gradient"]
+    assert found["new"] == 20 and math.isnan(found["old"]) and math.isnan(found["mixed"])
+
+
 def test_a_target_must_be_held() -> None:
     """A curve that dips below the target and rises again has not reached it."""
     dips = made_up("x", 0, [(1, 1.0), (2, 5e-3), (3, 5e-2), (4, 5e-3), (5, 4e-3)])
@@ -343,7 +379,7 @@ def test_sorting(several: Path, capsys) -> None:
     assert order("--sort", "evaluations", "--descending") == ["c", "b", "a"]
     assert order("--sort", "evaluations_to_kld_1e-3")[-1] == "a"  # never reached it
     code, _, err = board(several, capsys, "--sort", "speed")
-    assert code == 2 and "no column 'speed' (--sort): choose from assumed_scatter, basin_df_error_kT" in err
+    assert code == 2 and "no column 'speed' (--sort): choose from algorithm, assumed_scatter, basin_df_error_kT" in err
     code, _, err = board(several, capsys, "--descending")
     assert code == 2 and "--descending needs --sort" in err
 
@@ -377,7 +413,7 @@ def test_markdown(several: Path, capsys) -> None:
     code, out, _ = board(several, capsys, "--format", "markdown", "--preset", "default")
     assert code == 0
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("|")]
-    assert lines[0][:6] == ["system", "method", "preset", "seeds", "evaluations", "forward KLD"]
+    assert lines[0][:6] == ["system", "method", "preset", "algorithm", "seeds", "evaluations"]
     a = dict(zip(lines[0], lines[[line[1] for line in lines].index("a")], strict=True))
     assert a["seeds"] == "2" and a["evaluations"] == "1,000" and a["forward KLD"] == "0.010"
     assert a["evaluations to 1e-2"] == "1,000" and a["evaluations to 1e-3"] == "not reached"

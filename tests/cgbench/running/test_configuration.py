@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cgbench.errors import UserError
-from cgbench.running.configuration import config_hash, make_config, preset_names
+from cgbench.running.configuration import config_hash, make_config, preset_facts, preset_folders, preset_names
 from cgbench.running.registry import load, names
 from cgbench_methods.cgflow import ActiveLearning
 from cgbench_methods.md import MolecularDynamics
@@ -36,6 +36,55 @@ def test_all_presets_are_valid(method: str, system: str) -> None:
     assert ("paper" in presets) == (system in PUBLISHED and (method, system) not in WITHOUT_PAPER)
     for preset in presets:
         make_config(cls, system, preset)
+
+
+@pytest.mark.parametrize("method", names("method"))
+def test_all_presets_say_whose_algorithm_they_run_and_how_settings_were_chosen(method: str) -> None:
+    cls = load("method", method)
+    for system, presets in preset_folders(cls).items():
+        for preset in presets:
+            facts = preset_facts(cls, system, preset)
+            assert facts is not None, (system, preset)
+            assert facts.chosen or preset == "smoke", (system, preset)
+            assert facts.scores != "looked at" or facts.tried_on, (system, preset)
+
+
+def of_preset(tmp_path, text: str) -> type[MolecularDynamics]:
+    class Elsewhere(MolecularDynamics):
+        @classmethod
+        def presets_folder(cls):
+            return tmp_path
+
+    (tmp_path / "any").mkdir()
+    (tmp_path / "any" / "default.yaml").write_text(text)
+    return Elsewhere
+
+
+def test_what_a_preset_says_about_itself_is_no_setting(tmp_path) -> None:
+    method = of_preset(tmp_path, "about: {algorithm: ours, chosen: by hand}\nwalkers: 3\n")
+    facts = preset_facts(method, "aldp", "default")
+    assert facts is not None and (facts.algorithm, facts.chosen, facts.scores) == ("ours", "by hand", "not known")
+    assert make_config(method, "aldp", "default") == MolecularDynamics.Config(walkers=3)
+    assert preset_facts(method, "aldp", "fast") is None
+    with pytest.raises(UserError, match="unknown key 'about'"):
+        make_config(method, "aldp", "default", ["about.algorithm=ours"])
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ("{algorithm: mine}", r"default.yaml, line 1, column 20\): key 'algorithm': .*'ours'.*'mine'"),
+        ("{chosen: by hand}", "key 'algorithm': Field required"),
+        ("{algorithm: ours, choosen: by hand}", "unknown key 'choosen': did you mean 'chosen'"),
+        ("ours", "about of a preset of md .*line 1, column 8"),
+    ],
+)
+def test_mistakes_in_what_a_preset_says_about_itself(tmp_path, about: str, message: str) -> None:
+    method = of_preset(tmp_path, f"about: {about}\nwalkers: 3\n")
+    for read in (make_config, preset_facts):
+        with pytest.raises(UserError, match=message) as caught:
+            read(method, "aldp", "default")
+        assert "\n" not in str(caught.value)
 
 
 def test_overrides() -> None:

@@ -240,6 +240,10 @@ BROKEN_METHODS = {
         {'name = "flat"': 'name = "flat"; Config = dict'},
         "Flat.Config is <class 'dict'>; it must be a pydantic",
     ),
+    "given": (
+        {'name = "flat"': 'name = "flat"; given = {"gradient": "yes"}'},
+        "Flat.given is {'gradient': 'yes'}; it must be a tuple of cgbench",
+    ),
     "requires": ({'name = "flat"': 'name = "flat"; requires = "gradient"'}, "Flat.requires is 'gradient'; it must be"),
     "phases": (
         {'name = "flat"': 'name = "flat"; uncounted_in_publication = ["x"]'},

@@ -216,7 +216,7 @@ def test_recovers_the_exact_pmf(finished) -> None:
 
 
 def test_both_reach_the_target_by_their_own_path(finished) -> None:
-    history = finished.method.history
+    history = finished.method.history.entries
     assert finished.method.schedule.at_target
     if finished.method.name == "ta_bg":
         temperatures = [row["temperature"] for row in history if row["phase"] == "anneal"]

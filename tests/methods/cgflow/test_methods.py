@@ -31,6 +31,7 @@ def test_ledger_of_the_first_iteration(method: str, points: int, tmp_path: Path)
     phases = dict(record.evaluations.by_phase)
     assert phases.pop("seed_md") == 101  # the initial configuration and 100 steps
     assert phases == charged(job.config.recipe, points)
+    assert record.evaluations.with_gradient == phases["train"]  # Metropolis sampling and labels need no gradient
     assert record.evaluations.publication_convention == phases["train"]  # the publication counts training only
 
 

@@ -125,6 +125,40 @@ def test_recovers_the_exact_pmf_from_weighted_samples(finished) -> None:
     assert first["effective_sample_size"] < 0.1  # before training
 
 
+def test_the_fit_smooths_the_weighted_histogram(finished) -> None:
+    """The fit to the samples of the run is nearer to the exact PMF than their histogram, and claims its error."""
+    job, _ = finished
+    exact = MullerBrown().reference().pmf.probability
+    fitted = job.method.histogram.better((4, 6, 8, 12, 16), 300.0)
+    histogram = WeightedHistogram(job.method.problem.cvs, EstimateConfig(smoothing=False))
+    histogram.load_state_dict(job.method.histogram.state_dict())
+    assert fitted.facts["fourier_order"] > 4 and fitted.pmf.free_energy_std is not None
+    assert forward_kld(exact, fitted.pmf.probability) < forward_kld(exact, histogram.pmf().probability)
+    assert job.method.histogram.better((4, 6, 8, 12, 16), 1e9).facts == {}  # too few effective samples
+
+
+FITTED = ["estimate.fit_orders=[4, 8, 12, 16]", "estimate.samples=30000", "training.updates=160"]
+FITTED += ["training.batch=128", "ais.batch=128", "ais.distributions=2", "training.warmup=20", "buffer.smallest=4"]
+FITTED += ["flow.num_couplings=2"]
+
+
+def test_a_run_with_a_fit_has_errors_and_resumes(tmp_path) -> None:
+    options = {"preset": "default", "overrides": FITTED, "threads": 1}
+    whole = prepare("muller_brown", "flow_ais_bootstrap", **options, out=tmp_path / "whole").execute()
+    assert whole.claimed_errors is not None and whole.config["estimate"]["fit_orders"] == [4, 8, 12, 16]
+    assert whole.diagnostics["fourier_order"] in (8, 12, 16) and 0 < whole.diagnostics["expected_kld"] < 1
+    budget = whole.evaluations.total - 9000
+    for limit in (budget, None):
+        ended = prepare("muller_brown", "flow_ais_bootstrap", **options, budget=limit, out=tmp_path / "two").execute()
+    assert ended.metrics == whole.metrics and ended.diagnostics["history"] == whole.diagnostics["history"]
+
+
+def test_without_a_fit_the_configuration_is_that_of_published_runs() -> None:
+    assert "fit_orders" not in EstimateConfig().model_dump()
+    with pytest.raises(ValueError, match="fit_orders must be positive and increasing"):
+        EstimateConfig(fit_orders=(4, 3))
+
+
 def test_normalisation_against_quadrature(finished) -> None:
     """``ln Z`` over the domain, in the units of z, within the error that the effective samples leave."""
     job, record = finished

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from scipy.interpolate import CubicSpline
 
+from cgbench.contracts.declarations import Given
 from cgbench.contracts.method import Method, MethodConfig
 from cgbench.contracts.pmf import PMF
 from cgbench.errors import UserError
@@ -30,6 +31,15 @@ class MeanForce(Method):
     name = "mean_force"
     requires = frozenset({"coordinates"})
     Config = MeanForceConfig
+    given = (
+        Given(
+            collective_variables="nodes in the domain of one",
+            coordinates="fine-grained ones, sampled",
+            state_space="nothing outside is evaluated",
+            gradient="along the CV",
+            start="all walkers",
+        ),
+    )
 
     def __init__(self, problem: Any, config: MeanForceConfig, streams: Any) -> None:
         super().__init__(problem, config, streams)

@@ -18,31 +18,37 @@ from cgbench_systems import suite
 from cgbench_systems.molecular.openmm_engine import OpenMMEngine
 from cgbench_systems.molecular.reference.side_chains.torsions import SideTorsions
 
-ATOMS = {"gly": 19, "val": 28, "ser": 23, "phe": 32}
-CLASSES = {cls.name: cls for cls in (suite.glycine, suite.valine, suite.serine, suite.phenylalanine)}
-
+ATOMS = {"gly": 19, "val": 28, "ser": 23, "phe": 32}  # of molecules with one map; `test_several_maps` has the others
+DIPEPTIDES = {cls.name: cls for cls in (suite.glycine, suite.valine, suite.serine, suite.phenylalanine)}
+ALL = DIPEPTIDES | {cls.name: cls for cls in (suite.valine_chi, suite.tetrapeptide)}
 
 # a molecule is registered once its reference is certified
-CERTIFIED = sorted(set(ATOMS) & {entry.name for entry in entry_points(group="cgbench.systems")})
+REGISTERED = sorted(set(ALL) & {entry.name for entry in entry_points(group="cgbench.systems")})
 
 
-@pytest.fixture(scope="module", params=ATOMS)
+@pytest.fixture(scope="module", params=ALL)
 def molecule(request: pytest.FixtureRequest) -> Any:
-    return CLASSES[request.param]()
+    return ALL[request.param]()
 
 
-@pytest.fixture(scope="module", params=CERTIFIED)
+@pytest.fixture(scope="module", params=DIPEPTIDES)
+def dipeptide(request: pytest.FixtureRequest) -> Any:
+    return DIPEPTIDES[request.param]()
+
+
+@pytest.fixture(scope="module", params=[name for name in REGISTERED if name in DIPEPTIDES])
 def certified(request: pytest.FixtureRequest) -> Any:
-    return CLASSES[request.param]()
+    return DIPEPTIDES[request.param]()
 
 
 def test_every_molecule_with_a_reference_is_registered() -> None:
     """And the other way round: a registered molecule without a certified reference could not be scored."""
-    assert [name for name in sorted(ATOMS) if CLASSES[name]().reference_folder.exists()] == CERTIFIED
-    assert "gly" in CERTIFIED
+    assert [name for name in sorted(ALL) if ALL[name]().reference_folder.exists()] == REGISTERED
+    assert {"gly", "val_chi"} <= set(REGISTERED)
 
 
-def test_it_is_what_it_says(molecule: Any) -> None:
+def test_it_is_what_it_says(dipeptide: Any) -> None:
+    molecule = dipeptide
     assert len(molecule.masses) == ATOMS[molecule.name] and molecule.temperature == 300.0
     system = molecule.openmm_system()
     assert system.getNumConstraints() == 0
@@ -66,7 +72,8 @@ def test_energies_are_those_of_openmm(molecule: Any) -> None:
     torch.testing.assert_close(molecule.reduced_energy(x), expected, rtol=1e-6, atol=0.0)
 
 
-def test_collective_variables_are_mdtrajs(molecule: Any) -> None:
+def test_collective_variables_are_mdtrajs(dipeptide: Any) -> None:
+    molecule = dipeptide
     x = SideTorsions(molecule).starts_at_minimum(6)
     trajectory = mdtraj.Trajectory(x.numpy(), mdtraj.Topology.from_openmm(molecule.topology()))
     expected = np.hstack(
@@ -94,9 +101,10 @@ def test_the_reference_is_certified(certified: Any) -> None:
     assert all(check["passed"] for check in details["checks"])
 
 
-def test_energies_of_the_certificate_are_reproduced(certified: Any) -> None:
+@pytest.mark.parametrize("name", REGISTERED)
+def test_energies_of_the_certificate_are_reproduced(name: str) -> None:
     """The certificate is of the molecule as it is now: a new force field, structure or temperature shows."""
-    molecule = certified
+    molecule = ALL[name]()
     points = molecule.reference().details["fixed_configurations"]
     s = torch.tensor([point["cvs"] for point in points], dtype=torch.float64)
     y = torch.zeros(len(s), len(molecule.coordinates.names), dtype=torch.float64)

@@ -4,8 +4,10 @@ const KNOWN = {
   system: { label: "System", show: showSystem },
   method: { label: "Method" },
   preset: { label: "Preset" },
+  algorithm: { label: "Algorithm" },
   n_seeds: { label: "Seeds" },
   evaluations: { label: "Evaluations", show: (row) => count(number(row.evaluations)) },
+  evaluations_with_gradient: { label: "With gradient", show: (row) => showCount(row.evaluations_with_gradient) },
   forward_kld: { label: "Forward KLD", show: showKld },
   "evaluations_to_kld_1e-2": { label: "Evaluations to 10⁻²", show: (row, key) => showTarget(row[key]) },
   "evaluations_to_kld_1e-3": { label: "Evaluations to 10⁻³", show: (row, key) => showTarget(row[key]) },
@@ -31,6 +33,10 @@ function showKld(row) {
   const show = (value) => (value < floor ? `≤ ${scientific(floor)}` : value === Infinity ? "∞" : scientific(value));
   if (Number.isNaN(kld)) return "–";
   return Number.isNaN(low) ? show(kld) : `${show(kld)} (${show(low)} to ${show(high)})`;
+}
+
+function showCount(value) {
+  return Number.isNaN(number(value)) ? "–" : count(number(value));
 }
 
 const showTarget = (value) => (number(value) === Infinity ? "not reached" : count(number(value)));

@@ -39,7 +39,7 @@ def _walker(problem: Problem, config: SeedingConfig, generator: torch.Generator)
     """Return one walker at the initial configuration, in float64."""
     start = problem.initial_configuration()[None].double()
     if problem.masses is None:
-        return Metropolis(lambda x: problem.reduced_energy_and_gradient(x)[0], start, config.step_size, generator)
+        return Metropolis(problem.reduced_energy, start, config.step_size, generator)
     return Langevin(
         problem.reduced_energy_and_gradient,
         problem.masses,

@@ -211,6 +211,25 @@ class WeightedHistogram:
 
         return jackknife_fit(self.cvs, self.groups, visited, orders, rest)
 
+    def better(self, orders: Sequence[int], fit_from: float) -> Fitted:
+        """Return the Fourier fit or the smoothed histogram, by held-out likelihood.
+
+        The histogram, mixed with the marginal of the flow, is better while few weights dominate. It has no standard
+        errors.
+
+        Parameters
+        ----------
+        orders
+            Candidate orders of the fit.
+        fit_from
+            Effective samples from which the fit is tried.
+        """
+        if self.effective_samples >= fit_from:
+            fitted = self.fitted(orders)
+            if fitted.held_out <= self.held_out():
+                return fitted
+        return Fitted(self.pmf())
+
     def held_out(self) -> float:
         """Sum of the KL divergences of each half from the smoothed estimate of the other; infinite if one is empty."""
         halves = self.halves

@@ -34,6 +34,9 @@ __all__ = [
     "RESAMPLES",
     "certify",
     "check_entries",
+    "region_facts",
+    "sampling_facts",
+    "versions_and_date",
     "write_checks",
     "write_cpu_time",
     "write_facts",
@@ -105,16 +108,8 @@ def certify(
         "noise_floor_unsmoothed": raw_floor,
         "independent_samples": int((np.count_nonzero(whole) - 1) / (2 * raw_floor)),
         **facts,
-        "system_version": system.version,
-        "temperature_K": system.temperature,
-        "engine": "batched force field, float32",
-        "dynamics": f"Langevin middle scheme, {1000 * TIME_STEP:g} fs, {FRICTION:g}/ps",
-        "walkers": route.walkers,
-        "production_steps": route.steps,
+        **sampling_facts(route),
         "sampling_cpu_seconds": {route.name: round(route.cpu_seconds)},
-        "production_ps_per_walker": len(route.kept()) * block_ps,
-        "equilibration_ps_per_walker": route.equilibration * block_ps,
-        "seed": route.seed,
         "bias": {
             "hills": route.deposits,
             "bias_factor": route.bias_factor,
@@ -125,8 +120,7 @@ def certify(
         "standard_errors": f"bootstrap over {bootstrapped}",
         "discretisation": _discretisation(best, raw.probability, scores, half_fits, raw_floor),
         "stationarity": _stationarity(system, route.successive_groups()),
-        "versions": {"torch": torch.__version__.split("+")[0], "openmm": openmm.__version__, "numpy": np.__version__},
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        **versions_and_date(),
         "checks": [],
     }
     if route.mixing is not None:
@@ -143,13 +137,49 @@ def certify(
     _write(folder, record)
 
 
+def sampling_facts(route: Route) -> dict[str, Any]:
+    """Return what a certificate says about the system and about the sampling of a route."""
+    block_ps = route.block_steps * TIME_STEP
+    return {
+        "system_version": route.system.version,
+        "temperature_K": route.system.temperature,
+        "engine": "batched force field, float32",
+        "dynamics": f"Langevin middle scheme, {1000 * TIME_STEP:g} fs, {FRICTION:g}/ps",
+        "walkers": route.walkers,
+        "production_steps": route.steps,
+        "production_ps_per_walker": len(route.kept()) * block_ps,
+        "equilibration_ps_per_walker": route.equilibration * block_ps,
+        "seed": route.seed,
+    }
+
+
+def versions_and_date() -> dict[str, Any]:
+    """Return the versions of the packages that a reference was made with, and today's date."""
+    return {
+        "versions": {"torch": torch.__version__.split("+")[0], "openmm": openmm.__version__, "numpy": np.__version__},
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
 def _basins(system: System, groups: Array) -> dict[str, dict[str, float]]:
     """Return population and free energy of each basin, with standard errors, from histograms of independent groups."""
-    shares = {basin.name: share(groups, basin_mask(system.cvs, basin.contains)) for basin in system.basins}
+    return region_facts({basin.name: share(groups, basin_mask(system.cvs, basin.contains)) for basin in system.basins})
+
+
+def region_facts(shares: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
+    """Return population and free energy of regions from populations with standard errors.
+
+    Free energies are relative to the most populated region.
+
+    Raises
+    ------
+    UserError
+        If a region was never visited.
+    """
     empty = [name for name, (value, _) in shares.items() if not value > 0]
     if empty:
         raise UserError(f"route biased never visited {', '.join(empty)}: build more blocks (--blocks)")
-    top = max(shares, key=lambda name: shares[name][0])
+    top = max(shares, key=lambda name: shares[name][0], default="")
     return {
         name: {
             "population": value,

@@ -9,9 +9,9 @@ from cgbench.contracts.reference import Reference
 from cgbench.contracts.system import Check, System
 from cgbench.scoring.divergences import forward_kld
 from cgbench_systems.molecular.reference.route import Array
-from cgbench_systems.molecular.reference.statistics import share
+from cgbench_systems.molecular.reference.statistics import expected_divergence, share
 
-__all__ = ["compare_estimate", "compare_halves"]
+__all__ = ["compare_estimate", "compare_halves", "divergence_check", "population_check"]
 
 LIMIT = 4.0  # standard errors
 NOISE_FACTOR = 1.5  # by which a divergence may exceed the expected one
@@ -34,30 +34,53 @@ def compare_estimate(system: System, reference: Reference, name: str, whole: Arr
     for basin in system.basins:
         value, error = share(parts, basin_mask(system.cvs, basin.contains))
         certified = basins[basin.name]
-        difference = value - certified["population"]
-        z = difference / max(float(np.hypot(error, certified["population_standard_error"])), 1e-300)
-        checks.append(
-            Check(
-                f"{name}: population of {basin.name}",
-                bool(abs(z) < LIMIT),
-                f"{value:.5f} +- {error:.5f}, certified {certified['population']:.5f}, z = {z:+.1f}",
-            )
-        )
-    # if both are right, the divergence between them comes from their noise alone
-    p = reference.pmf.probability
+        spread = float(np.hypot(error, certified["population_standard_error"]))
+        checks.append(population_check(name, basin.name, value, error, certified["population"], spread))
+    checks.append(divergence_check(f"{name}: divergence", reference.pmf.probability, whole, parts, reference))
+    return checks
+
+
+def population_check(name: str, region: str, value: float, error: float, known: float, spread: float) -> Check:
+    """Compare the population of a region, with its standard error, with the certified one.
+
+    Parameters
+    ----------
+    name, region
+        Names of the estimate and of the region.
+    value, error
+        Population and standard error of the estimate.
+    known, spread
+        Certified population, and the standard error of the difference.
+    """
+    z = (value - known) / max(spread, 1e-300)
+    detail = f"{value:.5f} +- {error:.5f}, certified {known:.5f}, z = {z:+.1f}"
+    return Check(f"{name}: population of {region}", bool(abs(z) < LIMIT), detail)
+
+
+def divergence_check(name: str, p: Array, whole: Array, parts: Array, reference: Reference) -> Check:
+    """Compare the divergence of an estimate from a reference with that which their noise explains.
+
+    Parameters
+    ----------
+    name
+        Name of the check.
+    p
+        The certified probabilities.
+    whole, parts
+        Histogram of the estimate, and those of its independent parts ``[parts, *bins]``.
+    reference
+        The certified reference, for its noise floor.
+    """
     estimate = whole / whole.sum()
     seen = estimate > 0
-    noise = _expected_divergence(p, parts, seen)
+    noise = expected_divergence(p, parts, seen)
     found = forward_kld(p[seen], estimate[seen])
-    checks.append(
-        Check(
-            f"{name}: divergence",
-            bool(found < NOISE_FACTOR * (noise + reference.noise_floor)),
-            f"forward KLD {found:.2e} over {seen.mean():.1%} of the bins, "
-            f"{noise:.2e} expected from the route's noise and {reference.noise_floor:.1e} from the reference's",
-        )
+    return Check(
+        name,
+        bool(found < NOISE_FACTOR * (noise + reference.noise_floor)),
+        f"forward KLD {found:.2e} over {seen.mean():.1%} of the bins, "
+        f"{noise:.2e} expected from the route's noise and {reference.noise_floor:.1e} from the reference's",
     )
-    return checks
 
 
 def compare_halves(system: System, name: str, first: Array, second: Array) -> list[Check]:
@@ -87,13 +110,3 @@ def compare_halves(system: System, name: str, first: Array, second: Array) -> li
             )
         )
     return checks
-
-
-def _expected_divergence(p: Array, parts: Array, seen: np.ndarray) -> float:
-    """Return the forward KLD that the scatter between parts predicts for their sum: half of chi-square."""
-    total = parts.sum(axis=0)
-    weights = parts.sum(axis=(1, 2))
-    mean = total / total.sum()
-    residual = parts - mean * weights[:, None, None]
-    variance = residual.var(axis=0, ddof=1) * len(parts) / total.sum() ** 2
-    return float(0.5 * (variance[seen] / np.maximum(p[seen], 1e-300)).sum())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FEWEST_GROUPS", "bootstrap", "grouped", "halves", "noise_floor", "share"]
+__all__ = ["FEWEST_GROUPS", "bootstrap", "expected_divergence", "grouped", "halves", "noise_floor", "ratio", "share"]
 
 Array = NDArray[np.float64]
 FEWEST_GROUPS = 4  # for standard errors
@@ -46,10 +46,33 @@ def noise_floor(first: Array, second: Array) -> float:
 
 def share(groups: Array, mask: NDArray[np.bool_]) -> tuple[float, float]:
     """Return the population of the masked bins and its standard error (delta method for a ratio, over groups)."""
-    inside, total = groups[:, mask].sum(1), groups.sum(axis=(1, 2))
+    return ratio(groups[:, mask].sum(1), groups.sum(axis=(1, 2)))
+
+
+def ratio(inside: Array, total: Array) -> tuple[float, float]:
+    """Return a population and its standard error (delta method for a ratio), from sums over independent groups."""
     value = inside.sum() / total.sum()
     residual = inside - value * total
-    return float(value), float(residual.std(ddof=1) * np.sqrt(len(groups)) / total.sum())
+    return float(value), float(residual.std(ddof=1) * np.sqrt(len(total)) / total.sum())
+
+
+def expected_divergence(p: Array, parts: Array, seen: NDArray[np.bool_]) -> float:
+    """Return the forward KLD that the scatter between parts predicts for their sum: half of chi-square.
+
+    Parameters
+    ----------
+    p
+        The reference, of any shape.
+    parts
+        Histograms of independent parts ``[parts, *bins]``.
+    seen
+        Bins that count.
+    """
+    total = parts.sum(axis=0)
+    weights = parts.reshape(len(parts), -1).sum(axis=1)
+    residual = parts - total / total.sum() * weights.reshape(-1, *(1,) * p.ndim)
+    variance = residual.var(axis=0, ddof=1) * len(parts) / total.sum() ** 2
+    return float(0.5 * (variance[seen] / np.maximum(p[seen], 1e-300)).sum())
 
 
 def bootstrap(groups: Array, estimator: Callable[[Array], Array], resamples: int, seed: int = 0) -> Array:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openmm
-import torch
 
 from cgbench.contracts.maps import Estimate
 from cgbench.contracts.pmf import PMF, basin_mask
@@ -20,15 +17,19 @@ from cgbench.errors import UserError
 from cgbench.scoring.divergences import forward_kld
 from cgbench.storage.files import npz_bytes, write_atomically
 from cgbench_methods.lib.estimators.fourier_fit import choose_order, fit
-from cgbench_systems.molecular.reference.certificate import check_entries, write_facts
-from cgbench_systems.molecular.reference.route import FRICTION, TIME_STEP, Array
+from cgbench_systems.molecular.reference.certificate import (
+    check_entries,
+    region_facts,
+    sampling_facts,
+    versions_and_date,
+    write_facts,
+)
+from cgbench_systems.molecular.reference.comparison import divergence_check, population_check
+from cgbench_systems.molecular.reference.route import Array
 from cgbench_systems.molecular.reference.several_maps.routes import BiasedMaps, Layout
-from cgbench_systems.molecular.reference.statistics import FEWEST_GROUPS, bootstrap, halves, noise_floor
+from cgbench_systems.molecular.reference.statistics import FEWEST_GROUPS, bootstrap, halves, noise_floor, ratio
 
 __all__ = ["certify_maps", "compare_rows"]
-
-LIMIT = 4.0  # standard errors
-NOISE_FACTOR = 1.5  # by which a divergence may exceed the expected one
 
 
 def certify_maps(
@@ -76,22 +77,13 @@ def certify_maps(
         arrays |= {f"map_{number}_{name}" if number else name: values for name, values in more.items()}
         fits.append({"map": one.name, **fitted})
     content = npz_bytes(Estimate(tuple(pmfs)).arrays() | arrays)
-    block_ps = route.block_steps * TIME_STEP
     assert route.mixing is not None
     record: dict[str, Any] = {
         "source": f"{route.title}; {route.steps:.1e} steps of {route.walkers} walkers",
         "sha256": hashlib.sha256(content).hexdigest(),
         "noise_floor": float(np.mean([one["noise_floor"] for one in fits])),
         **facts,
-        "system_version": system.version,
-        "temperature_K": system.temperature,
-        "engine": "batched force field, float32",
-        "dynamics": f"Langevin middle scheme, {1000 * TIME_STEP:g} fs, {FRICTION:g}/ps",
-        "walkers": route.walkers,
-        "production_steps": route.steps,
-        "production_ps_per_walker": len(route.kept()) * block_ps,
-        "equilibration_ps_per_walker": route.equilibration * block_ps,
-        "seed": route.seed,
+        **sampling_facts(route),
         "bias": {
             "torsions": [[route.names[k] for k in one] for one in route.bias.sets],
             "combined": "mixture",
@@ -108,8 +100,7 @@ def certify_maps(
             {name: value for name, value in one.items() if name != "free_energy_kT"}
             for one in route.mixing.facts(route.names)
         ],
-        "versions": {"torch": torch.__version__.split("+")[0], "openmm": openmm.__version__, "numpy": np.__version__},
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        **versions_and_date(),
         "checks": check_entries(route.mixing.checks(route.names)),
     }
     if layout.states is not None:
@@ -152,53 +143,30 @@ def _effective_share(route: BiasedMaps) -> float:
     return float(first**2 / (second * samples))
 
 
-def _share(inside: Array, total: Array) -> tuple[float, float]:
-    """Return a population and its standard error (delta method for a ratio), from sums of independent groups."""
-    value = inside.sum() / total.sum()
-    residual = inside - value * total
-    return float(value), float(residual.std(ddof=1) * np.sqrt(len(total)) / total.sum())
-
-
 def _shares(system: System, layout: Layout, groups: Array) -> dict[str, tuple[float, float]]:
     """Return the populations of basins and states with their errors, from rows of independent groups."""
     found = {}
     for basin in system.basins:
         rows = layout.map(groups, basin.map)
         mask = basin_mask(layout.maps[basin.map].cvs, basin.contains)
-        found[basin.name] = _share(rows[:, mask].sum(axis=1), rows.reshape(len(rows), -1).sum(axis=1))
+        found[basin.name] = ratio(rows[:, mask].sum(axis=1), rows.reshape(len(rows), -1).sum(axis=1))
     if layout.states is not None:
         sums = layout.state_sums(groups)
         for number, name in enumerate(layout.states.names):
-            found[name] = _share(sums[:, number], sums.sum(axis=1))
+            found[name] = ratio(sums[:, number], sums.sum(axis=1))
     return found
-
-
-def _facts(shares: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
-    empty = [name for name, (value, _) in shares.items() if not value > 0]
-    if empty:
-        raise UserError(f"route biased never visited {', '.join(empty)}: build more blocks (--blocks)")
-    top = max(shares, key=lambda name: shares[name][0], default="")
-    return {
-        name: {
-            "population": value,
-            "population_standard_error": error,
-            "free_energy_kT": float(np.log(shares[top][0] / value)),
-            "free_energy_standard_error_kT": error / value if name != top else 0.0,
-        }
-        for name, (value, error) in shares.items()
-    }
 
 
 def _regions(system: System, layout: Layout, groups: Array) -> dict[str, dict[str, float]]:
     shares = _shares(system, layout, groups)
-    return _facts({basin.name: shares[basin.name] for basin in system.basins})
+    return region_facts({basin.name: shares[basin.name] for basin in system.basins})
 
 
 def _states(layout: Layout, groups: Array) -> dict[str, dict[str, float]]:
     assert layout.states is not None
     sums = layout.state_sums(groups)
     total = sums.sum(axis=1)
-    return _facts({name: _share(sums[:, number], total) for number, name in enumerate(layout.states.names)})
+    return region_facts({name: ratio(sums[:, number], total) for number, name in enumerate(layout.states.names)})
 
 
 def _stationarity(system: System, layout: Layout, blocks: Array, parts: int = 8) -> dict[str, list[float]]:
@@ -230,32 +198,8 @@ def compare_rows(system: System, reference: Reference, name: str, groups: Array,
         known = certified[region]
         spread = float(np.hypot(error, known["population_standard_error"]))
         spread = max(spread, float(np.sqrt(known["population"] * (1 - known["population"]) / walkers)))
-        z = (value - known["population"]) / max(spread, 1e-300)
-        checks.append(
-            Check(
-                f"{name}: population of {region}",
-                bool(abs(z) < LIMIT),
-                f"{value:.5f} +- {error:.5f}, certified {known['population']:.5f}, z = {z:+.1f}",
-            )
-        )
+        checks.append(population_check(name, region, value, error, known["population"], spread))
     for number, (one, true) in enumerate(zip(maps_of(system), reference.maps, strict=True)):
-        checks.append(_divergence(f"{name}: divergence of {one.name}", true.pmf, layout.map(groups, number), reference))
+        parts, p = layout.map(groups, number), true.pmf.probability
+        checks.append(divergence_check(f"{name}: divergence of {one.name}", p, parts.sum(axis=0), parts, reference))
     return checks
-
-
-def _divergence(name: str, true: PMF, parts: Array, reference: Reference) -> Check:
-    """Compare a divergence with that which the scatter between groups predicts: half of chi-square."""
-    p, total = true.probability, parts.sum(axis=0)
-    estimate = total / total.sum()
-    seen = estimate > 0
-    weights = parts.reshape(len(parts), -1).sum(axis=1)
-    residual = parts - estimate * weights.reshape(-1, *(1,) * p.ndim)
-    variance = residual.var(axis=0, ddof=1) * len(parts) / total.sum() ** 2
-    noise = float(0.5 * (variance[seen] / np.maximum(p[seen], 1e-300)).sum())
-    found = forward_kld(p[seen], estimate[seen])
-    return Check(
-        name,
-        bool(found < NOISE_FACTOR * (noise + reference.noise_floor)),
-        f"forward KLD {found:.2e} over {seen.mean():.1%} of the bins, {noise:.2e} expected from the route's noise and "
-        f"{reference.noise_floor:.1e} from the reference's",
-    )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cgbench.contracts.system import Check
 from cgbench_systems.molecular.reference.side_chains.bias import BINS
+from cgbench_systems.molecular.reference.statistics import ratio
 
 __all__ = ["Mixing", "wells"]
 
@@ -192,7 +193,4 @@ class Mixing:
 
 def _share(sums: Array, well: int) -> tuple[float, float]:
     """Return the population of a well and its standard error, from the weights of walkers ``[walkers, wells]``."""
-    total = sums.sum(axis=1)
-    value = sums[:, well].sum() / total.sum()
-    residual = sums[:, well] - value * total
-    return float(value), float(residual.std(ddof=1) * np.sqrt(len(sums)) / total.sum())
+    return ratio(sums[:, well], sums.sum(axis=1))
