@@ -11,7 +11,7 @@ from cgbench.scoring.divergences import forward_kld
 from cgbench_systems.molecular.reference.route import Array
 from cgbench_systems.molecular.reference.statistics import expected_divergence, share
 
-__all__ = ["compare_estimate", "compare_halves", "divergence_check", "population_check"]
+__all__ = ["compare_estimate", "compare_halves", "divergence_check", "halves_check", "population_check"]
 
 LIMIT = 4.0  # standard errors
 NOISE_FACTOR = 1.5  # by which a divergence may exceed the expected one
@@ -100,13 +100,16 @@ def compare_halves(system: System, name: str, first: Array, second: Array) -> li
     checks = []
     for basin in system.basins:
         mask = basin_mask(system.cvs, basin.contains)
-        (before, error), (after, its_error) = share(first, mask), share(second, mask)
-        z = (after - before) / max(float(np.hypot(error, its_error)), 1e-300)
-        checks.append(
-            Check(
-                f"{name}: halves agree on {basin.name}",
-                bool(abs(z) < LIMIT),
-                f"{before:.5f} +- {error:.5f}, then {after:.5f} +- {its_error:.5f}, z = {z:+.1f}",
-            )
-        )
+        checks.append(halves_check(name, basin.name, share(first, mask), share(second, mask)))
     return checks
+
+
+def halves_check(name: str, region: str, first: tuple[float, float], second: tuple[float, float]) -> Check:
+    """Compare the population of a region, with its standard error, in the two halves of a route."""
+    (before, error), (after, its_error) = first, second
+    z = (after - before) / max(float(np.hypot(error, its_error)), 1e-300)
+    return Check(
+        f"{name}: halves agree on {region}",
+        bool(abs(z) < LIMIT),
+        f"{before:.5f} +- {error:.5f}, then {after:.5f} +- {its_error:.5f}, z = {z:+.1f}",
+    )

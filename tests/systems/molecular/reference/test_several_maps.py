@@ -23,6 +23,7 @@ from cgbench_systems.molecular.geometry import dihedral
 from cgbench_systems.molecular.internal_coordinates import Scales, ZMatrixCoordinates
 from cgbench_systems.molecular.reference.several_maps.bias import TorsionsBias, disjoint_sets
 from cgbench_systems.molecular.reference.several_maps.build import Effort, MapsReferenceBuilder
+from cgbench_systems.molecular.reference.several_maps.certificate import certify_maps
 from cgbench_systems.molecular.reference.several_maps.routes import (
     BiasedMaps,
     Layout,
@@ -129,6 +130,22 @@ def test_the_reference_has_the_exact_maps_and_populations(built) -> None:
     facts = json.loads((builder.destination / "reference.json").read_text())
     assert all(check["passed"] for check in facts["checks"]), facts["checks"]
     assert len(facts["maps"]) == 2 and facts["basins"]["chi<0"]["population"] > 0
+    compared = {check["name"] for check in facts["checks"] if "halves agree" in check["name"]}
+    assert {f"production: halves agree on {state}" for state in ("g-", "g+", "t")} < compared
+
+
+def test_a_drift_that_all_groups_share_fails(built, tmp_path) -> None:
+    system, builder = built
+    route = SmallBiased(system, builder.folder)
+    assert route.load()
+    state = route.layout.size - 4  # the first of three, before the sum of no state
+    for number, block in enumerate(route.blocks):
+        block[:, state] *= 1.0 + 5.0 * number / len(route.blocks)
+    orders = builder.effort.orders
+    certify_maps(route, tmp_path, {}, orders=orders, resamples=3)
+    facts = json.loads((tmp_path / "reference.json").read_text())
+    failed = {check["name"] for check in facts["checks"] if not check["passed"]}
+    assert "production: halves agree on g-" in failed
 
 
 def test_a_route_continues_from_its_checkpoint(built, tmp_path) -> None:

@@ -57,7 +57,7 @@ class MapsReferenceBuilder(RoutesBuilder):
         Amount of work besides the routes.
     """
 
-    routes = {"biased": 120, "unbiased": 10, "openmm": 150}
+    routes = {"biased": 380, "unbiased": 10, "openmm": 150}
     biased: ClassVar[type[BiasedMaps]] = BiasedMaps
     unbiased: ClassVar[type[UnbiasedMaps]] = UnbiasedMaps
     effort: ClassVar[Effort] = Effort()

@@ -24,7 +24,7 @@ from cgbench_systems.molecular.reference.certificate import (
     versions_and_date,
     write_facts,
 )
-from cgbench_systems.molecular.reference.comparison import divergence_check, population_check
+from cgbench_systems.molecular.reference.comparison import divergence_check, halves_check, population_check
 from cgbench_systems.molecular.reference.route import Array
 from cgbench_systems.molecular.reference.several_maps.routes import BiasedMaps, Layout
 from cgbench_systems.molecular.reference.statistics import FEWEST_GROUPS, bootstrap, halves, noise_floor, ratio
@@ -101,7 +101,7 @@ def certify_maps(
             for one in route.mixing.facts(route.names)
         ],
         **versions_and_date(),
-        "checks": check_entries(route.mixing.checks(route.names)),
+        "checks": check_entries([*route.mixing.checks(route.names), *_halves_agree(system, layout, route.kept())]),
     }
     if layout.states is not None:
         record["states"] = _states(layout, groups)
@@ -174,6 +174,16 @@ def _stationarity(system: System, layout: Layout, blocks: Array, parts: int = 8)
     pieces = [piece for piece in np.array_split(blocks, min(parts, len(blocks)))]
     shares = [_shares(system, layout, np.array([piece.sum(0), piece.sum(0)])) for piece in pieces]
     return {name: [round(one[name][0], 6) for one in shares] for name in shares[0]}
+
+
+def _halves_agree(system: System, layout: Layout, kept: Array) -> list[Check]:
+    """Compare the first and the second half of the production, ``kept`` of shape ``[blocks, groups, size]``.
+
+    The groups are independent, but all relax from the same distribution of starts. Their scatter does not show that.
+    """
+    middle = len(kept) // 2
+    first, second = (_shares(system, layout, part.sum(axis=0)) for part in (kept[:middle], kept[middle:]))
+    return [halves_check("production", region, first[region], second[region]) for region in first]
 
 
 def compare_rows(system: System, reference: Reference, name: str, groups: Array, walkers: int) -> list[Check]:

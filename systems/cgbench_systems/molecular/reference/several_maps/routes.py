@@ -92,7 +92,7 @@ class BiasedMaps(Route):
     title = (
         "well-tempered metadynamics on all torsions, then production under a frozen mixture of its biases, reweighted"
     )
-    equilibration = 20
+    equilibration = 120  # of starts everywhere to populations: tetrapeptides need about 50 ps
     hills, pace, heating = 200, 100, 2000
     groups = 16
     kind: ClassVar[type[TorsionsBias]] = TorsionsBias
