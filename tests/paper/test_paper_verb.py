@@ -68,7 +68,7 @@ def test_table_of_the_committed_records_equals_values_recomputed() -> None:
             assert row[name] == pytest.approx(statistics.median(reached(c, target) for _, c in members), rel=1e-5)
         variation = [record["metrics"]["total_variation"] for record, _ in members]
         assert row["total_variation"] == pytest.approx(statistics.median(variation), rel=1e-5)
-        assert f"| {key[1]} | {key[2]} | {len(members)} |" in texts[".md"]
+        assert f"| {key[1]} | {key[2]} | {row['algorithm']} | {len(members)} |" in texts[".md"]
 
 
 def test_published_values_are_those_of_the_file(published: Path) -> None:
