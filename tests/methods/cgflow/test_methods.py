@@ -63,6 +63,12 @@ def test_grid_and_method_must_agree(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_more_weights_cannot_be_clipped_than_there_are(tmp_path: Path) -> None:
+    overrides = ["recipe.by_energy.samples=2", "recipe.ensemble.clip_largest=3"]
+    with pytest.raises(UserError, match=r"clip_largest \(3\) must be at most by_energy.samples \(2\)"):
+        prepare("muller_brown", "cgflow_al", preset="paper", overrides=overrides, out=tmp_path)
+
+
 def test_three_cvs_are_the_most(tmp_path: Path) -> None:
     """The published recipe needs one map; ours models the PMF over all CVs."""
     with pytest.raises(UserError, match="published recipe of cgflow_al needs pmf_grid"):

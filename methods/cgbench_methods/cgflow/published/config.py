@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cgbench.contracts.method import MethodConfig
 
@@ -103,6 +103,16 @@ class PublishedConfig(MethodConfig):
     by_energy: ByEnergyConfig = ByEnergyConfig()
     ensemble: EnsembleConfig = EnsembleConfig()
     walk: WalkConfig = WalkConfig()
+
+    @model_validator(mode="after")
+    def _weights_to_clip(self) -> PublishedConfig:
+        samples, clipped = self.by_energy.samples, self.ensemble.clip_largest
+        if clipped > samples:
+            raise ValueError(
+                f"ensemble.clip_largest ({clipped}) must be at most by_energy.samples ({samples}): "
+                "these are the weights of one s"
+            )
+        return self
 
     @property
     def grid_points(self) -> int | None:
