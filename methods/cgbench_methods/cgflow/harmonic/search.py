@@ -27,6 +27,7 @@ from cgbench_methods.lib.flows.target import ConditionalTarget
 __all__ = ["MinimaSearch"]
 
 IDLE_EXTENSIONS = 5  # consecutive extensions without a new minimum after which the search ends
+FRONTIER = 2.0  # smallest distances; largest distance of a new point from those known, to relax from them
 REACH = 1.05  # spacings; a node of the grid is relaxed once a reference point is this near
 
 
@@ -72,6 +73,7 @@ class MinimaSearch:
         self.cvs = cvs
         self.minima = HarmonicMinima.empty(len(self.cvs), target.size)
         self.wells: Wells | None = None
+        self.walked_out = False  # whether walkers find no more uncertain places
         self.model = FourierSurrogate(self.cvs, config.surrogate.order, self.config.length_scale, self.config.amplitude)
 
     @property
@@ -102,7 +104,7 @@ class MinimaSearch:
         self._start()
         idle = 0
         while len(self.points) < self.largest and idle < IDLE_EXTENSIONS:
-            chosen = self._uncertain_points() if self.config.grid is None else self._grid_neighbours(self.config.grid)
+            chosen = self._new_points()
             if len(chosen) == 0:
                 break
             idle = 0 if self.extend(chosen) else idle + 1
@@ -196,10 +198,53 @@ class MinimaSearch:
         noise = torch.full_like(values, self.config.noise)
         self.model.fit_values(self.points, values, noise)
 
+    def _new_points(self) -> torch.Tensor:
+        """Choose points: nodes of the grid, or else where the model is uncertain.
+
+        Walkers first find uncertain places that are low. Over more than two CVs they miss what is behind high barriers,
+        hence the search goes on along the frontier of the reference points when they find nothing more.
+        """
+        if self.config.grid is not None:
+            return self._grid_neighbours(self.config.grid)
+        self._fit_model()
+        if not self.walked_out:
+            chosen = self._uncertain_points()
+            self.walked_out = len(chosen) == 0 and len(self.cvs) > 2
+            if not self.walked_out:
+                return chosen
+        chosen = self._frontier()
+        return chosen if len(chosen) else self._interior()
+
+    def _interior(self) -> torch.Tensor:
+        """Choose bins where the model is below the ceiling of sampling, far from each other and from these points."""
+        mean, _ = self.model.on_grid()
+        candidates = torch.from_numpy(self.cvs.grid())[mean - mean.min() < self.recipe.labels.ceiling]
+        return self._far_apart(candidates)
+
+    def _far_apart(self, candidates: torch.Tensor) -> torch.Tensor:
+        """Return some of the candidates, far from each other and from the reference points."""
+        config = self.config
+        count = min(config.batch * more_for(len(self.cvs)), self.largest - len(self.points))
+        chosen = candidates[farthest_points(self.cvs, candidates, count, self.points, config.min_distance)]
+        mean, std = self.model.on_grid()
+        self.stages.add("atlas", self.problem.evaluations, mean, std, config.threshold, chosen)
+        return chosen
+
+    def _frontier(self) -> torch.Tensor:
+        """Choose uncertain bins near reference points below the ceiling, far from each other and from these points."""
+        config = self.config
+        mean, std = self.model.on_grid()
+        free_energy = self.free_energies()
+        low = self.points[free_energy - free_energy.min() < config.ceiling]
+        candidates = torch.from_numpy(self.cvs.grid())[(std > config.threshold) & (mean - std < config.ceiling)]
+        nearest = torch.full((len(candidates),), torch.inf, dtype=torch.float64)
+        for point in low:
+            nearest = torch.minimum(nearest, self.cvs.difference(candidates, point).norm(dim=1))
+        return self._far_apart(candidates[nearest < FRONTIER * config.min_distance])
+
     def _uncertain_points(self) -> torch.Tensor:
         """Choose points where walkers found the model uncertain, far from each other and from the reference points."""
         config = self.config
-        self._fit_model()
         generator = self.streams.torch("atlas walk")
         points, free_energy = self.points, self.free_energies()
         low = (free_energy - free_energy.min() < config.ceiling).nonzero().squeeze(1)

@@ -19,10 +19,13 @@ from typing import Any
 import torch
 
 from cgbench.contracts.cvs import CollectiveVariables
-from cgbench_methods.lib.estimators.fourier import FourierBasis
+from cgbench_methods.lib.estimators.fourier import FourierBasis, GridProducts
+from cgbench_methods.lib.estimators.fourier.design import Design, GridDesign, PointDesign
 from cgbench_methods.lib.estimators.newton import minimise
 
 __all__ = ["FourierSurrogate"]
+
+DENSE_CVS = 2  # up to this number, the modes at all bins fit into memory and the cache
 
 
 class FourierSurrogate:
@@ -56,6 +59,7 @@ class FourierSurrogate:
     ) -> None:
         self.cvs = cvs
         self.basis = FourierBasis(cvs, order, product=True)
+        self.products = GridProducts(self.basis, cvs) if len(cvs) > DENSE_CVS else None
         self.prior_mean = torch.zeros(len(self.basis), dtype=torch.float64) if prior_mean is None else prior_mean
         self.coefficients = self.prior_mean.clone()
         self.set_prior(length_scale, amplitude)
@@ -107,7 +111,8 @@ class FourierSurrogate:
 
     def mean_and_slopes(self, s: torch.Tensor) -> torch.Tensor:
         """Posterior mean of A and of its gradient, ``[batch, cvs] -> [batch, 1 + cvs]``."""
-        return torch.cat([self.basis.series(part, self.coefficients) for part in s.split(20_000)])
+        together = 20_000 if self.products is None else 1_000  # intermediate sums over more CVs are larger
+        return torch.cat([self.basis.series(part, self.coefficients) for part in s.split(together)])
 
     def mean_and_std(self, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Posterior mean and standard deviation of A, each ``[batch]``."""
@@ -125,7 +130,11 @@ class FourierSurrogate:
 
     def on_grid(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Posterior mean and standard deviation at the centres of the PMF's bins, each ``[cells]``."""
-        if self._on_grid is None:
+        if self._on_grid is None and self.products is not None:
+            mean = self.basis.on_product_grid(self.products.centres, self.coefficients).reshape(-1)
+            variance = self.products.quadratic_form(self._inverse_factor @ self._inverse_factor.T)
+            self._on_grid = mean, variance.clamp(min=0.0).sqrt()
+        elif self._on_grid is None:
             parts = [self.mean_and_std(part) for part in torch.from_numpy(self.cvs.grid()).split(4096)]
             self._on_grid = torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
         return self._on_grid
@@ -178,6 +187,7 @@ class FourierSurrogate:
         slopes: torch.Tensor | None = None,
         slope_precision: torch.Tensor | None = None,
         iterations: int = 50,
+        cells: torch.Tensor | None = None,
     ) -> None:
         """Fit to importance weights with conditional mean ``exp(-A(s))``, and to slopes of A, by Newton's method.
 
@@ -194,36 +204,44 @@ class FourierSurrogate:
             Estimates of the gradient of A ``[n, cvs]`` and their inverse variances ``[n, cvs]``.
         iterations
             Largest number of Newton steps.
+        cells
+            If the points are centres of bins of the PMF's grid: the numbers of these bins ``[n]``, each once. The fit
+            over more than two CVs is then much faster.
         """
-        features = self.basis(s)
+        def design(derivative: int | None) -> Design:
+            if self.products is None or cells is None:
+                return PointDesign(self.basis, s, derivative)
+            return GridDesign(self.products, cells, derivative)
+
+        features = design(None)
         modes = len(self.coefficients)
         fixed = torch.zeros(modes, modes, dtype=torch.float64)  # information and pull of the slopes
         pull = torch.zeros(modes, dtype=torch.float64)
         if slopes is not None and slope_precision is not None:
             for axis in range(slopes.shape[1]):
-                derivative = self.basis(s, axis)
-                weighted = derivative * slope_precision[:, axis, None]
-                fixed += weighted.T @ derivative
-                pull += weighted.T @ slopes[:, axis]
+                derivatives = design(axis)
+                fixed += derivatives.gram(slope_precision[:, axis])
+                pull += derivatives.weighted_pull(slope_precision[:, axis], slopes[:, axis])
         shifted = self.coefficients.clone()
         usable = log_weights.isfinite()
-        excess = (log_weights + features @ shifted)[usable]
+        excess = (log_weights + features.values(shifted))[usable]
         # start at the optimum of the constant alone
         shifted[0] -= torch.logsumexp(excess + inverse_variance[usable].log(), 0) - inverse_variance.sum().log()
 
         def objective(c: torch.Tensor) -> tuple[float, torch.Tensor]:
-            ratio = torch.exp((log_weights + features @ c).clamp(max=50.0))
+            values = features.values(c)
+            ratio = torch.exp((log_weights + values).clamp(max=50.0))
             deviation = c - self.prior_mean
-            fit = (inverse_variance * (ratio - features @ c)).sum() + 0.5 * c @ (fixed @ c) - pull @ c
+            fit = (inverse_variance * (ratio - values)).sum() + 0.5 * c @ (fixed @ c) - pull @ c
             return float(fit + 0.5 * (self._precision * deviation**2).sum()), ratio
 
         def likelihood_gradient(c: torch.Tensor, ratio: torch.Tensor) -> torch.Tensor:
-            return features.T @ (inverse_variance * (ratio - 1.0)) + fixed @ c - pull
+            return features.pull(inverse_variance * (ratio - 1.0)) + fixed @ c - pull
 
         def newton_step(c: torch.Tensor, ratio: torch.Tensor) -> tuple[torch.Tensor, float]:
             gradient = likelihood_gradient(c, ratio) + self._precision * (c - self.prior_mean)
             curvature = inverse_variance * (0.5 * ratio + 0.5)  # between observed and expected information
-            hessian = (features * curvature[:, None]).T @ features + fixed + torch.diag(self._precision)
+            hessian = features.gram(curvature) + fixed + torch.diag(self._precision)
             step = torch.linalg.solve(hessian, gradient)
             return step, float(gradient @ step)
 
@@ -236,7 +254,7 @@ class FourierSurrogate:
             growth=2.0,
             least_gain=1e-3,  # nats: far below the effect of noise
         )
-        information = (features * inverse_variance[:, None]).T @ features + fixed
+        information = features.gram(inverse_variance) + fixed
         self._likelihood = (information, likelihood_gradient(fitted, ratio))
         self._set_posterior(fitted, information + torch.diag(self._precision))
 
