@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from nflows.transforms.base import Transform
 
-from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
+from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
 from cgbench_methods.cgflow.harmonic.wells import WellFeatures
 from cgbench_methods.lib.estimators.fourier import FourierBasis
 

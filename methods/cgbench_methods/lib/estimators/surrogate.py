@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -124,6 +124,37 @@ class FourierSurrogate:
         std: torch.Tensor = torch.linalg.vector_norm(features @ self._inverse_factor, dim=1)
         return std
 
+    def std_of_conditional_mean(self, axes: Sequence[int], probability: torch.Tensor) -> torch.Tensor:
+        """Posterior standard deviation of the mean of A over all but some CVs.
+
+        Parameters
+        ----------
+        axes
+            The CVs that are kept.
+        probability
+            Weights of the mean at the bin centres ``[cells]``; only their ratios at the same kept CVs matter.
+
+        Returns
+        -------
+        torch.Tensor
+            At the bins of the kept CVs, in their order, flat.
+        """
+        tables = [
+            axis.values(torch.from_numpy(self.cvs.centers(number)))[:, functions]
+            for number, (axis, functions) in enumerate(zip(self.basis.axes, self.basis.functions, strict=True))
+        ]
+        others = [axis for axis in range(len(self.cvs)) if axis not in axes]
+        p = probability.reshape(self.cvs.bins).permute(*axes, *others)
+        features = p[..., None]
+        for axis in reversed(others):
+            features = (features * tables[axis]).sum(-2)
+        for position, axis in enumerate(axes):
+            shape = [1] * len(axes) + [len(self.basis)]
+            shape[position] = self.cvs.bins[axis]
+            features = features * tables[axis].reshape(shape)
+        total = p.sum(dim=tuple(range(len(axes), len(self.cvs)))) if others else p
+        return self.std_of_features((features / total[..., None]).reshape(-1, len(self.basis)))
+
     def whitened_features(self, s: torch.Tensor, derivative: int | None = None) -> torch.Tensor:
         """Modes (or their derivatives) times a factor of the posterior covariance, ``[batch, modes]``."""
         return self.basis(s, derivative) @ self._inverse_factor
@@ -208,6 +239,7 @@ class FourierSurrogate:
             If the points are centres of bins of the PMF's grid: the numbers of these bins ``[n]``, each once. The fit
             over more than two CVs is then much faster.
         """
+
         def design(derivative: int | None) -> Design:
             if self.products is None or cells is None:
                 return PointDesign(self.basis, s, derivative)
@@ -252,7 +284,7 @@ class FourierSurrogate:
             iterations=iterations,
             shortest=1e-4,
             growth=2.0,
-            least_gain=1e-3,  # nats: far below the effect of noise
+            least_gain=1e-3 if cells is None or self.products is None else 2e-2,  # nats: far below the effect of noise
         )
         information = features.gram(inverse_variance) + fixed
         self._likelihood = (information, likelihood_gradient(fitted, ratio))

@@ -85,16 +85,19 @@ class GridProducts:
         flat = moments.reshape(-1)
         result = torch.zeros(self.modes, self.modes, dtype=torch.float64)
         for rows in torch.arange(self.modes).split(ROWS):
+            upper = result[rows[0] : rows[-1] + 1, rows[0] :]  # the matrix is symmetric
             for position, factor in self._terms(rows, derivative):
-                result[rows] += factor * flat[position]
-        return result
+                upper += factor * flat[position]
+        return result.triu() + result.triu(1).T
 
     def quadratic_form(self, matrix: torch.Tensor) -> torch.Tensor:
-        """Return ``sum_jk phi_j(s_g) M_jk phi_k(s_g)`` at each bin, ``[modes, modes] -> [cells]``."""
+        """Return ``sum_jk phi_j(s_g) M_jk phi_k(s_g)`` at each bin, M symmetric, ``[modes, modes] -> [cells]``."""
         flat = torch.zeros(self.size ** len(self.bins), dtype=torch.float64)
+        upper = 2.0 * matrix.triu(1) + matrix.diagonal().diag()
         for rows in torch.arange(self.modes).split(ROWS):
+            own = upper[rows[0] : rows[-1] + 1, rows[0] :]
             for position, factor in self._terms(rows, None):
-                flat.index_add_(0, position.reshape(-1), (factor * matrix[rows]).reshape(-1))
+                flat.index_add_(0, position.reshape(-1), (factor * own).reshape(-1))
         result = flat.reshape((self.size,) * len(self.bins))
         for functions in self._moments:
             result = torch.tensordot(result, functions, dims=([0], [1]))
@@ -107,11 +110,12 @@ class GridProducts:
         return [torch.from_numpy(cvs.centers(axis)) for axis in range(len(cvs))]
 
     def _terms(self, rows: torch.Tensor, derivative: int | None) -> Iterator[Pairs]:
-        """Yield the terms of the products of some modes with all: positions of the moments and factors."""
+        """Yield the terms of the products of some modes with these and all later ones: positions and factors."""
         pairs = []
         for axis, functions in enumerate(self.basis.functions):
             tables = self._slopes[axis] if axis == derivative else self._values[axis]
-            pairs.append([tuple(table[functions[rows]][:, functions] for table in term) for term in tables])
+            first, second = functions[rows], functions[rows[0] :]
+            pairs.append([tuple(table[first][:, second] for table in term) for term in tables])
         for chosen in itertools.product(*pairs):
             positions, factors = zip(*chosen, strict=True)
             yield functools.reduce(operator.add, positions), functools.reduce(operator.mul, factors)

@@ -1,9 +1,8 @@
 """Search for harmonic minima, outwards from the initial configuration.
 
-If there are free torsions, their wells are found first, and every reference point has a minimum in each well. New
-reference points are where a Gaussian-process model of the harmonic PMF is uncertain (active learning), or the
-neighbouring nodes of a regular grid (grid conditioning). Each is
-relaxed from the nearest minimum known so far, of the same well.
+If there are free torsions, their wells are found first, and every reference point has a minimum in each well.
+`placement` chooses new reference points from a Gaussian-process model of the harmonic PMF. Each is relaxed from the
+nearest minimum known so far, of the same well.
 """
 
 from __future__ import annotations
@@ -16,10 +15,11 @@ from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.design import regular_grid
-from cgbench_methods.cgflow.common.exploration import farthest_points, walk
+from cgbench_methods.cgflow.common.exploration import farthest_points
 from cgbench_methods.cgflow.common.stages import Stages
-from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, more_for
-from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
+from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
+from cgbench_methods.cgflow.harmonic.atlas.placement import Placement
+from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.cgflow.harmonic.wells import Wells, WellTarget, find_wells, free_torsions
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.target import ConditionalTarget
@@ -27,8 +27,6 @@ from cgbench_methods.lib.flows.target import ConditionalTarget
 __all__ = ["MinimaSearch"]
 
 IDLE_EXTENSIONS = 5  # consecutive extensions without a new minimum after which the search ends
-FRONTIER = 2.0  # smallest distances; largest distance of a new point from those known, to relax from them
-REACH = 1.05  # spacings; a node of the grid is relaxed once a reference point is this near
 
 
 class MinimaSearch:
@@ -73,13 +71,8 @@ class MinimaSearch:
         self.cvs = cvs
         self.minima = HarmonicMinima.empty(len(self.cvs), target.size)
         self.wells: Wells | None = None
-        self.walked_out = False  # whether walkers find no more uncertain places
         self.model = FourierSurrogate(self.cvs, config.surrogate.order, self.config.length_scale, self.config.amplitude)
-
-    @property
-    def largest(self) -> int:
-        """Largest number of reference points: it grows with the number of CVs above two."""
-        return self.config.max_points * more_for(len(self.cvs))
+        self.placement = Placement(self.cvs, self.model, config, streams)
 
     @property
     def points(self) -> torch.Tensor:
@@ -103,8 +96,8 @@ class MinimaSearch:
         """
         self._start()
         idle = 0
-        while len(self.points) < self.largest and idle < IDLE_EXTENSIONS:
-            chosen = self._new_points()
+        while len(self.points) < self.placement.largest and idle < IDLE_EXTENSIONS:
+            chosen = self._choose()
             if len(chosen) == 0:
                 break
             idle = 0 if self.extend(chosen) else idle + 1
@@ -198,86 +191,12 @@ class MinimaSearch:
         noise = torch.full_like(values, self.config.noise)
         self.model.fit_values(self.points, values, noise)
 
-    def _new_points(self) -> torch.Tensor:
-        """Choose points: nodes of the grid, or else where the model is uncertain.
-
-        Walkers first find uncertain places that are low. Over more than two CVs they miss what is behind high barriers,
-        hence the search goes on along the frontier of the reference points when they find nothing more.
-        """
+    def _choose(self) -> torch.Tensor:
+        """Choose new reference points."""
         if self.config.grid is not None:
-            return self._grid_neighbours(self.config.grid)
+            return self.placement.choose(self.points, self.free_energies())
         self._fit_model()
-        if not self.walked_out:
-            chosen = self._uncertain_points()
-            self.walked_out = len(chosen) == 0 and len(self.cvs) > 2
-            if not self.walked_out:
-                return chosen
-        chosen = self._frontier()
-        return chosen if len(chosen) else self._interior()
-
-    def _interior(self) -> torch.Tensor:
-        """Choose bins where the model is below the ceiling of sampling, far from each other and from these points."""
-        mean, _ = self.model.on_grid()
-        candidates = torch.from_numpy(self.cvs.grid())[mean - mean.min() < self.recipe.labels.ceiling]
-        return self._far_apart(candidates)
-
-    def _far_apart(self, candidates: torch.Tensor) -> torch.Tensor:
-        """Return some of the candidates, far from each other and from the reference points."""
-        config = self.config
-        count = min(config.batch * more_for(len(self.cvs)), self.largest - len(self.points))
-        chosen = candidates[farthest_points(self.cvs, candidates, count, self.points, config.min_distance)]
+        chosen = self.placement.choose(self.points, self.free_energies())
         mean, std = self.model.on_grid()
-        self.stages.add("atlas", self.problem.evaluations, mean, std, config.threshold, chosen)
+        self.stages.add("atlas", self.problem.evaluations, mean, std, self.config.threshold, chosen)
         return chosen
-
-    def _frontier(self) -> torch.Tensor:
-        """Choose uncertain bins near reference points below the ceiling, far from each other and from these points."""
-        config = self.config
-        mean, std = self.model.on_grid()
-        free_energy = self.free_energies()
-        low = self.points[free_energy - free_energy.min() < config.ceiling]
-        candidates = torch.from_numpy(self.cvs.grid())[(std > config.threshold) & (mean - std < config.ceiling)]
-        nearest = torch.full((len(candidates),), torch.inf, dtype=torch.float64)
-        for point in low:
-            nearest = torch.minimum(nearest, self.cvs.difference(candidates, point).norm(dim=1))
-        return self._far_apart(candidates[nearest < FRONTIER * config.min_distance])
-
-    def _uncertain_points(self) -> torch.Tensor:
-        """Choose points where walkers found the model uncertain, far from each other and from the reference points."""
-        config = self.config
-        generator = self.streams.torch("atlas walk")
-        points, free_energy = self.points, self.free_energies()
-        low = (free_energy - free_energy.min() < config.ceiling).nonzero().squeeze(1)
-        start = low[torch.randint(len(low), (config.walkers,), generator=generator)]
-        outcome = walk(
-            self.cvs,
-            self.model.table(),
-            points[start],
-            generator,
-            step=config.walk_step,
-            threshold=config.threshold,
-            max_steps=config.walk_steps,
-            wanted=2 * config.batch,
-            temperature_factor=config.temperature_factor,
-        )
-        candidates = outcome.positions[outcome.stopped]
-        count = min(config.batch, self.largest - len(points))
-        chosen = candidates[farthest_points(self.cvs, candidates, count, points, config.min_distance)]
-        mean, std = self.model.on_grid()
-        self.stages.add("atlas", self.problem.evaluations, mean, std, config.threshold, chosen)
-        return chosen
-
-    def _grid_neighbours(self, points: int) -> torch.Tensor:
-        """Choose new nodes of the regular grid within reach of a reference point, nearest first."""
-        offsets = [0.0 if periodic else 0.5 for periodic in self.cvs.periodic]
-        nodes = regular_grid(self.cvs, points, offsets)
-        spacing = torch.tensor(
-            [(high - low) / points for low, high in zip(self.cvs.lower, self.cvs.upper, strict=True)],
-            dtype=torch.float64,
-        )
-        away = (self.cvs.difference(nodes[:, None], self.points[None]) / spacing).norm(dim=2)
-        known = (away[:, 1:] < 1e-6).any(dim=1)  # the first reference point is no node
-        distance = away.min(dim=1).values.masked_fill(known, torch.inf)
-        order = distance.argsort(stable=True)[: self.largest - len(self.points)]
-        order = order[distance[order] < REACH]
-        return nodes[order]
