@@ -19,10 +19,10 @@ weight ``w = exp(-E(s, y)) / q(y|s)``; the mean of w over z is ``exp(-A(s))``.
 2. *Flow* (`affine`, `flow`). Fit m(s) and L(s), Fourier series of s, to the minima and the inverse Hessians. The flow
    starts as the conditional Gaussian ``y = m(s) + L(s) e``, with spline couplings between e and z that start as the
    identity.
-3. *Training round* (`rounds`; phase ``train``). Draw s mostly where A is low: from ``exp(-A / softness)`` and a uniform share
-   below a ceiling, and around the points of step 5. Minimise the reverse KL, ``E_z[E(s, y) + ln q(y|s)]``, by Adam
-   with path gradients, ``E_z[(dE/dy + d ln q/dy) dy/dtheta]``. Keep the log-weight ``ln w`` of every training sample
-   and its slopes ``d ln w/ds`` at fixed z.
+3. *Training round* (`rounds`; phase ``train``). Draw s mostly where A is low: from ``exp(-A / softness)`` and a uniform
+   share below a ceiling, and around the points of step 5. Minimise the reverse KL, ``E_z[E(s, y) + ln q(y|s)]``, by
+   Adam with path gradients, ``E_z[(dE/dy + d ln q/dy) dy/dtheta]``. Keep the log-weight ``ln w`` of every training
+   sample and its slopes ``d ln w/ds`` at fixed z.
 4. *Fit* (`samples`, `posterior`; phase ``fit``). Fit a Fourier series with a Gaussian-process prior to all weighted
    samples so far: minimise
 
@@ -40,8 +40,8 @@ weight ``w = exp(-E(s, y)) / q(y|s)``; the mean of w over z is ``exp(-A(s))``.
    bins, is small enough, or after the largest number of rounds.
 
 If y contains free torsions with several wells, the integral over y is first split into one part for each well
-(`wells`). Every step then works at points (s, k), with a harmonic minimum in each well k, k in the context of the flow,
-and k drawn from learned shares (`shares`). After training, relaxation searches for minima that the flow omits
+(`atlas.wells`). Every step then works at points (s, k), with a harmonic minimum in each well k, k in the context of the
+flow, and k drawn from learned shares (`shares`). After training, relaxation searches for minima that the flow omits
 (`coverage`, phase ``validate``).
 
 `recipe` is the loop over these steps; `record` describes a run for its record and its figures. The settings of step 1

@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch
 
 from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
+from cgbench_methods.cgflow.harmonic.atlas.wells import relax_all_round
 from cgbench_methods.cgflow.harmonic.rounds import Rounds
-from cgbench_methods.cgflow.harmonic.wells import relax_all_round
 from cgbench_methods.lib.flows.target import ConditionalTarget
 
 __all__ = ["largest_weight_of_minima"]

@@ -20,13 +20,13 @@ from cgbench_methods.cgflow.common.exploration import farthest_points, walk
 from cgbench_methods.cgflow.common.recipe import Recipe
 from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
 from cgbench_methods.cgflow.harmonic.atlas.search import MinimaSearch
+from cgbench_methods.cgflow.harmonic.atlas.wells import WellFeatures, Wells, WellTarget
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.cgflow.harmonic.coverage import largest_weight_of_minima
 from cgbench_methods.cgflow.harmonic.posterior import estimate_of, expected_kld, fit_or_restore, model_grid
 from cgbench_methods.cgflow.harmonic.record import arrays_of, diagnostics_of
 from cgbench_methods.cgflow.harmonic.rounds import RoundOfSamples, Rounds
 from cgbench_methods.cgflow.harmonic.samples import WeightedSamples
-from cgbench_methods.cgflow.harmonic.wells import WellFeatures, Wells, WellTarget
 from cgbench_methods.lib.estimators.fourier import FourierBasis
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.build import ConditionalFlow

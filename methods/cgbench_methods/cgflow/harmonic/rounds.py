@@ -15,10 +15,10 @@ from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.design import draw_around, draw_where_low
 from cgbench_methods.cgflow.common.training import path_gradient_step, plain_gradient_step, set_learning_rate
 from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
+from cgbench_methods.cgflow.harmonic.atlas.wells import WellFeatures, Wells, WellTarget
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, more_for
 from cgbench_methods.cgflow.harmonic.flow import draw_weighted_samples, flow_on_minima
 from cgbench_methods.cgflow.harmonic.shares import WellShares
-from cgbench_methods.cgflow.harmonic.wells import WellFeatures, Wells, WellTarget
 from cgbench_methods.lib.estimators.fourier import FourierBasis
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.build import ConditionalFlow

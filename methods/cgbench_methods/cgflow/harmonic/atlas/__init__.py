@@ -1,1 +1,1 @@
-"""The reference points: harmonic minima, where new ones are placed, and the search for them."""
+"""Reference points: harmonic minima, wells of free torsions, the placement of new points, and their search."""

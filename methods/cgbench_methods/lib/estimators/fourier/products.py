@@ -51,12 +51,12 @@ class GridProducts:
             parts = [torch.ones_like(phase), (phase * waves).cos(), (phase * waves).sin()]
             self._moments.append(torch.cat(parts, dim=1))
         strides = [self.size**power for power in reversed(range(len(self.bins)))]
-        waves = [[_wave(function, axis, self.order) for function in range(len(axis))] for axis in basis.axes]
+        of_axes = [[_wave(function, axis, self.order) for function in range(len(axis))] for axis in basis.axes]
         slopes = [
             [_slope(wave, float(axis.frequencies[1])) for wave in of_axis]
-            for axis, of_axis in zip(basis.axes, waves, strict=True)
+            for axis, of_axis in zip(basis.axes, of_axes, strict=True)
         ]
-        self._values = [self._pairs(*pair) for pair in zip(waves, strides, strict=True)]
+        self._values = [self._pairs(*pair) for pair in zip(of_axes, strides, strict=True)]
         self._slopes = [self._pairs(*pair) for pair in zip(slopes, strides, strict=True)]
 
     def _pairs(self, waves: list[Wave], stride: int) -> list[Pairs]:
