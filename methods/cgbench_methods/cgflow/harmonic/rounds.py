@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 
@@ -28,7 +28,8 @@ from cgbench_methods.lib.flows.target import ConditionalTarget
 __all__ = ["RoundOfSamples", "Rounds"]
 
 
-class RoundOfSamples(NamedTuple):
+@dataclass(frozen=True)
+class RoundOfSamples:
     """Weighted samples of one round.
 
     Attributes
