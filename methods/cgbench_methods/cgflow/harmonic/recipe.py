@@ -16,7 +16,6 @@ from cgbench.contracts.maps import Estimate
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
-from cgbench_methods.cgflow.common.exploration import farthest_points, walk
 from cgbench_methods.cgflow.common.recipe import Recipe
 from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
 from cgbench_methods.cgflow.harmonic.atlas.search import MinimaSearch
@@ -27,6 +26,7 @@ from cgbench_methods.cgflow.harmonic.posterior import estimate_of, expected_kld,
 from cgbench_methods.cgflow.harmonic.record import arrays_of, diagnostics_of
 from cgbench_methods.cgflow.harmonic.rounds import RoundOfSamples, Rounds
 from cgbench_methods.cgflow.harmonic.samples import WeightedSamples
+from cgbench_methods.cgflow.harmonic.uncertain import uncertain_points
 from cgbench_methods.lib.estimators.fourier import FourierBasis
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.build import ConditionalFlow
@@ -212,21 +212,9 @@ class HarmonicRecipe(Recipe):
         """Walk on the model, and choose new points where it is uncertain."""
         config = self.config.surrogate
         generator = self.streams.torch("walk")
-        start = self.rounds.draw_s(config.walkers, self.new_points) if len(self.new_points) == 0 else self.new_points
-        start = start[torch.randint(len(start), (config.walkers,), generator=generator)]
-        outcome = walk(
-            self.cvs,
-            self.surrogate.table(),
-            start,
-            generator,
-            step=config.walk_step,
-            threshold=config.threshold,
-            max_steps=config.walk_steps,
-            wanted=2 * config.new_points,
-        )
-        candidates = outcome.positions[outcome.stopped]
-        self.new_points = candidates[farthest_points(self.cvs, candidates, config.new_points)]
-        self.history[-1]["uncertain_walkers"] = int(outcome.stopped.sum())
+        start = self.new_points if len(self.new_points) else self.rounds.draw_s(config.walkers, self.new_points)
+        self.new_points, stopped = uncertain_points(self.surrogate, start, config, generator)
+        self.history[-1]["uncertain_walkers"] = stopped
         assert self.flow is not None
         self._keep_stage(
             self.stage, self.flow, self.rounds.features, self.surrogate.on_grid(), config.threshold, self.new_points

@@ -21,10 +21,11 @@ import torch
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench_methods.lib.estimators.fourier import FourierBasis, GridProducts
 from cgbench_methods.lib.estimators.fourier.design import Design, GridDesign, PointDesign
-from cgbench_methods.lib.estimators.newton import minimise
+from cgbench_methods.lib.estimators.fourier.likelihood import fit_series
 
 __all__ = ["FourierSurrogate"]
 
+LEAST_GAIN = (1e-3, 2e-2)  # nats; of a fit with few modes, and with many: far below the effect of noise
 DENSE_CVS = 2  # up to this number, the modes at all bins fit into memory and the cache
 
 
@@ -239,55 +240,27 @@ class FourierSurrogate:
             If the points are centres of bins of the PMF's grid: the numbers of these bins ``[n]``, each once. The fit
             over more than two CVs is then much faster.
         """
+        products = self.products if cells is not None else None
 
         def design(derivative: int | None) -> Design:
-            if self.products is None or cells is None:
+            if products is None or cells is None:
                 return PointDesign(self.basis, s, derivative)
-            return GridDesign(self.products, cells, derivative)
+            return GridDesign(products, cells, derivative)
 
-        features = design(None)
-        modes = len(self.coefficients)
-        fixed = torch.zeros(modes, modes, dtype=torch.float64)  # information and pull of the slopes
-        pull = torch.zeros(modes, dtype=torch.float64)
-        if slopes is not None and slope_precision is not None:
-            for axis in range(slopes.shape[1]):
-                derivatives = design(axis)
-                fixed += derivatives.gram(slope_precision[:, axis])
-                pull += derivatives.weighted_pull(slope_precision[:, axis], slopes[:, axis])
-        shifted = self.coefficients.clone()
-        usable = log_weights.isfinite()
-        excess = (log_weights + features.values(shifted))[usable]
-        # start at the optimum of the constant alone
-        shifted[0] -= torch.logsumexp(excess + inverse_variance[usable].log(), 0) - inverse_variance.sum().log()
-
-        def objective(c: torch.Tensor) -> tuple[float, torch.Tensor]:
-            values = features.values(c)
-            ratio = torch.exp((log_weights + values).clamp(max=50.0))
-            deviation = c - self.prior_mean
-            fit = (inverse_variance * (ratio - values)).sum() + 0.5 * c @ (fixed @ c) - pull @ c
-            return float(fit + 0.5 * (self._precision * deviation**2).sum()), ratio
-
-        def likelihood_gradient(c: torch.Tensor, ratio: torch.Tensor) -> torch.Tensor:
-            return features.pull(inverse_variance * (ratio - 1.0)) + fixed @ c - pull
-
-        def newton_step(c: torch.Tensor, ratio: torch.Tensor) -> tuple[torch.Tensor, float]:
-            gradient = likelihood_gradient(c, ratio) + self._precision * (c - self.prior_mean)
-            curvature = inverse_variance * (0.5 * ratio + 0.5)  # between observed and expected information
-            hessian = features.gram(curvature) + fixed + torch.diag(self._precision)
-            step = torch.linalg.solve(hessian, gradient)
-            return step, float(gradient @ step)
-
-        fitted, ratio = minimise(
-            objective,
-            newton_step,
-            shifted,
+        fitted, information, gradient = fit_series(
+            design(None),
+            [] if slopes is None else [design(axis) for axis in range(slopes.shape[1])],
+            log_weights,
+            inverse_variance,
+            slopes,
+            slope_precision,
+            self.coefficients,
+            self.prior_mean,
+            self._precision,
             iterations=iterations,
-            shortest=1e-4,
-            growth=2.0,
-            least_gain=1e-3 if cells is None or self.products is None else 2e-2,  # nats: far below the effect of noise
+            least_gain=LEAST_GAIN[products is not None],
         )
-        information = features.gram(inverse_variance) + fixed
-        self._likelihood = (information, likelihood_gradient(fitted, ratio))
+        self._likelihood = (information, gradient)
         self._set_posterior(fitted, information + torch.diag(self._precision))
 
     def state_dict(self) -> dict[str, Any]:
