@@ -7,21 +7,22 @@ Notation: s are the collective variables (CVs), y the d fine-grained coordinates
 the reduced energy of (s, y) and the PMF. A sample ``y = f(z; s)`` of the flow q(y|s), z the noise, has the importance
 weight ``w = exp(-E(s, y)) / q(y|s)``; the mean of w over z is ``exp(-A(s))``.
 
-1. *Harmonic minima* (`search`, `minima`; phase ``warm_start``). At reference points s_i minimise E over y, starting
+1. *Harmonic minima* (`atlas`; phase ``warm_start``). At reference points s_i minimise E over y, starting
    from the minimum of the nearest reference point. The first is the s of the initial configuration. At the minimum
    y_i compute the Hessian H_i by finite differences of gradients. Laplace's approximation gives
 
        A(s_i) ~ E(s_i, y_i) + 1/2 ln det H_i - d/2 ln(2 pi).
 
    A Gaussian-process model of these values chooses the next reference points: walkers on its mean stop where its
-   standard deviation is large. Grid conditioning instead adds the neighbouring nodes of a regular grid.
+   standard deviation is large. With more than two CVs the points then grow along their frontier, across barriers.
+   Grid conditioning instead adds the neighbouring nodes of a regular grid.
 2. *Flow* (`affine`, `flow`). Fit m(s) and L(s), Fourier series of s, to the minima and the inverse Hessians. The flow
    starts as the conditional Gaussian ``y = m(s) + L(s) e``, with spline couplings between e and z that start as the
    identity.
-3. *Training round* (phase ``train``). Draw s mostly where A is low: from ``exp(-A / softness)`` and a uniform share
-   below a ceiling, and around the points of step 5. Minimise the reverse KL, ``E_z[E(s, y) + ln q(y|s)]``, by Adam
-   with path gradients, ``E_z[(dE/dy + d ln q/dy) dy/dtheta]``. Keep the log-weight ``ln w`` of every training sample
-   and its slopes ``d ln w/ds`` at fixed z.
+3. *Training round* (`rounds`; phase ``train``). Draw s mostly where A is low: from ``exp(-A / softness)`` and a uniform
+   share below a ceiling, and around the points of step 5. Minimise the reverse KL, ``E_z[E(s, y) + ln q(y|s)]``, by
+   Adam with path gradients, ``E_z[(dE/dy + d ln q/dy) dy/dtheta]``. Keep the log-weight ``ln w`` of every training
+   sample and its slopes ``d ln w/ds`` at fixed z.
 4. *Fit* (`samples`, `posterior`; phase ``fit``). Fit a Fourier series with a Gaussian-process prior to all weighted
    samples so far: minimise
 
@@ -39,9 +40,10 @@ weight ``w = exp(-E(s, y)) / q(y|s)``; the mean of w over z is ``exp(-A(s))``.
    bins, is small enough, or after the largest number of rounds.
 
 If y contains free torsions with several wells, the integral over y is first split into one part for each well
-(`wells`). Every step then works at points (s, k), with a harmonic minimum in each well k, k in the context of the flow,
-and k drawn from learned shares (`shares`). After training, relaxation searches for minima that the flow omits
+(`atlas.wells`). Every step then works at points (s, k), with a harmonic minimum in each well k, k in the context of the
+flow, and k drawn from learned shares (`shares`). After training, relaxation searches for minima that the flow omits
 (`coverage`, phase ``validate``).
 
-The settings of step 1 are under the configuration key ``atlas``, those of sampling under ``labels``.
+`recipe` is the loop over these steps; `record` describes a run for its record and its figures. The settings of step 1
+are under the configuration key ``atlas``, those of sampling under ``labels``.
 """

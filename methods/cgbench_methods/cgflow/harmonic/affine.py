@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from nflows.transforms.base import Transform
 
-from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
-from cgbench_methods.cgflow.harmonic.wells import WellFeatures
+from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
+from cgbench_methods.cgflow.harmonic.atlas.wells import WellFeatures
 from cgbench_methods.lib.estimators.fourier import FourierBasis
 
 __all__ = ["ConditionalAffine", "fit_to_minima"]

@@ -13,13 +13,9 @@ from __future__ import annotations
 
 import torch
 
-from cgbench.contracts.cvs import CollectiveVariables
-from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
-from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
-from cgbench_methods.cgflow.harmonic.shares import WellShares
-from cgbench_methods.cgflow.harmonic.wells import WellFeatures, Wells, relax_all_round
-from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
-from cgbench_methods.lib.flows.build import ConditionalFlow
+from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
+from cgbench_methods.cgflow.harmonic.atlas.wells import relax_all_round
+from cgbench_methods.cgflow.harmonic.rounds import Rounds
 from cgbench_methods.lib.flows.target import ConditionalTarget
 
 __all__ = ["largest_weight_of_minima"]
@@ -27,32 +23,23 @@ __all__ = ["largest_weight_of_minima"]
 LOW = 4.0  # kT above the lowest minimum at the same s; others have little weight
 
 
-def largest_weight_of_minima(
-    target: ConditionalTarget,
-    flow: ConditionalFlow,
-    features: WellFeatures,
-    shares: WellShares,
-    wells: Wells,
-    surrogate: FourierSurrogate,
-    minima: HarmonicMinima,
-    s: torch.Tensor,
-    config: HarmonicConfig,
-    generator: torch.Generator,
-) -> float:
-    """Return the largest ``ln w`` of minima found by relaxation at ``s [n, cvs]``.
+def largest_weight_of_minima(rounds: Rounds, target: ConditionalTarget, minima: HarmonicMinima) -> float:
+    """Return the largest ``ln w`` of minima found by relaxation, at some s drawn from the PMF.
 
     Parameters
     ----------
+    rounds
+        The flow with its context, the shares and wells, and the PMF.
     target
         The energy without wells.
-    flow, features, shares, wells, surrogate
-        The flow with its context, the shares and wells, and the PMF.
     minima
         Where relaxations start: at the nearest one of low free energy.
-    generator
-        Draws combinations of angles.
     """
-    cvs: CollectiveVariables = surrogate.cvs
+    flow, features, shares, wells = rounds.flow, rounds.basis, rounds.shares, rounds.wells
+    assert flow is not None and shares is not None and wells is not None
+    surrogate, cvs, config, generator = rounds.surrogate, rounds.cvs, rounds.config, rounds.streams.torch("coverage")
+    p = torch.softmax(-surrogate.on_grid()[0], dim=0)
+    s = torch.from_numpy(cvs.grid())[torch.multinomial(p, config.wells.checks, generator=generator)]
     distance = cvs.difference(s[:, None], minima.s[None, :, :-1]).norm(dim=2)
     nearest = (distance + 0.1 * (minima.free_energy - minima.free_energy.min())).argmin(dim=1)
     found = relax_all_round(target, s, minima.y[nearest], minima.hessian[nearest], config, generator)

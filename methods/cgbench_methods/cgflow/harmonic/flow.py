@@ -8,9 +8,9 @@ from cgbench.contracts.coordinates import Coordinates
 from cgbench_methods.cgflow.common.stack import conditional_flow
 from cgbench_methods.cgflow.common.training import path_gradient_step
 from cgbench_methods.cgflow.harmonic.affine import fit_to_minima
+from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
+from cgbench_methods.cgflow.harmonic.atlas.wells import WellFeatures, Wells
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
-from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
-from cgbench_methods.cgflow.harmonic.wells import WellFeatures, Wells
 from cgbench_methods.lib.estimators.fourier import FourierBasis
 from cgbench_methods.lib.flows.build import ConditionalFlow, fixed_parameters
 from cgbench_methods.lib.flows.target import ConditionalTarget

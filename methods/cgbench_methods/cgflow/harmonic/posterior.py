@@ -115,14 +115,5 @@ def _std_of_map(surrogate: FourierSurrogate, one: Map) -> NDArray[np.float64]:
     To first order, the error of ``-ln sum exp(-A)`` over the other CVs is the mean error of A under the conditional
     probabilities; hence the features are averaged with these.
     """
-    bins = surrogate.cvs.bins
-    cell = np.stack(np.unravel_index(np.arange(np.prod(bins)), bins))[list(one.axes)]
-    number = torch.from_numpy(np.ravel_multi_index(tuple(cell), tuple(bins[axis] for axis in one.axes)))
-    size = int(np.prod([bins[axis] for axis in one.axes]))
     p = torch.softmax(-surrogate.on_grid()[0], 0).clamp(min=1e-300)
-    features = torch.zeros(size, len(surrogate.basis), dtype=torch.float64)
-    for part in torch.arange(len(p)).split(4096):
-        modes = surrogate.basis(torch.from_numpy(surrogate.cvs.grid())[part])
-        features.index_add_(0, number[part], p[part, None] * modes)
-    features /= torch.zeros(size, dtype=torch.float64).index_add_(0, number, p)[:, None]
-    return surrogate.std_of_features(features).numpy()
+    return surrogate.std_of_conditional_mean(one.axes, p).numpy()

@@ -63,7 +63,7 @@ class WeightedSamples:
 
     WIDTH = 0.05  # standard deviation of the kernel that smooths the field, as a fraction of the domain
     PRIOR = 10.0  # number of samples of mean variance that the field assumes everywhere
-    SCORES = 8000  # samples used to measure the dispersion
+    SCORES = (8000, 1000)  # samples used to measure the dispersion: with up to two CVs, and with more, of many modes
 
     def __init__(self, cvs: CollectiveVariables) -> None:
         self.cvs = cvs
@@ -161,7 +161,7 @@ class WeightedSamples:
                 precision = self._sum(cell[known], share, len(centres))
                 moved = self._sum(cell[known], share * residual[known], len(centres))
                 slopes = at_centre[:, 1:] - moved / precision.clamp(min=1e-300)
-            surrogate.fit_weights(centres, log_weights, total, slopes, precision)
+            surrogate.fit_weights(centres, log_weights, total, slopes, precision, cells=occupied)
             self._measure_variances(surrogate, truncation)
             self._measure_dispersion(surrogate, truncation)
 
@@ -231,7 +231,8 @@ class WeightedSamples:
         variances by group and field predict, or if a sample's weight and slopes are correlated.
         """
         ratio, residual, _ = self._compare(surrogate, truncation)
-        chosen = slice(None, None, max(1, len(self.s) // self.SCORES))
+        scores = self.SCORES[len(self.cvs) > 2]
+        chosen = slice(None, None, max(1, len(self.s) // scores))
         variance = self._variance()[chosen]
         s, ratio, residual = self.s[chosen], ratio[chosen], residual[chosen]
         known = residual.isfinite().all(dim=1)

@@ -18,8 +18,8 @@ import torch
 from scipy.optimize import minimize
 
 from cgbench.contracts.cvs import CollectiveVariables
+from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
 from cgbench_methods.cgflow.harmonic.config import MinimaConfig, WellsConfig
-from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
 from cgbench_methods.lib.estimators.fourier import FourierBasis
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 

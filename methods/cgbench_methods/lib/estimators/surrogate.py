@@ -13,16 +13,20 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 
 from cgbench.contracts.cvs import CollectiveVariables
-from cgbench_methods.lib.estimators.fourier import FourierBasis
-from cgbench_methods.lib.estimators.newton import minimise
+from cgbench_methods.lib.estimators.fourier import FourierBasis, GridProducts
+from cgbench_methods.lib.estimators.fourier.design import Design, GridDesign, PointDesign
+from cgbench_methods.lib.estimators.fourier.likelihood import fit_series
 
 __all__ = ["FourierSurrogate"]
+
+LEAST_GAIN = (1e-3, 2e-2)  # nats; of a fit with few modes, and with many: far below the effect of noise
+DENSE_CVS = 2  # up to this number, the modes at all bins fit into memory and the cache
 
 
 class FourierSurrogate:
@@ -56,6 +60,7 @@ class FourierSurrogate:
     ) -> None:
         self.cvs = cvs
         self.basis = FourierBasis(cvs, order, product=True)
+        self.products = GridProducts(self.basis, cvs) if len(cvs) > DENSE_CVS else None
         self.prior_mean = torch.zeros(len(self.basis), dtype=torch.float64) if prior_mean is None else prior_mean
         self.coefficients = self.prior_mean.clone()
         self.set_prior(length_scale, amplitude)
@@ -107,7 +112,8 @@ class FourierSurrogate:
 
     def mean_and_slopes(self, s: torch.Tensor) -> torch.Tensor:
         """Posterior mean of A and of its gradient, ``[batch, cvs] -> [batch, 1 + cvs]``."""
-        return torch.cat([self.basis.series(part, self.coefficients) for part in s.split(20_000)])
+        together = 20_000 if self.products is None else 1_000  # intermediate sums over more CVs are larger
+        return torch.cat([self.basis.series(part, self.coefficients) for part in s.split(together)])
 
     def mean_and_std(self, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Posterior mean and standard deviation of A, each ``[batch]``."""
@@ -119,13 +125,48 @@ class FourierSurrogate:
         std: torch.Tensor = torch.linalg.vector_norm(features @ self._inverse_factor, dim=1)
         return std
 
+    def std_of_conditional_mean(self, axes: Sequence[int], probability: torch.Tensor) -> torch.Tensor:
+        """Posterior standard deviation of the mean of A over all but some CVs.
+
+        Parameters
+        ----------
+        axes
+            The CVs that are kept.
+        probability
+            Weights of the mean at the bin centres ``[cells]``; only their ratios at the same kept CVs matter.
+
+        Returns
+        -------
+        torch.Tensor
+            At the bins of the kept CVs, in their order, flat.
+        """
+        tables = [
+            axis.values(torch.from_numpy(self.cvs.centers(number)))[:, functions]
+            for number, (axis, functions) in enumerate(zip(self.basis.axes, self.basis.functions, strict=True))
+        ]
+        others = [axis for axis in range(len(self.cvs)) if axis not in axes]
+        p = probability.reshape(self.cvs.bins).permute(*axes, *others)
+        features = p[..., None]
+        for axis in reversed(others):
+            features = (features * tables[axis]).sum(-2)
+        for position, axis in enumerate(axes):
+            shape = [1] * len(axes) + [len(self.basis)]
+            shape[position] = self.cvs.bins[axis]
+            features = features * tables[axis].reshape(shape)
+        total = p.sum(dim=tuple(range(len(axes), len(self.cvs)))) if others else p
+        return self.std_of_features((features / total[..., None]).reshape(-1, len(self.basis)))
+
     def whitened_features(self, s: torch.Tensor, derivative: int | None = None) -> torch.Tensor:
         """Modes (or their derivatives) times a factor of the posterior covariance, ``[batch, modes]``."""
         return self.basis(s, derivative) @ self._inverse_factor
 
     def on_grid(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Posterior mean and standard deviation at the centres of the PMF's bins, each ``[cells]``."""
-        if self._on_grid is None:
+        if self._on_grid is None and self.products is not None:
+            mean = self.basis.on_product_grid(self.products.centres, self.coefficients).reshape(-1)
+            variance = self.products.quadratic_form(self._inverse_factor @ self._inverse_factor.T)
+            self._on_grid = mean, variance.clamp(min=0.0).sqrt()
+        elif self._on_grid is None:
             parts = [self.mean_and_std(part) for part in torch.from_numpy(self.cvs.grid()).split(4096)]
             self._on_grid = torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
         return self._on_grid
@@ -178,6 +219,7 @@ class FourierSurrogate:
         slopes: torch.Tensor | None = None,
         slope_precision: torch.Tensor | None = None,
         iterations: int = 50,
+        cells: torch.Tensor | None = None,
     ) -> None:
         """Fit to importance weights with conditional mean ``exp(-A(s))``, and to slopes of A, by Newton's method.
 
@@ -194,50 +236,31 @@ class FourierSurrogate:
             Estimates of the gradient of A ``[n, cvs]`` and their inverse variances ``[n, cvs]``.
         iterations
             Largest number of Newton steps.
+        cells
+            If the points are centres of bins of the PMF's grid: the numbers of these bins ``[n]``, each once. The fit
+            over more than two CVs is then much faster.
         """
-        features = self.basis(s)
-        modes = len(self.coefficients)
-        fixed = torch.zeros(modes, modes, dtype=torch.float64)  # information and pull of the slopes
-        pull = torch.zeros(modes, dtype=torch.float64)
-        if slopes is not None and slope_precision is not None:
-            for axis in range(slopes.shape[1]):
-                derivative = self.basis(s, axis)
-                weighted = derivative * slope_precision[:, axis, None]
-                fixed += weighted.T @ derivative
-                pull += weighted.T @ slopes[:, axis]
-        shifted = self.coefficients.clone()
-        usable = log_weights.isfinite()
-        excess = (log_weights + features @ shifted)[usable]
-        # start at the optimum of the constant alone
-        shifted[0] -= torch.logsumexp(excess + inverse_variance[usable].log(), 0) - inverse_variance.sum().log()
+        products = self.products if cells is not None else None
 
-        def objective(c: torch.Tensor) -> tuple[float, torch.Tensor]:
-            ratio = torch.exp((log_weights + features @ c).clamp(max=50.0))
-            deviation = c - self.prior_mean
-            fit = (inverse_variance * (ratio - features @ c)).sum() + 0.5 * c @ (fixed @ c) - pull @ c
-            return float(fit + 0.5 * (self._precision * deviation**2).sum()), ratio
+        def design(derivative: int | None) -> Design:
+            if products is None or cells is None:
+                return PointDesign(self.basis, s, derivative)
+            return GridDesign(products, cells, derivative)
 
-        def likelihood_gradient(c: torch.Tensor, ratio: torch.Tensor) -> torch.Tensor:
-            return features.T @ (inverse_variance * (ratio - 1.0)) + fixed @ c - pull
-
-        def newton_step(c: torch.Tensor, ratio: torch.Tensor) -> tuple[torch.Tensor, float]:
-            gradient = likelihood_gradient(c, ratio) + self._precision * (c - self.prior_mean)
-            curvature = inverse_variance * (0.5 * ratio + 0.5)  # between observed and expected information
-            hessian = (features * curvature[:, None]).T @ features + fixed + torch.diag(self._precision)
-            step = torch.linalg.solve(hessian, gradient)
-            return step, float(gradient @ step)
-
-        fitted, ratio = minimise(
-            objective,
-            newton_step,
-            shifted,
+        fitted, information, gradient = fit_series(
+            design(None),
+            [] if slopes is None else [design(axis) for axis in range(slopes.shape[1])],
+            log_weights,
+            inverse_variance,
+            slopes,
+            slope_precision,
+            self.coefficients,
+            self.prior_mean,
+            self._precision,
             iterations=iterations,
-            shortest=1e-4,
-            growth=2.0,
-            least_gain=1e-3,  # nats: far below the effect of noise
+            least_gain=LEAST_GAIN[products is not None],
         )
-        information = (features * inverse_variance[:, None]).T @ features + fixed
-        self._likelihood = (information, likelihood_gradient(fitted, ratio))
+        self._likelihood = (information, gradient)
         self._set_posterior(fitted, information + torch.diag(self._precision))
 
     def state_dict(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from cgbench.counting.ledger import Ledger
 from cgbench_methods.cgflow.common.stack import conditional_flow
 from cgbench_methods.cgflow.common.training import path_gradient_step, plain_gradient_step
 from cgbench_methods.cgflow.harmonic.affine import fit_to_minima
-from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
+from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
 from cgbench_methods.lib.estimators.fourier import FourierBasis
 from cgbench_methods.lib.flows.build import ConditionalFlow
 from cgbench_methods.lib.flows.target import ConditionalTarget

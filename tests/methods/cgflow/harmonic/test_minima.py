@@ -10,7 +10,7 @@ import torch
 from cgbench.contracts.problem import Problem
 from cgbench.counting.ledger import Ledger
 from cgbench_methods.cgflow.harmonic.affine import ConditionalAffine, fit_to_minima
-from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima, hessians, regularised, relax
+from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima, hessians, regularised, relax
 from cgbench_methods.cgflow.published.gaussian import ConditionalGaussian
 from cgbench_methods.lib.estimators.fourier import FourierBasis
 from cgbench_methods.lib.flows.target import ConditionalTarget

@@ -18,9 +18,9 @@ from cgbench.contracts.system import System
 from cgbench.counting.ledger import Ledger
 from cgbench.counting.streams import Streams
 from cgbench.scoring.divergences import forward_kld
+from cgbench_methods.cgflow.harmonic.atlas.wells import Wells, WellTarget, find_wells, free_torsions
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.cgflow.harmonic.recipe import HarmonicRecipe
-from cgbench_methods.cgflow.harmonic.wells import Wells, WellTarget, find_wells, free_torsions
 from cgbench_methods.lib.flows.target import ConditionalTarget
 
 CVS = CollectiveVariables(("phi",), (-math.pi,), (math.pi,), (True,), bins=(50,))

@@ -11,7 +11,7 @@ import torch
 from scipy import fft
 
 from cgbench.contracts.cvs import CollectiveVariables
-from cgbench_methods.lib.estimators.fourier import FourierAxis, FourierBasis, ProductSeries
+from cgbench_methods.lib.estimators.fourier import FourierAxis, FourierBasis, GridProducts, ProductSeries
 
 TORUS = CollectiveVariables(("phi", "psi"), (-math.pi,) * 2, (math.pi,) * 2, (True, True), bins=(20, 20))
 LINE = CollectiveVariables(("s",), (-2.5,), (1.1,), (False,), unit="")
@@ -151,3 +151,19 @@ def test_series_and_derivatives(cvs, product, generator) -> None:
     torch.testing.assert_close(found[:, 1:], slopes, rtol=0, atol=1e-10)
     for axis in range(len(cvs)):
         torch.testing.assert_close(basis(s.detach(), axis) @ coefficients, slopes[:, axis], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("derivative", [None, 0, 1, 2])
+def test_sums_of_products_on_a_grid(derivative, generator) -> None:
+    cvs = CollectiveVariables(("a", "b", "c"), (-3.0, 0.2, 1.0), (3.0, 1.7, 5.0), (True, False, True), bins=(7, 6, 5))
+    basis = FourierBasis(cvs, 3, product=True)
+    products = GridProducts(basis, cvs)
+    modes = basis(torch.from_numpy(cvs.grid()), derivative)
+    weights = torch.rand(len(modes), generator=generator, dtype=torch.float64)
+    expected = modes.T @ (weights[:, None] * modes)
+    torch.testing.assert_close(products.gram(weights, derivative), expected, rtol=0, atol=1e-10)
+    sums = basis.sum_on_product_grid(products.centres, weights.reshape(cvs.bins), derivative)
+    torch.testing.assert_close(sums, modes.T @ weights, rtol=0, atol=1e-11)
+    if derivative is None:
+        matrix = expected / 100
+        torch.testing.assert_close(products.quadratic_form(matrix), ((modes @ matrix) * modes).sum(1))

@@ -101,3 +101,39 @@ def test_table_is_the_model_at_the_resolution_of_the_bins(generator) -> None:
     near = nodes + 0.4 * (2 * math.pi / 20) * (2 * torch.rand(nodes.shape, generator=generator) - 1)
     for found, expected in zip(model.table()(near), model.mean_and_std(nodes), strict=True):
         torch.testing.assert_close(found, expected)
+
+
+CUBE = CollectiveVariables(("a", "b", "c"), (-math.pi,) * 3, (math.pi,) * 3, (True,) * 3, bins=(7, 6, 5))
+
+
+def fitted(generator, cells: bool) -> FourierSurrogate:
+    """Fit to weights and slopes at some bins of a grid over three CVs, with sums over the grid or over points."""
+    chosen = torch.arange(0, 7 * 6 * 5, 2)
+    s = torch.from_numpy(CUBE.grid())[chosen]
+    log_weights = -torch.cos(s[:, 0] - s[:, 1]) + 0.3 * torch.randn(len(s), generator=generator, dtype=torch.float64)
+    precision = torch.rand(len(s), 4, generator=generator, dtype=torch.float64) + 0.1
+    slopes = -torch.sin(s[:, :1] - s[:, 1:2]) * torch.tensor([1.0, -1.0, 0.0], dtype=torch.float64)
+    model = FourierSurrogate(CUBE, 2, 0.8, 2.0)
+    model.fit_weights(s, log_weights, precision[:, 0], slopes, precision[:, 1:], cells=chosen if cells else None)
+    return model
+
+
+def test_fit_on_a_grid_is_the_fit_to_its_bins(generator) -> None:
+    state = generator.get_state()
+    expected = fitted(generator, cells=False)
+    generator.set_state(state)
+    found = fitted(generator, cells=True)
+    mean, std = expected.mean_and_std(torch.from_numpy(CUBE.grid()))
+    assert std.max() > 1.3 * std.min()
+    found_mean, found_std = found.on_grid()
+    assert float((found_mean - mean).abs().max()) < 0.1 * float(std.min())  # Newton's method ends a little earlier
+    torch.testing.assert_close(found_std, std, rtol=1e-6, atol=0)
+
+
+def test_std_of_a_mean_over_other_cvs(generator) -> None:
+    model = fitted(generator, cells=True)
+    p = torch.softmax(-model.on_grid()[0], 0).reshape(CUBE.bins)
+    modes = model.basis(torch.from_numpy(CUBE.grid())).reshape(*CUBE.bins, -1)
+    mean_modes = torch.einsum("abc,abcm->cam", p, modes) / p.sum(1).T[..., None]
+    expected = model.std_of_features(mean_modes.reshape(35, -1))
+    torch.testing.assert_close(model.std_of_conditional_mean((2, 0), p.reshape(-1)), expected)

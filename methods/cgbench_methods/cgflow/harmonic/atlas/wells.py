@@ -25,8 +25,8 @@ import torch
 from torch.nn.functional import one_hot
 
 from cgbench.contracts.coordinates import Coordinates
+from cgbench_methods.cgflow.harmonic.atlas.minima import Relaxed, relax
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
-from cgbench_methods.cgflow.harmonic.minima import Relaxed, relax
 from cgbench_methods.lib.estimators.fourier import FourierBasis
 from cgbench_methods.lib.flows.target import ConditionalTarget
 

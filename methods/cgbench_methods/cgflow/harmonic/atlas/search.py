@@ -1,9 +1,8 @@
 """Search for harmonic minima, outwards from the initial configuration.
 
-If there are free torsions, their wells are found first, and every reference point has a minimum in each well. New
-reference points are where a Gaussian-process model of the harmonic PMF is uncertain (active learning), or the
-neighbouring nodes of a regular grid (grid conditioning). Each is
-relaxed from the nearest minimum known so far, of the same well.
+If there are free torsions, their wells are found first, and every reference point has a minimum in each well.
+`placement` chooses new reference points from a Gaussian-process model of the harmonic PMF. Each is relaxed from the
+nearest minimum known so far, of the same well.
 """
 
 from __future__ import annotations
@@ -16,18 +15,18 @@ from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.design import regular_grid
-from cgbench_methods.cgflow.common.exploration import farthest_points, walk
+from cgbench_methods.cgflow.common.exploration import farthest_points
 from cgbench_methods.cgflow.common.stages import Stages
-from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, more_for
-from cgbench_methods.cgflow.harmonic.minima import HarmonicMinima
-from cgbench_methods.cgflow.harmonic.wells import Wells, WellTarget, find_wells, free_torsions
+from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
+from cgbench_methods.cgflow.harmonic.atlas.placement import Placement
+from cgbench_methods.cgflow.harmonic.atlas.wells import Wells, WellTarget, find_wells, free_torsions
+from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.target import ConditionalTarget
 
 __all__ = ["MinimaSearch"]
 
 IDLE_EXTENSIONS = 5  # consecutive extensions without a new minimum after which the search ends
-REACH = 1.05  # spacings; a node of the grid is relaxed once a reference point is this near
 
 
 class MinimaSearch:
@@ -73,11 +72,7 @@ class MinimaSearch:
         self.minima = HarmonicMinima.empty(len(self.cvs), target.size)
         self.wells: Wells | None = None
         self.model = FourierSurrogate(self.cvs, config.surrogate.order, self.config.length_scale, self.config.amplitude)
-
-    @property
-    def largest(self) -> int:
-        """Largest number of reference points: it grows with the number of CVs above two."""
-        return self.config.max_points * more_for(len(self.cvs))
+        self.placement = Placement(self.cvs, self.model, config, streams)
 
     @property
     def points(self) -> torch.Tensor:
@@ -101,8 +96,8 @@ class MinimaSearch:
         """
         self._start()
         idle = 0
-        while len(self.points) < self.largest and idle < IDLE_EXTENSIONS:
-            chosen = self._uncertain_points() if self.config.grid is None else self._grid_neighbours(self.config.grid)
+        while len(self.points) < self.placement.largest and idle < IDLE_EXTENSIONS:
+            chosen = self._choose()
             if len(chosen) == 0:
                 break
             idle = 0 if self.extend(chosen) else idle + 1
@@ -196,43 +191,12 @@ class MinimaSearch:
         noise = torch.full_like(values, self.config.noise)
         self.model.fit_values(self.points, values, noise)
 
-    def _uncertain_points(self) -> torch.Tensor:
-        """Choose points where walkers found the model uncertain, far from each other and from the reference points."""
-        config = self.config
+    def _choose(self) -> torch.Tensor:
+        """Choose new reference points."""
+        if self.config.grid is not None:
+            return self.placement.choose(self.points, self.free_energies())
         self._fit_model()
-        generator = self.streams.torch("atlas walk")
-        points, free_energy = self.points, self.free_energies()
-        low = (free_energy - free_energy.min() < config.ceiling).nonzero().squeeze(1)
-        start = low[torch.randint(len(low), (config.walkers,), generator=generator)]
-        outcome = walk(
-            self.cvs,
-            self.model.table(),
-            points[start],
-            generator,
-            step=config.walk_step,
-            threshold=config.threshold,
-            max_steps=config.walk_steps,
-            wanted=2 * config.batch,
-            temperature_factor=config.temperature_factor,
-        )
-        candidates = outcome.positions[outcome.stopped]
-        count = min(config.batch, self.largest - len(points))
-        chosen = candidates[farthest_points(self.cvs, candidates, count, points, config.min_distance)]
+        chosen = self.placement.choose(self.points, self.free_energies())
         mean, std = self.model.on_grid()
-        self.stages.add("atlas", self.problem.evaluations, mean, std, config.threshold, chosen)
+        self.stages.add("atlas", self.problem.evaluations, mean, std, self.config.threshold, chosen)
         return chosen
-
-    def _grid_neighbours(self, points: int) -> torch.Tensor:
-        """Choose new nodes of the regular grid within reach of a reference point, nearest first."""
-        offsets = [0.0 if periodic else 0.5 for periodic in self.cvs.periodic]
-        nodes = regular_grid(self.cvs, points, offsets)
-        spacing = torch.tensor(
-            [(high - low) / points for low, high in zip(self.cvs.lower, self.cvs.upper, strict=True)],
-            dtype=torch.float64,
-        )
-        away = (self.cvs.difference(nodes[:, None], self.points[None]) / spacing).norm(dim=2)
-        known = (away[:, 1:] < 1e-6).any(dim=1)  # the first reference point is no node
-        distance = away.min(dim=1).values.masked_fill(known, torch.inf)
-        order = distance.argsort(stable=True)[: self.largest - len(self.points)]
-        order = order[distance[order] < REACH]
-        return nodes[order]

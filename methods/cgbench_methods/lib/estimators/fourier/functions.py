@@ -1,28 +1,15 @@
-"""Fourier functions of the collective variables (CVs): of one CV, and their products over all CVs.
-
-With ``t = s - lower`` and ``L = upper - lower``, the functions of one CV are
-
-    1, sqrt(2) cos(w_k t), sqrt(2) sin(w_k t)    with w_k = 2 pi k / L    (periodic CV),
-    1, sqrt(2) cos(w_k t)                        with w_k = pi k / L      (other CVs).
-
-They are orthonormal on the domain. The cosines of a non-periodic CV are the series of a function mirrored at both
-ends, hence complete, with zero slope at the ends.
-
-`ProductSeries` takes all products up to one order and holds coefficients as a tensor with one axis per CV: biases and
-fitted free energies. `FourierBasis` selects products and holds coefficients as one vector: regression and features.
-"""
+"""Fourier functions of one CV, and series of all their products over several CVs."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from cgbench.contracts.cvs import CollectiveVariables
 
-__all__ = ["FourierAxis", "FourierBasis", "ProductSeries"]
+__all__ = ["FourierAxis", "ProductSeries"]
 
 ROOT2 = math.sqrt(2.0)
 
@@ -158,123 +145,6 @@ class ProductSeries:
             basis = axis.values(torch.from_numpy(self.cvs.centers(index))) / self.cvs.bins[index]
             result = torch.tensordot(result, basis, dims=([0], [0]))
         return result
-
-
-class FourierBasis:
-    """Selected products of the functions of each CV, the constant first, then by rising total wave number.
-
-    Parameters
-    ----------
-    cvs
-        The collective variables.
-    order
-        Largest sum of the wave numbers of a product (with `product`: largest wave number of each factor).
-    product
-        Keep all products of factors up to `order`, not only those of total order. With more than two CVs their number
-        would be too large: kept are products over one or two CVs up to total order `order`, and products over more CVs
-        up to two thirds of it.
-    margin
-        Fraction of a non-periodic domain added at either end: the zero slope of the cosines at their ends is then
-        outside the domain.
-
-    Attributes
-    ----------
-    squared_frequency
-        Sum of the squared angular frequencies of each product's factors ``[modes]``.
-    """
-
-    def __init__(self, cvs: CollectiveVariables, order: int, product: bool = False, margin: float = 0.1) -> None:
-        self.cvs, self.order = cvs, order
-        waves = range(1, order + 1)
-        self.axes, factors = [], []  # of each axis: pairs of wave number and function
-        for low, high, periodic in zip(cvs.lower, cvs.upper, cvs.periodic, strict=True):
-            pad = 0.0 if periodic else margin * (high - low)
-            lower, upper = low - pad, high + pad
-            unit = (2 * math.pi if periodic else math.pi) / (upper - lower)
-            self.axes.append(FourierAxis(lower, upper, periodic, unit * torch.tensor(waves, dtype=torch.float64)))
-            factors.append([(0, 0), *((k, k) for k in waves), *((k, order + k) for k in waves if periodic)])
-
-        def kept(waves: list[int]) -> bool:
-            if product and len(cvs) <= 2:
-                return True
-            many = product and sum(k > 0 for k in waves) > 2
-            return sum(waves) <= (2 * order // 3 if many else order)
-
-        chosen = [c for c in itertools.product(*factors) if kept([k for k, _ in c])]
-        chosen.sort(key=lambda c: (sum(k for k, _ in c), c))
-        self._functions = [torch.tensor([c[axis][1] for c in chosen]) for axis in range(len(cvs))]
-        # order of summation in `series`: by wave number, cosine before sine
-        self._rising = [torch.tensor([function for _, function in sorted(pairs)]) for pairs in factors]
-        frequencies = [axis.frequencies[functions] for axis, functions in zip(self.axes, self._functions, strict=True)]
-        self.squared_frequency = torch.stack(frequencies).square().sum(0)
-
-    def __len__(self) -> int:
-        return len(self.squared_frequency)
-
-    def __call__(self, s: torch.Tensor, derivative: int | None = None) -> torch.Tensor:
-        """Evaluate the modes, ``[batch, cvs] -> [batch, modes]``; differentiable.
-
-        Parameters
-        ----------
-        derivative
-            Evaluate the derivative with respect to this CV instead.
-        """
-        product: torch.Tensor | None = None
-        for index, (axis, functions) in enumerate(zip(self.axes, self._functions, strict=True)):
-            table = axis.slopes(s[:, index]) if index == derivative else axis.values(s[:, index])
-            factor = table[:, functions.to(s.device)]
-            product = factor if product is None else product * factor
-        assert product is not None
-        return product
-
-    def on_product_grid(self, axes: Sequence[torch.Tensor], coefficients: torch.Tensor) -> torch.Tensor:
-        """Value of the series at all combinations of values of the CVs.
-
-        Parameters
-        ----------
-        axes
-            Values of each CV ``[n_i]``.
-        coefficients
-            One for each mode.
-
-        Returns
-        -------
-        torch.Tensor
-            ``[n_1, n_2, ...]``.
-        """
-        sizes = [len(axis) for axis in self.axes]
-        result = coefficients.new_zeros(sizes).index_put(tuple(self._functions), coefficients)
-        for axis, values in zip(self.axes, axes, strict=True):
-            result = torch.tensordot(result, axis.values(values), dims=([0], [1]))
-        return result
-
-    def series(self, s: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
-        """Value and gradient of ``sum_j c_j mode_j(s)``, ``[batch, cvs] -> [batch, 1 + cvs]``.
-
-        Sums over one CV after the other, without the modes of every point.
-        """
-        sizes = [len(axis) for axis in self.axes]
-        tensor = coefficients.new_zeros(sizes).index_put(tuple(self._functions), coefficients)
-        for index, rising in enumerate(self._rising):
-            tensor = tensor.index_select(index, rising)
-
-        def in_order(tables: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-            return [table[:, rising.to(s.device)] for table, rising in zip(tables, self._rising, strict=True)]
-
-        values = in_order(axis.values(s[:, index]) for index, axis in enumerate(self.axes))
-        slopes = in_order(axis.slopes(s[:, index]) for index, axis in enumerate(self.axes))
-        columns = []
-        for derivative in (None, *range(len(sizes))):
-            rest: torch.Tensor | None = None
-            for index, size in enumerate(sizes):
-                table = slopes[index] if index == derivative else values[index]
-                if rest is None:
-                    rest = table @ tensor.reshape(size, -1)
-                else:
-                    rest = torch.einsum("nm,nmr->nr", table, rest.reshape(len(s), size, -1))
-            assert rest is not None
-            columns.append(rest)
-        return torch.cat(columns, dim=1)
 
 
 def _contract(coefficients: torch.Tensor, factors: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -1,0 +1,219 @@
+"""Rounds of training and sampling: the flow, the choice of s, and the weighted samples of each round."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from cgbench.contracts.coordinates import Coordinates
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.method import Activity
+from cgbench.contracts.problem import Problem
+from cgbench.counting.streams import Streams
+from cgbench_methods.cgflow.common.design import draw_around, draw_where_low
+from cgbench_methods.cgflow.common.training import path_gradient_step, plain_gradient_step, set_learning_rate
+from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
+from cgbench_methods.cgflow.harmonic.atlas.wells import WellFeatures, Wells, WellTarget
+from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, more_for
+from cgbench_methods.cgflow.harmonic.flow import draw_weighted_samples, flow_on_minima
+from cgbench_methods.cgflow.harmonic.shares import WellShares
+from cgbench_methods.lib.estimators.fourier import FourierBasis
+from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
+from cgbench_methods.lib.flows.build import ConditionalFlow
+from cgbench_methods.lib.flows.steps import sound_step
+from cgbench_methods.lib.flows.target import ConditionalTarget
+
+__all__ = ["RoundOfSamples", "Rounds"]
+
+
+@dataclass(frozen=True)
+class RoundOfSamples:
+    """Weighted samples of one round.
+
+    Attributes
+    ----------
+    s
+        ``[n, cvs]``.
+    log_weights
+        ``[n]``, including the shares of the wells.
+    slopes
+        ``d ln w/ds`` at fixed noise ``[n, cvs]``; None where they are not wanted.
+    well
+        Number of the well ``[n]``; None without free torsions.
+    """
+
+    s: torch.Tensor
+    log_weights: torch.Tensor
+    slopes: torch.Tensor | None
+    well: torch.Tensor | None
+
+
+class Rounds:
+    """The flow with its optimiser, and what a round does with it.
+
+    Parameters
+    ----------
+    problem, config, streams
+        As for `cgbench.contracts.method.Method`.
+    cvs
+        The CVs with the grid of the model of the PMF.
+    coordinates
+        The fine-grained coordinates.
+    target
+        The energy without wells.
+    surrogate
+        The model of the PMF, from which s is drawn.
+    activity
+        Progress of the run.
+
+    Attributes
+    ----------
+    target
+        The energy; at points ``(s, k)`` with wells.
+    basis
+        The flow's context as a function of the points.
+    wells, shares
+        Wells of the free torsions, and the shares of samples in them; None without free torsions.
+    flow, optimiser
+        None until the minima are complete.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        cvs: CollectiveVariables,
+        coordinates: Coordinates,
+        target: ConditionalTarget,
+        surrogate: FourierSurrogate,
+        config: HarmonicConfig,
+        streams: Streams,
+        activity: Activity,
+    ) -> None:
+        self.problem, self.cvs, self.coordinates, self.target = problem, cvs, coordinates, target
+        self.surrogate, self.config, self.streams, self.activity = surrogate, config, streams, activity
+        self.basis: FourierBasis | WellFeatures = FourierBasis(cvs, config.flow.feature_order)
+        self.wells: Wells | None = None
+        self.shares: WellShares | None = None
+        self.flow: ConditionalFlow | None = None
+        self.optimiser: torch.optim.Optimizer | None = None
+
+    def use_wells(self, wells: Wells, target: WellTarget) -> None:
+        """Continue at points ``(s, k)``."""
+        self.wells, self.target = wells, target
+        self.basis = WellFeatures(FourierBasis(self.cvs, self.config.flow.feature_order), len(wells))
+        self.shares = WellShares(self.cvs, len(wells), self.config.wells)
+
+    def build_flow(self, minima: HarmonicMinima) -> None:
+        """Build the flow, which starts as the harmonic approximation, and its optimiser."""
+        self.flow, self.optimiser = flow_on_minima(
+            minima,
+            self.coordinates,
+            self.basis,
+            self.config,
+            self.streams.torch("flow weights"),
+            self.problem.device,
+            self.wells,
+        )
+
+    def draw_s(self, count: int, uncertain: torch.Tensor) -> torch.Tensor:
+        """Draw s where the PMF is low, and a share of them around the uncertain points ``[points, cvs]``."""
+        config = self.config.labels
+        generator = self.streams.torch("design")
+        near = round(self.config.surrogate.share * count) if len(uncertain) else 0
+        parts = []
+        if near:
+            parts.append(draw_around(self.cvs, uncertain, self.config.surrogate.radius, near, generator))
+        low = draw_where_low(
+            self.cvs,
+            self.surrogate.on_grid()[0],
+            count - near,
+            generator,
+            softness=config.softness,
+            ceiling=config.ceiling,
+            uniform_share=config.uniform_share,
+        )
+        s = torch.cat([*parts, low])
+        return s[torch.randperm(len(s), generator=generator)]
+
+    def _draw_points(self, count: int, uncertain: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Draw s, and with wells one of them for each s; return the points and ``ln q(k|s)``."""
+        s = self.draw_s(count, uncertain)
+        return (s, None) if self.shares is None else self.shares.draw(s, self.streams.torch("wells drawn"))
+
+    def features(self, s: torch.Tensor) -> torch.Tensor:
+        """Return the flow's context at s, with wells in one of them at random ``[batch, features]``."""
+        if self.shares is None:
+            return self.basis(s)
+        return self.basis(self.shares.draw(s, self.streams.torch("wells shown"))[0])
+
+    def steps(self) -> int:
+        """Return the number of training steps in a round: it grows with the number of wells, and of CVs above two."""
+        steps, config = self.config.training.steps_per_round * more_for(len(self.cvs)), self.config.wells
+        if self.wells is None:
+            return steps
+        growth: float = len(self.wells) ** config.growth
+        return round(steps * min(growth, config.largest_growth))
+
+    def train(self, number: int, uncertain: torch.Tensor) -> RoundOfSamples:
+        """Train the flow by energy for some steps; return the weighted samples.
+
+        Parameters
+        ----------
+        number
+            Number of rounds before.
+        uncertain
+            Points around which a share of s is drawn ``[points, cvs]``.
+        """
+        config = self.config.training
+        assert self.flow is not None and self.optimiser is not None
+        device = self.problem.device
+        steps = self.steps()
+        total = config.rounds * steps
+        generator = self.streams.torch("training samples", device)
+        take_step = path_gradient_step if config.path_gradients else plain_gradient_step
+        s_all, log_share = self._draw_points(steps * config.batch, uncertain)
+        log_weights, slopes = [], []
+        for step in range(steps):
+            s = s_all[step * config.batch : (step + 1) * config.batch].to(device)
+            done = (number * steps + step) / total
+            decay = 0.5 * (1 + math.cos(math.pi * done))
+            rates = (config.gaussian_learning_rate * decay, config.learning_rate * decay)
+            set_learning_rate(self.optimiser, rates[: len(self.optimiser.param_groups)])
+            self.optimiser.zero_grad(set_to_none=True)
+            of_batch, slopes_of_batch = take_step(
+                self.flow, self.target, s, self.basis, generator, clip_norm=config.clip_norm
+            )
+            log_weights.append(of_batch.cpu())
+            slopes.append(slopes_of_batch.cpu())
+            sound_step(self.problem, self.optimiser)
+            self.activity.progress = done
+        known = torch.cat(slopes) if self.config.labels.mean_force else None
+        return _round_of(s_all, log_share, torch.cat(log_weights), known)
+
+    def sample(self, uncertain: torch.Tensor) -> RoundOfSamples:
+        """Draw weighted samples from the trained flow; `uncertain` as for `train`."""
+        assert self.flow is not None
+        self.activity.progress = None  # the number of rounds is not known
+        config = self.config.labels
+        s, log_share = self._draw_points(config.batch * more_for(len(self.cvs)), uncertain)
+        generator = self.streams.torch("label samples", self.problem.device)
+        log_weights, slopes = draw_weighted_samples(
+            self.flow, self.target, s.to(self.problem.device), self.basis, generator, mean_force=config.mean_force
+        )
+        return _round_of(s, log_share, log_weights.cpu(), None if slopes is None else slopes.cpu())
+
+
+def _round_of(
+    points: torch.Tensor, log_share: torch.Tensor | None, log_weights: torch.Tensor, slopes: torch.Tensor | None
+) -> RoundOfSamples:
+    """Return weighted samples at points, ``(s, k)`` if there are shares.
+
+    The shares of the wells divide the weights, but not their slopes: ``sum_k q(k|s) E[w_k] = sum_k E[W_k]`` with
+    ``W_k = q(k|s) w_k``, whose derivative does not contain q(k|s).
+    """
+    if log_share is None:
+        return RoundOfSamples(points, log_weights, slopes, None)
+    slopes = None if slopes is None else slopes[:, :-1]
+    return RoundOfSamples(points[:, :-1], log_weights - log_share, slopes, points[:, -1].long())

@@ -1,0 +1,48 @@
+"""Uncertain places of the model of the PMF, found by walkers."""
+
+from __future__ import annotations
+
+import torch
+
+from cgbench_methods.cgflow.common.exploration import farthest_points, walk
+from cgbench_methods.cgflow.harmonic.config import SurrogateConfig
+from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
+
+__all__ = ["uncertain_points"]
+
+
+def uncertain_points(
+    surrogate: FourierSurrogate, start: torch.Tensor, config: SurrogateConfig, generator: torch.Generator
+) -> tuple[torch.Tensor, int]:
+    """Return points where walkers found the model uncertain, far from each other, and the number of these walkers.
+
+    Parameters
+    ----------
+    surrogate
+        The model of the PMF.
+    start
+        Points to start from ``[n, cvs]``, drawn with repetition.
+    config
+        Settings of the walk.
+    generator
+        Source of the walk.
+
+    Returns
+    -------
+    points, stopped
+        ``[points, cvs]``, and how many walkers have stopped.
+    """
+    start = start[torch.randint(len(start), (config.walkers,), generator=generator)]
+    outcome = walk(
+        surrogate.cvs,
+        surrogate.table(),
+        start,
+        generator,
+        step=config.walk_step,
+        threshold=config.threshold,
+        max_steps=config.walk_steps,
+        wanted=2 * config.new_points,
+    )
+    candidates = outcome.positions[outcome.stopped]
+    chosen = candidates[farthest_points(surrogate.cvs, candidates, config.new_points)]
+    return chosen, int(outcome.stopped.sum())

@@ -1,0 +1,142 @@
+"""Three CVs: reference points behind a barrier, and the recipe against quadrature."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from cgbench.contracts.coordinates import Coordinates
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.maps import Estimate
+from cgbench.contracts.problem import Problem
+from cgbench.contracts.reference import Reference
+from cgbench.contracts.system import System
+from cgbench.counting.ledger import Ledger
+from cgbench.counting.streams import Streams
+from cgbench.scoring.divergences import forward_kld
+from cgbench_methods.cgflow.common.stages import Stages
+from cgbench_methods.cgflow.harmonic.atlas.placement import Placement
+from cgbench_methods.cgflow.harmonic.atlas.search import MinimaSearch
+from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
+from cgbench_methods.cgflow.harmonic.recipe import HarmonicRecipe
+from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
+from cgbench_methods.lib.flows.target import ConditionalTarget
+
+CVS = CollectiveVariables(("a", "b", "c"), (-math.pi,) * 3, (math.pi,) * 3, (True,) * 3, bins=(24, 20, 16))
+CONFIG = HarmonicConfig.model_validate(
+    {
+        "atlas": {"max_points": 30, "min_distance": 0.7, "walkers": 100, "walk_steps": 1000},
+        "flow": {"num_couplings": 2, "hidden_features": 16},
+        "training": {"rounds": 2, "steps_per_round": 3, "learning_rate": 3e-3},
+        "surrogate": {"order": 4, "length_scales": [0.5, 0.7, 1.0]},
+        "labels": {"batch": 1000, "max_rounds": 1},
+    }
+)
+
+
+def free_energy(s: torch.Tensor) -> torch.Tensor:
+    """PMF with a second basin at a = 180 degrees, behind barriers of 20 kT, and a barrier of 40 kT along b."""
+    a, b, c = s.unbind(1)
+    wall = 20.0 * torch.cos(b - 2.0)
+    return 10.0 * torch.sin(a) ** 2 - 0.5 * torch.cos(a) + 1.5 * torch.cos(c - b) + torch.cos(3 * c) + wall
+
+
+class _Plain(Coordinates):
+    """Coordinates ``(a, b, c; u, v)`` that are the configuration itself."""
+
+    names = ("u", "v")
+
+    def __init__(self) -> None:
+        self.periodic = torch.tensor([False, False])
+        self.lower = torch.full((2,), -math.inf, dtype=torch.float64)
+        self.upper = -self.lower
+
+    def to_cartesian(self, s: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.cat([s, y], dim=1), y.new_zeros(len(y))
+
+    def to_internal(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return x[:, :3], x[:, 3:], x.new_zeros(len(x))
+
+    def in_state_space(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.ones(len(x), dtype=torch.bool)
+
+
+class ThreeTorsions(System):
+    """Three CVs with the PMF above, and two coordinates that are Gaussian with fixed widths at given CVs."""
+
+    name = "three_torsions"
+    version = "1"
+
+    def __init__(self, *, engine: str | None = None, device: str = "cpu") -> None:
+        super().__init__(engine=engine, device=device)
+        self.temperature = 300.0
+        self.traits = frozenset({"gradient", "coordinates"})
+        self.cvs, self.coordinates = CVS, _Plain()
+        self.maps = ((0, 1), (2, 1))
+
+    def initial_configuration(self) -> torch.Tensor:
+        return torch.tensor([0.1, -1.0, 1.0, 0.0, 0.0], dtype=torch.float64)
+
+    def reduced_energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            a, b, _, u, v = leaf.unbind(1)
+            energy = free_energy(leaf[:, :3]) + 0.5 * (u - torch.sin(a)) ** 2 + 2.0 * (v - torch.cos(b) - 0.5 * u) ** 2
+            (gradient,) = torch.autograd.grad(energy.sum(), leaf)
+        return energy.detach(), gradient
+
+    def collective_variables(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :3]
+
+    def reference(self) -> Reference:
+        raise NotImplementedError
+
+
+def search() -> MinimaSearch:
+    problem = Problem(ThreeTorsions(), Ledger())
+    target = ConditionalTarget(problem, problem.coordinate_sets["default"])
+    found = MinimaSearch(problem, CVS, target, CONFIG, Stages(CVS), Streams(0))
+    assert list(found.grow())[-1] == len(found.points) <= 4 * CONFIG.atlas.max_points
+    return found
+
+
+def test_points_cover_all_that_is_below_the_ceiling() -> None:
+    found = search()
+    exact = free_energy(torch.from_numpy(CVS.grid()))
+    exact = exact - exact.min()
+    mean, std = found.model.on_grid()
+    mean = mean - mean.min()
+    assert found.placement.stage != "walkers"
+    assert (std[exact < 15.0] <= CONFIG.atlas.threshold).all()
+    low = exact < 6.0
+    assert (mean - exact)[low].square().mean().sqrt() < 1.0
+
+
+def test_frontier_grows_from_low_points_only() -> None:
+    model = FourierSurrogate(CVS, 4, CONFIG.atlas.length_scale, CONFIG.atlas.amplitude)
+    points = torch.tensor([[0.0, -1.0, 0.0], [2.5, -1.0, 0.0]], dtype=torch.float64)
+    above = torch.tensor([0.0, 40.0], dtype=torch.float64)
+    model.fit_values(points, above.clamp(max=25.0), torch.full((2,), 0.5, dtype=torch.float64))
+    placed = Placement(CVS, model, CONFIG, Streams(0))
+    placed.stage = "frontier"
+    new = placed.choose(points, above)
+    distance = CVS.difference(new[:, None], torch.cat([points, new])[None]).norm(dim=2)
+    assert len(new) == 24 and placed.stage == "frontier"
+    assert (distance[:, 0] < 1.4).all()  # of the low point; farther bins near the high one are left out
+    assert (model.mean_and_std(new)[1] > CONFIG.atlas.threshold).all()
+    assert (distance + 9 * (distance < 1e-9)).min() > CONFIG.atlas.min_distance
+
+
+def test_recipe_against_quadrature() -> None:
+    problem = Problem(ThreeTorsions(), Ledger())
+    recipe = HarmonicRecipe(problem, CONFIG, Streams(1))
+    *_, last = recipe.estimates()
+    assert isinstance(last, Estimate)
+    exact = torch.softmax(-free_energy(torch.from_numpy(CVS.grid())), 0).numpy().reshape(CVS.bins)
+    for p, pmf in zip((exact.sum(2), exact.sum(0).T), last.pmfs, strict=True):
+        assert forward_kld(p, pmf.probability) < 2e-3
+    found = recipe.diagnostics()
+    assert found["late"]["effective_sample_size"] > 0.8
+    assert np.isfinite(last.pmfs[0].free_energy_std).all()
