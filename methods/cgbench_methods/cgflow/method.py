@@ -60,6 +60,10 @@ class ConditionalFlowMethod(Method):
         """Yield the recipe's estimates."""
         yield from self.recipe.estimates()
 
+    def weighted_samples(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return the recipe's weighted samples."""
+        return self.recipe.weighted_samples(count, generator)
+
     def diagnostics(self) -> dict[str, Any]:
         """Return the recipe's diagnostics."""
         return self.recipe.diagnostics()

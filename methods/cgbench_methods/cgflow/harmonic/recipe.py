@@ -17,7 +17,7 @@ from cgbench.contracts.maps import Estimate
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
-from cgbench_methods.cgflow.common.design import draw_around, draw_where_low
+from cgbench_methods.cgflow.common.design import draw_around, draw_in_cells, draw_where_low, low_density
 from cgbench_methods.cgflow.common.diagnostics import harmonic_warnings
 from cgbench_methods.cgflow.common.exploration import farthest_points, walk
 from cgbench_methods.cgflow.common.recipe import Recipe
@@ -40,6 +40,7 @@ from cgbench_methods.lib.flows.steps import sound_step
 
 __all__ = ["HarmonicRecipe"]
 
+SOFTNESS, UNIFORM_SHARE = 3.0, 0.05  # of the values of s in `weighted_samples`; rare basins get many samples
 STATUS = {"train": "training", "label": "sampling"}
 
 
@@ -274,6 +275,24 @@ class HarmonicRecipe(Recipe):
             self.config,
             generator,
         )
+
+    def weighted_samples(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Draw s and a sample of the flow at each s; the weights are those of both draws, and none is truncated.
+
+        s comes from ``exp(-A / softness)``, with A the present model of the PMF, and a uniform share over the domain.
+        """
+        if self.flow is None:
+            return None
+        density = low_density(
+            self.surrogate.on_grid()[0], softness=SOFTNESS, ceiling=torch.inf, uniform_share=UNIFORM_SHARE
+        )
+        s, cells = draw_in_cells(self.cvs, density, count, generator)
+        points, log_share = (s, torch.zeros(count)) if self.shares is None else self.shares.draw(s, generator)
+        own = generator if self.device == "cpu" else torch.Generator(self.device).manual_seed(generator.initial_seed())
+        log_weights, _ = draw_weighted_samples(
+            self.flow, self.target, points.to(self.device), self.basis, own, mean_force=False
+        )
+        return s, log_weights.cpu() - log_share - density[cells].log()
 
     # ---- fit and exploration ----------------------------------------------------------------------
 
