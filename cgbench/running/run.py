@@ -146,13 +146,9 @@ def trained_method(path: Path, system: System) -> Method:
         config = kind.Config.model_validate(record.config)
     except ValueError as error:
         raise UserError(f"{path}: the record's configuration does not fit {record.method}: {error}") from error
-    method: Method = construct(
-        lambda: kind(Problem(system, Ledger(None)), config, Streams(record.seed)),
-        "method",
-        kind.name,
-        kind,
-        type(system),
-    )
+    problem = Problem(system, Ledger())
+    make = lambda: kind(problem, config, Streams(record.seed))  # noqa: E731
+    method: Method = construct(make, "method", kind.name, kind, type(system))
     try:
         method.load_state_dict(state["method"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:

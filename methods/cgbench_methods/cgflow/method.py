@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
 

@@ -70,7 +70,8 @@ def basin_checks(name: str, differences: Mapping[str, Mapping[str, float]]) -> l
         Check(
             f"{name}: free energy of {basin}",
             bool(abs(one["z"]) < LIMIT),
-            f"{one['difference_kT']:+.4f} +- {one['standard_error_kT']:.4f} kT from the certificate, z = {one['z']:+.1f}",
+            f"{one['difference_kT']:+.4f} +- {one['standard_error_kT']:.4f} kT from the certificate, "
+            f"z = {one['z']:+.1f}",
         )
         for basin, one in differences.items()
     ]
@@ -84,9 +85,9 @@ def total_uncertainty(basins: Mapping[str, Any], routes: Mapping[str, Mapping[st
     basins
         The basins of the certificate.
     routes
-        For each route its ``basins`` as from `basin_differences`, and ``bias_per_difference``: the bias of the reference
-        that a difference of one means, 1 / (r^2 - 1) for a time step r times the reference's, -1 for routes without a
-        time step; None for routes that share step and integrator with the reference.
+        For each route its ``basins`` as from `basin_differences`, and ``bias_per_difference``: the bias of the
+        reference that a difference of one means, 1 / (r^2 - 1) for a time step r times the reference's, -1 for routes
+        without a time step; None for routes that share step and integrator with the reference.
 
     Returns
     -------
