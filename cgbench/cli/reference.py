@@ -134,6 +134,12 @@ def show(system: str, out: str | None) -> int:
             f"  basin {name:<12} population {basin['population']:.5f} +- {basin['population_standard_error']:.5f}, "
             f"free energy {basin['free_energy_kT']:.3f} +- {basin['free_energy_standard_error_kT']:.3f} kT"
         )
+    for name, one in details.get("uncertainty", {}).items():
+        if "bias_kT" in one:
+            print(
+                f"  uncertainty of {name:<10} {one['standard_error_kT']:.4f} kT of noise; bias {one['bias_kT']:+.4f} +- "
+                f"{one['bias_standard_error_kT']:.4f} kT by {one['by_route']}, at most {one['bias_bound_kT']:.4f} kT"
+            )
     for key in ("force_field", "temperature_K", "engine", "dynamics", "walkers", "production_steps", "seed", "date"):
         if key in details:
             print(f"  {key:<24} {details[key]}")

@@ -38,7 +38,7 @@ def basin_differences(system: System, basins: Mapping[str, Any], groups: Array) 
     Returns
     -------
     dict
-        For each basin but the most populated: ``difference_kT``, route minus certificate; its ``standard_error_kT``,
+        For each basin that was visited, but the most populated: ``difference_kT``, route minus certificate; its ``standard_error_kT``,
         which contains that of the certificate (delta method for the logarithm of a ratio); ``z``.
     """
     inside = {basin.name: groups[:, basin_mask(system.cvs, basin.contains)].sum(axis=1) for basin in system.basins}
@@ -49,7 +49,6 @@ def basin_differences(system: System, basins: Mapping[str, Any], groups: Array) 
             continue
         mine, highest = own.sum(), inside[top].sum()
         if not (mine > 0 and highest > 0):
-            found[name] = {"difference_kT": float("nan"), "standard_error_kT": float("inf"), "z": float("nan")}
             continue
         scatter = own / mine - inside[top] / highest
         error = float(np.hypot(scatter.std(ddof=1) * np.sqrt(len(groups)), _certified_error(basins, name, top)))
@@ -103,16 +102,14 @@ def total_uncertainty(basins: Mapping[str, Any], routes: Mapping[str, Mapping[st
         beyond = {
             name: max(0.0, abs(one["difference_kT"]) - CONFIDENCE * one["standard_error_kT"])
             for name, one in known.items()
-            if np.isfinite(one["standard_error_kT"])
         }
         entry: dict[str, Any] = {"standard_error_kT": basins[basin]["free_energy_standard_error_kT"]}
-        if beyond:
-            worst = max(beyond, key=lambda name: beyond[name])
-            entry |= {"largest_difference_kT": beyond[worst], "of_route": worst if beyond[worst] > 0 else None}
+        worst = max(beyond, key=lambda name: beyond[name])
+        entry |= {"largest_difference_kT": beyond[worst], "of_route": worst if beyond[worst] > 0 else None}
         biases = {
             name: (factor * one["difference_kT"], abs(factor) * one["standard_error_kT"])
             for name, one in known.items()
-            if (factor := routes[name]["bias_per_difference"]) is not None and np.isfinite(one["standard_error_kT"])
+            if (factor := routes[name]["bias_per_difference"]) is not None
         }
         if biases:
             best = min(biases, key=lambda name: biases[name][1])
