@@ -137,8 +137,8 @@ def show(system: str, out: str | None) -> int:
     for name, one in details.get("uncertainty", {}).items():
         if "bias_kT" in one:
             print(
-                f"  uncertainty of {name:<10} {one['standard_error_kT']:.4f} kT of noise; bias {one['bias_kT']:+.4f} +- "
-                f"{one['bias_standard_error_kT']:.4f} kT by {one['by_route']}, at most {one['bias_bound_kT']:.4f} kT"
+                f"  uncertainty of {name:<10} {one['standard_error_kT']:.4f} kT of noise; bias {one['bias_kT']:+.4f} "
+                f"+- {one['bias_standard_error_kT']:.4f} kT by {one['by_route']}, at most {one['bias_bound_kT']:.4f} kT"
             )
     for key in ("force_field", "temperature_K", "engine", "dynamics", "walkers", "production_steps", "seed", "date"):
         if key in details:

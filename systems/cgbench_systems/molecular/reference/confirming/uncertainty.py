@@ -38,8 +38,9 @@ def basin_differences(system: System, basins: Mapping[str, Any], groups: Array) 
     Returns
     -------
     dict
-        For each basin that was visited, but the most populated: ``difference_kT``, route minus certificate; its ``standard_error_kT``,
-        which contains that of the certificate (delta method for the logarithm of a ratio); ``z``.
+        For each basin that was visited, but the most populated: ``difference_kT``, route minus certificate; its
+        ``standard_error_kT``, which contains that of the certificate (delta method for the logarithm of a ratio);
+        ``z``.
     """
     inside = {basin.name: groups[:, basin_mask(system.cvs, basin.contains)].sum(axis=1) for basin in system.basins}
     top = max(basins, key=lambda name: basins[name]["population"])
