@@ -43,7 +43,14 @@ def _system(name: str, device: str = "cpu", threads: int | None = None, sampled:
 @command.command("build")
 @click.argument("system")
 @click.option("--out", required=True, metavar="FOLDER", help="Folder of the checkpoints.")
-@click.option("--route", "chosen", multiple=True, metavar="NAME", help="Route to sample. Repeatable.  [default: all]")
+@click.option(
+    "--route",
+    "chosen",
+    multiple=True,
+    metavar="NAME",
+    help="Route to sample. Repeatable.  [default: all that need no certified reference]",
+)
+@click.option("--from", "trained", metavar="FOLDER", help="Run folder of the flow that route importance draws from.")
 @click.option("--blocks", type=int, metavar="N", help="Blocks of sampling per route.  [default: that of the route]")
 @click.option("--certify", is_flag=True, help="Write the certified files from the first route.")
 @click.option("--compare", is_flag=True, help="Compare the chosen routes with the certified files.")
@@ -63,9 +70,15 @@ def build(system: str, out: str, chosen: tuple[str, ...], blocks: int | None, **
     for name in chosen:
         if name not in builder.routes:
             raise UserError(f"unknown route {name!r} (--route): choose from {choices(builder.routes)}")
+    if options["trained"] is not None:
+        from cgbench.running.run import trained_method
+
+        if "importance" not in chosen:
+            raise UserError("--from is for route importance: add --route importance")
+        builder.sampler = trained_method(Path(options["trained"]), built)
     if blocks is not None and blocks < 1:
         raise UserError(f"--blocks must be at least 1, not {blocks}")
-    routes = [name for name in builder.routes if not chosen or name in chosen]
+    routes = [name for name in builder.routes if name in (chosen or set(builder.routes) - builder.confirming)]
     first = next(iter(builder.routes))
     if options["certify"] and first not in routes:
         raise UserError(f"--certify writes the reference from route {first}: add --route {first}")
@@ -121,6 +134,12 @@ def show(system: str, out: str | None) -> int:
             f"  basin {name:<12} population {basin['population']:.5f} +- {basin['population_standard_error']:.5f}, "
             f"free energy {basin['free_energy_kT']:.3f} +- {basin['free_energy_standard_error_kT']:.3f} kT"
         )
+    for name, one in details.get("uncertainty", {}).items():
+        if "bias_kT" in one:
+            print(
+                f"  uncertainty of {name:<10} {one['standard_error_kT']:.4f} kT of noise; bias {one['bias_kT']:+.4f} "
+                f"+- {one['bias_standard_error_kT']:.4f} kT by {one['by_route']}, at most {one['bias_bound_kT']:.4f} kT"
+            )
     for key in ("force_field", "temperature_K", "engine", "dynamics", "walkers", "production_steps", "seed", "date"):
         if key in details:
             print(f"  {key:<24} {details[key]}")

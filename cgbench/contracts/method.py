@@ -176,6 +176,26 @@ class Method(ABC):
         """
         return None
 
+    def weighted_samples(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Draw independent samples with importance weights from a trained generator; None for other methods.
+
+        The mean of the weights of the samples in any region of the CVs is proportional to its population. Every sample
+        is an evaluation. The state of the method does not change.
+
+        Parameters
+        ----------
+        count
+            Number of samples.
+        generator
+            Source of all random numbers.
+
+        Returns
+        -------
+        s, log_weights
+            CVs ``[count, cvs]`` and logarithms of the weights ``[count]``, minus infinity outside the state space.
+        """
+        return None
+
     def diagnostics(self) -> dict[str, Any]:
         """Return values for the record that JSON can represent, such as effective sample sizes and warnings."""
         return {}

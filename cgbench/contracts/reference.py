@@ -5,14 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cgbench.contracts.pmf import PMF
 
-__all__ = ["MapReference", "Reference", "ReferenceBuilder"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["MapReference", "Reference", "ReferenceBuilder", "WeightedSampler"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,13 @@ class Reference:
         )
 
 
+class WeightedSampler(Protocol):
+    """A source of independent weighted samples: a trained method, for example (`Method.weighted_samples`)."""
+
+    def weighted_samples(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return CVs ``[count, cvs]`` and log-weights ``[count]``; None if it has none."""
+
+
 class ReferenceBuilder(ABC):
     """Builds a system's reference by several independent routes. Every route can be resumed.
 
@@ -89,9 +99,15 @@ class ReferenceBuilder(ABC):
     routes
         Names of the routes and their default number of sampling blocks. A route may use the results of those
         before it.
+    confirming
+        Those of them that need a certified reference, and are sampled only when named.
+    sampler
+        The trained generator that route "importance" draws from, if there is one.
     """
 
     routes: dict[str, int]
+    confirming: frozenset[str] = frozenset()
+    sampler: WeightedSampler | None = None
 
     @abstractmethod
     def build(self, route: str, blocks: int) -> None:

@@ -8,16 +8,22 @@ from typing import Any
 
 import torch
 
+from cgbench.contracts.method import FIRST_VERSION, Method
+from cgbench.contracts.problem import Problem
+from cgbench.contracts.system import System
+from cgbench.counting.ledger import Ledger
+from cgbench.counting.streams import Streams
 from cgbench.errors import UserError
 from cgbench.running import provenance
 from cgbench.running.forks import check_fork, note_threads
 from cgbench.running.loop import Run
 from cgbench.running.plan import make_plan
-from cgbench.running.plugins import check_start
+from cgbench.running.plugins import check_start, construct
 from cgbench.running.record import Record
+from cgbench.running.registry import load
 from cgbench.running.run_folder import RunFolder
 
-__all__ = ["Run", "finished_record", "prepare", "run"]
+__all__ = ["Run", "finished_record", "prepare", "run", "trained_method"]
 
 
 def run(system: str, method: str, **options: Any) -> Record:
@@ -105,6 +111,50 @@ def finished_record(job: Run) -> Record | None:
     """
     existing = job.folder.read_record()
     return existing if existing is not None and job.plan.settled(existing, job.folder.path) else None
+
+
+def trained_method(path: Path, system: System) -> Method:
+    """Return the method of a run folder in the state of its newest intact checkpoint, on `system`.
+
+    Its further evaluations are counted in a ledger of its own.
+
+    Raises
+    ------
+    UserError
+        If the folder has no record or checkpoint, or is of another system or version.
+    """
+    folder = RunFolder(path)
+    record = folder.read_record()
+    if record is None:
+        raise UserError(f"{path} holds no run: give a run folder, such as runs/aldp/cgflow_al/default/seed-0 (--from)")
+    if (record.system, record.system_version) != (system.name, system.version):
+        raise UserError(
+            f"{path} holds a run on {record.system}, version {record.system_version}, not on {system.name}, version "
+            f"{system.version} (--from)"
+        )
+    kind = load("method", record.method)
+    state = next((found for found, _ in folder.load_checkpoints() if found is not None), None)
+    if state is None:
+        raise UserError(
+            f"{path} has no checkpoint; a run that finishes removes it. Repeat the run with a --budget just below its "
+            f"{record.evaluations.total:,} evaluations: it then keeps the last one"
+        )
+    version = str(state.get("method_version", FIRST_VERSION))
+    if version != kind.version:
+        raise UserError(f"{path} is of version {version} of {record.method}, which now has version {kind.version}")
+    try:
+        config = kind.Config.model_validate(record.config)
+    except ValueError as error:
+        raise UserError(f"{path}: the record's configuration does not fit {record.method}: {error}") from error
+    problem = Problem(system, Ledger())
+    make = lambda: kind(problem, config, Streams(record.seed))  # noqa: E731
+    method: Method = construct(make, "method", kind.name, kind, type(system))
+    try:
+        method.load_state_dict(state["method"])
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"the checkpoint in {path} does not fit this version of {record.method} ({reason})") from error
+    return method
 
 
 def use_hardware(device: str, threads: int | None) -> int:

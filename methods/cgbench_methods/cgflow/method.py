@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -84,6 +85,10 @@ class ConditionalFlowMethod(Method):
     def estimates(self) -> Iterator[PMF | Estimate]:
         """Yield the recipe's estimates."""
         yield from self.recipe.estimates()
+
+    def weighted_samples(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return the recipe's weighted samples."""
+        return self.recipe.weighted_samples(count, generator)
 
     def diagnostics(self) -> dict[str, Any]:
         """Return the recipe's diagnostics."""

@@ -9,7 +9,7 @@ import torch
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench_methods.cgflow.common.exploration import broaden
 
-__all__ = ["draw_around", "draw_where_low", "regular_grid"]
+__all__ = ["draw_around", "draw_in_cells", "draw_where_low", "low_density", "regular_grid"]
 
 
 def regular_grid(cvs: CollectiveVariables, points: int, offsets: Sequence[float]) -> torch.Tensor:
@@ -71,15 +71,33 @@ def draw_where_low(
     torch.Tensor
         ``[count, cvs]``, uniform within each bin.
     """
+    density = low_density(free_energy, softness=softness, ceiling=ceiling, uniform_share=uniform_share)
+    return draw_in_cells(cvs, density, count, generator)[0]
+
+
+def low_density(free_energy: torch.Tensor, *, softness: float, ceiling: float, uniform_share: float) -> torch.Tensor:
+    """Return the probability of each cell in `draw_where_low`, ``[cells]``."""
     above = free_energy - free_energy.min()
     density = torch.exp(-above / softness) * (above < ceiling)
     density = density / density.sum()
     flat = (above < ceiling).double()
-    density = (1 - uniform_share) * density + uniform_share * flat / flat.sum()
+    return (1 - uniform_share) * density + uniform_share * flat / flat.sum()
+
+
+def draw_in_cells(
+    cvs: CollectiveVariables, density: torch.Tensor, count: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw values of s uniform within cells of the grid; return them ``[count, cvs]`` and their cells ``[count]``.
+
+    Parameters
+    ----------
+    density
+        Probability of each cell ``[cells]``, up to a factor.
+    """
     cells = torch.multinomial(density, count, replacement=True, generator=generator)
     width = torch.tensor(
         [(high - low) / bins for low, high, bins in zip(cvs.lower, cvs.upper, cvs.bins, strict=True)],
         dtype=torch.float64,
     )
     jitter = torch.rand(count, len(cvs), generator=generator, dtype=torch.float64) - 0.5
-    return torch.from_numpy(cvs.grid())[cells] + jitter * width
+    return torch.from_numpy(cvs.grid())[cells] + jitter * width, cells

@@ -92,6 +92,10 @@ class Recipe(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
 
+    def weighted_samples(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Draw samples of the flow with weights, as for `cgbench.contracts.method.Method`; None without them."""
+        return None
+
     def _shared_state(self) -> dict[str, Any]:
         """Return the part of the state that both recipes have."""
         return {"stage": self.stage, "history": list(self.history), "snapshots": self.stages.state_dict()}

@@ -169,6 +169,10 @@ class HarmonicRecipe(Recipe):
         skipped = self.samples.add(found.s, found.log_weights, found.slopes, new_group, found.well)
         self.problem.report_anomaly("unusable_sample", skipped, len(found.s))
 
+    def weighted_samples(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Draw s and a sample of the flow at each s; the weights are those of both draws, and none is truncated."""
+        return None if self.flow is None else self.rounds.independent_samples(count, generator)
+
     # ---- fit and exploration ----------------------------------------------------------------------
 
     def _fit_surrogate(self) -> None:

@@ -12,7 +12,7 @@ from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.method import Activity
 from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
-from cgbench_methods.cgflow.common.design import draw_around, draw_where_low
+from cgbench_methods.cgflow.common.design import draw_around, draw_in_cells, draw_where_low, low_density
 from cgbench_methods.cgflow.common.training import path_gradient_step, plain_gradient_step, set_learning_rate
 from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
 from cgbench_methods.cgflow.harmonic.atlas.wells import WellFeatures, Wells, WellTarget
@@ -26,6 +26,8 @@ from cgbench_methods.lib.flows.steps import sound_step
 from cgbench_methods.lib.flows.target import ConditionalTarget
 
 __all__ = ["RoundOfSamples", "Rounds"]
+
+SOFTNESS, UNIFORM_SHARE = 3.0, 0.05  # of the values of s in `independent_samples`; rare basins get many samples
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,24 @@ class Rounds:
             self.flow, self.target, s.to(self.problem.device), self.basis, generator, mean_force=config.mean_force
         )
         return _round_of(s, log_share, log_weights.cpu(), None if slopes is None else slopes.cpu())
+
+    def independent_samples(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw s and a sample of the trained flow at each; return s and the logarithms of the weights of both draws.
+
+        s comes from ``exp(-A / softness)``, with A the present model of the PMF, and a uniform share over the domain.
+        """
+        assert self.flow is not None
+        device = self.problem.device
+        density = low_density(
+            self.surrogate.on_grid()[0], softness=SOFTNESS, ceiling=torch.inf, uniform_share=UNIFORM_SHARE
+        )
+        s, cells = draw_in_cells(self.cvs, density, count, generator)
+        points, log_share = (s, torch.zeros(count)) if self.shares is None else self.shares.draw(s, generator)
+        own = generator if device == "cpu" else torch.Generator(device).manual_seed(generator.initial_seed())
+        log_weights, _ = draw_weighted_samples(
+            self.flow, self.target, points.to(device), self.basis, own, mean_force=False
+        )
+        return s, log_weights.cpu() - log_share - density[cells].log()
 
 
 def _round_of(

@@ -74,14 +74,22 @@ def effective_sample_size(log_weights: torch.Tensor) -> torch.Tensor:
     return torch.nan_to_num(torch.exp(ratio), nan=0.0) / max(log_weights.shape[-1], 1)
 
 
-def pareto_tail_index(log_weights: torch.Tensor) -> float:
+def pareto_tail_index(log_weights: torch.Tensor, number: int | None = None) -> float:
     """Shape k of a generalised Pareto distribution fitted to the ``min(n / 5, 3 sqrt(n))`` largest weights.
 
     The mean of the weights is unreliable above k = 0.7 (Vehtari et al., J. Mach. Learn. Res. 25, 72, 2024). The result
     is NaN for fewer than five tail weights.
+
+    Parameters
+    ----------
+    log_weights
+        Logarithms of the weights.
+    number
+        Number of weights n, if only the largest of them are given.
     """
     usable = log_weights[log_weights.isfinite()]
-    count = int(min(len(usable) / 5, 3 * len(usable) ** 0.5))
+    total = len(usable) if number is None else number
+    count = min(int(min(total / 5, 3 * total**0.5)), len(usable) - 1)
     if count < 5:
         return float("nan")
     largest = usable.topk(count + 1).values

@@ -16,6 +16,7 @@ from cgbench.contracts.system import Check, System
 from cgbench.errors import UserError
 from cgbench.scoring.reference_files import load_reference
 from cgbench.storage.files import write_npz
+from cgbench_methods.lib.estimators.importance import RELIABLE_PARETO_K
 from cgbench_systems.molecular.reference.biased import BiasedRoute
 from cgbench_systems.molecular.reference.certificate import (
     ORDERS,
@@ -24,11 +25,20 @@ from cgbench_systems.molecular.reference.certificate import (
     write_checks,
     write_cpu_time,
     write_facts,
+    write_route,
 )
 from cgbench_systems.molecular.reference.comparison import compare_estimate, compare_halves
 from cgbench_systems.molecular.reference.configurations import fixed_configurations
+from cgbench_systems.molecular.reference.confirming.frozen import (
+    DoubleStepRoute,
+    FrozenRoute,
+    HalfStepRoute,
+    MetropolisRoute,
+)
+from cgbench_systems.molecular.reference.confirming.importance import ImportanceRoute
+from cgbench_systems.molecular.reference.confirming.uncertainty import basin_checks, basin_differences
 from cgbench_systems.molecular.reference.dynamics_check import compare_dynamics, openmm_reduced_energies
-from cgbench_systems.molecular.reference.route import TIME_STEP, RoutesBuilder, log, writing
+from cgbench_systems.molecular.reference.route import TIME_STEP, Array, Route, RoutesBuilder, log, writing
 from cgbench_systems.molecular.reference.samples import equilibrium_samples
 from cgbench_systems.molecular.reference.side_chains.torsions import SideTorsions
 from cgbench_systems.molecular.reference.umbrella import UmbrellaRoute
@@ -63,6 +73,9 @@ class Effort:
     flattened: Sampling = Sampling(compile=False)
 
 
+CONFIRMING = {"half_step": 150, "double_step": 150, "metropolis": 150, "importance": 500}  # routes and their blocks
+
+
 class MolecularReferenceBuilder(RoutesBuilder):
     """Builds and certifies the PMF of a molecule on two dihedral angles.
 
@@ -70,16 +83,21 @@ class MolecularReferenceBuilder(RoutesBuilder):
     ----------
     routes
         Routes and their default sizes: blocks of sampling, or trajectories of route "openmm".
-    biased, umbrella, unbiased
+    biased, umbrella, unbiased, half_step, double_step, metropolis, importance
         Classes of the routes.
     effort
         Amount of work besides the routes.
     """
 
-    routes = {"biased": 500, "umbrella": 120, "unbiased": 100, "openmm": 400}
+    routes = {"biased": 500, "umbrella": 120, "unbiased": 100, "openmm": 400} | CONFIRMING
+    confirming = frozenset(CONFIRMING)
     biased: ClassVar[type[BiasedRoute]] = BiasedRoute
     umbrella: ClassVar[type[UmbrellaRoute]] = UmbrellaRoute
     unbiased: ClassVar[type[UnbiasedRoute]] = UnbiasedRoute
+    half_step: ClassVar[type[HalfStepRoute]] = HalfStepRoute
+    double_step: ClassVar[type[DoubleStepRoute]] = DoubleStepRoute
+    metropolis: ClassVar[type[MetropolisRoute]] = MetropolisRoute
+    importance: ClassVar[type[ImportanceRoute]] = ImportanceRoute
     effort: ClassVar[Effort] = Effort()
 
     def certify(self) -> None:
@@ -115,6 +133,10 @@ class MolecularReferenceBuilder(RoutesBuilder):
             "umbrella": self._compare_umbrella,
             "unbiased": self._compare_unbiased,
             "openmm": self._compare_openmm,
+            "half_step": lambda reference: self._compare_frozen(self.half_step, reference),
+            "double_step": lambda reference: self._compare_frozen(self.double_step, reference),
+            "metropolis": lambda reference: self._compare_frozen(self.metropolis, reference),
+            "importance": self._compare_importance,
         }
         checks = compare[route](self._reference())
         for check in checks:
@@ -128,12 +150,14 @@ class MolecularReferenceBuilder(RoutesBuilder):
             write_cpu_time(sampler, self.destination)
         whole, parts = sampler.estimates()
         name = f"umbrella + MBAR, {sampler.steps:.1e} steps"
+        self._note_basins(sampler, parts, reference)
         checks = compare_estimate(self.system, reference, name, whole, parts)
         return [*checks, *compare_halves(self.system, name, *sampler.halves())]
 
     def _compare_unbiased(self, reference: Reference) -> list[Check]:
         sampler = self.built(self.unbiased)
         groups = sampler.group_histograms()
+        self._note_basins(sampler, groups, reference)
         name = f"unbiased from weighted starts, {sampler.steps:.1e} steps"
         checks = compare_estimate(self.system, reference, name, groups.sum(0), groups)
         mean, error = sampler.mean_energy()
@@ -151,6 +175,73 @@ class MolecularReferenceBuilder(RoutesBuilder):
         time = "is too noisy to be fitted" if math.isnan(relaxation) else f"is {relaxation:.1f} ps"
         log(f"unbiased: relaxation time of {basin.name} {time}; the trajectories have {length:g} ps")
         return checks
+
+    def sampling_route(self, route: str) -> Route:
+        """Return a route; importance sampling gets the trained generator."""
+        if route == "importance":
+            return self.importance(self.system, self.folder, sampler=self.sampler)
+        return super().sampling_route(route)
+
+    def _compare_frozen(self, kind: type[FrozenRoute], reference: Reference) -> list[Check]:
+        sampler = self.built(kind)
+        groups = sampler.group_histograms()
+        name = f"{sampler.name}, {sampler.steps:.1e} steps"
+        checks = self._compare_basins(sampler, name, groups, reference, sampler.bias_per_difference, sampler.facts())
+        return [*checks, *compare_halves(self.system, name, *sampler.halves())]
+
+    def _compare_importance(self, reference: Reference) -> list[Check]:
+        sampler = self.built(self.importance)
+        groups = sampler.group_histograms()
+        size, index = sampler.quality()
+        name = f"importance, {sampler.steps:.1e} samples"
+        by_basin = {
+            basin.name: round(sampler.quality(basin_mask(self.system.cvs, basin.contains))[0])
+            for basin in self.system.basins
+        }
+        facts = {"samples": sampler.steps, "effective_samples": round(size), "effective_samples_by_basin": by_basin}
+        facts["pareto_k"] = round(index, 3)
+        checks = self._compare_basins(sampler, name, groups, reference, -1.0, facts)
+        return [
+            *checks,
+            Check(
+                f"{name}: tail of the weights",
+                bool(index < RELIABLE_PARETO_K),
+                f"Pareto k {index:.2f}, {size:.1e} effective samples",
+            ),
+        ]
+
+    def _note_basins(self, sampler: Route, groups: Array, reference: Reference) -> None:
+        """Enter the differences in free energy of a route with the reference's own dynamics in the certificate."""
+        differences = basin_differences(self.system, reference.details["basins"], groups)
+        with writing(self.destination):
+            facts = {"title": sampler.title, "bias_per_difference": None, "basins": differences}
+            write_route(self.destination, sampler.name, facts)
+
+    def _compare_basins(
+        self,
+        sampler: Route,
+        name: str,
+        groups: Array,
+        reference: Reference,
+        bias_per_difference: float | None,
+        facts: Mapping[str, Any],
+    ) -> list[Check]:
+        """Compare the basins and the PMF of a route, and enter its differences in free energy in the certificate."""
+        differences = basin_differences(self.system, reference.details["basins"], groups)
+        with writing(self.destination):
+            write_cpu_time(sampler, self.destination)
+            write_route(
+                self.destination,
+                sampler.name,
+                {
+                    "title": sampler.title,
+                    **facts,
+                    "bias_per_difference": bias_per_difference,
+                    "basins": differences,
+                },
+            )
+        checks = compare_estimate(self.system, reference, name, groups.sum(axis=0), groups)
+        return [*basin_checks(name, differences), *checks]
 
     def _compare_openmm(self, reference: Reference) -> list[Check]:
         s, x = fixed_configurations(self.system, reference)
@@ -214,7 +305,7 @@ class ShorterReferenceBuilder(MolecularReferenceBuilder):
     biased, umbrella, unbiased = ShorterBiased, ShorterUmbrella, ShorterUnbiased
     effort = Effort(resamples=50, batched=6000)
 
-    routes = {"biased": 130, "umbrella": 16, "unbiased": 6, "openmm": 150}
+    routes = {"biased": 130, "umbrella": 16, "unbiased": 6, "openmm": 150} | CONFIRMING
     umbrella_with_side_chains = 64
 
     def __init__(

@@ -20,6 +20,7 @@ from cgbench.scoring.divergences import forward_kld
 from cgbench.storage.files import npz_bytes, write_atomically
 from cgbench_methods.lib.estimators.fourier_fit import FourierFit, choose_order, fit
 from cgbench_systems.molecular.reference.biased import BiasedRoute
+from cgbench_systems.molecular.reference.confirming.uncertainty import total_uncertainty
 from cgbench_systems.molecular.reference.route import FRICTION, TIME_STEP, Array, Route
 from cgbench_systems.molecular.reference.side_chains.bias import TorsionBias
 from cgbench_systems.molecular.reference.statistics import (
@@ -40,6 +41,7 @@ __all__ = [
     "write_checks",
     "write_cpu_time",
     "write_facts",
+    "write_route",
 ]
 
 ORDERS = (8, 10, 12, 14, 16, 18)  # candidates of the Fourier fit
@@ -245,6 +247,13 @@ def write_cpu_time(route: Route, folder: Path) -> None:
     """Enter the CPU time of a route that was compared."""
     known = _read(folder).get("sampling_cpu_seconds", {})
     write_facts(folder, sampling_cpu_seconds=known | {route.name: round(route.cpu_seconds)})
+
+
+def write_route(folder: Path, name: str, facts: Mapping[str, Any]) -> None:
+    """Enter what a route says about the basins, and the total uncertainty that follows from all routes so far."""
+    record = _read(folder)
+    routes = record.get("routes", {}) | {name: dict(facts)}
+    write_facts(folder, routes=routes, uncertainty=total_uncertainty(record["basins"], routes))
 
 
 def _read(folder: Path) -> dict[str, Any]:

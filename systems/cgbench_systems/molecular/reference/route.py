@@ -49,6 +49,8 @@ class Route(ABC):
         Number of blocks that are discarded at the start.
     group
         Number of successive blocks that together are treated as independent of the next ones.
+    time_step
+        Time step in ps.
     blocks
         Samples of successive blocks: weighted histograms, or collective variables (umbrella sampling).
     cpu_seconds
@@ -71,6 +73,7 @@ class Route(ABC):
     stride: int = 10
     equilibration: int
     group: int = 20
+    time_step: float = TIME_STEP
 
     def __init__(self, system: System, folder: Path, seed: int = 0) -> None:
         self.system, self.folder, self.seed = system, folder, seed
@@ -78,14 +81,16 @@ class Route(ABC):
         self.blocks: list[Array] = []
         self.cpu_seconds = 0.0
 
-    def langevin(self, evaluate: EnergyAndGradient, positions: torch.Tensor) -> Langevin:
-        """Return the dynamics that all routes use: the Langevin middle scheme in float32."""
+    def langevin(
+        self, evaluate: EnergyAndGradient, positions: torch.Tensor, time_step: float | None = None
+    ) -> Langevin:
+        """Return the dynamics of the routes: the Langevin middle scheme in float32, by default with `time_step`."""
         assert self.system.masses is not None
         return Langevin(
             evaluate,
             self.system.masses.to(self.system.device),
             self.system.temperature,
-            time_step=TIME_STEP,
+            time_step=self.time_step if time_step is None else time_step,
             friction=FRICTION,
             positions=positions.to(self.system.device).float(),
             generator=self.generator,
@@ -262,13 +267,17 @@ class RoutesBuilder(ReferenceBuilder):
             return
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        kind: type[Route] = getattr(self, route)
-        sampler = kind(self.system, self.folder)
+        sampler = self.sampling_route(route)
         if sampler.load():
             log(f"{route}: continuing from {len(sampler.blocks)} blocks")
         if len(sampler.blocks) < blocks:
             self.system.compile()
             sampler.run(blocks)
+
+    def sampling_route(self, route: str) -> Route:
+        """Return a route that can be sampled."""
+        kind: type[Route] = getattr(self, route)
+        return kind(self.system, self.folder)
 
     def built(self, kind: type[R]) -> R:
         """Return a route with the blocks of its checkpoint.

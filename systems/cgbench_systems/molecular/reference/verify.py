@@ -21,7 +21,15 @@ from cgbench_systems.molecular.reference.route import FRICTION, TIME_STEP, Array
 from cgbench_systems.molecular.reference.side_chains.bias import SummedBias, TorsionBias
 from cgbench_systems.molecular.reference.side_chains.torsions import SideTorsions
 
-__all__ = ["Flattened", "Sampling", "compare_energies", "flattening_bias", "verify"]
+__all__ = [
+    "Flattened",
+    "Sampling",
+    "compare_energies",
+    "flattening_bias",
+    "predicted_starts",
+    "side_torsion_rows",
+    "verify",
+]
 
 CUT = 12.0  # kT; the bias does not flatten the PMF above it
 PER_SIDE = 10  # coarse cells along each angle
@@ -72,10 +80,41 @@ def compare_energies(system: System, certified: list[dict[str, Any]]) -> Check:
     )
 
 
-def flattening_bias(cvs: CollectiveVariables, probability: Array, order: int = 12) -> FourierBias:
-    """Return a bias that flattens a PMF, given as probabilities over the grid, up to `CUT`."""
+def flattening_bias(cvs: CollectiveVariables, probability: Array, order: int = 12, scale: float = 1.0) -> FourierBias:
+    """Return a bias that flattens a PMF, given as probabilities over the grid, up to `CUT`; or a share of it."""
     energy = -np.log(np.maximum(probability / probability.max(), np.exp(-CUT)))
-    return FourierBias.from_grid(cvs, -energy, order)
+    return FourierBias.from_grid(cvs, -scale * energy, order)
+
+
+def side_torsion_rows(system: System, reference: Reference, torsions: SideTorsions) -> list[list[float]]:
+    """Return the certified free energies along each side-chain torsion, ``[torsions, bins]`` in kT.
+
+    Raises
+    ------
+    UserError
+        If the reference does not know the side-chain torsions of the molecule.
+    """
+    rows = [entry["free_energy_kT"] for entry in reference.details.get("side_torsions", [])]
+    if len(rows) != len(torsions):
+        raise UserError(
+            f"the reference of {system.name} knows {len(rows)} side-chain torsions, the molecule has "
+            f"{len(torsions)} ({', '.join(torsions.names)}): build and certify the reference again"
+        )
+    return rows
+
+
+def predicted_starts(system: System, torsions: SideTorsions, expected: Array, walkers: int, seed: int) -> torch.Tensor:
+    """Return relaxed configurations ``[walkers, atoms, 3]`` with CVs drawn from probabilities over the grid.
+
+    Side chains are spread over all rotamers.
+    """
+    cvs = system.cvs
+    generator = torch.Generator().manual_seed(seed)
+    grid = torch.from_numpy(cvs.grid())
+    drawn = torch.multinomial(torch.from_numpy(expected.ravel()), walkers, True, generator=generator)
+    jitter = torch.rand(walkers, 2, generator=generator, dtype=torch.float64) - 0.5
+    points = (grid[drawn] + jitter * 2 * np.pi / cvs.bins[0]).to(system.device)
+    return torsions.starts(points, seed) if torsions.atoms else relaxed(system, points)
 
 
 class Flattened:
@@ -109,21 +148,11 @@ class Flattened:
     def __init__(self, system: System, reference: Reference, sampling: Sampling, seed: int) -> None:
         cvs, probability = system.cvs, reference.pmf.probability
         self.torsions = SideTorsions(system)
-        rows = [entry["free_energy_kT"] for entry in reference.details.get("side_torsions", [])]
-        if len(rows) != len(self.torsions):
-            raise UserError(
-                f"the reference of {system.name} knows {len(rows)} side-chain torsions, the molecule has "
-                f"{len(self.torsions)} ({', '.join(self.torsions.names)}): build and certify the reference again"
-            )
-        generator = torch.Generator().manual_seed(seed)
+        rows = side_torsion_rows(system, reference, self.torsions)
         bias = flattening_bias(cvs, probability)
-        grid = torch.from_numpy(cvs.grid())
         self.expected = probability * np.exp(-bias.on_grid())
         self.expected /= self.expected.sum()
-        drawn = torch.multinomial(torch.from_numpy(self.expected.ravel()), sampling.walkers, True, generator=generator)
-        jitter = torch.rand(sampling.walkers, 2, generator=generator, dtype=torch.float64) - 0.5
-        points = (grid[drawn] + jitter * 2 * np.pi / cvs.bins[0]).to(system.device)
-        start = self.torsions.starts(points, seed) if self.torsions.atoms else relaxed(system, points)
+        start = predicted_starts(system, self.torsions, self.expected, sampling.walkers, seed)
         if sampling.compile:
             system.compile()
         assert system.masses is not None
