@@ -44,10 +44,10 @@ def row_of(runs: Sequence[tuple[Array, Array, Array]]) -> dict[str, Any]:
     Returns
     -------
     row
-        ``pmfs``, their number (a run has one for each map). ``coverage``, fraction of bins below 8 kT within 1.96 claimed standard errors, and
-        the ``lowest`` and ``highest`` of single PMFs. ``from_A``, the same for bins from A to A + 2 kT.
-        ``ratio``, root mean square error over root mean square claim. ``mean``, the mean of the error over the claim:
-        a bias if it is far from zero in all runs.
+        ``pmfs``, their number (a run has one for each map). ``coverage``, fraction of bins below 8 kT within 1.96
+        claimed standard errors, and the ``lowest`` and ``highest`` of single PMFs. ``from_A``, the same for bins from
+        A to A + 2 kT. ``ratio``, root mean square error over root mean square claim. ``mean``, the mean of the error
+        over the claim: a bias if it is far from zero in all runs.
     """
     height, error, claim = (np.concatenate(column) for column in zip(*runs, strict=True))
     z = error / claim

@@ -30,7 +30,6 @@ from cgbench_methods.lib.estimators.newton import minimise
 __all__ = ["Curvature", "FourierFit", "choose_order", "fit", "fit_likeliest"]
 
 Array = NDArray[np.float64]
-COLUMNS = 128  # coefficients whose effect on the grid is computed at once
 STIFFNESS = 1.0  # of the penalty on the squared Laplacian, unless a method chooses another
 
 
@@ -144,22 +143,13 @@ class Curvature:
         scores = [_on_grid(n - self._density * e, transposed).ravel() for n, e in zip(visits, exposures, strict=True)]
         return np.asarray(count**2 / (count - 1) * np.var(self._moved(np.stack(scores, axis=1)), axis=-1))
 
-    def variance_of_penalty(self) -> Array:
-        """Return the squared bias of the free energies by the penalty, as expected under its prior.
+    def bias_of_penalty(self) -> Array:
+        """Return the bias of the free energies by the penalty, to first order: the shift ``H^-1 P c`` by its gradient.
 
-        The penalty P moves the coefficients c by ``H^-1 P c``. The average of its square over the Gaussian prior, of
-        covariance ``P^-1`` times a scale, is ``H^-1 P H^-1`` times this scale. With a scale of 1 it makes up the
-        difference between the posterior variance and the sampling variance, which is why Bayesian intervals cover the
-        truth on average over the domain (Nychka, J. Am. Stat. Assoc. 83, 1134, 1988). PMFs need not be as flat as the
-        prior: the scale is therefore that of the fitted coefficients, their mean of ``P c^2``.
+        P is the penalty's matrix and c are the fitted coefficients. A step of Newton's method on the likelihood alone,
+        with the Hessian of the whole objective, would undo this shift.
         """
-        penalised = self._penalty > 0
-        scale = float((self._penalty * self._coefficients.ravel() ** 2)[penalised].mean()) if penalised.any() else 0.0
-        roots = np.diag(np.sqrt(self._penalty))[:, penalised]
-        total = np.zeros(self._probability.shape)
-        for part in np.array_split(np.arange(roots.shape[1]), max(1, roots.shape[1] // COLUMNS)):
-            total += (self._moved(roots[:, part]) ** 2).sum(-1)
-        return scale * total
+        return self._moved((self._penalty * self._coefficients.ravel())[:, None])[..., 0]
 
 
 def _penalty(waves: Sequence[Array], stiffness: float) -> Array:

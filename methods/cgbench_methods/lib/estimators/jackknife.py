@@ -118,7 +118,8 @@ class SystematicVariance:
         Sampling variance that the next candidate order would add. The order was chosen because its whole error is the
         smaller one; hence what it leaves out is, on average, not more than this.
     penalty
-        Squared bias by the penalty; see `Curvature.variance_of_penalty`.
+        Squared bias by the penalty, the larger one of the fit and of that at the next order; see
+        `Curvature.bias_of_penalty`.
     """
 
     truncation: Array
@@ -144,13 +145,16 @@ def variance_of_fit(
     exposure, visited = exposures.sum(0), visits.sum(0)
     curvature = Curvature(fitted, exposure, stiffness)
     truncation = np.zeros(fitted.cvs.bins)
+    bias = curvature.bias_of_penalty()
     higher = [order for order in orders if order > fitted.order]
     if higher:
         histogram = np.where(exposure > 0, visited / np.maximum(exposure, 1e-300), 0.0)
         further = fit(fitted.cvs, histogram, exposure, higher[0], fitted, stiffness)
-        added = Curvature(further, exposure, stiffness).variance_of_groups(visits, exposures)
-        truncation = np.maximum(added - curvature.variance_of_groups(visits, exposures), 0.0)
-    return SystematicVariance(truncation, curvature.variance_of_penalty())
+        next_one = Curvature(further, exposure, stiffness)
+        added = next_one.variance_of_groups(visits, exposures) - curvature.variance_of_groups(visits, exposures)
+        truncation = np.maximum(added, 0.0)
+        bias = np.maximum(np.abs(bias), np.abs(next_one.bias_of_penalty()))
+    return SystematicVariance(truncation, bias**2)
 
 
 def standard_error(sampling: Array, systematic: SystematicVariance, groups: int) -> Array:
