@@ -124,8 +124,8 @@ class FourierSurrogate:
 
         With the prior's precision P, the deviation d of the coefficients from the prior mean, and the posterior
         covariance C, the prior shifts A by ``phi C P d`` to first order. The posterior variance is the sampling
-        variance plus ``phi C P C phi``, the mean square of this shift under the prior. The squared error is larger where
-        the prior is too smooth.
+        variance plus ``phi C P C phi``, the mean square of this shift under the prior. The squared error is larger
+        where the prior is too smooth.
         """
         features = self.basis(s)
         features[:, 0] = 0.0  # the constant is free

@@ -101,3 +101,24 @@ def test_table_is_the_model_at_the_resolution_of_the_bins(generator) -> None:
     near = nodes + 0.4 * (2 * math.pi / 20) * (2 * torch.rand(nodes.shape, generator=generator) - 1)
     for found, expected in zip(model.table()(near), model.mean_and_std(nodes), strict=True):
         torch.testing.assert_close(found, expected)
+
+
+def test_errors_where_the_prior_is_too_smooth(generator) -> None:
+    """Noisy values of a known function: under a flat prior the posterior alone claims too little, under a wide one not.
+
+    With a wide prior the shift is what the prior expects, and hardly anything is added.
+    """
+    s = uniform(4000, generator)
+    values = truth(s) + 0.5 * torch.randn(4000, generator=generator, dtype=torch.float64)
+    grid = uniform(500, generator)
+    added, covered = {}, {}
+    for amplitude in (0.2, 4.0):
+        model = FourierSurrogate(TORUS, order=5, length_scale=1.0, amplitude=amplitude)
+        model.fit_values(s, values, torch.full((4000,), 0.5, dtype=torch.float64))
+        mean, std = model.mean_and_std(grid)
+        excess = model.excess_of_prior_shift(grid)
+        error = (mean - truth(grid)).abs()
+        covered[amplitude] = [float((error < 1.96 * each).double().mean()) for each in (std, (std**2 + excess).sqrt())]
+        added[amplitude] = float(excess.mean() / (std**2).mean())
+    assert covered[0.2][0] < 0.5 and covered[0.2][1] > 0.9
+    assert covered[4.0][0] > 0.9 and added[4.0] < 0.1 < added[0.2]
