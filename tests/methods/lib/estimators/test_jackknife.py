@@ -53,7 +53,7 @@ def test_intervals_cover_the_truth(visits: float, flattened: float) -> None:
     the factor for few groups and the two systematic parts, coverage is 0.79, 0.87, 0.88 and 0.86.
     """
     errors, claims = errors_and_claims(visits, 20, flattened)
-    assert 0.90 <= (np.abs(errors) < 1.96 * claims).mean() <= 0.99
+    assert 0.90 <= (np.abs(errors) < 1.96 * claims).mean() <= 0.98
 
 
 def test_few_groups_need_the_factor_of_students_distribution() -> None:
