@@ -23,7 +23,7 @@ from cgbench.running.run_folder import RunFolder
 from cgbench.scoring.referee import METRICS_VERSION, Referee
 from cgbench.storage.files import read_npz
 
-__all__ = ["Rescored", "rescore"]
+__all__ = ["Rescored", "rescore", "stored_estimate"]
 
 SAME = 1e-9  # relative: sums in another order differ by less
 Scores = dict[str, float | None]
@@ -115,7 +115,7 @@ def _rescored(run: FoundRun, referee: Referee | str, write: bool) -> Rescored:
     if isinstance(referee, str):
         return Rescored(run.path, {}, record.metrics_version, problem=referee)
     try:
-        scores = referee.score(_stored_estimate(run.path / "pmf.npz", referee.system))
+        scores = referee.score(stored_estimate(run.path / "pmf.npz", referee.system))
     except (ValueError, KeyError) as error:
         return Rescored(run.path, {}, record.metrics_version, problem=f"pmf.npz: {' '.join(str(error).split())}")
     changes = {
@@ -137,7 +137,7 @@ def _same(old: float | None, new: float | None) -> bool:
     return math.isclose(old, new, rel_tol=SAME, abs_tol=1e-12) or (math.isnan(old) and math.isnan(new))
 
 
-def _stored_estimate(path: Path, system: System) -> Estimate:
+def stored_estimate(path: Path, system: System) -> Estimate:
     """Return the estimate in a ``pmf.npz``, bit for bit."""
     arrays = read_npz(path)
     pmfs = []

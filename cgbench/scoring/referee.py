@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cgbench.contracts.maps import Estimate, Map
 from cgbench.contracts.pmf import PMF, basin_mask
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 
     from cgbench.contracts.method import Method
 
-__all__ = ["METRICS", "METRICS_VERSION", "Referee"]
+__all__ = ["METRICS", "METRICS_VERSION", "Referee", "errors_and_claims"]
 
+Array = NDArray[np.float64]
 METRICS_VERSION = 1  # rises when a metric of the same PMF and reference gets another value
 METRICS = ("forward_kld", "reverse_kld", "jensen_shannon", "total_variation")
 MAP_METRICS = ("forward_kld", "total_variation")  # reported for each of several maps
@@ -268,18 +270,41 @@ def _delta_f_errors(true: Mapping[str, float], found: Mapping[str, float]) -> di
     }
 
 
-def _coverage(reference: MapReference, pmf: PMF) -> dict[str, float | None]:
-    if pmf.free_energy_std is None:
-        return dict.fromkeys(COVERAGE)
+def errors_and_claims(reference: MapReference, pmf: PMF, below: float = COVERED_BELOW) -> tuple[Array, Array, Array]:
+    """Return the errors of a PMF and their claimed standard errors.
+
+    Free energies are defined up to a constant: the mean error over the reference density is zero.
+
+    Parameters
+    ----------
+    reference, pmf
+        The reference, and an estimate with standard errors.
+    below
+        Reference free energy in kT above its minimum below which bins are used.
+
+    Returns
+    -------
+    height, error, claim
+        Of each bin that is used, in kT: reference free energy above its minimum, error, and the standard errors of
+        estimate and reference, added in quadrature.
+    """
+    assert pmf.free_energy_std is not None
     true = reference.pmf
-    low = true.free_energy - true.free_energy.min() < COVERED_BELOW
+    height = true.free_energy - true.free_energy.min()
+    low = height < below
     error = np.where(low, pmf.free_energy - true.free_energy, 0.0)
-    # free energies are defined up to a constant: remove the mean error
     error = error - (true.probability[low] * error[low]).sum() / true.probability[low].sum()
     variance = pmf.free_energy_std**2
     if reference.standard_error is not None:
         variance = variance + (reference.standard_error / true.probability) ** 2
-    z = np.abs(error[low]) / np.sqrt(np.maximum(variance[low], 1e-300))
+    return height[low], error[low], np.sqrt(np.maximum(variance[low], 1e-300))
+
+
+def _coverage(reference: MapReference, pmf: PMF) -> dict[str, float | None]:
+    if pmf.free_energy_std is None:
+        return dict.fromkeys(COVERAGE)
+    _, error, claim = errors_and_claims(reference, pmf)
+    z = np.abs(error) / claim
     return {name: float(np.mean(z < limit)) for name, limit in COVERAGE.items()}
 
 

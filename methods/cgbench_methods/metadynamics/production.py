@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.pmf import LARGEST_FREE_ENERGY, PMF
-from cgbench_methods.lib.estimators.fourier_fit import fit, fit_likeliest
 from cgbench_methods.lib.estimators.importance import kish
+from cgbench_methods.lib.estimators.jackknife import jackknife_fit
 from cgbench_methods.lib.sampling.visits import Visits
 
 __all__ = ["Production"]
@@ -81,18 +81,12 @@ class Production:
         return float((self.histograms.sum(0) > 0).mean())
 
     def estimate(self, orders: Sequence[int]) -> PMF:
-        """Fit a smooth PMF, with standard errors by the jackknife over groups."""
+        """Fit a smooth PMF, with standard errors; see `cgbench_methods.lib.estimators.jackknife`."""
         parts = self.histograms.reshape(self.groups, *self.cvs.bins)
-        halves = parts[::2].sum(0), parts[1::2].sum(0)
-        best, _ = fit_likeliest(self.cvs, halves, self.exposure, orders)
-        self.order = best.order
-        whole, used = parts.sum(0), [part for part in parts if part.sum() > 0]
-        count = len(used)
-        if count < 2:  # the jackknife needs two
-            return PMF(self.cvs, best.probability())
-        without = [-np.log(fit(self.cvs, whole - part, self.exposure, best.order, best).probability()) for part in used]
-        std = np.sqrt((count - 1) * np.var(without, axis=0))
-        return PMF(self.cvs, best.probability(), std)
+        whole = parts.sum(0)
+        found = jackknife_fit(self.cvs, parts, self.exposure, orders, lambda group: np.asarray(whole - parts[group]))
+        self.order = found.facts["fourier_order"]
+        return found.pmf
 
     def state_dict(self) -> dict[str, Any]:
         """Return histograms, sums of weights and visits; the owner of the bias saves it."""

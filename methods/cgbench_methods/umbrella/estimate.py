@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.pmf import PMF
 from cgbench_methods.lib.estimators.fourier_fit import FourierFit, fit, fit_likeliest
+from cgbench_methods.lib.estimators.jackknife import jackknife_variance, student_factor, variance_of_fit
 from cgbench_methods.lib.estimators.mbar import Frames, Windows, disconnected, statistical_inefficiency
 from cgbench_methods.lib.sampling.restraints import HarmonicRestraints
 from cgbench_methods.umbrella.cells import Cells
@@ -91,7 +92,7 @@ def combine(
         Windows without a chain of overlaps of at least this to the others are reported.
     stretches_for_errors
         Parts that the last stretch of every replicate is divided into for standard errors; 0 for none. See
-        `_standard_error`.
+        `_sampling_variance`.
 
     Raises
     ------
@@ -119,7 +120,14 @@ def combine(
         visited = np.maximum(visited / inefficiency, least)
         return -_log_probability(fit(cvs, histogram, visited, fitted.order, fitted, stiffness))
 
-    std = _standard_error(cells, without, fitted.probability()) if stretches_for_errors else None
+    std = None
+    sampling = _sampling_variance(cells, without, fitted.probability()) if stretches_for_errors else None
+    if sampling is not None:
+        blocks = [cells.histogram(free_energy, each) for each in np.eye(len(cells.used), dtype=bool)[cells.used]]
+        exposures = np.stack([(visited + least / len(blocks)) / inefficiency for _, visited in blocks])
+        visits = np.stack([part * visited / inefficiency for part, visited in blocks])
+        rest = variance_of_fit(fitted, visits, exposures, ORDERS, stiffness)
+        std = np.sqrt(sampling + student_factor(len(blocks)) ** 2 * rest.truncation + rest.penalty)
     overlap = windows.overlap()
     frames = sum(int(one.usable.sum()) for one in stretches)
     facts: dict[str, Any] = {
@@ -193,11 +201,12 @@ def _half(stretch: Frames, parity: int) -> Frames:
     return Frames(stretch.s[quarter % 2 == parity], stretch.window, stretch.replicate)
 
 
-def _standard_error(cells: Cells, without: Callable[[NDArray[np.bool_]], Array], probability: Array) -> Array | None:
-    """Return the standard error of the free energies: the larger of two jackknifes, over blocks and over replicates.
+def _sampling_variance(cells: Cells, without: Callable[[NDArray[np.bool_]], Array], probability: Array) -> Array | None:
+    """Return the sampling variance of the free energies: the larger of two jackknifes, over blocks and over replicates.
 
     Replicates are independent, but few: their jackknife is noisy, and sometimes much too small. Blocks are many, but
     those of one replicate are correlated if motion is slow. There is no jackknife over fewer than three replicates.
+    Each is multiplied by the square of Student's factor for its number.
 
     Parameters
     ----------
@@ -213,15 +222,9 @@ def _standard_error(cells: Cells, without: Callable[[NDArray[np.bool_]], Array],
     replicates = [
         mask for one in range(len(used) // cells.parts) if (used & (mask := number // cells.parts == one)).any()
     ]
-    found = [_jackknife(without, single, probability)] if len(single) >= FEWEST else []
-    if len(replicates) >= FEWEST and cells.parts > 1:
-        found.append(_jackknife(without, replicates, probability))
+    found = []
+    for sets in (single, replicates) if cells.parts > 1 else (single,):
+        if len(sets) >= FEWEST:
+            variance = jackknife_variance([without(blocks) for blocks in sets], probability)
+            found.append(student_factor(len(sets)) ** 2 * variance)
     return np.asarray(np.max(found, axis=0)) if found else None
-
-
-def _jackknife(
-    without: Callable[[NDArray[np.bool_]], Array], sets: Sequence[NDArray[np.bool_]], probability: Array
-) -> Array:
-    energies = [without(blocks) for blocks in sets]
-    aligned = [energy - (probability * energy).sum() for energy in energies]
-    return np.asarray(np.sqrt((len(sets) - 1) * np.var(aligned, axis=0)))

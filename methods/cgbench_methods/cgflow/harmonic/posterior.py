@@ -83,10 +83,16 @@ def expected_kld(surrogate: FourierSurrogate, problem: Problem) -> float:
 
 
 def estimate_of(surrogate: FourierSurrogate, problem: Problem) -> PMF | Estimate:
-    """Return the posterior mean as an estimate of the PMFs of all maps, with their standard deviations."""
+    """Return the posterior mean as an estimate of the PMFs of all maps, with their standard errors.
+
+    With one or two CVs the standard error is that of the posterior, and larger where the prior shifts the PMF by more
+    than it expects (`FourierSurrogate.excess_of_prior_shift`). With three it is that of the posterior.
+    """
     cvs = problem.cvs
     if len(cvs) <= 2:
-        std = surrogate.on_grid()[1].numpy().reshape(cvs.bins)
+        grid = torch.from_numpy(cvs.grid())
+        excess = torch.cat([surrogate.excess_of_prior_shift(part) for part in grid.split(4096)])
+        std = (surrogate.on_grid()[1] ** 2 + excess).sqrt().numpy().reshape(cvs.bins)
         return PMF.from_function(cvs, lambda s: surrogate.mean(torch.from_numpy(s)).numpy(), subdivisions=3, std=std)
     axes = [torch.from_numpy(cvs.centers(axis)) for axis in range(len(cvs))]
     values = surrogate.basis.on_product_grid(axes, surrogate.coefficients)

@@ -27,7 +27,7 @@ from cgbench.scoring.divergences import forward_kld
 from cgbench_methods.lib.estimators.fourier import ProductSeries
 from cgbench_methods.lib.estimators.newton import minimise
 
-__all__ = ["FourierFit", "choose_order", "fit", "fit_likeliest"]
+__all__ = ["Curvature", "FourierFit", "choose_order", "fit", "fit_likeliest"]
 
 Array = NDArray[np.float64]
 STIFFNESS = 1.0  # of the penalty on the squared Laplacian, unless a method chooses another
@@ -95,6 +95,70 @@ def _gram(weights: Array, bases: Sequence[Array]) -> Array:
     return np.asarray(result.transpose(order).reshape(total, total))
 
 
+class Curvature:
+    """The objective of a fit to second order around its minimum: how data and penalty move the free energies.
+
+    With the Hessian H of the objective and the functions phi, a change g of the gradient moves the free energies by
+    ``phi H^-1 g``. All free energies have the mean zero over the fitted probabilities.
+
+    Parameters
+    ----------
+    fitted
+        The fit.
+    exposure, stiffness
+        Those that it was made with.
+    """
+
+    def __init__(self, fitted: FourierFit, exposure: Array, stiffness: float = STIFFNESS) -> None:
+        cvs, self._coefficients = fitted.cvs, fitted.coefficients
+        together = [_basis(cvs, axis, fitted.order) for axis in range(len(cvs))]
+        self._bases = [basis for basis, _ in together]
+        self._penalty = _penalty([wave for _, wave in together], stiffness)
+        values = _on_grid(fitted.coefficients, self._bases)
+        self._density = np.exp(np.minimum(values, LARGEST_FREE_ENERGY))
+        self._probability = fitted.probability()
+        hessian = _gram(self._density * exposure, self._bases)
+        hessian[np.diag_indices(len(hessian))] += self._penalty + 1e-9 * (1.0 + (self._density * exposure).sum())
+        self._factor = cho_factor(hessian, overwrite_a=True, check_finite=False)
+
+    def _moved(self, gradients: Array) -> Array:
+        """Return the free energies' change ``[*bins, changes]`` for gradients ``[functions, changes]``."""
+        steps = cho_solve(self._factor, gradients, check_finite=False)
+        values = steps.reshape(*self._coefficients.shape, -1)
+        for basis in self._bases:  # moves the axis of each CV behind that of the changes
+            values = np.tensordot(values, basis, axes=(0, 1))
+        values = np.moveaxis(values, 0, -1)
+        return np.asarray(values - np.tensordot(self._probability, values, axes=self._probability.ndim))
+
+    def variance_of_groups(self, visits: Array, exposures: Array) -> Array:
+        """Return the sampling variance of the free energies from independent groups, to first order.
+
+        Parameters
+        ----------
+        visits, exposures
+            Effective visits and exposure of each group, ``[groups, *bins]``. The sums over groups are those of the fit.
+        """
+        count = len(visits)
+        transposed = [basis.T for basis in self._bases]
+        scores = [_on_grid(n - self._density * e, transposed).ravel() for n, e in zip(visits, exposures, strict=True)]
+        return np.asarray(count**2 / (count - 1) * np.var(self._moved(np.stack(scores, axis=1)), axis=-1))
+
+    def bias_of_penalty(self) -> Array:
+        """Return the bias of the free energies by the penalty, to first order: the shift ``H^-1 P c`` by its gradient.
+
+        P is the penalty's matrix and c are the fitted coefficients. A step of Newton's method on the likelihood alone,
+        with the Hessian of the whole objective, would undo this shift.
+        """
+        return self._moved((self._penalty * self._coefficients.ravel())[:, None])[..., 0]
+
+
+def _penalty(waves: Sequence[Array], stiffness: float) -> Array:
+    """Return the penalty's weight on the square of each coefficient, flat, from the waves of each CV's functions."""
+    shape = [len(wave) for wave in waves]
+    squared = sum(np.meshgrid(*[wave**2 for wave in waves], indexing="ij"), np.zeros(shape))
+    return np.asarray(stiffness * squared.ravel() ** 2)
+
+
 def fit(
     cvs: CollectiveVariables,
     histogram: Array,
@@ -132,9 +196,8 @@ def fit(
         raise ValueError("nothing was sampled within the domain of the collective variables")
     visits = histogram * exposure
     together = [_basis(cvs, axis, order) for axis in range(len(cvs))]
-    bases, shape = [basis for basis, _ in together], [basis.shape[1] for basis, _ in together]
-    waves = sum(np.meshgrid(*[wave**2 for _, wave in together], indexing="ij"), np.zeros(shape))
-    penalty = stiffness * waves.ravel() ** 2
+    bases = [basis for basis, _ in together]
+    penalty = _penalty([wave for _, wave in together], stiffness)
     if start is None:
         c = _projected(cvs, histogram, bases)
     else:

@@ -156,6 +156,20 @@ class FourierSurrogate:
         total = p.sum(dim=tuple(range(len(axes), len(self.cvs)))) if others else p
         return self.std_of_features((features / total[..., None]).reshape(-1, len(self.basis)))
 
+    def excess_of_prior_shift(self, s: torch.Tensor) -> torch.Tensor:
+        """Return the squared shift of A by the prior, less its expectation, where positive, in kT squared ``[batch]``.
+
+        With the prior's precision P, the deviation d of the coefficients from the prior mean, and the posterior
+        covariance C, the prior shifts A by ``phi C P d`` to first order. The posterior variance is the sampling
+        variance plus ``phi C P C phi``, the mean square of this shift under the prior. The squared error is larger
+        where the prior is too smooth.
+        """
+        features = self.basis(s)
+        features[:, 0] = 0.0  # the constant is free
+        moved = features @ self._inverse_factor @ self._inverse_factor.T
+        shift = moved @ (self._precision * (self.coefficients - self.prior_mean))
+        return (shift**2 - (moved**2 * self._precision).sum(1)).clamp(min=0.0)
+
     def whitened_features(self, s: torch.Tensor, derivative: int | None = None) -> torch.Tensor:
         """Modes (or their derivatives) times a factor of the posterior covariance, ``[batch, modes]``."""
         return self.basis(s, derivative) @ self._inverse_factor

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.pmf import PMF
 from cgbench_methods.lib.estimators.exposure import exposure
-from cgbench_methods.lib.estimators.fourier_fit import fit, fit_likeliest
+from cgbench_methods.lib.estimators.jackknife import jackknife_fit
 
 __all__ = ["weighted_pmf"]
 
@@ -24,7 +24,7 @@ def weighted_pmf(
     """Fit a PMF to sums of weights; choose the order of the fit on one half of the groups against the other.
 
     The exposure of the fit follows from the weights (`exposure`): they need not be a function of these CVs. Standard
-    errors are a jackknife over groups. The constant of each free energy is fixed by its mean over the population.
+    errors are those of `cgbench_methods.lib.estimators.jackknife`.
 
     Parameters
     ----------
@@ -50,15 +50,6 @@ def weighted_pmf(
     if not parts.sum() > 0:
         raise ValueError("no sample is within the domain of the collective variables")
     visited = exposure(cvs, parts.sum(0), squares, visits)
-    halves = parts[::2].sum(0), parts[1::2].sum(0)
-    best, _ = fit_likeliest(cvs, halves, visited, orders)
-    probability = best.probability()
-    facts: dict[str, Any] = {"fourier_order": best.order, "visited_part_of_the_grid": float((visits > 0).mean())}
-    whole, used = parts.sum(0), [part for part in parts if part.sum() > 0]
-    if len(used) < 2:  # the jackknife needs two
-        return PMF(cvs, probability), facts
-    without = [-np.log(fit(cvs, whole - part, visited, best.order, best).probability()) for part in used]
-    aligned = [energy - (probability * energy).sum() for energy in without]
-    std = np.sqrt((len(used) - 1) * np.var(aligned, axis=0))
-    facts["expected_kld"] = 0.5 * float((probability * std**2).sum())
-    return PMF(cvs, probability, std), facts
+    whole = parts.sum(0)
+    found = jackknife_fit(cvs, parts, visited, orders, lambda group: np.asarray(whole - parts[group]))
+    return found.pmf, found.facts | {"visited_part_of_the_grid": float((visits > 0).mean())}

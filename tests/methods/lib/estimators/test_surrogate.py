@@ -137,3 +137,24 @@ def test_std_of_a_mean_over_other_cvs(generator) -> None:
     mean_modes = torch.einsum("abc,abcm->cam", p, modes) / p.sum(1).T[..., None]
     expected = model.std_of_features(mean_modes.reshape(35, -1))
     torch.testing.assert_close(model.std_of_conditional_mean((2, 0), p.reshape(-1)), expected)
+
+
+def test_errors_where_the_prior_is_too_smooth(generator) -> None:
+    """Noisy values of a known function: under a flat prior the posterior alone claims too little, under a wide one not.
+
+    With a wide prior the shift is what the prior expects, and hardly anything is added.
+    """
+    s = uniform(4000, generator)
+    values = truth(s) + 0.5 * torch.randn(4000, generator=generator, dtype=torch.float64)
+    grid = uniform(500, generator)
+    added, covered = {}, {}
+    for amplitude in (0.2, 4.0):
+        model = FourierSurrogate(TORUS, order=5, length_scale=1.0, amplitude=amplitude)
+        model.fit_values(s, values, torch.full((4000,), 0.5, dtype=torch.float64))
+        mean, std = model.mean_and_std(grid)
+        excess = model.excess_of_prior_shift(grid)
+        error = (mean - truth(grid)).abs()
+        covered[amplitude] = [float((error < 1.96 * each).double().mean()) for each in (std, (std**2 + excess).sqrt())]
+        added[amplitude] = float(excess.mean() / (std**2).mean())
+    assert covered[0.2][0] < 0.5 and covered[0.2][1] > 0.9
+    assert covered[4.0][0] > 0.9 and added[4.0] < 0.1 < added[0.2]

@@ -1,0 +1,37 @@
+"""The table of coverage: pooled over runs, by height, and for PMFs of known error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from studies import coverage
+
+PUBLISHED = Path(__file__).parents[2] / "runs" / "muller_brown" / "metadynamics"
+
+
+def test_coverage_of_known_errors() -> None:
+    random = np.random.default_rng(0)
+    height = np.linspace(0.0, 7.99, 4000)
+    claim = np.full(4000, 0.1)
+    right = height, 0.1 * random.normal(size=4000), claim
+    wrong = height, np.where(height < 4, 0.0, 0.3) + 0.0 * claim, claim
+    row = coverage.row_of([right])
+    assert row["coverage"] == pytest.approx(0.95, abs=0.015) and row["ratio"] == pytest.approx(1.0, abs=0.04)
+    row = coverage.row_of([right, wrong])
+    assert row["pmfs"] == 2 and row["lowest"] == pytest.approx(0.5, abs=0.01) and row["highest"] > 0.93
+    assert row["from_6"] == pytest.approx(0.475, abs=0.02) and row["from_2"] > 0.96 and row["mean"] > 0.7
+
+
+def test_table_of_stored_runs(tmp_path) -> None:
+    table = tmp_path / "table.csv"
+    result = CliRunner().invoke(coverage.command, [str(PUBLISHED), "--table", str(table)])
+    assert result.exit_code == 0 and "metadynamics" in result.output
+    header, *lines = table.read_text().splitlines()
+    rows = coverage.table_of([PUBLISHED])
+    assert header.split(",") == list(rows[0]) and len(lines) == len(rows) == 2
+    assert rows[0]["pmfs"] == 3 and 0.5 < rows[0]["coverage"] < 1.0
+    assert rows[0]["coverage"] == pytest.approx(rows[1]["coverage"])
