@@ -104,14 +104,18 @@ def drawn(count: int, seed: int) -> tuple[torch.Tensor, np.ndarray]:
     return torch.from_numpy(np.array(samples)).float(), p
 
 
-def test_errors_are_the_spread_of_independent_runs() -> None:
+def test_errors_are_those_of_independent_runs() -> None:
+    """So few samples leave the fit a bias several times its scatter, which the errors contain."""
     cvs = MullerBrown().cvs
-    runs = [Reweighted(drawn(30, seed)[0], 8).pmf(Map((0,), cvs), (5,))[0] for seed in range(12)]
+    runs = [Reweighted(drawn(30, seed)[0], 8).pmf(Map((0,), cvs), (5, 8, 11, 14))[0] for seed in range(12)]
     p = exact_probability(cvs)
     low = p > 1e-3 * p.max()
-    spread = np.std([-np.log(pmf.probability) for pmf in runs], axis=0)[low]
-    claimed = np.sqrt(np.mean([pmf.free_energy_std**2 for pmf in runs], axis=0))[low]
-    assert float(np.sqrt(np.mean(claimed**2) / np.mean(spread**2))) == pytest.approx(1.0, abs=0.3)
+    errors = np.array([np.log(p) - np.log(pmf.probability) for pmf in runs])
+    errors = (errors - (errors @ p)[:, None])[:, low]
+    claimed = np.array([pmf.free_energy_std for pmf in runs])[:, low]
+    assert 0.8 < np.mean(np.abs(errors) < 1.96 * claimed) < 0.99
+    assert 0.5 < np.sqrt(np.mean(claimed**2) / np.mean(errors**2)) < 1.5
+    assert np.mean(errors.std(axis=0)) < 0.5 * np.sqrt(np.mean(errors**2))
 
 
 def test_weights_recover_the_exact_pmf() -> None:
