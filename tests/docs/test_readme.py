@@ -16,7 +16,7 @@ FIRST = (
     ".venv/bin/python -m cgbench run --method cgflow_al --system aldp --out my-runs"
 )
 SECOND = "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt tox && .venv/bin/tox"
-LARGEST_TABLE = 12
+LARGEST_TABLE = 10
 
 
 def test_it_can_be_read_in_two_minutes() -> None:

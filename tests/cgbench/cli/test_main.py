@@ -52,7 +52,7 @@ MISTAKES = {
     "exact": (["reference", "build", "muller_brown", "--out", "x"], "is exact: there is nothing to build"),
     "route": (
         ["reference", "build", "aldp", "--out", "x", "--route", "y"],
-        "choose from biased, ",
+        "choose from biased, double_step, half_step, importance, metropolis, openmm, umbrella, unbiased",
     ),
     "blocks": (["reference", "build", "aldp", "--out", "x", "--blocks", "0"], "--blocks must be at least 1, not 0"),
     "picture": (["reference", "show", "muller_brown", "--out", "x.doc"], "the suffix must be .png, .pdf or .svg"),

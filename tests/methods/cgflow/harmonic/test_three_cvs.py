@@ -7,7 +7,6 @@ import math
 import numpy as np
 import torch
 
-from cgbench.contracts.coordinates import Coordinates
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.maps import Estimate
 from cgbench.contracts.problem import Problem
@@ -23,6 +22,7 @@ from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.cgflow.harmonic.recipe import HarmonicRecipe
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.target import ConditionalTarget
+from tests.methods.cgflow.harmonic.plain import PlainCoordinates
 
 CVS = CollectiveVariables(("a", "b", "c"), (-math.pi,) * 3, (math.pi,) * 3, (True,) * 3, bins=(24, 20, 16))
 CONFIG = HarmonicConfig.model_validate(
@@ -43,26 +43,6 @@ def free_energy(s: torch.Tensor) -> torch.Tensor:
     return 10.0 * torch.sin(a) ** 2 - 0.5 * torch.cos(a) + 1.5 * torch.cos(c - b) + torch.cos(3 * c) + wall
 
 
-class _Plain(Coordinates):
-    """Coordinates ``(a, b, c; u, v)`` that are the configuration itself."""
-
-    names = ("u", "v")
-
-    def __init__(self) -> None:
-        self.periodic = torch.tensor([False, False])
-        self.lower = torch.full((2,), -math.inf, dtype=torch.float64)
-        self.upper = -self.lower
-
-    def to_cartesian(self, s: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.cat([s, y], dim=1), y.new_zeros(len(y))
-
-    def to_internal(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        return x[:, :3], x[:, 3:], x.new_zeros(len(x))
-
-    def in_state_space(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.ones(len(x), dtype=torch.bool)
-
-
 class ThreeTorsions(System):
     """Three CVs with the PMF above, and two coordinates that are Gaussian with fixed widths at given CVs."""
 
@@ -73,7 +53,7 @@ class ThreeTorsions(System):
         super().__init__(engine=engine, device=device)
         self.temperature = 300.0
         self.traits = frozenset({"gradient", "coordinates"})
-        self.cvs, self.coordinates = CVS, _Plain()
+        self.cvs, self.coordinates = CVS, PlainCoordinates(3, ("u", "v"), (False, False))
         self.maps = ((0, 1), (2, 1))
 
     def initial_configuration(self) -> torch.Tensor:

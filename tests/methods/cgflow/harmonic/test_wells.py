@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from cgbench.contracts.coordinates import Coordinates
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
@@ -22,6 +21,7 @@ from cgbench_methods.cgflow.harmonic.atlas.wells import Wells, WellTarget, find_
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.cgflow.harmonic.recipe import HarmonicRecipe
 from cgbench_methods.lib.flows.target import ConditionalTarget
+from tests.methods.cgflow.harmonic.plain import PlainCoordinates
 
 CVS = CollectiveVariables(("phi",), (-math.pi,), (math.pi,), (True,), bins=(50,))
 WELL_CENTRES = (-60.0, 60.0, 180.0)
@@ -30,26 +30,6 @@ WELL_CENTRES = (-60.0, 60.0, 180.0)
 def torsion_energy(phi: torch.Tensor, chi: torch.Tensor) -> torch.Tensor:
     """A side chain with three wells, of populations that depend strongly on phi, and barriers of 8 kT."""
     return 1.5 * torch.sin(phi - 0.4) + 4.0 * torch.cos(3 * chi) + 1.5 * torch.cos(chi - phi) + torch.cos(chi + 0.5)
-
-
-class _Plain(Coordinates):
-    """Coordinates ``(phi; chi, a, b)`` that are the configuration itself."""
-
-    names = ("chi", "a", "b")
-
-    def __init__(self) -> None:
-        self.periodic = torch.tensor([True, False, False])
-        self.lower = torch.tensor([-math.pi, -math.inf, -math.inf], dtype=torch.float64)
-        self.upper = -self.lower
-
-    def to_cartesian(self, s: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.cat([s, y], dim=1), y.new_zeros(len(y))
-
-    def to_internal(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        return x[:, :1], x[:, 1:], x.new_zeros(len(x))
-
-    def in_state_space(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.ones(len(x), dtype=torch.bool)
 
 
 class SideChain(System):
@@ -65,7 +45,7 @@ class SideChain(System):
         super().__init__(engine=engine, device=device)
         self.temperature = 300.0
         self.traits = frozenset({"gradient", "coordinates"})
-        self.cvs, self.coordinates = CVS, _Plain()
+        self.cvs, self.coordinates = CVS, PlainCoordinates(1, ("chi", "a", "b"), (True, False, False))
 
     def initial_configuration(self) -> torch.Tensor:
         return torch.tensor([-1.2, -1.0, 0.0, 0.0], dtype=torch.float64)
@@ -117,7 +97,7 @@ def config(**wells: float) -> HarmonicConfig:
 
 def test_folded_torsions_are_not_free(aldp) -> None:
     assert free_torsions(aldp.coordinates).tolist() == []
-    assert free_torsions(_Plain()).tolist() == [0]
+    assert free_torsions(PlainCoordinates(1, ("chi", "a", "b"), (True, False, False))).tolist() == [0]
 
 
 def test_memberships_count_every_angle_once(generator) -> None:
