@@ -76,8 +76,8 @@ def expected_kld(surrogate: FourierSurrogate, problem: Problem) -> float:
         return float(0.5 * (p * std**2).sum())
     whole = p.numpy().reshape(surrogate.cvs.bins)
     found = [
-        float(0.5 * (_marginal(whole, one) * _std_of_map(surrogate, one).reshape(-1) ** 2).sum())
-        for one in problem.maps
+        float(0.5 * (_marginal(whole, one) * surrogate.std_of_features(features).numpy() ** 2).sum())
+        for one, features in ((one, _features_of_map(surrogate, one)) for one in problem.maps)
     ]
     return float(np.mean(found))
 
@@ -85,13 +85,13 @@ def expected_kld(surrogate: FourierSurrogate, problem: Problem) -> float:
 def estimate_of(surrogate: FourierSurrogate, problem: Problem) -> PMF | Estimate:
     """Return the posterior mean as an estimate of the PMFs of all maps, with their standard errors.
 
-    With one or two CVs the standard error is that of the posterior, and larger where the prior shifts the PMF by more
-    than it expects (`FourierSurrogate.excess_of_prior_shift`). With three it is that of the posterior.
+    The standard error is that of the posterior, and larger where the prior shifts the PMF by more than it expects
+    (`FourierSurrogate.excess_of_prior_shift`).
     """
     cvs = problem.cvs
     if len(cvs) <= 2:
         grid = torch.from_numpy(cvs.grid())
-        excess = torch.cat([surrogate.excess_of_prior_shift(part) for part in grid.split(4096)])
+        excess = torch.cat([surrogate.excess_of_prior_shift(surrogate.basis(part)) for part in grid.split(4096)])
         std = (surrogate.on_grid()[1] ** 2 + excess).sqrt().numpy().reshape(cvs.bins)
         return PMF.from_function(cvs, lambda s: surrogate.mean(torch.from_numpy(s)).numpy(), subdivisions=3, std=std)
     axes = [torch.from_numpy(cvs.centers(axis)) for axis in range(len(cvs))]
@@ -100,7 +100,9 @@ def estimate_of(surrogate: FourierSurrogate, problem: Problem) -> PMF | Estimate
     pmfs = []
     for one in problem.maps:
         rough = dataclasses.replace(one.cvs, bins=tuple(surrogate.cvs.bins[axis] for axis in one.axes))
-        std = _std_of_map(surrogate, one).reshape(-1)[rough.bin_index(one.cvs.grid())]
+        features = _features_of_map(surrogate, one)
+        excess = surrogate.excess_of_prior_shift(features)
+        std = (surrogate.std_of_features(features) ** 2 + excess).sqrt().numpy()[rough.bin_index(one.cvs.grid())]
         pmfs.append(PMF(one.cvs, _marginal(p.reshape(cvs.bins), one).reshape(one.cvs.bins), std.reshape(one.cvs.bins)))
     states = problem.states
     if states is None:
@@ -115,11 +117,11 @@ def _marginal(p: NDArray[np.float64], one: Map) -> NDArray[np.float64]:
     return np.asarray(p.sum(axis=others).transpose([kept.index(axis) for axis in one.axes]).reshape(-1))
 
 
-def _std_of_map(surrogate: FourierSurrogate, one: Map) -> NDArray[np.float64]:
-    """Return the standard deviation of a map's PMF on the model's grid.
+def _features_of_map(surrogate: FourierSurrogate, one: Map) -> torch.Tensor:
+    """Return the modes whose sum is the error of a map's PMF on the model's grid, ``[bins, modes]``.
 
     To first order, the error of ``-ln sum exp(-A)`` over the other CVs is the mean error of A under the conditional
-    probabilities; hence the features are averaged with these.
+    probabilities; hence the modes are averaged with these.
     """
     p = torch.softmax(-surrogate.on_grid()[0], 0).clamp(min=1e-300)
-    return surrogate.std_of_conditional_mean(one.axes, p).numpy()
+    return surrogate.features_of_conditional_mean(one.axes, p)

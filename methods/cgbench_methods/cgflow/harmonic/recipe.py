@@ -217,7 +217,9 @@ class HarmonicRecipe(Recipe):
         config = self.config.surrogate
         generator = self.streams.torch("walk")
         start = self.new_points if len(self.new_points) else self.rounds.draw_s(config.walkers, self.new_points)
-        self.new_points, stopped = uncertain_points(self.surrogate, start, config, generator)
+        self.new_points, stopped = uncertain_points(
+            self.surrogate, start, config, self.config.labels.ceiling, generator
+        )
         self.history[-1]["uncertain_walkers"] = stopped
         assert self.flow is not None
         self._keep_stage(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from numpy.typing import NDArray
 
 from cgbench_methods.cgflow.common.diagnostics import harmonic_warnings
@@ -29,8 +30,9 @@ def diagnostics_of(
     The result is ``reliable`` if there is no warning; otherwise ``reason`` is the first. Parameters are those of
     `cgbench_methods.cgflow.harmonic.recipe.HarmonicRecipe`.
     """
-    of_wells, sizes = _wells(rounds, samples, unseen)
-    late = {} if samples.weightless else samples.quality(rounds.surrogate, samples.late)
+    counted = _counted(rounds, samples)
+    of_wells, sizes = _wells(rounds, samples, counted, unseen)
+    late = {} if not samples.log_weights[counted].isfinite().any() else samples.quality(rounds.surrogate, counted)
     warnings = harmonic_warnings(history, late, sizes, unseen)
     return {
         "atlas_points": len(search.points),
@@ -44,17 +46,26 @@ def diagnostics_of(
     }
 
 
+def _counted(rounds: Rounds, samples: WeightedSamples) -> torch.Tensor:
+    """Tell which samples count for the verdict, boolean ``[n]``: those of the last quarter below the ceiling.
+
+    Higher ones were drawn around uncertain places. No map depends on them.
+    """
+    if samples.weightless:
+        return samples.late
+    return samples.late & (rounds.surrogate.height(samples.s) <= rounds.config.labels.ceiling)
+
+
 def _wells(
-    rounds: Rounds, samples: WeightedSamples, unseen: float | None
+    rounds: Rounds, samples: WeightedSamples, counted: torch.Tensor, unseen: float | None
 ) -> tuple[dict[str, Any], list[tuple[float, float]]]:
     """Describe the wells for the record; return also the population and effective samples of each."""
     wells = rounds.wells
     if wells is None or rounds.shares is None:
         return {}, []
     populations = rounds.shares.populations(rounds.surrogate.on_grid()[0]).tolist()
-    late = samples.late
-    excess = (samples.log_weights + rounds.surrogate.mean(samples.s))[late]
-    own = [excess[samples.well[late] == number] for number in range(len(wells))]
+    excess = (samples.log_weights + rounds.surrogate.mean(samples.s))[counted]
+    own = [excess[samples.well[counted] == number] for number in range(len(wells))]
     sizes = [len(e) * float(effective_sample_size(e)) for e in own]
     described = {
         "free_torsions": [rounds.coordinates.names[position] for position in wells.positions],

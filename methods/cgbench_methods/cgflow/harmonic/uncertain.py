@@ -12,9 +12,16 @@ __all__ = ["uncertain_points"]
 
 
 def uncertain_points(
-    surrogate: FourierSurrogate, start: torch.Tensor, config: SurrogateConfig, generator: torch.Generator
+    surrogate: FourierSurrogate,
+    start: torch.Tensor,
+    config: SurrogateConfig,
+    ceiling: float,
+    generator: torch.Generator,
 ) -> tuple[torch.Tensor, int]:
     """Return points where walkers found the model uncertain, far from each other, and the number of these walkers.
+
+    With more than two CVs, walkers that stop above the ceiling do not count. Most of the domain is above it and remains
+    uncertain, and no map depends on it.
 
     Parameters
     ----------
@@ -24,6 +31,8 @@ def uncertain_points(
         Points to start from ``[n, cvs]``, drawn with repetition.
     config
         Settings of the walk.
+    ceiling
+        Height of the PMF above its minimum in kT, above which no s is drawn.
     generator
         Source of the walk.
 
@@ -44,5 +53,7 @@ def uncertain_points(
         wanted=2 * config.new_points,
     )
     candidates = outcome.positions[outcome.stopped]
+    if len(surrogate.cvs) > 2:
+        candidates = candidates[surrogate.height(candidates) <= ceiling]
     chosen = candidates[farthest_points(surrogate.cvs, candidates, config.new_points)]
-    return chosen, int(outcome.stopped.sum())
+    return chosen, len(candidates)

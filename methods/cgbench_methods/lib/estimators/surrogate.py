@@ -110,6 +110,10 @@ class FourierSurrogate:
         """Posterior mean of A in kT, ``[batch, cvs] -> [batch]``."""
         return self.mean_and_slopes(s)[:, 0]
 
+    def height(self, s: torch.Tensor) -> torch.Tensor:
+        """Posterior mean of A above its minimum over the grid in kT, ``[batch, cvs] -> [batch]``."""
+        return self.mean(s) - self.on_grid()[0].min()
+
     def mean_and_slopes(self, s: torch.Tensor) -> torch.Tensor:
         """Posterior mean of A and of its gradient, ``[batch, cvs] -> [batch, 1 + cvs]``."""
         together = 20_000 if self.products is None else 1_000  # intermediate sums over more CVs are larger
@@ -125,8 +129,8 @@ class FourierSurrogate:
         std: torch.Tensor = torch.linalg.vector_norm(features @ self._inverse_factor, dim=1)
         return std
 
-    def std_of_conditional_mean(self, axes: Sequence[int], probability: torch.Tensor) -> torch.Tensor:
-        """Posterior standard deviation of the mean of A over all but some CVs.
+    def features_of_conditional_mean(self, axes: Sequence[int], probability: torch.Tensor) -> torch.Tensor:
+        """Modes, averaged over all but some CVs.
 
         Parameters
         ----------
@@ -138,7 +142,7 @@ class FourierSurrogate:
         Returns
         -------
         torch.Tensor
-            At the bins of the kept CVs, in their order, flat.
+            At the bins of the kept CVs, in their order, ``[bins, modes]``.
         """
         tables = [
             axis.values(torch.from_numpy(self.cvs.centers(number)))[:, functions]
@@ -154,17 +158,27 @@ class FourierSurrogate:
             shape[position] = self.cvs.bins[axis]
             features = features * tables[axis].reshape(shape)
         total = p.sum(dim=tuple(range(len(axes), len(self.cvs)))) if others else p
-        return self.std_of_features((features / total[..., None]).reshape(-1, len(self.basis)))
+        return (features / total[..., None]).reshape(-1, len(self.basis))
 
-    def excess_of_prior_shift(self, s: torch.Tensor) -> torch.Tensor:
-        """Return the squared shift of A by the prior, less its expectation, where positive, in kT squared ``[batch]``.
+    def excess_of_prior_shift(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the squared shift of linear functions by the prior, less its expectation, where positive.
 
         With the prior's precision P, the deviation d of the coefficients from the prior mean, and the posterior
-        covariance C, the prior shifts A by ``phi C P d`` to first order. The posterior variance is the sampling
-        variance plus ``phi C P C phi``, the mean square of this shift under the prior. The squared error is larger
-        where the prior is too smooth.
+        covariance C, the prior shifts a function with features phi by ``phi C P d`` to first order. The posterior
+        variance is the sampling variance plus ``phi C P C phi``, the mean square of this shift under the prior. The
+        squared error is larger where the prior is too smooth.
+
+        Parameters
+        ----------
+        features
+            ``[batch, modes]``, such as the modes at some points.
+
+        Returns
+        -------
+        torch.Tensor
+            In kT squared ``[batch]``.
         """
-        features = self.basis(s)
+        features = features.clone()
         features[:, 0] = 0.0  # the constant is free
         moved = features @ self._inverse_factor @ self._inverse_factor.T
         shift = moved @ (self._precision * (self.coefficients - self.prior_mean))

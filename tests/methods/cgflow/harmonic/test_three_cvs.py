@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
+import pytest
 import torch
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.maps import Estimate
+from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
 from cgbench.contracts.reference import Reference
 from cgbench.contracts.system import System
@@ -20,6 +23,7 @@ from cgbench_methods.cgflow.harmonic.atlas.placement import Placement
 from cgbench_methods.cgflow.harmonic.atlas.search import MinimaSearch
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.cgflow.harmonic.recipe import HarmonicRecipe
+from cgbench_methods.cgflow.harmonic.uncertain import uncertain_points
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.target import ConditionalTarget
 from tests.methods.cgflow.harmonic.plain import PlainCoordinates
@@ -109,10 +113,15 @@ def test_frontier_grows_from_low_points_only() -> None:
     assert (distance + 9 * (distance < 1e-9)).min() > CONFIG.atlas.min_distance
 
 
-def test_recipe_against_quadrature() -> None:
-    problem = Problem(ThreeTorsions(), Ledger())
-    recipe = HarmonicRecipe(problem, CONFIG, Streams(1))
+@pytest.fixture(scope="module")
+def finished() -> tuple[HarmonicRecipe, PMF | Estimate]:
+    recipe = HarmonicRecipe(Problem(ThreeTorsions(), Ledger()), CONFIG, Streams(1))
     *_, last = recipe.estimates()
+    return recipe, last
+
+
+def test_recipe_against_quadrature(finished: tuple[HarmonicRecipe, PMF | Estimate]) -> None:
+    recipe, last = finished
     assert isinstance(last, Estimate)
     exact = torch.softmax(-free_energy(torch.from_numpy(CVS.grid())), 0).numpy().reshape(CVS.bins)
     for p, pmf in zip((exact.sum(2), exact.sum(0).T), last.pmfs, strict=True):
@@ -120,3 +129,37 @@ def test_recipe_against_quadrature() -> None:
     found = recipe.diagnostics()
     assert found["late"]["effective_sample_size"] > 0.8
     assert np.isfinite(last.pmfs[0].free_energy_std).all()
+
+
+def test_samples_above_the_ceiling_do_not_count_for_the_verdict(
+    finished: tuple[HarmonicRecipe, PMF | Estimate],
+) -> None:
+    recipe, _ = finished
+    before = recipe.diagnostics()["late"]
+    s, poor = CVS.wrap(torch.full((500, 3), 2.0, dtype=torch.float64)), torch.linspace(-60, 60, 500).double()
+    for shifted, same in ((0.0, True), (3.3, False)):  # 40 kT high, and in the basin: at b = 2 and at b = -1
+        added = s - torch.tensor([0.0, shifted, 0.0], dtype=torch.float64)
+        state = recipe.samples.state_dict()
+        recipe.samples.add(added, poor)
+        after = recipe.diagnostics()["late"]
+        assert (after["effective_sample_size"] > 0.9 * before["effective_sample_size"]) is same
+        assert (after["largest_share"] < 0.1) is same
+        recipe.samples.load_state_dict(state)
+
+
+def test_walkers_that_stop_above_the_ceiling_do_not_count() -> None:
+    """The model is uncertain everywhere, and 20 kT higher at a = 2 than at a = -2."""
+    model = FourierSurrogate(CVS, 3, 0.7, 0.5)
+    config = CONFIG.surrogate.model_copy(update={"threshold": 0.3})
+    start = torch.tensor([[-2.0, -2.0, 0.0], [2.0, -2.0, 0.0]], dtype=torch.float64)
+    model.prior_mean = model.coefficients = _coefficients(model, lambda s: 10.0 * torch.sin(s[:, 0]))
+    for ceiling, expected in ((40.0, {-2.0, 2.0}), (12.0, {-2.0})):
+        points, stopped = uncertain_points(model, start, config, ceiling, torch.Generator().manual_seed(0))
+        assert {2.0 if a > 0 else -2.0 for a in points[:, 0].tolist()} == expected
+        assert (stopped == config.walkers) is (len(expected) == 2) and len(points) <= stopped
+
+
+def _coefficients(model: FourierSurrogate, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    s = torch.from_numpy(CVS.grid())
+    found: torch.Tensor = torch.linalg.lstsq(model.basis(s), function(s)[:, None]).solution[:, 0]
+    return found

@@ -151,6 +151,7 @@ def test_series_and_derivatives(cvs, product, generator) -> None:
     torch.testing.assert_close(found[:, 1:], slopes, rtol=0, atol=1e-10)
     for axis in range(len(cvs)):
         torch.testing.assert_close(basis(s.detach(), axis) @ coefficients, slopes[:, axis], rtol=0, atol=1e-10)
+    assert basis.series(s.detach()[:0], coefficients).shape == (0, 1 + len(cvs))
 
 
 @pytest.mark.parametrize("derivative", [None, 0, 1, 2])

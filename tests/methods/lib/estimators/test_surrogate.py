@@ -130,13 +130,13 @@ def test_fit_on_a_grid_is_the_fit_to_its_bins(generator) -> None:
     torch.testing.assert_close(found_std, std, rtol=1e-6, atol=0)
 
 
-def test_std_of_a_mean_over_other_cvs(generator) -> None:
+def test_modes_averaged_over_other_cvs(generator) -> None:
     model = fitted(generator, cells=True)
     p = torch.softmax(-model.on_grid()[0], 0).reshape(CUBE.bins)
     modes = model.basis(torch.from_numpy(CUBE.grid())).reshape(*CUBE.bins, -1)
     mean_modes = torch.einsum("abc,abcm->cam", p, modes) / p.sum(1).T[..., None]
-    expected = model.std_of_features(mean_modes.reshape(35, -1))
-    torch.testing.assert_close(model.std_of_conditional_mean((2, 0), p.reshape(-1)), expected)
+    found = model.features_of_conditional_mean((2, 0), p.reshape(-1))
+    torch.testing.assert_close(found, mean_modes.reshape(35, -1))
 
 
 def test_errors_where_the_prior_is_too_smooth(generator) -> None:
@@ -152,7 +152,7 @@ def test_errors_where_the_prior_is_too_smooth(generator) -> None:
         model = FourierSurrogate(TORUS, order=5, length_scale=1.0, amplitude=amplitude)
         model.fit_values(s, values, torch.full((4000,), 0.5, dtype=torch.float64))
         mean, std = model.mean_and_std(grid)
-        excess = model.excess_of_prior_shift(grid)
+        excess = model.excess_of_prior_shift(model.basis(grid))
         error = (mean - truth(grid)).abs()
         covered[amplitude] = [float((error < 1.96 * each).double().mean()) for each in (std, (std**2 + excess).sqrt())]
         added[amplitude] = float(excess.mean() / (std**2).mean())

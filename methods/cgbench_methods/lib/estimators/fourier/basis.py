@@ -149,6 +149,7 @@ class FourierBasis:
             rest = slopes[0] @ tensor.reshape(size, -1) if derivative == 0 else first
             for index in range(1, len(sizes)):
                 table = slopes[index] if index == derivative else values[index]
-                rest = torch.einsum("nm,nmr->nr", table, rest.reshape(len(s), sizes[index], -1))
+                shape = (len(s), sizes[index], math.prod(sizes[index + 1 :]))
+                rest = torch.einsum("nm,nmr->nr", table, rest.reshape(shape))
             columns.append(rest)
         return torch.cat(columns, dim=1)
