@@ -66,19 +66,15 @@ def model_grid(cvs: CollectiveVariables) -> CollectiveVariables:
 
 
 def expected_kld(surrogate: FourierSurrogate, problem: Problem) -> float:
-    """Return the forward KLD that the posterior expects, to second order: ``1/2 sum_b p_b var(A_b)`` over the bins.
+    """Return the forward KLD that the stated errors expect, to second order: ``1/2 sum_b p_b std(A_b)^2`` over the bins.
 
     With several maps it is the mean over them.
     """
-    mean, std = surrogate.on_grid()
-    p = torch.softmax(-mean, 0)
+    p = torch.softmax(-surrogate.on_grid()[0], 0)
     if len(problem.cvs) <= 2:
-        return float(0.5 * (p * std**2).sum())
+        return float(0.5 * (p * surrogate.stated_error_on_grid() ** 2).sum())
     whole = p.numpy().reshape(surrogate.cvs.bins)
-    found = [
-        float(0.5 * (_marginal(whole, one) * surrogate.std_of_features(features).numpy() ** 2).sum())
-        for one, features in ((one, _features_of_map(surrogate, one)) for one in problem.maps)
-    ]
+    found = [float(0.5 * (_marginal(whole, one) * _error_of_map(surrogate, one) ** 2).sum()) for one in problem.maps]
     return float(np.mean(found))
 
 
@@ -90,9 +86,7 @@ def estimate_of(surrogate: FourierSurrogate, problem: Problem) -> PMF | Estimate
     """
     cvs = problem.cvs
     if len(cvs) <= 2:
-        grid = torch.from_numpy(cvs.grid())
-        excess = torch.cat([surrogate.excess_of_prior_shift(surrogate.basis(part)) for part in grid.split(4096)])
-        std = (surrogate.on_grid()[1] ** 2 + excess).sqrt().numpy().reshape(cvs.bins)
+        std = surrogate.stated_error_on_grid().numpy().reshape(cvs.bins)
         return PMF.from_function(cvs, lambda s: surrogate.mean(torch.from_numpy(s)).numpy(), subdivisions=3, std=std)
     axes = [torch.from_numpy(cvs.centers(axis)) for axis in range(len(cvs))]
     values = surrogate.basis.on_product_grid(axes, surrogate.coefficients)
@@ -100,9 +94,7 @@ def estimate_of(surrogate: FourierSurrogate, problem: Problem) -> PMF | Estimate
     pmfs = []
     for one in problem.maps:
         rough = dataclasses.replace(one.cvs, bins=tuple(surrogate.cvs.bins[axis] for axis in one.axes))
-        features = _features_of_map(surrogate, one)
-        excess = surrogate.excess_of_prior_shift(features)
-        std = (surrogate.std_of_features(features) ** 2 + excess).sqrt().numpy()[rough.bin_index(one.cvs.grid())]
+        std = _error_of_map(surrogate, one)[rough.bin_index(one.cvs.grid())]
         pmfs.append(PMF(one.cvs, _marginal(p.reshape(cvs.bins), one).reshape(one.cvs.bins), std.reshape(one.cvs.bins)))
     states = problem.states
     if states is None:
@@ -117,11 +109,13 @@ def _marginal(p: NDArray[np.float64], one: Map) -> NDArray[np.float64]:
     return np.asarray(p.sum(axis=others).transpose([kept.index(axis) for axis in one.axes]).reshape(-1))
 
 
-def _features_of_map(surrogate: FourierSurrogate, one: Map) -> torch.Tensor:
-    """Return the modes whose sum is the error of a map's PMF on the model's grid, ``[bins, modes]``.
+def _error_of_map(surrogate: FourierSurrogate, one: Map) -> NDArray[np.float64]:
+    """Return the standard error of a map's PMF on the model's grid, flat.
 
     To first order, the error of ``-ln sum exp(-A)`` over the other CVs is the mean error of A under the conditional
     probabilities; hence the modes are averaged with these.
     """
     p = torch.softmax(-surrogate.on_grid()[0], 0).clamp(min=1e-300)
-    return surrogate.features_of_conditional_mean(one.axes, p)
+    features = surrogate.features_of_conditional_mean(one.axes, p)
+    variance = surrogate.std_of_features(features) ** 2 + surrogate.excess_of_prior_shift(features)
+    return variance.sqrt().numpy()

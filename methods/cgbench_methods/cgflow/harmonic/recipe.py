@@ -227,7 +227,7 @@ class HarmonicRecipe(Recipe):
         )
 
     def expected_kld(self) -> float:
-        """Return the forward KLD that the posterior of the PMF expects."""
+        """Return the forward KLD that the stated errors of the PMF expect."""
         return expected_kld(self.surrogate, self.problem)
 
     # ---- record and checkpoints -------------------------------------------------------------------

@@ -66,6 +66,7 @@ class FourierSurrogate:
         self.set_prior(length_scale, amplitude)
         self._inverse_factor = torch.diag(self._precision.rsqrt())
         self._on_grid: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._stated_error: torch.Tensor | None = None
         empty = torch.zeros(len(self.basis), len(self.basis), dtype=torch.float64)
         self._likelihood = (empty, empty[0])  # information and gradient at the fitted coefficients
 
@@ -104,7 +105,7 @@ class FourierSurrogate:
         self.prior_mean = other.coefficients.clone()
         self.coefficients = other.coefficients.clone()
         self._inverse_factor = other._inverse_factor.clone()
-        self._on_grid = None
+        self._on_grid = self._stated_error = None
 
     def mean(self, s: torch.Tensor) -> torch.Tensor:
         """Posterior mean of A in kT, ``[batch, cvs] -> [batch]``."""
@@ -199,6 +200,14 @@ class FourierSurrogate:
             self._on_grid = torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
         return self._on_grid
 
+    def stated_error_on_grid(self) -> torch.Tensor:
+        """Standard error of A at the centres of the PMF's bins, with `excess_of_prior_shift` ``[cells]``."""
+        if self._stated_error is None:
+            grid = torch.from_numpy(self.cvs.grid())
+            excess = torch.cat([self.excess_of_prior_shift(self.basis(part)) for part in grid.split(4096)])
+            self._stated_error = (self.on_grid()[1] ** 2 + excess).sqrt()
+        return self._stated_error
+
     def table(self) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
         """Return `mean_and_std` tabulated at the PMF's bin centres, for walks of many steps."""
         mean, std = self.on_grid()
@@ -212,7 +221,7 @@ class FourierSurrogate:
 
     def _set_posterior(self, coefficients: torch.Tensor, precision: torch.Tensor) -> None:
         self.coefficients = coefficients
-        self._on_grid = None
+        self._on_grid = self._stated_error = None
         factor = torch.linalg.cholesky(precision)
         identity = torch.eye(len(precision), dtype=torch.float64)
         self._log_det_precision = 2.0 * factor.diagonal().log().sum()
@@ -306,4 +315,4 @@ class FourierSurrogate:
         self.set_prior(float(state["length_scale"]), float(state["amplitude"]))
         self.prior_mean, self.coefficients = state["prior_mean"], state["coefficients"]
         self._inverse_factor = state["inverse_factor"]
-        self._on_grid = None
+        self._on_grid = self._stated_error = None

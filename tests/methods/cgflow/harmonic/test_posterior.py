@@ -12,6 +12,7 @@ import torch
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.maps import Estimate, Map, States
+from cgbench.contracts.pmf import PMF
 from cgbench.scoring.divergences import forward_kld
 from cgbench_methods.cgflow.harmonic.posterior import estimate_of, expected_kld, model_grid
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
@@ -68,3 +69,24 @@ def test_maps_and_states_are_marginals(model, problem) -> None:
         error = error[inside] - error[inside].mean()
         assert pmf.free_energy_std is not None
         assert 0.3 < float(np.mean((error / pmf.free_energy_std[inside]) ** 2)) < 2.0
+
+
+@pytest.mark.parametrize("amplitude", [0.1, 3.0])
+def test_the_stop_uses_the_stated_errors(amplitude: float) -> None:
+    """With too narrow a prior the posterior alone expects less than a tenth of the forward KLD."""
+    cvs = CVS.subset((0, 1))
+    grid = torch.from_numpy(cvs.grid())
+    exact = truth(torch.cat([grid, 0.0 * grid[:, :1]], dim=1))
+    generator = torch.Generator().manual_seed(2)
+    chosen = torch.randperm(len(grid), generator=generator)[:400]
+    values = exact[chosen] + 0.3 * torch.randn(400, generator=generator, dtype=torch.float64)
+    model = FourierSurrogate(cvs, 6, length_scale=1.0, amplitude=amplitude)
+    model.fit_values(grid[chosen], values, torch.full((400,), 0.3, dtype=torch.float64))
+    problem: Any = SimpleNamespace(cvs=cvs, maps=(Map((0, 1), cvs),), states=None)
+    estimate, expected = estimate_of(model, problem), expected_kld(model, problem)
+    assert isinstance(estimate, PMF) and estimate.free_energy_std is not None
+    assert expected == pytest.approx(0.5 * (estimate.probability * estimate.free_energy_std**2).sum(), rel=0.02)
+    kld = forward_kld(torch.softmax(-exact, 0).numpy().reshape(cvs.bins), estimate.probability)
+    posterior = float(0.5 * (torch.softmax(-model.on_grid()[0], 0) * model.on_grid()[1] ** 2).sum())
+    assert 0.3 < kld / expected < 3.0
+    assert (kld / posterior > 10.0) is (amplitude < 1.0)
