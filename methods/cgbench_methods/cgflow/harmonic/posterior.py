@@ -66,7 +66,7 @@ def model_grid(cvs: CollectiveVariables) -> CollectiveVariables:
 
 
 def expected_kld(surrogate: FourierSurrogate, problem: Problem) -> float:
-    """Return the forward KLD that the stated errors expect, to second order: ``1/2 sum_b p_b std(A_b)^2`` over the bins.
+    """Return the forward KLD that the stated errors expect, ``1/2 sum_b p_b std(A_b)^2`` over the bins.
 
     With several maps it is the mean over them.
     """
