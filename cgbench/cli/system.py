@@ -29,17 +29,25 @@ def _loader(suffix: str) -> Any:
 @command.command("new", help="Write a system's file for a PDB file or a sequence, with the torsions that were found.")
 @click.argument("pdb", required=False)
 @click.option("--sequence", help='Residues to build a peptide from, such as "ACE VAL NME", in place of a PDB file.')
-@click.option("--force-field", multiple=True, required=True, help="OpenMM's name of a force-field file, or a path.")
+@click.option("--force-field", multiple=True, help="OpenMM's name of a force-field file, or a path. Repeatable.")
+@click.option("--openmm-system", help="Serialised openmm.System of the PDB file's atoms, in place of a force field.")
 @click.option("--temperature", type=float, default=300.0, show_default=True, help="In kelvin.")
 @click.option("--out", required=True, help="File to write, such as my.yaml.")
-def new(pdb: str | None, sequence: str | None, force_field: tuple[str, ...], temperature: float, out: str) -> int:
+def new(
+    pdb: str | None,
+    sequence: str | None,
+    force_field: tuple[str, ...],
+    openmm_system: str | None,
+    temperature: float,
+    out: str,
+) -> int:
     """Write the file, and print what was found in the molecule."""
     from cgbench.errors import UserError
 
     path = Path(out)
     if path.exists():
         raise UserError(f"{path} exists already: remove it, or give another --out")
-    text, found = _loader(path.suffix).new(pdb, sequence, force_field, temperature, path)
+    text, found = _loader(path.suffix).new(pdb, sequence, force_field, temperature, path, openmm_system)
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -22,21 +22,21 @@ FLATTEST = 1e-4  # nm^3: a smaller triple product says nothing about chirality
 
 
 class MoleculeCoordinates(ZMatrixCoordinates):
-    """A Z-matrix whose state space keeps stereocentres and amide bonds as they are in the reference configuration.
+    """A Z-matrix whose state space keeps stereocentres, amide and double bonds as in the reference configuration.
 
     Attributes
     ----------
     stereocentres
         Atom, three of its neighbours, and the sign of their triple product.
     amides
-        Torsion of each amide bond, and whether it is trans.
+        Torsion of each amide bond, and of each double bond with two configurations, and whether it is trans.
     """
 
     stereocentres: tuple[Centre, ...] = ()
     amides: tuple[tuple[Torsion, bool], ...] = ()
 
     def in_state_space(self, x: torch.Tensor) -> torch.Tensor:
-        """Whether all stereocentres and amide bonds are those of the reference configuration, boolean ``[batch]``.
+        """Whether all stereocentres, amide and double bonds are as in the reference, boolean ``[batch]``.
 
         Dynamics at 300 K neither inverts a stereocentre nor isomerises an amide bond within any affordable time, so
         the density is confined to this part.
@@ -88,9 +88,11 @@ def molecule_coordinates(
             for name, one in definition.coordinates.items()
         }
     else:
-        zmatrices = {"default": (build_zmatrix(structure.graph, torsions, names, reference.numpy()), SCALES)}
+        zmatrices = {"default": (_automatic(structure, torsions, names, reference), SCALES)}
     stereocentres = _stereocentres(structure, definition, reference)
     amides = _amides(structure, torsions, reference)
+    if definition.positions is None and not definition.stereocentres:
+        _check_unchanged(structure, stereocentres, amides)
     sets = {}
     for name, (zmatrix, scales) in zmatrices.items():
         try:
@@ -109,6 +111,12 @@ def molecule_coordinates(
         coordinates.stereocentres, coordinates.amides = stereocentres, amides
         sets[name] = coordinates
     return sets
+
+
+def _automatic(
+    structure: Structure, torsions: Sequence[Torsion], names: Sequence[str], reference: torch.Tensor
+) -> ZMatrix:
+    return build_zmatrix(structure.graph, torsions, names, reference.numpy(), labels=structure.labels)
 
 
 def _given(
@@ -157,11 +165,30 @@ def _stereocentres(structure: Structure, definition: Definition, reference: torc
 def _amides(
     structure: Structure, torsions: Sequence[Torsion], reference: torch.Tensor
 ) -> tuple[tuple[Torsion, bool], ...]:
-    """Return the torsion of each amide bond that no collective variable turns, and whether it is trans."""
+    """Return the torsion of each amide or double bond that no collective variable turns, and whether it is trans."""
     chosen = {frozenset(torsion[1:3]) for torsion in torsions}
     amides = []
-    for amide in structure.graph.amide_bonds:
-        if frozenset((amide.carbon, amide.nitrogen)) not in chosen:
-            angle = float(dihedral(*(reference[None, atom] for atom in amide.torsion)))
-            amides.append((amide.torsion, abs(angle) > torch.pi / 2))
+    graph = structure.graph
+    for torsion in (*(a.torsion for a in graph.amide_bonds), *(d.torsion for d in graph.double_bonds)):
+        if frozenset(torsion[1:3]) not in chosen:
+            angle = float(dihedral(*(reference[None, atom] for atom in torsion)))
+            amides.append((torsion, abs(angle) > torch.pi / 2))
     return tuple(amides)
+
+
+def _check_unchanged(structure: Structure, centres: Sequence[Centre], amides: Sequence[tuple[Torsion, bool]]) -> None:
+    """Refuse a structure whose state space the minimisation has chosen: flat, or not the one that came out."""
+    x, labels = torch.from_numpy(structure.positions)[None], structure.labels
+    for atom, three, sign in centres:
+        if float(triple_product(x, atom, three)) * sign < FLATTEST:
+            raise UserError(
+                f"{structure.source}: the stereocentre {labels[atom]} is flat, or is inverted by minimisation: start "
+                "from a structure with its three-dimensional shape"
+            )
+    for torsion, trans in amides:
+        angle = float(dihedral(*(x[:, atom] for atom in torsion)))
+        if (abs(angle) > torch.pi / 2) != trans:
+            raise UserError(
+                f"{structure.source}: minimisation turns the bond {labels[torsion[1]]} - {labels[torsion[2]]} from "
+                f"{'cis to trans' if trans else 'trans to cis'}: start from a structure where it is well within one"
+            )

@@ -15,6 +15,7 @@ from cgbench.storage.yaml_text import position, read_yaml
 
 __all__ = ["CV", "Definition", "ZMatrixDefinition", "read_definition"]
 
+HOTTEST = 5000.0  # K
 LARGEST_MAP = 3  # CVs; a grid over more of them is too large
 BINS, COARSE_BINS = 100, 36  # along each CV; coarse where a map has three CVs
 
@@ -109,7 +110,7 @@ class Definition(BaseModel):
     openmm_system: str | None = None
     positions: str | None = None
     force_field: list[str] = []
-    temperature: float = Field(300.0, gt=0, le=5000)
+    temperature: float = Field(300.0, gt=0, le=HOTTEST)
     cvs: list[Annotated[CV, BeforeValidator(_cv)]] = Field(min_length=1)
     maps: list[Annotated[list[str], Field(min_length=1, max_length=LARGEST_MAP)]] = []
     bins: int | None = Field(None, ge=10, le=360)

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from cgbench.contracts.system import maps_of
+from cgbench.errors import UserError
 from cgbench_systems.molecular.geometry import dihedral
+from cgbench_systems.molecule.graph import FreeTorsion
 from cgbench_systems.molecule.structure import Structure
 from cgbench_systems.molecule.system import Molecule
 from cgbench_systems.molecule.torsions import named_torsions
@@ -31,6 +33,10 @@ def describe_structure(structure: Structure) -> list[str]:
         kind = "trans" if abs(angle) > 90 else "cis"
         lines.append(f"amide bond     {labels[amide.carbon]} - {labels[amide.nitrogen]}: {kind} ({angle:.0f} degrees)")
     lines += [f"equal H        three on {labels[atom]}" for atom, _ in graph.rotors]
+    for bond in graph.double_bonds:
+        angle = _angle(structure.positions, bond.torsion)
+        kind = "trans" if abs(angle) > 90 else "cis"
+        lines.append(f"double bond    {labels[bond.bond[0]]} - {labels[bond.bond[1]]}: {kind} ({angle:.0f} degrees)")
     ring_atoms = sorted({atom for bond in graph.ring_bonds for atom in bond})
     if ring_atoms:
         lines.append(f"ring atoms     {', '.join(labels[atom] for atom in ring_atoms)}")
@@ -49,9 +55,34 @@ def _torsion_lines(structure: Structure) -> list[str]:
     known = {frozenset(atoms[1:3]) for atoms in named.values()}
     for free in graph.free_torsions:
         if frozenset(free.bond) not in known:
-            i, j = free.bond
-            lines.append(f"torsion        {'(no name)':<8} about {labels[i]} - {labels[j]}: {free.wells} wells at most")
+            path = " - ".join(labels[atom] for atom in _along(structure, free))
+            lines.append(f"torsion        {'(no name)':<8} {path}: {free.wells} wells at most")
     return lines
+
+
+def _along(structure: Structure, free: FreeTorsion) -> Torsion:
+    """Return four atoms of a torsion about a bond that rotates, heavy ones at its ends where there are any."""
+    graph = structure.graph
+    i, j = free.bond
+    a, d = (
+        min((k for k in graph.neighbours[atom] if k != other), key=lambda k: (graph.is_hydrogen(k), k))
+        for atom, other in ((i, j), (j, i))
+    )
+    return a, i, j, d
+
+
+def _unnamed(structure: Structure) -> list[str]:
+    """Return entries of `cvs` for torsions that rotate, those between heavy atoms first."""
+    graph, labels = structure.graph, structure.labels
+    paths = sorted(
+        (_along(structure, free) for free in graph.free_torsions),
+        key=lambda path: sum(graph.is_hydrogen(atom) for atom in path),
+    )
+    names = ["-".join(labels[atom].partition(":")[2] for atom in path) for path in paths]
+    if len(set(names)) < len(names):  # of several residues with equal names of atoms
+        names = ["-".join(labels[atom].replace(":", "") for atom in path) for path in paths]
+    quoted = [", ".join(f'"{labels[atom]}"' for atom in path) for path in paths]
+    return [f'{{name: "{name}", dihedral: [{atoms}]}}' for name, atoms in zip(names, quoted, strict=True)]
 
 
 def _angle(positions: np.ndarray, atoms: Torsion) -> float:
@@ -59,30 +90,48 @@ def _angle(positions: np.ndarray, atoms: Torsion) -> float:
     return float(np.degrees(float(dihedral(*(x[atom] for atom in atoms)))))
 
 
-def definition_text(structure: Structure, origin: str, force_field: Sequence[str], temperature: float) -> str:
-    """Return the file that defines a structure as a system, with all named torsions for the user to choose from.
+def definition_text(structure: Structure, origin: str, forces: str, temperature: float) -> str:
+    """Return the file that defines a structure as a system, with all torsions for the user to choose from.
+
+    Torsions about bonds of rings are left out: they cannot be collective variables.
 
     Parameters
     ----------
     origin
         The line that says where the structure comes from: ``pdb: ...`` or ``sequence: ...``.
+    forces
+        The line that says where its energy comes from: ``force_field: ...`` or ``openmm_system: ...``.
+
+    Raises
+    ------
+    UserError
+        If the molecule has no torsion that can be a collective variable.
     """
-    named = named_torsions(structure)
+    rings = structure.graph.ring_bonds
+    named = [name for name, atoms in named_torsions(structure).items() if frozenset(atoms[1:3]) not in rings]
+    unnamed = [] if named else _unnamed(structure)
+    if not named and not unnamed:
+        raise UserError(
+            f"{structure.source} has no bond that rotates, other than those of methyl groups: no torsion is left to "
+            "be a collective variable (rings cannot be)"
+        )
     backbone = [name for name in named if name.startswith(("phi", "psi"))]
     ordered = sorted(backbone, key=lambda name: (int(name.split()[1]) if name.split()[1].isdigit() else 0, name))
     pairs = [[f"{kind} {name.removeprefix('phi ')}" for kind in ("phi", "psi")] for name in ordered if "phi" in name]
     paired = [name for pair in pairs if set(pair) <= set(named) for name in pair]
     chosen = paired or (ordered or list(named))[:2]
     lines = [
-        f"{origin}",
-        f"force_field: [{', '.join(force_field)}]",
+        origin,
+        forces,
         f"temperature: {temperature:g}  # K",
-        f"# some of: {', '.join(named) or 'no named torsions; give name and dihedral'}",
+        f"# some of: {', '.join(named)}"
+        if named
+        else "# torsions without IUPAC names; remove # where one is to be a CV",
     ]
-    if chosen:
+    if named:
         lines.append(f"cvs: [{', '.join(chosen)}]")
     else:
-        lines += ["cvs:", '  - {name: my_torsion, dihedral: ["1:A", "1:B", "1:C", "1:D"]}']
+        lines += ["cvs:", *(f"  {'' if number < 2 else '# '}- {entry}" for number, entry in enumerate(unnamed))]
     if len(chosen) > 2:
         lines += [
             "# what is scored, at most three CVs each; methods that need one grid over all CVs take at most two CVs",
@@ -90,7 +139,7 @@ def definition_text(structure: Structure, origin: str, force_field: Sequence[str
         ]
     lines += [
         "# basins, for the free-energy differences of a score; ranges in degrees, upwards, across 180 if need be:",
-        f"# basins: {{left: {{{chosen[0] if chosen else 'my_torsion'}: [0, 120]}}}}",
+        f"# basins: {{left: {{{chosen[0] if chosen else 'name of a CV'}: [0, 120]}}}}",
         "",
     ]
     return "\n".join(lines)

@@ -7,9 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 __all__ = ["AmideBond", "BondGraph", "FreeTorsion", "Stereocentre"]
 
 Bond = tuple[int, int]
+# nm, between the lengths of a double and of a single bond of two atoms that both could have a double one (0.134 and
+# 0.146 for two carbons, 0.128 and 0.138 for C and N): Allen et al., J. Chem. Soc. Perkin Trans. 2, S1 (1987)
+LONGEST_DOUBLE = {("C", "C"): 0.141, ("C", "N"): 0.133, ("N", "N"): 0.133}
+UNSATURATED = {"C": 3, "N": 2}  # neighbours of an atom with one double bond
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,14 @@ class AmideBond:
 
 
 @dataclass(frozen=True)
+class DoubleBond:
+    """A double bond with two configurations, and the torsion that says which one it has."""
+
+    bond: Bond
+    torsion: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
 class FreeTorsion:
     """A single bond that rotates, and the number of wells that its two ends let expect."""
 
@@ -46,10 +61,16 @@ class BondGraph:
         Element symbol of each atom.
     bonds
         Pairs of atoms.
+    positions
+        Configuration ``[atoms, 3]`` in nm whose bond lengths tell double bonds from single ones; without it, all bonds
+        between planar atoms other than amide bonds count as single.
     """
 
-    def __init__(self, elements: Sequence[str], bonds: Iterable[Bond]) -> None:
+    def __init__(
+        self, elements: Sequence[str], bonds: Iterable[Bond], positions: NDArray[np.float64] | None = None
+    ) -> None:
         self.elements = tuple(elements)
+        self.positions = positions
         self.neighbours: list[list[int]] = [[] for _ in self.elements]
         for i, j in bonds:
             self.neighbours[i].append(j)
@@ -144,6 +165,28 @@ class BondGraph:
                 found.append(AmideBond(carbon, nitrogen, (others[0], carbon, nitrogen, self._backbone_first(heavy))))
         return tuple(found)
 
+    def is_double(self, i: int, j: int) -> bool:
+        """Whether a bond outside rings is a double bond, by its ends and its length."""
+        pair = tuple(sorted((self.elements[i], self.elements[j])))
+        if self.positions is None or pair not in LONGEST_DOUBLE or frozenset((i, j)) in self.ring_bonds:
+            return False
+        if any(len(self.neighbours[atom]) != UNSATURATED[self.elements[atom]] for atom in (i, j)):
+            return False
+        length = float(np.linalg.norm(self.positions[i] - self.positions[j]))
+        return length < LONGEST_DOUBLE[pair[0], pair[1]]
+
+    @cached_property
+    def double_bonds(self) -> tuple[DoubleBond, ...]:
+        """Double bonds outside rings with a cis and a trans form: different substituents at both ends."""
+        found = []
+        for i in range(len(self)):
+            for j in (j for j in self.neighbours[i] if i < j and self.is_double(i, j)):
+                ends = [[k for k in self.neighbours[atom] if k not in (i, j)] for atom in (i, j)]
+                if all(len({self.classes[k] for k in end}) == len(end) for end in ends):
+                    a, d = (min(end, key=lambda k: (self.is_hydrogen(k), k)) for end in ends)
+                    found.append(DoubleBond((i, j), (a, i, j, d)))
+        return tuple(found)
+
     def _backbone_first(self, substituents: Sequence[int]) -> int:
         """Of a nitrogen's substituents (two in proline), the one that leads to a carbonyl carbon, else the first."""
         leading = [j for j in substituents if any(self._is_carbonyl(k) for k in self.neighbours[j])]
@@ -172,6 +215,8 @@ class BondGraph:
     def rotates(self, i: int, j: int) -> bool:
         """Whether a bond is a single bond about which its ends turn: not in a ring, not conjugated, not terminal."""
         if min(len(self.neighbours[i]), len(self.neighbours[j])) < 2 or frozenset((i, j)) in self.ring_bonds:
+            return False
+        if self.is_double(i, j):
             return False
         return not (self._is_planar(i) and self._is_planar(j) and "N" in (self.elements[i], self.elements[j]))
 

@@ -25,7 +25,17 @@ RESIDUES = (
     *("ALA", "ARG", "ASN", "ASP", "CYS", "GLN", "GLU", "GLY", "HIS", "ILE"),
     *("LEU", "LYS", "MET", "PHE", "PRO", "SER", "THR", "TRP", "TYR", "VAL"),
 )
+# protonation states other than that at pH 7, by the names of AMBER: the residue, and OpenMM's name of the variant
+VARIANTS = {
+    "ASH": ("ASP", "ASH"),
+    "GLH": ("GLU", "GLH"),
+    "HID": ("HIS", "HID"),
+    "HIE": ("HIS", "HIE"),
+    "HIP": ("HIS", "HIP"),
+    "LYN": ("LYS", "LYN"),
+}
 PHI, PSI, OMEGA = np.radians([-120.0, 140.0, 180.0])
+PHI_PROLINE = np.radians(-65.0)  # that the ring closes with
 # bond lengths (angstrom) and angles (degrees) of a peptide backbone: Engh & Huber, Acta Cryst. A 47, 392 (1991)
 N_CA, CA_C, C_N, C_O = 1.458, 1.525, 1.329, 1.231
 N_CA_C, CA_C_N, C_N_CA, CA_C_O = np.radians([111.2, 116.2, 121.7, 120.8])
@@ -35,14 +45,15 @@ LAST_LINE = "END\n"  # of a complete PDB file
 
 
 def build_peptide(sequence: str) -> tuple[app.Topology, Array]:
-    """Build a peptide in an extended conformation, with all hydrogens at pH 7.
+    """Build a peptide in an extended conformation, with all hydrogens at pH 7 or as the names of residues say.
 
     The structure goes through the text of a PDB file, which is kept in the user's cache: PDBFixer takes seconds.
 
     Parameters
     ----------
     sequence
-        Residue names from the N to the C terminus, separated by spaces; the caps ACE and NME are allowed at the ends.
+        Residue names from the N to the C terminus, separated by spaces; the caps ACE and NME are allowed at the ends,
+        and AMBER's names of protonation states, such as HIP, for any residue.
 
     Returns
     -------
@@ -85,7 +96,7 @@ def _peptide_pdb(names: Sequence[str]) -> str:
     """Complete the backbone by PDBFixer, and return the peptide as a PDB file."""
     from pdbfixer import PDBFixer
 
-    fixer = PDBFixer(pdbfile=io.StringIO(_backbone_pdb(names)))
+    fixer = PDBFixer(pdbfile=io.StringIO(_backbone_pdb([VARIANTS.get(name, (name,))[0] for name in names])))
     fixer.missingResidues = {}
     fixer.findNonstandardResidues()
     fixer.findMissingAtoms()
@@ -93,9 +104,14 @@ def _peptide_pdb(names: Sequence[str]) -> str:
         fixer.missingTerminals = {}
     fixer.addMissingAtoms(seed=SEED)
     with _seeded():
-        fixer.addMissingHydrogens(PH)
+        if any(name in VARIANTS for name in names):
+            built = app.Modeller(fixer.topology, fixer.positions)
+            built.addHydrogens(pH=PH, variants=[VARIANTS.get(name, (name, None))[1] for name in names])
+        else:
+            fixer.addMissingHydrogens(PH)
+            built = fixer
     text = io.StringIO()
-    app.PDBFile.writeFile(fixer.topology, fixer.positions, text, keepIds=True)
+    app.PDBFile.writeFile(built.topology, built.positions, text, keepIds=True)
     return text.getvalue()
 
 
@@ -115,8 +131,9 @@ def _check(names: Sequence[str]) -> None:
     if not inner:
         raise UserError("sequence: give at least one amino acid between the caps, such as ACE ALA NME")
     for name in inner:
-        if name not in RESIDUES:
-            hint = f"the cap {name} belongs at an end" if name in ("ACE", "NME") else f"choose from {choices(RESIDUES)}"
+        if name not in (*RESIDUES, *VARIANTS):
+            known = f"choose from {choices((*RESIDUES, *VARIANTS))}"
+            hint = f"the cap {name} belongs at an end" if name in ("ACE", "NME") else known
             raise UserError(f"sequence: {name!r} is not an amino acid that can be built here: {hint}")
 
 
@@ -130,8 +147,16 @@ def _place(a: Array, b: Array, c: Array, distance: float, angle: float, torsion:
     return np.asarray(c + distance * (along * axis + across * (np.cos(torsion) * side + np.sin(torsion) * normal)))
 
 
+def _proline(nitrogen: Array, alpha: Array, carbonyl: Array) -> list[tuple[str, Array]]:
+    """Return the carbons of proline's ring, nearly flat; PDBFixer would put them into the residue before."""
+    delta = _place(carbonyl, alpha, nitrogen, 1.47, np.radians(112.0), PHI_PROLINE + np.pi)
+    beta = _place(delta, nitrogen, alpha, 1.53, np.radians(103.0), np.radians(-5.0))
+    gamma = _place(nitrogen, alpha, beta, 1.49, np.radians(104.0), np.radians(25.0))
+    return [("CB", beta), ("CG", gamma), ("CD", delta)]
+
+
 def _backbone_pdb(names: Sequence[str]) -> str:
-    """Write the heavy atoms of an extended backbone, caps included, as a PDB file."""
+    """Write the heavy atoms of an extended backbone, caps and the rings of prolines included, as a PDB file."""
     alphas = [{"ACE": "CH3", "NME": "C"}.get(name, "CA") for name in names]
     before = np.array([-0.5, 1.4, 0.0])  # where the N of a first residue is; an acetyl cap has none
     alpha, carbonyl = np.zeros(3), np.array([CA_C, 0.0, 0.0])
@@ -142,10 +167,12 @@ def _backbone_pdb(names: Sequence[str]) -> str:
             atoms.append((index, "N", nitrogen))
             last_alpha, last_carbonyl = alpha, carbonyl
             alpha = _place(last_alpha, last_carbonyl, nitrogen, N_CA, C_N_CA, OMEGA)
-            carbonyl = _place(last_carbonyl, nitrogen, alpha, CA_C, N_CA_C, PHI)
+            carbonyl = _place(last_carbonyl, nitrogen, alpha, CA_C, N_CA_C, PHI_PROLINE if name == "PRO" else PHI)
             before = nitrogen
         elif name != "ACE":
             atoms.append((0, "N", before))
+        if name == "PRO":
+            atoms += [(index, atom, place) for atom, place in _proline(before, alpha, carbonyl)]
         atoms.append((index, alphas[index], alpha))
         if name != "NME":
             atoms.append((index, "C", carbonyl))

@@ -16,7 +16,7 @@ from openmm import app, unit
 from cgbench.errors import UserError, choices
 from cgbench_systems.molecule.graph import BondGraph
 
-__all__ = ["Structure", "create_system", "read_pdb"]
+__all__ = ["Structure", "check_molecule", "create_system", "read_pdb", "read_system"]
 
 Array = NDArray[np.float64]
 WATER = ("HOH", "WAT", "SOL", "TIP3", "TIP", "H2O", "SPC")
@@ -51,7 +51,7 @@ class Structure:
         """The bond graph."""
         atoms = list(self.topology.atoms())
         bonds = [(bond[0].index, bond[1].index) for bond in self.topology.bonds()]
-        return BondGraph([atom.element.symbol for atom in atoms], bonds)
+        return BondGraph([atom.element.symbol for atom in atoms], bonds, self.positions)
 
     def index(self, label: str) -> int:
         """Return the index of an atom from its label.
@@ -90,12 +90,18 @@ def read_pdb(path: Path) -> Structure:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
         raise UserError(f"PDB file {path} cannot be read: {reason}") from error
+    if text.lstrip().startswith("data_"):
+        raise UserError(
+            f"{path} is an mmCIF file: convert it to PDB format, for example by pdbfixer {path} --output=my.pdb"
+        )
     _check_text(text, path)
     try:
         pdb = app.PDBFile(str(path))
         positions = np.array(pdb.getPositions(asNumpy=True).value_in_unit(unit.nanometer), dtype=np.float64)
     except Exception as error:  # OpenMM raises anything on a damaged file
         raise UserError(f"PDB file {path} cannot be read: {' '.join(str(error).split())}") from error
+    if not np.isfinite(positions).all():
+        raise UserError(f"PDB file {path}: a position is not a finite number")
     structure = Structure(pdb.topology, positions, path.name)
     check_molecule(structure)
     return structure
@@ -136,13 +142,15 @@ def check_molecule(structure: Structure) -> None:
     Raises
     ------
     UserError
-        If an atom has no element, or the atoms are not all connected.
+        If an atom has no element, the atoms are not all connected, they are too few for a torsion, or two have the
+        same residue number and name.
     """
     for atom, label in zip(structure.topology.atoms(), structure.labels, strict=True):
         if atom.element is None:
             raise UserError(f"{structure.source}: atom {label} has no element: fill columns 77-78 of its line")
     pieces = structure.graph.pieces()
     if len(pieces) == 1:
+        _check_torsions_possible(structure)
         return
     single = next((piece[0] for piece in pieces if len(piece) == 1), None)
     if single is not None:
@@ -151,6 +159,18 @@ def check_molecule(structure: Structure) -> None:
     raise UserError(
         f"{structure.source} holds {len(pieces)} molecules ({ends}): keep one, or add CONECT records of missing bonds"
     )
+
+
+def _check_torsions_possible(structure: Structure) -> None:
+    """Refuse molecules without a torsion, and names of atoms that a torsion cannot be given by."""
+    if len(structure.labels) < 4:
+        raise UserError(f"{structure.source} has {len(structure.labels)} atoms: a torsion, and so a CV, needs four")
+    label, count = Counter(structure.labels).most_common(1)[0]
+    if count > 1:
+        raise UserError(
+            f"{structure.source} has {count} atoms {label}: give each residue, in all chains, a number of its own "
+            "(columns 23-26) without insertion codes"
+        )
 
 
 def _unbonded(structure: Structure, index: int) -> str:
@@ -198,12 +218,59 @@ def create_system(structure: Structure, force_field: Sequence[str], folder: Path
             structure.topology, nonbondedMethod=app.NoCutoff, constraints=None, rigidWater=False, removeCMMotion=False
         )
     except Exception as error:
-        raise UserError(f"{structure.source}: {_template_error(str(error))}") from error
+        raise UserError(f"{structure.source}: {_template_error(structure, str(error))}") from error
 
 
-def _template_error(message: str) -> str:
+def read_system(path: Path, structure: Structure) -> str:
+    """Return the text of a serialised ``openmm.System``, checked against the structure that its particles belong to.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, has another number of particles, or no term for a bond of the structure, as is the
+        case if the atoms are in another order.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        system = openmm.XmlSerializer.deserialize(text)
+        atoms = system.getNumParticles()
+    except OSError as error:
+        raise UserError(f"openmm_system {path} cannot be read: {error.strerror}") from error
+    except Exception as error:  # OpenMM raises anything on a damaged file
+        raise UserError(f"openmm_system {path} is no serialised system: {' '.join(str(error).split())}") from error
+    if atoms != len(structure.labels):
+        raise UserError(f"openmm_system {path} has {atoms} particles, the PDB file {len(structure.labels)} atoms")
+    known = _bonded_pairs(system)
+    for i, others in enumerate(structure.graph.neighbours):
+        for j in others:
+            if known is not None and frozenset((i, j)) not in known:
+                raise UserError(
+                    f"openmm_system {path} has no bond {structure.labels[i]} - {structure.labels[j]} of "
+                    f"{structure.source}: are the atoms in the same order?"
+                )
+    return text
+
+
+def _bonded_pairs(system: openmm.System) -> set[frozenset[int]] | None:
+    """Return the pairs of particles with a harmonic bond; None if a bond may be something else."""
+    forces = system.getForces()
+    if system.getNumConstraints() or any(
+        "Custom" in type(one).__name__ and "Bond" in type(one).__name__ for one in forces
+    ):
+        return None
+    return {
+        frozenset(one.getBondParameters(index)[:2])
+        for one in forces
+        if isinstance(one, openmm.HarmonicBondForce)
+        for index in range(one.getNumBonds())
+    }
+
+
+def _template_error(structure: Structure, message: str) -> str:
     """Say in one line what OpenMM's message means, and what to do about it."""
     text = " ".join(message.split())
+    if len(structure.residue_numbers()) == 1 and structure.source.startswith("sequence "):
+        return "the force field has no single amino acid without caps: give ACE, NME or both, such as ACE ALA NME"
     if "missing" in text and "hydrogen" in text:
         return f"{text.partition('For more')[0]}Add them, for example by pdbfixer --add-atoms=hydrogen"
     if "missing" in text or "externally bonded" in text:

@@ -22,7 +22,7 @@ from cgbench_systems.molecular.system import Columns, MolecularSystem, Torsion, 
 from cgbench_systems.molecule.coordinates import MoleculeCoordinates, molecule_coordinates
 from cgbench_systems.molecule.definition import BINS, COARSE_BINS, Definition, Range, read_definition
 from cgbench_systems.molecule.sequence import build_peptide
-from cgbench_systems.molecule.structure import Structure, check_molecule, create_system, read_pdb
+from cgbench_systems.molecule.structure import Structure, check_molecule, create_system, read_pdb, read_system
 from cgbench_systems.molecule.torsions import torsion
 
 __all__ = ["Molecule", "load_molecule"]
@@ -95,19 +95,7 @@ class Molecule(MolecularSystem):
         if self.definition.openmm_system is None:
             system = create_system(self.structure, self.definition.force_field, self.file.parent)
             return str(openmm.XmlSerializer.serialize(system))
-        path = self.file.parent / self.definition.openmm_system
-        try:
-            text = path.read_text(encoding="utf-8")
-            atoms = openmm.XmlSerializer.deserialize(text).getNumParticles()
-        except OSError as error:
-            raise UserError(f"openmm_system {path} cannot be read: {error.strerror}") from error
-        except Exception as error:  # OpenMM raises anything on a damaged file
-            raise UserError(f"openmm_system {path} is no serialised system: {' '.join(str(error).split())}") from error
-        if atoms != len(self.structure.labels):
-            raise UserError(
-                f"openmm_system {path} has {atoms} particles, the PDB file {len(self.structure.labels)} atoms"
-            )
-        return text
+        return read_system(self.file.parent / self.definition.openmm_system, self.structure)
 
     def openmm_system(self) -> openmm.System:
         """Return a new ``openmm.System`` of the molecule."""

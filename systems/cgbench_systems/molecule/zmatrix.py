@@ -49,6 +49,7 @@ def build_zmatrix(
     names: Sequence[str],
     positions: NDArray[np.float64],
     centre: int | None = None,
+    labels: Sequence[str] | None = None,
 ) -> ZMatrix:
     """Place all atoms outwards from the middle of the molecule, so that each chosen torsion is one dihedral.
 
@@ -66,6 +67,8 @@ def build_zmatrix(
         A configuration ``[atoms, 3]`` without straight angles where that can be avoided.
     centre
         Atom to begin with; by default one of the bond of the middle torsion.
+    labels
+        What the atoms are called in messages; by default their numbers, from 0.
 
     Raises
     ------
@@ -75,7 +78,7 @@ def build_zmatrix(
     """
     _check_torsions(graph, torsions, names)
     start = _reference_atoms(graph, torsions, centre)
-    builder = _Builder(graph, {frozenset(t[1:3]): t for t in torsions}, positions, start)
+    builder = _Builder(graph, {frozenset(t[1:3]): t for t in torsions}, positions, start, labels)
     builder.run()
     cv_atoms = tuple(builder.cv_atom(torsion, name) for torsion, name in zip(torsions, names, strict=True))
     return ZMatrix(start, tuple(builder.rows), cv_atoms, tuple(builder.free), tuple(builder.rotors))
@@ -138,8 +141,10 @@ class _Builder:
         chosen: dict[frozenset[int], Torsion],
         positions: NDArray[np.float64],
         start: tuple[int, int, int],
+        labels: Sequence[str] | None,
     ) -> None:
         self.graph, self.chosen, self.positions, self.start = graph, chosen, positions, start
+        self.labels = labels
         self.placed = list(start)
         self.rows: list[ZRow] = []
         self.free: list[int] = []
@@ -197,8 +202,10 @@ class _Builder:
         u, v = self.positions[end] - self.positions[corner], self.positions[other] - self.positions[corner]
         angle = np.arctan2(np.linalg.norm(np.cross(u, v)), u @ v)
         if min(angle, np.pi - angle) < STRAIGHT:
+            numbers = f"{end}, {corner} and {other} (from 0)"
+            atoms = ", ".join(self.labels[atom] for atom in (end, corner, other)) if self.labels else numbers
             raise UserError(
-                f"the atoms {end}, {corner} and {other} (from 0) are on a straight line: no dihedral can be "
+                f"the atoms {atoms} are on a straight line: no dihedral can be "
                 "measured across them; molecules with linear groups are not supported"
             )
 
