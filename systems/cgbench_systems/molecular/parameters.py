@@ -85,7 +85,9 @@ class ForceFieldParameters:
 
 
 def _unsupported(what: str) -> UserError:
-    return UserError(f"the batched force field does not support {what}; it supports {SUPPORTED}")
+    return UserError(
+        f"the batched force field does not support {what}; it supports {SUPPORTED}; use OpenMM, by --engine openmm"
+    )
 
 
 def read_parameters(system: openmm.System) -> ForceFieldParameters:

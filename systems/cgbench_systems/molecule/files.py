@@ -86,7 +86,7 @@ def show(path: Path, picture: Path | None) -> list[str]:
     """
     if picture is not None and picture.suffix not in PICTURES:
         raise UserError(f"--out {picture}: choose a picture of type {choices(PICTURES)}")
-    system = load_molecule(path)()
+    system = load_molecule(path)(engine="openmm")  # which any force field has
     if picture is not None:
         target = picture
 

@@ -18,6 +18,7 @@ from cgbench.contracts.maps import PMF_GRID, States
 from cgbench.contracts.reference import Reference, ReferenceBuilder
 from cgbench.contracts.system import Basin, traits_of
 from cgbench.errors import UserError
+from cgbench_systems.molecular.parameters import read_parameters
 from cgbench_systems.molecular.system import Columns, MolecularSystem, Torsion, angle_range, torsion_cvs
 from cgbench_systems.molecule.coordinates import MoleculeCoordinates, molecule_coordinates
 from cgbench_systems.molecule.definition import BINS, COARSE_BINS, Definition, Range, read_definition
@@ -62,6 +63,8 @@ class Molecule(MolecularSystem):
         basins = self.definition.basins or ({} if self.states else _halves(maps))
         self.basins = tuple(_basin(name, ranges, maps) for name, ranges in basins.items())
         start = torch.from_numpy(self._start.copy())
+        if self.engine == "torch":
+            read_parameters(self.openmm_system())  # refuses what the engine does not support, before anything runs
         self._sets = molecule_coordinates(self.structure, self.definition, self.torsions, start)
         self.coordinates = self._sets["default"]
 

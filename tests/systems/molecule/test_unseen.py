@@ -190,3 +190,13 @@ def test_structures_that_would_have_to_be_guessed(change: str, expected: str, tm
     with pytest.raises(UserError) as caught:
         load_molecule(path)()
     assert expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_force_field_for_openmm_alone_is_refused_before_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text("sequence: ACE GLY NME\nforce_field: [amber14-all.xml, implicit/gbn2.xml]\ncvs: [phi 2]\n")
+    with pytest.raises(UserError, match="CustomGBForce.*--engine openmm"):
+        load_molecule(path)()
+    system = load_molecule(path)(engine="openmm")
+    assert system.reduced_energy(system.initial_configuration()[None]).isfinite().all()
+    assert files.show(path, None)[0].startswith("sequence ACE GLY NME: 19 atoms")
