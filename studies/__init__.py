@@ -8,6 +8,9 @@ Run them in the root folder of the repository:
 - ``python -m studies.weight_tails`` compares the importance weights of a trained flow with those of configurations
   from biased molecular dynamics, and writes ``weight_tails/weight_tails.csv``. About ten minutes; an interrupted study
   starts over. The published table is ``runs/aldp/weight_tails/weight_tails.csv``.
+- ``python -m studies.coverage FOLDER`` compares the claimed errors of stored runs with their true ones.
+- ``python -m studies.active_learning FOLDER`` splits the error of each stage of a stored run of active learning by
+  basin. The published table is ``runs/aldp/cgflow_al/paper/active_learning.csv``.
 
 ``--help`` lists the options.
 """
