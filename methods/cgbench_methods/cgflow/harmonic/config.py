@@ -12,20 +12,29 @@ __all__ = [
     "FlowConfig",
     "HarmonicConfig",
     "MinimaConfig",
+    "PairsConfig",
     "SamplingConfig",
     "SurrogateConfig",
     "TrainingConfig",
     "WellsConfig",
     "more_for",
+    "points_for",
 ]
 
 MORE_PER_CV = 4  # factor for each CV above two
 
 
 def more_for(cvs: int) -> int:
-    """Return the factor of the numbers of reference points and samples for a number of CVs."""
+    """Return the factor of the number of samples, and up to three CVs of reference points, for a number of CVs."""
+    if cvs > 3:
+        return cvs * (cvs - 1) // 2  # the number of pairs, as that of the functions in the model
     factor: int = MORE_PER_CV ** max(0, cvs - 2)
     return factor
+
+
+def points_for(cvs: int) -> int:
+    """Return the factor of the number of reference points: it grows linearly with the CVs above two."""
+    return 1 if cvs <= 2 else MORE_PER_CV if cvs == 3 else 2 * (cvs - 2)
 
 
 class MinimaConfig(MethodConfig):
@@ -66,6 +75,27 @@ class WellsConfig(MethodConfig):
     order: int = Field(4, ge=0, description="total order of the Fourier functions that correct the shares of wells")
     length_scale: float = Field(0.7, gt=0, description="prior length scale of these corrections")
     amplitude: float = Field(2.0, gt=0, description="kT; prior standard deviation of these corrections")
+
+
+class PairsConfig(MethodConfig):
+    """What is particular to more than three CVs; with at most three nothing here matters."""
+
+    order: int = Field(8, ge=1, description="largest sum of the two wave numbers of a function of two CVs")
+    length_scale: float = Field(0.8, gt=0, description="first prior length scale of the model; the evidence improves it")
+    single: float = Field(4.0, gt=0, description="kT; first prior standard deviation of a function of one CV")
+    pair: float = Field(2.0, gt=0, description="kT; first prior standard deviation of a function of two CVs")
+    correction: float = Field(1.0, gt=0, description="kT; first prior standard deviation around the harmonic PMF")
+    noise: float = Field(1.0, gt=0, description="kT; assumed error of a harmonic free energy")
+    atlas_softness: float = Field(3.0, gt=0, description="kT; reference points are sought in exp(-A / atlas_softness)")
+    reach: float = Field(0.6, gt=0, description="longest step of s between two relaxations on the way to a new point")
+    softness: float = Field(1.5, gt=0, description="kT; s is drawn from exp(-A / softness)")
+    ceiling: float = Field(20.0, gt=0, description="kT; no s is drawn where the PMF is higher")
+    walkers: int = Field(1000, ge=2, description="chains that draw s")
+    walk_step: float = Field(0.25, gt=0, description="standard deviation of a Gaussian step of a chain along each CV")
+    spacing: int = Field(10, ge=1, description="proposals between two draws of s by a chain")
+    settling: int = Field(100, ge=0, description="proposals to each chain after the model has changed")
+    groups: int = Field(10, ge=2, description="groups of chains for the standard errors of the maps")
+    fit_orders: tuple[int, ...] = Field((4, 6, 8, 10, 12), min_length=1, description="candidate orders of the maps' fit")
 
 
 class FlowConfig(MethodConfig):
@@ -136,13 +166,16 @@ class HarmonicConfig(MethodConfig):
     surrogate: SurrogateConfig = Field(SurrogateConfig(), description="model of the PMF, and exploration")
     labels: SamplingConfig = Field(SamplingConfig(), description="weighted samples")
     wells: WellsConfig = Field(WellsConfig(), description="wells of free torsions")
+    pairs: PairsConfig = Field(PairsConfig(), description="more than three CVs")
 
     @model_serializer(mode="wrap")
-    def _without_defaults_of_wells(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `wells` out where nothing is changed: older records of molecules without wells keep their hash."""
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `wells` and `pairs` out where nothing is changed: older records keep the hash of their settings."""
         content: dict[str, Any] = handler(self)
         if self.wells == WellsConfig():
             content.pop("wells", None)
+        if self.pairs == PairsConfig():
+            content.pop("pairs", None)
         return content
 
     @property
