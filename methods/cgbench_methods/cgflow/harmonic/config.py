@@ -17,6 +17,7 @@ __all__ = [
     "SurrogateConfig",
     "TrainingConfig",
     "WellsConfig",
+    "labels_for",
     "more_for",
     "points_for",
 ]
@@ -30,6 +31,14 @@ def more_for(cvs: int) -> int:
         return cvs * (cvs - 1) // 2  # the number of pairs, as that of the functions in the model
     factor: int = MORE_PER_CV ** max(0, cvs - 2)
     return factor
+
+
+def labels_for(cvs: int) -> int:
+    """Return the factor of the number of samples of a sampling round, for more than three CVs.
+
+    It exceeds that of the training: the maps come from the samples alone, without a model that connects them.
+    """
+    return more_for(cvs) * (cvs - 2)
 
 
 def points_for(cvs: int) -> int:
@@ -80,11 +89,11 @@ class WellsConfig(MethodConfig):
 class PairsConfig(MethodConfig):
     """What is particular to more than three CVs; with at most three nothing here matters."""
 
-    order: int = Field(8, ge=1, description="largest sum of the two wave numbers of a function of two CVs")
-    length_scale: float = Field(0.8, gt=0, description="first prior length scale of the model; the evidence improves it")
-    single: float = Field(4.0, gt=0, description="kT; first prior standard deviation of a function of one CV")
-    pair: float = Field(2.0, gt=0, description="kT; first prior standard deviation of a function of two CVs")
-    correction: float = Field(1.0, gt=0, description="kT; first prior standard deviation around the harmonic PMF")
+    order: int = Field(6, ge=1, description="largest sum of the two wave numbers of a function of two CVs")
+    length_scale: float = Field(0.8, gt=0, description="prior length scale of the model to start from")
+    single: float = Field(4.0, gt=0, description="kT; prior standard deviation of a function of one CV to start from")
+    pair: float = Field(2.0, gt=0, description="kT; the same of a function of two CVs")
+    correction: float = Field(1.0, gt=0, description="kT; both deviations around the harmonic PMF to start from")
     noise: float = Field(1.0, gt=0, description="kT; assumed error of a harmonic free energy")
     atlas_softness: float = Field(3.0, gt=0, description="kT; reference points are sought in exp(-A / atlas_softness)")
     reach: float = Field(0.6, gt=0, description="longest step of s between two relaxations on the way to a new point")
@@ -95,7 +104,8 @@ class PairsConfig(MethodConfig):
     spacing: int = Field(10, ge=1, description="proposals between two draws of s by a chain")
     settling: int = Field(100, ge=0, description="proposals to each chain after the model has changed")
     groups: int = Field(10, ge=2, description="groups of chains for the standard errors of the maps")
-    fit_orders: tuple[int, ...] = Field((4, 6, 8, 10, 12), min_length=1, description="candidate orders of the maps' fit")
+    learned: int = Field(16000, ge=1, description="samples of a training round that the model learns from, at most")
+    fit_orders: tuple[int, ...] = Field((4, 6, 8, 10, 12), min_length=1, description="candidate orders of a map's fit")
 
 
 class FlowConfig(MethodConfig):

@@ -1,7 +1,7 @@
 """Persistent Markov chains over the collective variables (CVs), on an energy that is cheap to evaluate.
 
-Metropolis Monte Carlo of many walkers. Half of the proposals are Gaussian steps. The others are jumps: the difference of
-two known points, in one or two CVs at random, is added. Both are symmetric, so the chains sample ``exp(-energy)``.
+Metropolis Monte Carlo of many walkers. Half of the proposals are Gaussian steps. The others are jumps: the difference
+of two known points, in one or two CVs at random, is added. Both are symmetric: the chains sample ``exp(-energy)``.
 """
 
 from __future__ import annotations

@@ -120,8 +120,6 @@ class PairSearch(GrowingMinima):
         for number in range(1, count):
             part = s.clone()
             part[:, :cvs] = self.cvs.wrap(s[:, :cvs] - whole * (1.0 - number / count))
-            relaxed = relax(
-                self.target, part, y, hessian, steps=ON_THE_WAY, tolerance=self.config.relax_tolerance
-            )
+            relaxed = relax(self.target, part, y, hessian, steps=ON_THE_WAY, tolerance=self.config.relax_tolerance)
             y = torch.where(relaxed.energy.isfinite()[:, None], relaxed.y, y)
         return y

@@ -1,0 +1,70 @@
+"""How the model of pairs learns from the weighted samples of a round."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from cgbench_methods.cgflow.harmonic.pairs.model import PairModel
+
+__all__ = ["constant_of", "learn"]
+
+LEVELS = 4  # groups of samples by the height of the model, each with its own variance of the weights
+LEAST_VARIANCE = 0.05
+HALVINGS = 50
+
+
+def constant_of(excess: torch.Tensor, truncation: float) -> float:
+    """Return the constant a for which the mean of ``min(exp(excess + a), truncation)`` is 1.
+
+    Parameters
+    ----------
+    excess
+        Logarithms of weights plus the model, up to a constant ``[n]``; minus infinity for a weight of zero.
+    truncation
+        Largest ratio of a weight to the model.
+    """
+    finite = excess[excess.isfinite()]
+    low = -float(finite.max()) - math.log(len(excess))
+    high = -float(finite.min()) + math.log(len(excess))
+    for _ in range(HALVINGS):
+        middle = 0.5 * (low + high)
+        mean = float((excess + middle).exp().clamp(max=truncation).mean())
+        low, high = (middle, high) if mean < 1.0 else (low, middle)
+    return 0.5 * (low + high)
+
+
+def learn(
+    model: PairModel, s: torch.Tensor, log_weights: torch.Tensor, slopes: torch.Tensor | None, truncation: float
+) -> None:
+    """Update the model by the samples of one round, and improve its prior.
+
+    The variance of the weights is measured about the model before, in groups by its height. The constant of the weights
+    is fitted anew in each round, because weights of an early flow are truncated more than those of a later one.
+
+    Parameters
+    ----------
+    s, log_weights, slopes
+        As for `PairModel.update`.
+    truncation
+        Weights are cut at this multiple of the model.
+
+    Raises
+    ------
+    torch.linalg.LinAlgError
+        If a matrix cannot be factorised.
+    """
+    mean, gradient = model.mean_and_slopes(s)
+    shifted = log_weights + constant_of(log_weights + mean, truncation)
+    ratio = (shifted + mean).exp().clamp(max=truncation)
+    bounds = mean.quantile(torch.linspace(0, 1, LEVELS + 1, dtype=mean.dtype)[1:-1])
+    level = torch.bucketize(mean, bounds)
+    number = torch.bincount(level, minlength=LEVELS).clamp(min=1)
+    variance = (torch.bincount(level, (ratio - 1.0).square(), LEVELS) / number).clamp(min=LEAST_VARIANCE)
+    of_slopes = torch.ones(s.shape[1], dtype=mean.dtype)
+    if slopes is not None:
+        scattered = (ratio[:, None] * (slopes + gradient)).square()
+        of_slopes = scattered.nanmean(dim=0).nan_to_num(nan=1.0).clamp(min=LEAST_VARIANCE)
+    model.update(s, shifted, variance[level], slopes, of_slopes, truncation)
+    model.improve_prior()
