@@ -101,7 +101,7 @@ class PairsConfig(MethodConfig):
     ceiling: float = Field(20.0, gt=0, description="kT; no s is drawn where the PMF is higher")
     walkers: int = Field(1000, ge=2, description="chains that draw s")
     walk_step: float = Field(0.25, gt=0, description="standard deviation of a Gaussian step of a chain along each CV")
-    spacing: int = Field(10, ge=1, description="proposals between two draws of s by a chain")
+    spacing: int = Field(20, ge=1, description="proposals between two draws of s by a chain")
     settling: int = Field(100, ge=0, description="proposals to each chain after the model has changed")
     groups: int = Field(10, ge=2, description="groups of chains for the standard errors of the maps")
     learned: int = Field(16000, ge=1, description="samples of a training round that the model learns from, at most")
