@@ -105,7 +105,10 @@ class PairsConfig(MethodConfig):
     settling: int = Field(100, ge=0, description="proposals to each chain after the model has changed")
     groups: int = Field(10, ge=2, description="groups of chains for the standard errors of the maps")
     learned: int = Field(16000, ge=1, description="samples of a training round that the model learns from, at most")
-    fit_orders: tuple[int, ...] = Field((4, 6, 8, 10, 12), min_length=1, description="candidate orders of a map's fit")
+    marginal_draws: int = Field(20000, ge=1, description="draws of s for the maps of the model")
+    fit_orders: tuple[int, ...] = Field(
+        (1, 2, 3, 4, 6, 8), min_length=1, description="candidate orders of the ratio of a map to that of the model"
+    )
 
 
 class FlowConfig(MethodConfig):

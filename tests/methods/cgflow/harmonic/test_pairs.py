@@ -15,6 +15,7 @@ from cgbench.scoring.divergences import forward_kld
 from cgbench_methods.cgflow.harmonic.pairs.basis import PairBasis
 from cgbench_methods.cgflow.harmonic.pairs.chains import move
 from cgbench_methods.cgflow.harmonic.pairs.learning import constant_of, learn
+from cgbench_methods.cgflow.harmonic.pairs.marginals import marginal
 from cgbench_methods.cgflow.harmonic.pairs.model import PairModel, PairPrior
 from cgbench_methods.cgflow.harmonic.pairs.samples import JointSamples
 from cgbench_methods.cgflow.harmonic.pairs.verdict import warnings_of
@@ -161,13 +162,20 @@ def test_joint_weights_give_maps_and_populations() -> None:
         assert samples.add(s, log_weights, torch.arange(len(s)) % 8, new_set=True) == 2
     grid = torch.from_numpy(FOUR.grid())
     p = torch.softmax(-potential(grid), 0).reshape(FOUR.bins).numpy()
-    estimate, facts = samples.estimate(problem, (3, 4, 5))
+    flat = [np.full((20, 20), 1 / 400)] * 2
+    estimate, facts = samples.estimate(problem, flat, (3, 4, 5))
     assert isinstance(estimate, Estimate) and estimate.populations is not None
     exact = p.sum((2, 3)), p.sum((0, 1)).T
     klds = [forward_kld(of_map, pmf.probability) for of_map, pmf in zip(exact, estimate.pmfs, strict=True)]
     assert max(klds) < 1e-3
     assert 0.3 < np.mean(klds) / facts["expected_kld"] < 3.0
     assert estimate.populations["low"] == pytest.approx(p[:10].sum(), abs=0.01)
+    rough = [of_map * (1 + 0.5 * np.cos(np.arange(20) * np.pi / 10)) for of_map in exact]
+    ratio, smoother = samples.estimate(problem, [model / model.sum() for model in rough], (1, 2, 3))
+    assert isinstance(ratio, Estimate)
+    klds = [forward_kld(of_map, pmf.probability) for of_map, pmf in zip(exact, ratio.pmfs, strict=True)]
+    assert max(klds) < 5e-4
+    assert smoother["expected_kld"] < 0.8 * facts["expected_kld"]  # the ratio is smoother than the map
     weights = samples.weights()
     for number in range(2):
         own = weights[samples.set == number]
@@ -175,9 +183,22 @@ def test_joint_weights_give_maps_and_populations() -> None:
     assert samples.effective_samples() == pytest.approx(float(weights.sum()), rel=0.05)
 
 
+@pytest.mark.parametrize("axes", [(1,), (3, 1), (0, 2, 3)])
+def test_maps_of_the_model_are_sums_over_the_grid(axes: tuple[int, ...]) -> None:
+    model = PairModel(FOUR, 3, PairPrior(0.5, 3.0, 3.0))
+    s = uniform(FOUR, 3000, 50)
+    model.fit_values(s, potential(s), torch.full((3000,), 0.1, dtype=torch.float64))
+    p = torch.softmax(-model.mean(torch.from_numpy(FOUR.grid())), 0).reshape(FOUR.bins)
+    kept = sorted(axes)
+    exact = p.sum([axis for axis in range(4) if axis not in axes]).permute([kept.index(axis) for axis in axes])
+    found = marginal(model, Map(axes, FOUR.subset(axes)), s, -model.mean(s))
+    assert found.shape == exact.shape
+    assert forward_kld(exact.numpy(), found.numpy()) < 2e-3
+
+
 def test_verdict() -> None:
     good = {"effective_samples": 5000.0, "pareto_k": 0.4, "largest_share": 0.01}
-    history = [{"unfitted": False, "uncertain_walkers": 0}, {}]
+    history = [{"unfitted": False, "uncertain_share": 0.0}, {}]
     assert warnings_of(history, good, {"expected_kld": 1e-3}) == []
     assert "harmonic" in warnings_of([], {}, {})[0]
     for late, facts, text in (
@@ -189,5 +210,5 @@ def test_verdict() -> None:
     ):
         (found,) = warnings_of(history, late, facts)
         assert text in found
-    lost = [{"unfitted": True, "uncertain_walkers": 90}]
+    lost = [{"unfitted": True, "uncertain_share": 0.09}]
     assert len(warnings_of(lost, good, {"expected_kld": 1e-3})) == 2

@@ -31,6 +31,8 @@ class PairBasis:
 
     Attributes
     ----------
+    starts
+        First function of each CV among those of all CVs, and their number at the end ``[cvs + 1]``.
     degree
         Number of CVs of each mode: 0, 1 or 2 ``[modes]``. The constant comes first, then the modes of one CV.
     squared_frequency
@@ -48,7 +50,7 @@ class PairBasis:
             self.axes.append(FourierAxis(low - pad, high + pad, periodic, unit * waves))
             numbers.append([0, *range(1, order + 1), *(range(1, order + 1) if periodic else ())])
             starts.append(starts[-1] + len(numbers[-1]))
-        self._starts = starts
+        self.starts = starts
         first, second, degree = [0], [0], [0]  # function 0 is the constant of the first CV
         for start, of_axis in zip(starts, numbers, strict=False):
             first += [start + a for a in range(1, len(of_axis))]
@@ -70,13 +72,13 @@ class PairBasis:
     def __len__(self) -> int:
         return len(self.degree)
 
-    def _functions(self, s: torch.Tensor) -> torch.Tensor:
+    def functions(self, s: torch.Tensor) -> torch.Tensor:
         """Return the functions of all CVs ``[batch, functions]``."""
         return torch.cat([axis.values(s[:, index]) for index, axis in enumerate(self.axes)], dim=1)
 
     def __call__(self, s: torch.Tensor) -> torch.Tensor:
         """Evaluate the modes, ``[batch, cvs] -> [batch, modes]``; differentiable."""
-        rows = self._functions(s).T.contiguous()  # rows are gathered faster than columns
+        rows = self.functions(s).T.contiguous()  # rows are gathered faster than columns
         return (rows[self._first.to(s.device)] * rows[self._second.to(s.device)]).T
 
     def slopes(self, s: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,11 +86,11 @@ class PairBasis:
 
         All other modes do not depend on this CV.
         """
-        low, high = self._starts[axis], self._starts[axis + 1]
+        low, high = self.starts[axis], self.starts[axis + 1]
         in_first = (self._first >= low + 1) & (self._first < high)
         in_second = (self._second >= low + 1) & (self._second < high)
         chosen = (in_first | in_second).nonzero().squeeze(1)
-        rows = self._functions(s).T.contiguous()
+        rows = self.functions(s).T.contiguous()
         changed = rows.clone()
         changed[low:high] = self.axes[axis].slopes(s[:, axis]).T
         first, second, own = self._first[chosen], self._second[chosen], in_first[chosen]
@@ -108,16 +110,26 @@ class PairBasis:
         value = 0.5 * (pulled * functions).sum(1)
         gradient = [
             (pulled[:, low:high] * slope).sum(1)
-            for low, high, slope in zip(self._starts, self._starts[1:], slopes, strict=False)
+            for low, high, slope in zip(self.starts, self.starts[1:], slopes, strict=False)
         ]
         return value, torch.stack(gradient, dim=1)
 
     def form(self, coefficients: torch.Tensor) -> torch.Tensor:
         """Return the matrix M with ``sum_j c_j mode_j(s) = f(s) M f(s)``, f the functions of all CVs."""
-        size = self._starts[-1]
+        size = self.starts[-1]
         return coefficients.new_zeros(size, size).index_put((self._first, self._second), coefficients)
+
+    def terms(self, coefficients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the coefficients of all functions ``[functions]`` and of their products, symmetric, without constant.
+
+        The series is ``c_0 + b.f(s) + 1/2 f(s) C f(s)``.
+        """
+        alone, size = self.degree == 1, self.starts[-1]
+        single = coefficients.new_zeros(size).index_put((self._first[alone],), coefficients[alone])
+        form = self.form(torch.where(self.degree == 2, coefficients, 0.0))
+        return single, form + form.T
 
     def value(self, s: torch.Tensor, form: torch.Tensor) -> torch.Tensor:
         """Return the series with the matrix of `form`, ``[batch]``."""
-        functions = self._functions(s)
+        functions = self.functions(s)
         return ((functions @ form) * functions).sum(1)

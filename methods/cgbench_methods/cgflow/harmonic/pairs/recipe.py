@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -172,21 +173,29 @@ class PairRecipe(Recipe):
             "single": prior.single,
             "pair": prior.pair,
             "model_std": float(std.mean()),
-            "uncertain_walkers": int((std > self.config.atlas.threshold).sum()),
+            "uncertain_share": float((std > self.config.atlas.threshold).double().mean()),
         }
 
     def _estimate(self) -> PMF | Estimate:
         """Return the PMFs and populations from all weighted samples; without any, from the model."""
-        samples = self.samples
-        if samples.weightless:
-            found = self.rounds.of_model()
-            samples = JointSamples(len(self.cvs), self.config.pairs.groups)
-            samples.add(found.s, found.joint, found.group, new_set=True)
         with self.problem.phase("fit"):
-            estimate, self.facts = samples.estimate(self.problem, self.config.pairs.fit_orders)
-        if self.history and "expected_kld" in self.facts:
+            models = self.rounds.maps_of_model()
+            if self.samples.weightless:
+                return self._of_model(models)
+            estimate, self.facts = self.samples.estimate(self.problem, models, self.config.pairs.fit_orders)
+        if "expected_kld" in self.facts:
             self.history[-1]["expected_kld"] = self.facts["expected_kld"]
         return estimate
+
+    def _of_model(self, models: list[NDArray[np.float64]]) -> PMF | Estimate:
+        """Return the maps of the model, without errors, and the populations of the chains."""
+        pmfs = tuple(PMF(one.cvs, p / p.sum()) for one, p in zip(self.problem.maps, models, strict=True))
+        states = self.problem.states
+        if states is None:
+            return pmfs[0] if len(pmfs) == 1 else Estimate(pmfs)
+        s, _ = self.rounds.draw_s(self.config.pairs.marginal_draws)
+        weights = torch.softmax(self.rounds.energy(s) - self.model.mean(s), 0)
+        return Estimate(pmfs, dict(zip(states.names, states.counts(s, weights).tolist(), strict=True)))
 
     def weighted_samples(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Draw s by chains and a sample of the flow at each; the weights are those of both draws, not truncated."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cgbench.contracts.coordinates import Coordinates
 from cgbench.contracts.method import Activity
@@ -15,11 +17,13 @@ from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, labels_for
 from cgbench_methods.cgflow.harmonic.flow import FlowTraining, draw_weighted_samples
 from cgbench_methods.cgflow.harmonic.pairs.basis import PairBasis
 from cgbench_methods.cgflow.harmonic.pairs.chains import move
+from cgbench_methods.cgflow.harmonic.pairs.marginals import marginal
 from cgbench_methods.cgflow.harmonic.pairs.model import PairModel
 from cgbench_methods.lib.flows.target import ConditionalTarget
 
 __all__ = ["PairRounds", "Sampled"]
 
+LEAST = 1e-30  # probability of a bin under the model
 FIRST = 5  # times as many proposals as after a change of the model: chains start from reference points
 
 
@@ -143,10 +147,11 @@ class PairRounds(FlowTraining):
         log_weights, _ = self.sample_at(s, mean_force=False)
         return Sampled(s, log_weights, None, density, group)
 
-    def of_model(self) -> Sampled:
-        """Draw s with the weights that an exact flow would give them if the model were the PMF."""
-        s, group = self.draw_s(self.config.labels.batch * labels_for(len(self.cvs)))
-        return Sampled(s, -self.model.mean(s), None, -self.energy(s), group)
+    def maps_of_model(self) -> list[NDArray[np.float64]]:
+        """Return the probabilities of all maps under the model, with s drawn by the chains."""
+        s, _ = self.draw_s(self.pairs.marginal_draws)
+        log_weights = self.energy(s) - self.model.mean(s)
+        return [marginal(self.model, one, s, log_weights).clamp(min=LEAST).numpy() for one in self.problem.maps]
 
     def independent_samples(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw s by copies of the chains and a sample of the flow at each; return s and the joint log-weights."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cgbench.contracts.maps import Estimate
 from cgbench.contracts.pmf import PMF
@@ -22,6 +23,8 @@ from cgbench_methods.lib.estimators.jackknife import Fitted, facts_of_maps
 from cgbench_methods.lib.estimators.weighted import weighted_pmf
 
 __all__ = ["JointSamples"]
+
+Array = NDArray[np.float64]
 
 
 class JointSamples:
@@ -110,15 +113,22 @@ class JointSamples:
         weights = self.weights()
         return float(kish(float(weights.sum()), float(weights.square().sum())))
 
-    def estimate(self, problem: Problem, orders: Sequence[int]) -> tuple[PMF | Estimate, dict[str, Any]]:
+    def estimate(
+        self, problem: Problem, models: Sequence[Array], orders: Sequence[int]
+    ) -> tuple[PMF | Estimate, dict[str, Any]]:
         """Return the PMFs of all maps with standard errors, the populations of the states, and facts for the record.
+
+        What is fitted is the ratio of a map to that of a model, since it is smoother than the map. For this, weights
+        are divided by the probabilities of the model.
 
         Parameters
         ----------
         problem
             Gives the maps and states.
+        models
+            Probabilities of each map under a model, positive, ``[*bins]``.
         orders
-            Candidate orders of the fit, as for `weighted_pmf`.
+            Candidate orders of the fit of the ratio, as for `weighted_pmf`.
 
         Raises
         ------
@@ -128,15 +138,21 @@ class JointSamples:
         weights = self.weights().numpy()
         s, group = self.s.numpy(), self.group.numpy()
         fitted = []
-        for one in problem.maps:
+        for one, model in zip(problem.maps, models, strict=True):
             cvs = one.cvs
             bins = cvs.bin_index(one.select(s))
             inside, total = bins >= 0, math.prod(cvs.bins)
-            own, of_bin = weights[inside], bins[inside]
+            of_bin = bins[inside]
+            own = weights[inside] / (model.reshape(-1)[of_bin] * total)
             parts = np.bincount(group[inside] * total + of_bin, own, self.groups * total).astype(np.float64)
             squares = np.bincount(of_bin, own**2, total).astype(np.float64).reshape(cvs.bins)
             visits = np.bincount(of_bin[own > 0], minlength=total).astype(np.float64).reshape(cvs.bins)
-            fitted.append(Fitted(*weighted_pmf(cvs, parts.reshape(self.groups, *cvs.bins), squares, visits, orders)))
+            ratio, facts = weighted_pmf(cvs, parts.reshape(self.groups, *cvs.bins), squares, visits, orders)
+            std = ratio.free_energy_std
+            pmf = PMF(cvs, ratio.probability * model / (ratio.probability * model).sum(), std)
+            if std is not None:
+                facts["expected_kld"] = 0.5 * float((pmf.probability * std**2).sum())
+            fitted.append(Fitted(pmf, facts))
         facts = facts_of_maps(problem.maps, fitted)
         pmfs = tuple(part.pmf for part in fitted)
         if problem.states is None:

@@ -12,7 +12,6 @@ __all__ = ["warnings_of"]
 LEAST_SAMPLES = 1000.0  # effective ones of the last set of weights
 LARGEST_EXPECTED_KLD = 5e-3
 MANY = 0.01  # share of the chains in uncertain places
-CHAINS = 1000
 
 
 def warnings_of(history: Sequence[Mapping[str, Any]], late: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
@@ -44,7 +43,7 @@ def warnings_of(history: Sequence[Mapping[str, Any]], late: Mapping[str, Any], f
     fits = [entry for entry in history if "unfitted" in entry]
     if fits and fits[-1]["unfitted"]:
         warnings.append("the model of the PMF could not be fitted in the last round of training")
-    uncertain = fits[-1].get("uncertain_walkers", 0) if fits else 0
-    if uncertain > MANY * CHAINS:
-        warnings.append(f"exploration has not ended: {uncertain} chains are in uncertain places")
+    uncertain = fits[-1].get("uncertain_share", 0.0) if fits else 0.0
+    if uncertain > MANY:
+        warnings.append(f"exploration has not ended: {uncertain:.1%} of the chains are in uncertain places")
     return warnings
