@@ -14,7 +14,7 @@ from cgbench.contracts.maps import Estimate, Map
 from cgbench.scoring.divergences import forward_kld
 from cgbench_methods.cgflow.harmonic.pairs.basis import PairBasis
 from cgbench_methods.cgflow.harmonic.pairs.chains import move
-from cgbench_methods.cgflow.harmonic.pairs.learning import constant_of, learn
+from cgbench_methods.cgflow.harmonic.pairs.learning import constant_of, learn, truncated
 from cgbench_methods.cgflow.harmonic.pairs.marginals import marginal
 from cgbench_methods.cgflow.harmonic.pairs.model import PairModel, PairPrior
 from cgbench_methods.cgflow.harmonic.pairs.samples import JointSamples
@@ -121,6 +121,18 @@ def test_constant_of_truncated_weights() -> None:
     excess = torch.tensor([-2.0, 0.0, 1.0, 40.0, -torch.inf], dtype=torch.float64)
     a = constant_of(excess, 3.0)
     assert float((excess + a).exp().clamp(max=3.0).mean()) == pytest.approx(1.0)
+
+
+def test_truncation_is_relative_to_the_model() -> None:
+    mean = torch.tensor([0.0, 10.0, 0.0, 10.0, 0.0, 0.0], dtype=torch.float64)
+    excess = torch.tensor([0.0, 0.0, 0.5, 9.0, torch.nan, -torch.inf], dtype=torch.float64)
+    cut, share = truncated(excess - mean, mean, 3.0)
+    assert torch.equal(cut[:3], excess[:3] - mean[:3]) and cut[5] == -torch.inf and cut[4].isnan()
+    limit = float(cut[3] + mean[3])
+    ratios = [1.0, 1.0, math.exp(0.5)]
+    assert math.exp(limit) == pytest.approx(3.0 * (sum(ratios) + math.exp(limit)) / 6)
+    kept = sum(ratios) + math.exp(limit)
+    assert share == pytest.approx(1.0 - kept / (sum(ratios) + math.exp(9.0)))
 
 
 def test_chains_sample_the_density_below_the_ceiling() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from cgbench_methods.cgflow.harmonic.pairs.model import PairModel
 
-__all__ = ["constant_of", "learn"]
+__all__ = ["constant_of", "learn", "truncated"]
 
 LEVELS = 4  # groups of samples by the height of the model, each with its own variance of the weights
 LEAST_VARIANCE = 0.05
@@ -33,6 +33,27 @@ def constant_of(excess: torch.Tensor, truncation: float) -> float:
         mean = float((excess + middle).exp().clamp(max=truncation).mean())
         low, high = (middle, high) if mean < 1.0 else (low, middle)
     return 0.5 * (low + high)
+
+
+def truncated(log_weights: torch.Tensor, mean: torch.Tensor, truncation: float) -> tuple[torch.Tensor, float]:
+    """Return log-weights cut at a multiple of the model, and the share of their sum that is cut, relative to the model.
+
+    Relative to the model, because weights in a rare state are small: a cut relative to all would leave single ones of
+    them to dominate the state.
+
+    Parameters
+    ----------
+    log_weights, mean
+        Logarithms of the weights of a round, and the model of the PMF at their s, each ``[n]``.
+    truncation
+        Largest ratio of a weight to the model, whose constant is fitted to the weights.
+    """
+    excess = (log_weights + mean).masked_fill(log_weights.isnan() | log_weights.isposinf(), -torch.inf)
+    if not bool(excess.isfinite().any()):
+        return log_weights, 0.0
+    limit = math.log(truncation) - constant_of(excess, truncation)
+    share = 1.0 - float(torch.logsumexp(excess.clamp(max=limit), 0).sub(torch.logsumexp(excess, 0)).exp())
+    return torch.minimum(log_weights, limit - mean), share
 
 
 def learn(

@@ -21,7 +21,7 @@ from cgbench_methods.cgflow.common.recipe import Recipe
 from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
 from cgbench_methods.cgflow.harmonic.atlas.wells import free_torsions
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
-from cgbench_methods.cgflow.harmonic.pairs.learning import learn
+from cgbench_methods.cgflow.harmonic.pairs.learning import learn, truncated
 from cgbench_methods.cgflow.harmonic.pairs.model import PairModel, PairPrior
 from cgbench_methods.cgflow.harmonic.pairs.rounds import PairRounds, Sampled
 from cgbench_methods.cgflow.harmonic.pairs.samples import JointSamples
@@ -123,23 +123,24 @@ class PairRecipe(Recipe):
 
     def _add(self, found: Sampled, *, new_set: bool) -> None:
         """Add weighted samples and an entry to the history, and count samples that are skipped."""
-        skipped = 0
+        mean = self.model.mean(found.s)
+        cut, share = truncated(found.log_weights, mean, self.config.labels.truncation)
+        skipped = int((found.log_weights.isnan() | found.log_weights.isposinf()).sum())
         if self.stage == "label" or self.config.training.labels:
-            skipped = self.samples.add(found.s, found.joint, found.group, new_set=new_set)
+            self.samples.add(found.s, cut - found.log_density, found.group, new_set=new_set)
         self.problem.report_anomaly("unusable_sample", skipped, len(found.s))
-        of_flow = self.samples.quality(found.log_weights + self.model.mean(found.s))
-        joint = self.samples.quality(found.joint)
-        self._report_largest_share(joint["largest_share"])
+        of_flow = self.samples.quality(found.log_weights + mean)
+        self._report_largest_share(of_flow["largest_share"])
         self.history.append(
             {
                 "evaluations": self.problem.evaluations,
                 "stage": self.stage,
-                **joint,
-                "flow_effective_sample_size": of_flow["effective_sample_size"],
-                "flow_pareto_k": of_flow["pareto_k"],
+                **of_flow,
+                "truncated_share": share,
+                "joint_effective_sample_size": self.samples.quality(cut - found.log_density)["effective_sample_size"],
             }
         )
-        efficiency = of_flow["effective_sample_size"]
+        efficiency = self.history[-1]["joint_effective_sample_size"]
         self.activity.status = f"{STATUS[self.stage]} round {self.round + 1}, effective sample size {efficiency:.1%}"
 
     def _learn(self, found: Sampled) -> None:
@@ -206,6 +207,8 @@ class PairRecipe(Recipe):
     def diagnostics(self) -> dict[str, Any]:
         """Return numbers of minima and samples, the history of all rounds, facts of the maps' fits, and the verdict."""
         late = {} if self.samples.weightless else self.samples.quality()
+        if late:
+            late["pareto_k"] = self.history[-1]["pareto_k"]  # of the weights before truncation
         warnings = warnings_of(self.history, late, self.facts)
         return {
             "atlas_points": len(self.search.points),

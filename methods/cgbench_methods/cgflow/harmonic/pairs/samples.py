@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.maps import Estimate
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
+from cgbench_methods.lib.estimators.exposure import exposure
 from cgbench_methods.lib.estimators.importance import effective_sample_size, kish, largest_share, pareto_tail_index
-from cgbench_methods.lib.estimators.jackknife import Fitted, facts_of_maps
-from cgbench_methods.lib.estimators.weighted import weighted_pmf
+from cgbench_methods.lib.estimators.jackknife import Fitted, facts_of_maps, jackknife_fit
 
 __all__ = ["JointSamples"]
 
@@ -74,24 +75,19 @@ class JointSamples:
         return not bool(self.log_weights.isfinite().any())
 
     def weights(self) -> torch.Tensor:
-        """Return the weights ``[n]``, truncated and normalised by sets; a set's sum is its effective sample size.
-
-        A weight is cut at the mean of its set times the square root of the number of samples (Ionides, J. Comput.
-        Graph. Stat. 17, 295, 2008): both bias and variance then vanish as the set grows.
-        """
+        """Return the weights ``[n]``, normalised by sets: the sum of a set is its effective sample size."""
         weights = torch.zeros_like(self.log_weights)
         for number in range(self.sets):
             own = self.set == number
             log = self.log_weights[own]
             if not bool(log.isfinite().any()):
                 continue
-            mean = torch.logsumexp(log, 0) - math.log(len(log))
-            cut = (log - mean).exp().clamp(max=math.sqrt(len(log)))
-            weights[own] = cut * (cut.sum() / cut.square().sum())
+            relative = (log - log.max()).exp()
+            weights[own] = relative * (relative.sum() / relative.square().sum())
         return weights
 
     def quality(self, log_weights: torch.Tensor | None = None) -> dict[str, Any]:
-        """Return the quality of the joint weights of the last set, or of other weights, without truncation.
+        """Return the quality of the joint weights of the last set, or of other weights.
 
         Returns
         -------
@@ -109,7 +105,7 @@ class JointSamples:
         }
 
     def effective_samples(self) -> float:
-        """Return the effective sample size of all truncated weights."""
+        """Return the effective sample size of all weights."""
         weights = self.weights()
         return float(kish(float(weights.sum()), float(weights.square().sum())))
 
@@ -118,8 +114,7 @@ class JointSamples:
     ) -> tuple[PMF | Estimate, dict[str, Any]]:
         """Return the PMFs of all maps with standard errors, the populations of the states, and facts for the record.
 
-        What is fitted is the ratio of a map to that of a model, since it is smoother than the map. For this, weights
-        are divided by the probabilities of the model.
+        What is fitted is the ratio of a map to that of a model, since it is smoother than the map.
 
         Parameters
         ----------
@@ -128,7 +123,7 @@ class JointSamples:
         models
             Probabilities of each map under a model, positive, ``[*bins]``.
         orders
-            Candidate orders of the fit of the ratio, as for `weighted_pmf`.
+            Candidate orders of the fit of the ratio, as for `jackknife_fit`.
 
         Raises
         ------
@@ -137,17 +132,19 @@ class JointSamples:
         """
         weights = self.weights().numpy()
         s, group = self.s.numpy(), self.group.numpy()
+        if not weights.sum() > 0:
+            raise ValueError("no sample has a weight")
         fitted = []
         for one, model in zip(problem.maps, models, strict=True):
             cvs = one.cvs
             bins = cvs.bin_index(one.select(s))
             inside, total = bins >= 0, math.prod(cvs.bins)
-            of_bin = bins[inside]
-            own = weights[inside] / (model.reshape(-1)[of_bin] * total)
+            own, of_bin = weights[inside], bins[inside]
             parts = np.bincount(group[inside] * total + of_bin, own, self.groups * total).astype(np.float64)
             squares = np.bincount(of_bin, own**2, total).astype(np.float64).reshape(cvs.bins)
             visits = np.bincount(of_bin[own > 0], minlength=total).astype(np.float64).reshape(cvs.bins)
-            ratio, facts = weighted_pmf(cvs, parts.reshape(self.groups, *cvs.bins), squares, visits, orders)
+            found = _ratio(cvs, parts.reshape(self.groups, *cvs.bins), squares, visits, model, orders)
+            ratio, facts = found.pmf, found.facts | {"visited_part_of_the_grid": float((visits > 0).mean())}
             std = ratio.free_energy_std
             pmf = PMF(cvs, ratio.probability * model / (ratio.probability * model).sum(), std)
             if std is not None:
@@ -174,3 +171,20 @@ class JointSamples:
         """Restore what `state_dict` returned."""
         self.s, self.log_weights = state["s"], state["log_weights"]
         self.group, self.set, self.sets = state["group"], state["set"], int(state["sets"])
+
+
+def _ratio(
+    cvs: CollectiveVariables, parts: Array, squares: Array, visits: Array, model: Array, orders: Sequence[int]
+) -> Fitted:
+    """Fit the ratio of the probabilities of a map to those of a model; parameters as for `weighted_pmf`.
+
+    Where the model expects few visits, few are expected for the ratio: the exposure is proportional to the model.
+    """
+    scale = model * model.size
+    divided = parts / scale
+    visited = exposure(cvs, parts.sum(0), squares, visits) * scale
+
+    def rest(group: int) -> Array:
+        return np.asarray(np.delete(divided, group, axis=0).sum(0))
+
+    return jackknife_fit(cvs, divided, visited, orders, rest)
