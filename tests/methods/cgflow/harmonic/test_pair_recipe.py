@@ -25,12 +25,14 @@ CONFIG = HarmonicConfig.model_validate(
         "atlas": {"max_points": 20, "min_distance": 0.7},
         "flow": {"num_couplings": 2, "hidden_features": 16, "feature_order": 2},
         "training": {"rounds": 2, "steps_per_round": 2, "learning_rate": 3e-3},
-        "labels": {"batch": 800, "max_rounds": 2},
+        "labels": {"batch": 500, "max_rounds": 2},
         "pairs": {"order": 4, "walkers": 500, "fit_orders": [1, 2, 3, 4], "marginal_draws": 5000},
     }
 )
 SMALL = CONFIG.model_copy(
     update={
+        "atlas": CONFIG.atlas.model_copy(update={"max_points": 6}),
+        "training": CONFIG.training.model_copy(update={"steps_per_round": 1}),
         "labels": CONFIG.labels.model_copy(update={"batch": 20}),
         "pairs": CONFIG.pairs.model_copy(update={"walkers": 100, "marginal_draws": 500, "fit_orders": (1, 2)}),
     }
@@ -81,7 +83,7 @@ def test_verdict_and_numbers(finished) -> None:
     assert found["reliable"] and found["warnings"] == []
     assert found["atlas_points"] <= 20 * points_for(5)
     train = 2 * 128 * more_for(5)
-    assert found["labels"] == 2 * train + 2 * 800 * labels_for(5)
+    assert found["labels"] == 2 * train + 2 * 500 * labels_for(5)
     assert [entry["stage"] for entry in found["rounds"]] == ["train", "train", "label", "label"]
     assert found["rounds"][-1]["effective_sample_size"] > 0.5
     assert found["effective_samples"] > 0.2 * found["labels"]

@@ -15,13 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.maps import Estimate
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
-from cgbench_methods.lib.estimators.exposure import exposure
 from cgbench_methods.lib.estimators.importance import effective_sample_size, kish, largest_share, pareto_tail_index
-from cgbench_methods.lib.estimators.jackknife import Fitted, facts_of_maps, jackknife_fit
+from cgbench_methods.lib.estimators.jackknife import Fitted, facts_of_maps
+from cgbench_methods.lib.estimators.weighted import weighted_pmf
 
 __all__ = ["JointSamples"]
 
@@ -123,7 +122,7 @@ class JointSamples:
         models
             Probabilities of each map under a model, positive, ``[*bins]``.
         orders
-            Candidate orders of the fit of the ratio, as for `jackknife_fit`.
+            Candidate orders of the fit of the ratio, as for `weighted_pmf`.
 
         Raises
         ------
@@ -143,13 +142,8 @@ class JointSamples:
             parts = np.bincount(group[inside] * total + of_bin, own, self.groups * total).astype(np.float64)
             squares = np.bincount(of_bin, own**2, total).astype(np.float64).reshape(cvs.bins)
             visits = np.bincount(of_bin[own > 0], minlength=total).astype(np.float64).reshape(cvs.bins)
-            found = _ratio(cvs, parts.reshape(self.groups, *cvs.bins), squares, visits, model, orders)
-            ratio, facts = found.pmf, found.facts | {"visited_part_of_the_grid": float((visits > 0).mean())}
-            std = ratio.free_energy_std
-            pmf = PMF(cvs, ratio.probability * model / (ratio.probability * model).sum(), std)
-            if std is not None:
-                facts["expected_kld"] = 0.5 * float((pmf.probability * std**2).sum())
-            fitted.append(Fitted(pmf, facts))
+            grouped = parts.reshape(self.groups, *cvs.bins)
+            fitted.append(Fitted(*weighted_pmf(cvs, grouped, squares, visits, orders, np.log(model))))
         facts = facts_of_maps(problem.maps, fitted)
         pmfs = tuple(part.pmf for part in fitted)
         if problem.states is None:
@@ -171,20 +165,3 @@ class JointSamples:
         """Restore what `state_dict` returned."""
         self.s, self.log_weights = state["s"], state["log_weights"]
         self.group, self.set, self.sets = state["group"], state["set"], int(state["sets"])
-
-
-def _ratio(
-    cvs: CollectiveVariables, parts: Array, squares: Array, visits: Array, model: Array, orders: Sequence[int]
-) -> Fitted:
-    """Fit the ratio of the probabilities of a map to those of a model; parameters as for `weighted_pmf`.
-
-    Where the model expects few visits, few are expected for the ratio: the exposure is proportional to the model.
-    """
-    scale = model * model.size
-    divided = parts / scale
-    visited = exposure(cvs, parts.sum(0), squares, visits) * scale
-
-    def rest(group: int) -> Array:
-        return np.asarray(np.delete(divided, group, axis=0).sum(0))
-
-    return jackknife_fit(cvs, divided, visited, orders, rest)
