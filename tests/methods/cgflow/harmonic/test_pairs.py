@@ -222,5 +222,7 @@ def test_verdict() -> None:
     ):
         (found,) = warnings_of(history, late, facts)
         assert text in found
+    (found,) = warnings_of([*history, {"truncated_share": 0.2}], good, {"expected_kld": 1e-3})
+    assert "truncation removes 20% of the weights" in found
     lost = [{"unfitted": True, "uncertain_share": 0.09}]
     assert len(warnings_of(lost, good, {"expected_kld": 1e-3})) == 2

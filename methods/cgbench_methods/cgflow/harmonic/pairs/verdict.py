@@ -11,6 +11,7 @@ __all__ = ["warnings_of"]
 
 LEAST_SAMPLES = 1000.0  # effective ones of the last set of weights
 LARGEST_EXPECTED_KLD = 5e-3
+LARGEST_TRUNCATED = 0.02  # share of the sum of the weights of the last round that is cut
 MANY = 0.01  # share of the chains in uncertain places
 
 
@@ -36,6 +37,9 @@ def warnings_of(history: Sequence[Mapping[str, Any]], late: Mapping[str, Any], f
         warnings.append(f"one importance weight holds {share:.0%} of the sum of the last set")
     if not tail <= RELIABLE_PARETO_K:
         warnings.append(f"weights have a heavy tail (Pareto k = {tail:.2f}): the errors of the PMFs are unknown")
+    cut = history[-1].get("truncated_share", 0.0)
+    if cut > LARGEST_TRUNCATED:
+        warnings.append(f"truncation removes {cut:.0%} of the weights: populations of rare states may be too low")
     expected = facts.get("expected_kld")
     if expected is None or expected > LARGEST_EXPECTED_KLD:
         known = "unknown" if expected is None else f"{expected:.1e}"
