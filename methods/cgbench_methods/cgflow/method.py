@@ -18,15 +18,24 @@ from cgbench.counting.streams import Streams
 from cgbench.errors import UserError
 from cgbench_methods.cgflow.common.recipe import Recipe
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
+from cgbench_methods.cgflow.harmonic.pairs.recipe import PairRecipe
 from cgbench_methods.cgflow.harmonic.recipe import HarmonicRecipe
 from cgbench_methods.cgflow.published.config import PublishedConfig
 from cgbench_methods.cgflow.published.recipe import PublishedRecipe
 
 __all__ = ["ActiveLearning", "CGFlowConfig", "ConditionalFlowMethod", "GridConditioning"]
 
-MOST_CVS = 3
+MOST_ON_A_GRID = 3  # CVs; with more, no model is tabulated
+
+
+def _harmonic(problem: Problem, config: HarmonicConfig, streams: Streams) -> Recipe:
+    """Return the harmonic recipe for the number of CVs of the system."""
+    kind = HarmonicRecipe if len(problem.cvs) <= MOST_ON_A_GRID else PairRecipe
+    return kind(problem, config, streams)
+
+
 RECIPES: dict[str, Callable[[Problem, Any, Streams], Recipe]] = {
-    "harmonic": HarmonicRecipe,
+    "harmonic": _harmonic,
     "published": PublishedRecipe,
 }
 
@@ -73,10 +82,6 @@ class ConditionalFlowMethod(Method):
             raise UserError(
                 f"the published recipe of {self.name} needs {PMF_GRID} (one map over at most two CVs); "
                 "use a preset with recipe.kind harmonic"
-            )
-        if len(problem.cvs) > MOST_CVS:
-            raise UserError(
-                f"{self.name} models the PMF over all CVs: at most {MOST_CVS}, not {len(problem.cvs)}; use md"
             )
         self.recipe = RECIPES[config.recipe.kind](problem, config.recipe, streams)
         self.activity = self.recipe.activity

@@ -10,8 +10,7 @@ import torch
 from nflows.transforms.base import Transform
 
 from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
-from cgbench_methods.cgflow.harmonic.atlas.wells import WellFeatures
-from cgbench_methods.lib.estimators.fourier import FourierBasis
+from cgbench_methods.cgflow.harmonic.atlas.wells import Features
 
 __all__ = ["ConditionalAffine", "fit_to_minima"]
 
@@ -79,7 +78,7 @@ class ConditionalAffine(Transform):
 def fit_to_minima(
     minima: HarmonicMinima,
     periodic: torch.Tensor,
-    basis: FourierBasis | WellFeatures,
+    basis: Features,
     *,
     stiffness_offset: float,
     smoothness: float,

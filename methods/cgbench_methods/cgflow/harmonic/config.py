@@ -12,20 +12,38 @@ __all__ = [
     "FlowConfig",
     "HarmonicConfig",
     "MinimaConfig",
+    "PairsConfig",
     "SamplingConfig",
     "SurrogateConfig",
     "TrainingConfig",
     "WellsConfig",
+    "labels_for",
     "more_for",
+    "points_for",
 ]
 
 MORE_PER_CV = 4  # factor for each CV above two
 
 
 def more_for(cvs: int) -> int:
-    """Return the factor of the numbers of reference points and samples for a number of CVs."""
+    """Return the factor of the number of samples, and up to three CVs of reference points, for a number of CVs."""
+    if cvs > 3:
+        return cvs * (cvs - 1) // 2  # the number of pairs, as that of the functions in the model
     factor: int = MORE_PER_CV ** max(0, cvs - 2)
     return factor
+
+
+def labels_for(cvs: int) -> int:
+    """Return the factor of the number of samples of a sampling round, for more than three CVs.
+
+    It exceeds that of the training: the maps come from the samples alone, without a model that connects them.
+    """
+    return more_for(cvs) * (cvs - 2)
+
+
+def points_for(cvs: int) -> int:
+    """Return the factor of the number of reference points: it grows linearly with the CVs above two."""
+    return 1 if cvs <= 2 else MORE_PER_CV if cvs == 3 else 2 * (cvs - 2)
 
 
 class MinimaConfig(MethodConfig):
@@ -66,6 +84,31 @@ class WellsConfig(MethodConfig):
     order: int = Field(4, ge=0, description="total order of the Fourier functions that correct the shares of wells")
     length_scale: float = Field(0.7, gt=0, description="prior length scale of these corrections")
     amplitude: float = Field(2.0, gt=0, description="kT; prior standard deviation of these corrections")
+
+
+class PairsConfig(MethodConfig):
+    """What is particular to more than three CVs; with at most three nothing here matters."""
+
+    order: int = Field(6, ge=1, description="largest sum of the two wave numbers of a function of two CVs")
+    length_scale: float = Field(0.8, gt=0, description="prior length scale of the model to start from")
+    single: float = Field(4.0, gt=0, description="kT; prior standard deviation of a function of one CV to start from")
+    pair: float = Field(2.0, gt=0, description="kT; the same of a function of two CVs")
+    correction: float = Field(1.0, gt=0, description="kT; both deviations around the harmonic PMF to start from")
+    noise: float = Field(1.0, gt=0, description="kT; assumed error of a harmonic free energy")
+    atlas_softness: float = Field(3.0, gt=0, description="kT; reference points are sought in exp(-A / atlas_softness)")
+    reach: float = Field(0.6, gt=0, description="longest step of s between two relaxations on the way to a new point")
+    softness: float = Field(1.5, gt=0, description="kT; s is drawn from exp(-A / softness)")
+    ceiling: float = Field(20.0, gt=0, description="kT; no s is drawn where the PMF is higher")
+    walkers: int = Field(1000, ge=2, description="chains that draw s")
+    walk_step: float = Field(0.25, gt=0, description="standard deviation of a Gaussian step of a chain along each CV")
+    spacing: int = Field(20, ge=1, description="proposals between two draws of s by a chain")
+    settling: int = Field(100, ge=0, description="proposals to each chain after the model has changed")
+    groups: int = Field(10, ge=2, description="groups of chains for the standard errors of the maps")
+    learned: int = Field(16000, ge=1, description="samples of a training round that the model learns from, at most")
+    marginal_draws: int = Field(20000, ge=1, description="draws of s for the maps of the model")
+    fit_orders: tuple[int, ...] = Field(
+        (1, 2, 3, 4, 6, 8), min_length=1, description="candidate orders of the ratio of a map to that of the model"
+    )
 
 
 class FlowConfig(MethodConfig):
@@ -136,13 +179,16 @@ class HarmonicConfig(MethodConfig):
     surrogate: SurrogateConfig = Field(SurrogateConfig(), description="model of the PMF, and exploration")
     labels: SamplingConfig = Field(SamplingConfig(), description="weighted samples")
     wells: WellsConfig = Field(WellsConfig(), description="wells of free torsions")
+    pairs: PairsConfig = Field(PairsConfig(), description="more than three CVs")
 
     @model_serializer(mode="wrap")
-    def _without_defaults_of_wells(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `wells` out where nothing is changed: older records of molecules without wells keep their hash."""
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `wells` and `pairs` out where nothing is changed: older records keep the hash of their settings."""
         content: dict[str, Any] = handler(self)
         if self.wells == WellsConfig():
             content.pop("wells", None)
+        if self.pairs == PairsConfig():
+            content.pop("pairs", None)
         return content
 
     @property

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from cgbench.contracts.coordinates import Coordinates
+from cgbench.contracts.method import Activity
+from cgbench.contracts.problem import Problem
+from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.stack import conditional_flow
-from cgbench_methods.cgflow.common.training import path_gradient_step
+from cgbench_methods.cgflow.common.training import path_gradient_step, plain_gradient_step, set_learning_rate
 from cgbench_methods.cgflow.harmonic.affine import fit_to_minima
 from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
-from cgbench_methods.cgflow.harmonic.atlas.wells import WellFeatures, Wells
-from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
-from cgbench_methods.lib.estimators.fourier import FourierBasis
+from cgbench_methods.cgflow.harmonic.atlas.wells import Features, Wells
+from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, more_for
 from cgbench_methods.lib.flows.build import ConditionalFlow, fixed_parameters
+from cgbench_methods.lib.flows.steps import sound_step
 from cgbench_methods.lib.flows.target import ConditionalTarget
 
-__all__ = ["draw_weighted_samples", "flow_on_minima"]
+__all__ = ["Features", "FlowTraining", "draw_weighted_samples", "flow_on_minima"]
 
 SAMPLES_AT_ONCE = 1024
 
@@ -23,7 +28,7 @@ SAMPLES_AT_ONCE = 1024
 def flow_on_minima(
     minima: HarmonicMinima,
     coordinates: Coordinates,
-    basis: FourierBasis | WellFeatures,
+    basis: Features,
     config: HarmonicConfig,
     generator: torch.Generator,
     device: str = "cpu",
@@ -86,7 +91,7 @@ def draw_weighted_samples(
     flow: ConditionalFlow,
     target: ConditionalTarget,
     s: torch.Tensor,
-    basis: FourierBasis | WellFeatures,
+    basis: Features,
     generator: torch.Generator,
     *,
     mean_force: bool,
@@ -110,3 +115,110 @@ def draw_weighted_samples(
                 y, log_q = flow.sample_with_log_prob(basis(part), generator)
                 log_weights.append(-(target.energy(part, y) + log_q))
     return torch.cat(log_weights), torch.cat(slopes) if slopes else None
+
+
+class FlowTraining:
+    """The flow with its optimiser, and its training at given points.
+
+    Parameters
+    ----------
+    problem, config, streams
+        As for `cgbench.contracts.method.Method`.
+    coordinates
+        The fine-grained coordinates.
+    target
+        The energy; at points ``(s, k)`` with wells.
+    basis
+        The flow's context as a function of the points.
+    activity
+        Progress of the run.
+
+    Attributes
+    ----------
+    wells
+        Wells of the free torsions; None without these.
+    flow, optimiser
+        None until the minima are complete.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        coordinates: Coordinates,
+        target: ConditionalTarget,
+        basis: Features,
+        config: HarmonicConfig,
+        streams: Streams,
+        activity: Activity,
+    ) -> None:
+        self.problem, self.coordinates, self.target = problem, coordinates, target
+        self.config, self.streams, self.activity = config, streams, activity
+        self.basis = basis
+        self.wells: Wells | None = None
+        self.flow: ConditionalFlow | None = None
+        self.optimiser: torch.optim.Optimizer | None = None
+
+    def build_flow(self, minima: HarmonicMinima) -> None:
+        """Build the flow, which starts as the harmonic approximation, and its optimiser."""
+        self.flow, self.optimiser = flow_on_minima(
+            minima,
+            self.coordinates,
+            self.basis,
+            self.config,
+            self.streams.torch("flow weights"),
+            self.problem.device,
+            self.wells,
+        )
+
+    def steps(self) -> int:
+        """Return the number of training steps in a round: it grows with the number of wells, and of CVs above two."""
+        steps = self.config.training.steps_per_round * more_for(len(self.problem.cvs))
+        config = self.config.wells
+        if self.wells is None:
+            return steps
+        growth: float = len(self.wells) ** config.growth
+        return round(steps * min(growth, config.largest_growth))
+
+    def train_at(self, points: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Train the flow by energy for the steps of a round; return the log-weights and slopes of its samples.
+
+        Parameters
+        ----------
+        points
+            One point for each sample ``[steps * batch, ...]``.
+        number
+            Number of rounds before.
+        """
+        config = self.config.training
+        assert self.flow is not None and self.optimiser is not None
+        device = self.problem.device
+        steps = self.steps()
+        total = config.rounds * steps
+        generator = self.streams.torch("training samples", device)
+        take_step = path_gradient_step if config.path_gradients else plain_gradient_step
+        log_weights, slopes = [], []
+        for step in range(steps):
+            s = points[step * config.batch : (step + 1) * config.batch].to(device)
+            done = (number * steps + step) / total
+            decay = 0.5 * (1 + math.cos(math.pi * done))
+            rates = (config.gaussian_learning_rate * decay, config.learning_rate * decay)
+            set_learning_rate(self.optimiser, rates[: len(self.optimiser.param_groups)])
+            self.optimiser.zero_grad(set_to_none=True)
+            of_batch, slopes_of_batch = take_step(
+                self.flow, self.target, s, self.basis, generator, clip_norm=config.clip_norm
+            )
+            log_weights.append(of_batch.cpu())
+            slopes.append(slopes_of_batch.cpu())
+            sound_step(self.problem, self.optimiser)
+            self.activity.progress = done
+        return torch.cat(log_weights), torch.cat(slopes)
+
+    def sample_at(self, points: torch.Tensor, *, mean_force: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Draw a sample of the trained flow at each point; return log-weights and slopes as `draw_weighted_samples`."""
+        assert self.flow is not None
+        self.activity.progress = None  # the number of rounds is not known
+        generator = self.streams.torch("label samples", self.problem.device)
+        log_weights, slopes = draw_weighted_samples(
+            self.flow, self.target, points.to(self.problem.device), self.basis, generator, mean_force=mean_force
+        )
+        return log_weights.cpu(), None if slopes is None else slopes.cpu()

@@ -19,7 +19,7 @@ from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.recipe import Recipe
 from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
 from cgbench_methods.cgflow.harmonic.atlas.search import MinimaSearch
-from cgbench_methods.cgflow.harmonic.atlas.wells import WellFeatures, Wells, WellTarget
+from cgbench_methods.cgflow.harmonic.atlas.wells import Features, Wells, WellTarget
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.cgflow.harmonic.coverage import largest_weight_of_minima
 from cgbench_methods.cgflow.harmonic.posterior import estimate_of, expected_kld, fit_or_restore, model_grid
@@ -27,7 +27,6 @@ from cgbench_methods.cgflow.harmonic.record import arrays_of, diagnostics_of
 from cgbench_methods.cgflow.harmonic.rounds import RoundOfSamples, Rounds
 from cgbench_methods.cgflow.harmonic.samples import WeightedSamples
 from cgbench_methods.cgflow.harmonic.uncertain import uncertain_points
-from cgbench_methods.lib.estimators.fourier import FourierBasis
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.build import ConditionalFlow
 
@@ -94,7 +93,7 @@ class HarmonicRecipe(Recipe):
         return self.rounds.optimiser
 
     @property
-    def basis(self) -> FourierBasis | WellFeatures:
+    def basis(self) -> Features:
         """The flow's context as a function of the points."""
         return self.rounds.basis
 

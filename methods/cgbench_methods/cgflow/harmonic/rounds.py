@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -13,16 +12,12 @@ from cgbench.contracts.method import Activity
 from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.design import draw_around, draw_in_cells, draw_where_low, low_density
-from cgbench_methods.cgflow.common.training import path_gradient_step, plain_gradient_step, set_learning_rate
-from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
 from cgbench_methods.cgflow.harmonic.atlas.wells import WellFeatures, Wells, WellTarget
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, more_for
-from cgbench_methods.cgflow.harmonic.flow import draw_weighted_samples, flow_on_minima
+from cgbench_methods.cgflow.harmonic.flow import FlowTraining, draw_weighted_samples
 from cgbench_methods.cgflow.harmonic.shares import WellShares
 from cgbench_methods.lib.estimators.fourier import FourierBasis
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
-from cgbench_methods.lib.flows.build import ConditionalFlow
-from cgbench_methods.lib.flows.steps import sound_step
 from cgbench_methods.lib.flows.target import ConditionalTarget
 
 __all__ = ["RoundOfSamples", "Rounds"]
@@ -52,7 +47,7 @@ class RoundOfSamples:
     well: torch.Tensor | None
 
 
-class Rounds:
+class Rounds(FlowTraining):
     """The flow with its optimiser, and what a round does with it.
 
     Parameters
@@ -93,31 +88,16 @@ class Rounds:
         streams: Streams,
         activity: Activity,
     ) -> None:
-        self.problem, self.cvs, self.coordinates, self.target = problem, cvs, coordinates, target
-        self.surrogate, self.config, self.streams, self.activity = surrogate, config, streams, activity
-        self.basis: FourierBasis | WellFeatures = FourierBasis(cvs, config.flow.feature_order)
-        self.wells: Wells | None = None
+        basis = FourierBasis(cvs, config.flow.feature_order)
+        super().__init__(problem, coordinates, target, basis, config, streams, activity)
+        self.cvs, self.surrogate = cvs, surrogate
         self.shares: WellShares | None = None
-        self.flow: ConditionalFlow | None = None
-        self.optimiser: torch.optim.Optimizer | None = None
 
     def use_wells(self, wells: Wells, target: WellTarget) -> None:
         """Continue at points ``(s, k)``."""
         self.wells, self.target = wells, target
         self.basis = WellFeatures(FourierBasis(self.cvs, self.config.flow.feature_order), len(wells))
         self.shares = WellShares(self.cvs, len(wells), self.config.wells)
-
-    def build_flow(self, minima: HarmonicMinima) -> None:
-        """Build the flow, which starts as the harmonic approximation, and its optimiser."""
-        self.flow, self.optimiser = flow_on_minima(
-            minima,
-            self.coordinates,
-            self.basis,
-            self.config,
-            self.streams.torch("flow weights"),
-            self.problem.device,
-            self.wells,
-        )
 
     def draw_s(self, count: int, uncertain: torch.Tensor) -> torch.Tensor:
         """Draw s where the PMF is low, and a share of them around the uncertain points ``[points, cvs]``."""
@@ -150,14 +130,6 @@ class Rounds:
             return self.basis(s)
         return self.basis(self.shares.draw(s, self.streams.torch("wells shown"))[0])
 
-    def steps(self) -> int:
-        """Return the number of training steps in a round: it grows with the number of wells, and of CVs above two."""
-        steps, config = self.config.training.steps_per_round * more_for(len(self.cvs)), self.config.wells
-        if self.wells is None:
-            return steps
-        growth: float = len(self.wells) ** config.growth
-        return round(steps * min(growth, config.largest_growth))
-
     def train(self, number: int, uncertain: torch.Tensor) -> RoundOfSamples:
         """Train the flow by energy for some steps; return the weighted samples.
 
@@ -168,43 +140,16 @@ class Rounds:
         uncertain
             Points around which a share of s is drawn ``[points, cvs]``.
         """
-        config = self.config.training
-        assert self.flow is not None and self.optimiser is not None
-        device = self.problem.device
-        steps = self.steps()
-        total = config.rounds * steps
-        generator = self.streams.torch("training samples", device)
-        take_step = path_gradient_step if config.path_gradients else plain_gradient_step
-        s_all, log_share = self._draw_points(steps * config.batch, uncertain)
-        log_weights, slopes = [], []
-        for step in range(steps):
-            s = s_all[step * config.batch : (step + 1) * config.batch].to(device)
-            done = (number * steps + step) / total
-            decay = 0.5 * (1 + math.cos(math.pi * done))
-            rates = (config.gaussian_learning_rate * decay, config.learning_rate * decay)
-            set_learning_rate(self.optimiser, rates[: len(self.optimiser.param_groups)])
-            self.optimiser.zero_grad(set_to_none=True)
-            of_batch, slopes_of_batch = take_step(
-                self.flow, self.target, s, self.basis, generator, clip_norm=config.clip_norm
-            )
-            log_weights.append(of_batch.cpu())
-            slopes.append(slopes_of_batch.cpu())
-            sound_step(self.problem, self.optimiser)
-            self.activity.progress = done
-        known = torch.cat(slopes) if self.config.labels.mean_force else None
-        return _round_of(s_all, log_share, torch.cat(log_weights), known)
+        points, log_share = self._draw_points(self.steps() * self.config.training.batch, uncertain)
+        log_weights, slopes = self.train_at(points, number)
+        return _round_of(points, log_share, log_weights, slopes if self.config.labels.mean_force else None)
 
     def sample(self, uncertain: torch.Tensor) -> RoundOfSamples:
         """Draw weighted samples from the trained flow; `uncertain` as for `train`."""
-        assert self.flow is not None
-        self.activity.progress = None  # the number of rounds is not known
         config = self.config.labels
-        s, log_share = self._draw_points(config.batch * more_for(len(self.cvs)), uncertain)
-        generator = self.streams.torch("label samples", self.problem.device)
-        log_weights, slopes = draw_weighted_samples(
-            self.flow, self.target, s.to(self.problem.device), self.basis, generator, mean_force=config.mean_force
-        )
-        return _round_of(s, log_share, log_weights.cpu(), None if slopes is None else slopes.cpu())
+        points, log_share = self._draw_points(config.batch * more_for(len(self.cvs)), uncertain)
+        log_weights, slopes = self.sample_at(points, mean_force=config.mean_force)
+        return _round_of(points, log_share, log_weights, slopes)
 
     def independent_samples(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw s and a sample of the trained flow at each; return s and the logarithms of the weights of both draws.

@@ -8,7 +8,8 @@ and the exposure ``e_b`` says how often the bin is visited relative to equilibri
 
 with the wave number ``k_j`` of each function and the stiffness a of the penalty on the squared Laplacian. The penalty
 is a Gaussian prior of standard deviation ``a^(-1/2) / k_j^2`` for each coefficient. With the default, a = 1, it
-flattens steep flanks with few visits. The objective is convex, hence the fit unique.
+flattens steep flanks with few visits. The objective is convex, hence the fit unique. A known part of ``ln p`` can be
+given as an offset; the series is then the rest.
 """
 
 from __future__ import annotations
@@ -45,16 +46,27 @@ class FourierFit:
         Largest number of waves across the domain.
     coefficients
         One axis per CV, for the functions of `_basis`.
+    offset
+        A known part of ``ln p``, which the series adds to, of shape ``cvs.bins``; None for zero.
     """
 
     cvs: CollectiveVariables
     order: int
     coefficients: Array
+    offset: Array | None = None
 
     def probability(self, subdivisions: int = 1) -> Array:
-        """Normalised probabilities at the bin centres, or at those of bins divided into equal parts along each CV."""
+        """Normalised probabilities at the bin centres, or at those of bins divided into equal parts along each CV.
+
+        Raises
+        ------
+        ValueError
+            If bins are divided although there is an offset, which is known at their centres alone.
+        """
+        if self.offset is not None and subdivisions != 1:
+            raise ValueError("bins cannot be divided: the offset is known at their centres alone")
         bases = [_basis(self.cvs, axis, self.order, subdivisions)[0] for axis in range(len(self.cvs))]
-        values = _on_grid(self.coefficients, bases)
+        values = _plus(_on_grid(self.coefficients, bases), self.offset)
         p = np.exp(np.maximum(values - values.max(), -LARGEST_FREE_ENERGY))
         return np.asarray(p / p.sum())
 
@@ -81,6 +93,10 @@ def _on_grid(coefficients: Array, bases: Sequence[Array]) -> Array:
     for basis in bases:
         values = np.tensordot(values, basis, axes=(0, 1))
     return values
+
+
+def _plus(values: Array, offset: Array | None) -> Array:
+    return values if offset is None else values + offset
 
 
 def _gram(weights: Array, bases: Sequence[Array]) -> Array:
@@ -114,7 +130,7 @@ class Curvature:
         together = [_basis(cvs, axis, fitted.order) for axis in range(len(cvs))]
         self._bases = [basis for basis, _ in together]
         self._penalty = _penalty([wave for _, wave in together], stiffness)
-        values = _on_grid(fitted.coefficients, self._bases)
+        values = _plus(_on_grid(fitted.coefficients, self._bases), fitted.offset)
         self._density = np.exp(np.minimum(values, LARGEST_FREE_ENERGY))
         self._probability = fitted.probability()
         hessian = _gram(self._density * exposure, self._bases)
@@ -166,6 +182,7 @@ def fit(
     order: int,
     start: FourierFit | None = None,
     stiffness: float = STIFFNESS,
+    offset: Array | None = None,
 ) -> FourierFit:
     """Fit ``ln p`` to a reweighted histogram by penalised Poisson likelihood, with Newton's method.
 
@@ -184,6 +201,8 @@ def fit(
         A fit to start from.
     stiffness
         Weight of the penalty on the squared Laplacian.
+    offset
+        A known part of ``ln p`` of shape ``cvs.bins``: the series and the penalty concern the rest.
 
     Raises
     ------
@@ -198,15 +217,20 @@ def fit(
     together = [_basis(cvs, axis, order) for axis in range(len(cvs))]
     bases = [basis for basis, _ in together]
     penalty = _penalty([wave for _, wave in together], stiffness)
-    if start is None:
+    if start is None and offset is None:
         c = _projected(cvs, histogram, bases)
     else:
-        values = np.log(np.maximum(start.probability(), 1e-300)) + np.log(histogram.sum())
-        c = start.coefficients.copy() if start.order == order else _least_squares(values, bases)
-        c.flat[0] += np.log(histogram.sum() / np.exp(_on_grid(c, bases)).sum())
+        if start is None:
+            c = np.zeros([basis.shape[1] for basis in bases])
+        elif start.order == order:
+            c = start.coefficients.copy()
+        else:
+            values = np.log(np.maximum(start.probability(), 1e-300)) + np.log(histogram.sum())
+            c = _least_squares(values if offset is None else values - offset, bases)
+        c.flat[0] += np.log(histogram.sum() / np.exp(_plus(_on_grid(c, bases), offset)).sum())
 
     def objective(c: Array) -> tuple[float, Array]:
-        values = _on_grid(c, bases)
+        values = _plus(_on_grid(c, bases), offset)
         mean = np.exp(np.minimum(values, LARGEST_FREE_ENERGY)) * exposure
         return float((mean - visits * values).sum() + 0.5 * (penalty * c.ravel() ** 2).sum()), mean
 
@@ -220,7 +244,7 @@ def fit(
         return step.reshape(c.shape), float(gradient @ step)
 
     fitted, _ = minimise(objective, newton_step, c, iterations=60, shortest=1e-6, armijo=1e-4, least_decrement=1e-2)
-    return FourierFit(cvs, order, fitted)
+    return FourierFit(cvs, order, fitted, offset)
 
 
 def _projected(cvs: CollectiveVariables, histogram: Array, bases: Sequence[Array]) -> Array:
@@ -269,6 +293,7 @@ def fit_likeliest(
     exposure: Array,
     orders: Sequence[int] = (3, 4, 6, 8, 10, 12),
     stiffness: float = STIFFNESS,
+    offset: Array | None = None,
 ) -> tuple[FourierFit, dict[int, float]]:
     """Fit both halves together at the order of best held-out likelihood; stop at the first order that scores worse.
 
@@ -282,16 +307,16 @@ def fit_likeliest(
         The fit, and the score of every order tried.
     """
     if min(half.sum() for half in halves) <= 0:
-        return fit(cvs, halves[0] + halves[1], exposure, orders[0], stiffness=stiffness), {}
+        return fit(cvs, halves[0] + halves[1], exposure, orders[0], None, stiffness, offset), {}
     scores: dict[int, float] = {}
     best: FourierFit | None = None
-    for order, score, half in _held_out(cvs, halves, exposure, orders, stiffness):
+    for order, score, half in _held_out(cvs, halves, exposure, orders, stiffness, offset):
         if score > min(scores.values(), default=np.inf):
             scores[order] = score
             break
         scores[order], best = score, half
     assert best is not None
-    return fit(cvs, halves[0] + halves[1], exposure, best.order, best, stiffness), scores
+    return fit(cvs, halves[0] + halves[1], exposure, best.order, best, stiffness, offset), scores
 
 
 def _held_out(
@@ -300,12 +325,13 @@ def _held_out(
     exposure: Array,
     orders: Iterable[int],
     stiffness: float = STIFFNESS,
+    offset: Array | None = None,
 ) -> Iterator[tuple[int, float, FourierFit]]:
     """Yield each order, its score on held-out halves, and the fit to the first half."""
     first: FourierFit | None = None
     second: FourierFit | None = None
     for order in orders:
-        first = fit(cvs, halves[0], exposure, order, first, stiffness)
-        second = fit(cvs, halves[1], exposure, order, second or first, stiffness)
+        first = fit(cvs, halves[0], exposure, order, first, stiffness, offset)
+        second = fit(cvs, halves[1], exposure, order, second or first, stiffness, offset)
         score = forward_kld(halves[0], second.probability()) + forward_kld(halves[1], first.probability())
         yield order, score, first

@@ -55,7 +55,12 @@ class Fitted:
 
 
 def jackknife_fit(
-    cvs: CollectiveVariables, groups: Array, visited: Array, orders: Sequence[int], rest: Callable[[int], Array]
+    cvs: CollectiveVariables,
+    groups: Array,
+    visited: Array,
+    orders: Sequence[int],
+    rest: Callable[[int], Array],
+    offset: Array | None = None,
 ) -> Fitted:
     """Fit ``ln p``; the order is chosen by the likelihood of each half of the groups under the fit to the other.
 
@@ -73,16 +78,18 @@ def jackknife_fit(
         Candidate orders, increasing.
     rest
         Returns the histogram without one group. It is called for the groups that are not empty.
+    offset
+        A known part of ``ln p`` of shape ``cvs.bins``, as for `fit`.
     """
     halves = groups[::2].sum(0), groups[1::2].sum(0)
-    best, scores = fit_likeliest(cvs, halves, visited, orders)
+    best, scores = fit_likeliest(cvs, halves, visited, orders, offset=offset)
     held_out = scores.get(best.order, math.inf)
     probability = best.probability()
     facts: dict[str, Any] = {"fourier_order": best.order}
     without = []
     for group in range(len(groups)):
         if groups[group].sum() > 0 and groups.sum() > groups[group].sum():
-            without.append(-np.log(fit(cvs, rest(group), visited, best.order, best).probability()))
+            without.append(-np.log(fit(cvs, rest(group), visited, best.order, best, offset=offset).probability()))
     if len(without) < 2:  # the jackknife needs two
         return Fitted(PMF(cvs, probability), facts, held_out)
     used = groups[groups.sum(axis=tuple(range(1, groups.ndim))) > 0]
@@ -149,7 +156,7 @@ def variance_of_fit(
     higher = [order for order in orders if order > fitted.order]
     if higher:
         histogram = np.where(exposure > 0, visited / np.maximum(exposure, 1e-300), 0.0)
-        further = fit(fitted.cvs, histogram, exposure, higher[0], fitted, stiffness)
+        further = fit(fitted.cvs, histogram, exposure, higher[0], fitted, stiffness, fitted.offset)
         next_one = Curvature(further, exposure, stiffness)
         added = next_one.variance_of_groups(visits, exposures) - curvature.variance_of_groups(visits, exposures)
         truncation = np.maximum(added, 0.0)

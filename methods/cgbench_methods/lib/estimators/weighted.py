@@ -19,7 +19,12 @@ Array = NDArray[np.float64]
 
 
 def weighted_pmf(
-    cvs: CollectiveVariables, parts: Array, squares: Array, visits: Array, orders: Sequence[int]
+    cvs: CollectiveVariables,
+    parts: Array,
+    squares: Array,
+    visits: Array,
+    orders: Sequence[int],
+    offset: Array | None = None,
 ) -> tuple[PMF, dict[str, Any]]:
     """Fit a PMF to sums of weights; choose the order of the fit on one half of the groups against the other.
 
@@ -36,6 +41,8 @@ def weighted_pmf(
         Sums of squared weights and numbers of samples in each bin, of shape ``cvs.bins``.
     orders
         Candidate orders of the fit, increasing.
+    offset
+        A known part of ``ln p`` of shape ``cvs.bins``; the fit corrects it.
 
     Returns
     -------
@@ -51,5 +58,5 @@ def weighted_pmf(
         raise ValueError("no sample is within the domain of the collective variables")
     visited = exposure(cvs, parts.sum(0), squares, visits)
     whole = parts.sum(0)
-    found = jackknife_fit(cvs, parts, visited, orders, lambda group: np.asarray(whole - parts[group]))
+    found = jackknife_fit(cvs, parts, visited, orders, lambda group: np.asarray(whole - parts[group]), offset)
     return found.pmf, found.facts | {"visited_part_of_the_grid": float((visits > 0).mean())}

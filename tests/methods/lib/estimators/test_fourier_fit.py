@@ -60,6 +60,23 @@ def test_fit_is_the_maximum_of_the_likelihood_from_any_start() -> None:
         np.testing.assert_allclose(again.probability(), cold.probability(), rtol=2e-3)
 
 
+def test_an_offset_leaves_the_fit_what_it_lacks() -> None:
+    """A density that one wave corrects: order 1 is enough, and its error is below that without the offset."""
+    p = known_density()
+    exposure = flattening(p)
+    first, second = drawn(p, exposure, 20_000, seed=5)
+    a, _ = TORUS.grid().T
+    offset = (np.log(p).ravel() + 0.8 * np.cos(a - 1.0)).reshape(TORUS.bins)
+    corrected, _ = fit_likeliest(TORUS, (first, second), exposure, orders=(1, 3, 6), offset=offset)
+    assert corrected.order == 1
+    free, _ = fit_likeliest(TORUS, (first, second), exposure, orders=(1, 3, 6))
+    assert forward_kld(p, corrected.probability()) < 0.6 * forward_kld(p, free.probability())
+    warm = fit(TORUS, first + second, exposure, 1, start=fit(TORUS, first, exposure, 2, offset=offset), offset=offset)
+    np.testing.assert_allclose(warm.probability(), corrected.probability(), rtol=2e-3)
+    with pytest.raises(ValueError, match="bins cannot be divided"):
+        corrected.probability(2)
+
+
 def test_error_of_the_fit_is_that_of_its_parameters() -> None:
     """An efficient estimate of n numbers from N unbiased samples has an expected forward KLD of n / 2N."""
     p = known_density()

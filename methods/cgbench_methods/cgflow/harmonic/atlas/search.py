@@ -7,6 +7,7 @@ nearest minimum known so far, of the same well.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
@@ -24,13 +25,15 @@ from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.target import ConditionalTarget
 
-__all__ = ["MinimaSearch"]
+__all__ = ["GrowingMinima", "MinimaSearch"]
 
 IDLE_EXTENSIONS = 5  # consecutive extensions without a new minimum after which the search ends
 
 
-class MinimaSearch:
+class GrowingMinima(ABC):
     """A growing set of harmonic minima, each found from the nearest one before.
+
+    Subclasses choose the points.
 
     Parameters
     ----------
@@ -42,8 +45,6 @@ class MinimaSearch:
         The energy to minimise.
     config
         Settings of the recipe.
-    stages
-        Collects the model at every choice of new points, for figures.
     streams
         As for `cgbench.contracts.method.Method`.
 
@@ -51,8 +52,6 @@ class MinimaSearch:
     ----------
     minima
         The harmonic minima found so far.
-    model
-        Gaussian-process model of the harmonic PMF; fitted to all minima at the end of `grow`.
     wells
         Wells of the free torsions; None before the search, and for molecules without free torsions.
     """
@@ -63,16 +62,25 @@ class MinimaSearch:
         cvs: CollectiveVariables,
         target: ConditionalTarget,
         config: HarmonicConfig,
-        stages: Stages,
         streams: Streams,
     ) -> None:
         self.problem, self.target, self.config, self.recipe = problem, target, config.atlas, config
-        self.stages, self.streams = stages, streams
-        self.cvs = cvs
+        self.streams, self.cvs = streams, cvs
         self.minima = HarmonicMinima.empty(len(self.cvs), target.size)
         self.wells: Wells | None = None
-        self.model = FourierSurrogate(self.cvs, config.surrogate.order, self.config.length_scale, self.config.amplitude)
-        self.placement = Placement(self.cvs, self.model, config, streams)
+
+    @property
+    @abstractmethod
+    def largest(self) -> int:
+        """Largest number of reference points."""
+
+    @abstractmethod
+    def _choose(self) -> torch.Tensor:
+        """Choose new reference points."""
+
+    @abstractmethod
+    def _fit_model(self) -> None:
+        """Fit the model of the harmonic PMF to all minima."""
 
     @property
     def points(self) -> torch.Tensor:
@@ -96,7 +104,7 @@ class MinimaSearch:
         """
         self._start()
         idle = 0
-        while len(self.points) < self.placement.largest and idle < IDLE_EXTENSIONS:
+        while len(self.points) < self.largest and idle < IDLE_EXTENSIONS:
             chosen = self._choose()
             if len(chosen) == 0:
                 break
@@ -184,6 +192,42 @@ class MinimaSearch:
         lowest = lowest.scatter_reduce(0, group, values, "amin")
         weights = torch.exp(lowest[group] - values)
         return lowest - torch.zeros_like(lowest).index_add_(0, group, weights).log()
+
+
+class MinimaSearch(GrowingMinima):
+    """Harmonic minima over at most three CVs, placed by a Gaussian-process model on a grid.
+
+    Parameters
+    ----------
+    problem, cvs, target, config, streams
+        As for `GrowingMinima`.
+    stages
+        Collects the model at every choice of new points, for figures.
+
+    Attributes
+    ----------
+    model
+        Gaussian-process model of the harmonic PMF; fitted to all minima at the end of `grow`.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        cvs: CollectiveVariables,
+        target: ConditionalTarget,
+        config: HarmonicConfig,
+        stages: Stages,
+        streams: Streams,
+    ) -> None:
+        super().__init__(problem, cvs, target, config, streams)
+        self.stages = stages
+        self.model = FourierSurrogate(self.cvs, config.surrogate.order, self.config.length_scale, self.config.amplitude)
+        self.placement = Placement(self.cvs, self.model, config, streams)
+
+    @property
+    def largest(self) -> int:
+        """Largest number of reference points."""
+        return self.placement.largest
 
     def _fit_model(self) -> None:
         free_energy = self.free_energies()

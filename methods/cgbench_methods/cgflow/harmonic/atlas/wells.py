@@ -20,6 +20,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch.nn.functional import one_hot
@@ -27,10 +28,9 @@ from torch.nn.functional import one_hot
 from cgbench.contracts.coordinates import Coordinates
 from cgbench_methods.cgflow.harmonic.atlas.minima import Relaxed, relax
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
-from cgbench_methods.lib.estimators.fourier import FourierBasis
 from cgbench_methods.lib.flows.target import ConditionalTarget
 
-__all__ = ["WellFeatures", "WellTarget", "Wells", "find_wells", "free_torsions", "relax_all_round"]
+__all__ = ["Features", "WellFeatures", "WellTarget", "Wells", "find_wells", "free_torsions", "relax_all_round"]
 
 ANGLES = 6  # starting angles of each torsion: every well wider than 60 degrees has one
 OFFSET = 0.25  # of the distance between starting angles: without it, half of them would be on top of barriers
@@ -119,6 +119,26 @@ class WellTarget(ConditionalTarget):
         return super()._energy(s[:, :-1], y) - self.wells.log_membership(y, s[:, -1].detach().long())
 
 
+class Features(Protocol):
+    """Features of points, the context of the flow.
+
+    Attributes
+    ----------
+    squared_frequency
+        Square of the frequency of each feature ``[features]``.
+    """
+
+    squared_frequency: torch.Tensor
+
+    def __len__(self) -> int:
+        """Return the number of features."""
+        ...
+
+    def __call__(self, s: torch.Tensor, /) -> torch.Tensor:
+        """Evaluate at points, ``[batch, ...] -> [batch, features]``; differentiable."""
+        ...
+
+
 class WellFeatures:
     """Features of points ``(s, k)``: those of s in the block of well k, zero in the blocks of the others.
 
@@ -135,7 +155,7 @@ class WellFeatures:
         As in `FourierBasis` ``[wells * modes]``.
     """
 
-    def __init__(self, basis: FourierBasis, wells: int) -> None:
+    def __init__(self, basis: Features, wells: int) -> None:
         self.basis, self.wells = basis, wells
         self.squared_frequency = basis.squared_frequency.repeat(wells)
 

@@ -1,0 +1,135 @@
+"""The recipe with more than three collective variables, against quadrature over five angles."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cgbench.contracts.maps import Estimate
+from cgbench.contracts.problem import Problem
+from cgbench.counting.ledger import Ledger
+from cgbench.counting.streams import Streams
+from cgbench.errors import UserError
+from cgbench.scoring.divergences import forward_kld
+from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, labels_for, more_for, points_for
+from cgbench_methods.cgflow.harmonic.pairs.recipe import PairRecipe
+from tests.methods.cgflow.harmonic.chain import FiveAngles, exact_maps, free_energy
+from tests.methods.cgflow.harmonic.plain import PlainCoordinates
+
+CONFIG = HarmonicConfig.model_validate(
+    {
+        "atlas": {"max_points": 20, "min_distance": 0.7},
+        "flow": {"num_couplings": 2, "hidden_features": 16, "feature_order": 2},
+        "training": {"rounds": 2, "steps_per_round": 2, "learning_rate": 3e-3},
+        "labels": {"batch": 500, "max_rounds": 2},
+        "pairs": {"order": 4, "walkers": 500, "fit_orders": [1, 2, 3, 4], "marginal_draws": 5000},
+    }
+)
+SMALL = CONFIG.model_copy(
+    update={
+        "atlas": CONFIG.atlas.model_copy(update={"max_points": 6}),
+        "training": CONFIG.training.model_copy(update={"steps_per_round": 1}),
+        "labels": CONFIG.labels.model_copy(update={"batch": 20}),
+        "pairs": CONFIG.pairs.model_copy(update={"walkers": 100, "marginal_draws": 500, "fit_orders": (1, 2)}),
+    }
+)
+
+
+def recipe_of(seed: int, config: HarmonicConfig = CONFIG) -> PairRecipe:
+    return PairRecipe(Problem(FiveAngles(), Ledger()), config, Streams(seed))
+
+
+@pytest.fixture(scope="module")
+def finished() -> tuple[PairRecipe, list[Any]]:
+    recipe = recipe_of(1)
+    return recipe, list(recipe.estimates())
+
+
+def test_maps_and_states_against_quadrature(finished) -> None:
+    recipe, estimates = finished
+    assert len(estimates) == 1 + 2 + 2
+    last = estimates[-1]
+    assert isinstance(last, Estimate) and last.populations is not None
+    klds = []
+    exact = exact_maps()
+    for p, pmf in zip(exact, last.pmfs, strict=True):
+        klds.append(forward_kld(p, pmf.probability))
+        assert pmf.free_energy_std is not None
+        error = -np.log(pmf.probability / p)
+        inside = p > p.max() * np.exp(-5)
+        error = error[inside] - error[inside].mean()
+        assert 0.3 < np.mean((error / pmf.free_energy_std[inside]) ** 2) < 2.5
+    assert max(klds) < 3e-3
+    assert last.populations["c > 0"] == pytest.approx(exact[1][:, 12:].sum(), abs=0.02)
+
+
+def test_terms_of_three_angles_do_not_bias_the_maps(finished) -> None:
+    """The model is wrong by the terms of three angles; the maps are far better than it."""
+    recipe, estimates = finished
+    s = recipe.rounds.walkers
+    error = recipe.model.mean(s) - free_energy(s)
+    assert float(error.std()) > 0.3
+    first, last = (forward_kld(exact_maps()[0], found.pmfs[0].probability) for found in (estimates[0], estimates[-1]))
+    assert last < 0.3 * first
+
+
+def test_verdict_and_numbers(finished) -> None:
+    recipe, _ = finished
+    found = recipe.diagnostics()
+    assert found["reliable"] and found["warnings"] == []
+    assert found["atlas_points"] <= 20 * points_for(5)
+    train = 2 * 128 * more_for(5)
+    assert found["labels"] == 2 * train + 2 * 500 * labels_for(5)
+    assert [entry["stage"] for entry in found["rounds"]] == ["train", "train", "label", "label"]
+    assert found["rounds"][-1]["effective_sample_size"] > 0.5
+    assert found["effective_samples"] > 0.2 * found["labels"]
+    assert recipe.extra_arrays()["atlas_points"].shape == (found["atlas_points"], 5)
+
+
+def test_weighted_samples_have_the_exact_populations(finished) -> None:
+    recipe, _ = finished
+    before = recipe.rounds.walkers.clone()
+    drawn = recipe.weighted_samples(5000, torch.Generator().manual_seed(3))
+    assert drawn is not None and torch.equal(recipe.rounds.walkers, before)
+    weights = torch.softmax(drawn[1], 0)
+    share = float(weights[drawn[0][:, 2] > 0].sum())
+    assert share == pytest.approx(exact_maps()[1][:, 12:].sum(), abs=0.06)
+
+
+def recipe_numbers(recipe: PairRecipe) -> list[dict[str, Any]]:
+    """Return the history without evaluations, which the ledger counts from zero after a restart."""
+    return [{name: value for name, value in entry.items() if name != "evaluations"} for entry in recipe.history]
+
+
+def test_resumes_bit_for_bit() -> None:
+    """After every estimate; the state goes through a file, as in a checkpoint."""
+    recipe = recipe_of(1, SMALL)
+    states, estimates = [], []
+    for estimate in recipe.estimates():
+        estimates.append(estimate)
+        file = io.BytesIO()
+        torch.save({"recipe": recipe.state_dict(), "streams": recipe.streams.state_dict()}, file)
+        states.append(file.getvalue())
+    for content in states[:-1]:
+        state = torch.load(io.BytesIO(content), weights_only=True)
+        other = recipe_of(1, SMALL)
+        other.load_state_dict(state["recipe"])
+        other.streams.load_state_dict(state["streams"])
+        *_, last = other.estimates()
+        for a, b in zip(last.pmfs, estimates[-1].pmfs, strict=True):
+            assert np.array_equal(a.probability, b.probability)
+        assert last.populations == estimates[-1].populations
+        assert recipe_numbers(other) == recipe_numbers(recipe)
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(UserError, match="a regular grid over 5 collective variables is too large"):
+        recipe_of(0, CONFIG.model_copy(update={"atlas": CONFIG.atlas.model_copy(update={"grid": 4})}))
+    system = FiveAngles()
+    system.coordinates = PlainCoordinates(5, ("u", "v"), (False, True))
+    with pytest.raises(UserError, match="takes no free torsions, and v turns freely"):
+        PairRecipe(Problem(system, Ledger()), CONFIG, Streams(0))
