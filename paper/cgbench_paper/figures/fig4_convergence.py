@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn
+from matplotlib.ticker import NullFormatter
 
 from cgbench.drawing.style import Look, line_of_preset, method_looks, new_figure
 from cgbench.results.baseline.curve import MDCurve
@@ -20,6 +22,7 @@ from cgbench_paper.style import SYSTEMS, Drawing, legend_of_methods
 __all__ = ["draw", "draw_noise_floor", "seeds_together"]
 
 TARGETS = (1e-2, 1e-3)
+COLUMNS_OF_PANELS = 3
 COLUMNS = ["evaluations", "forward_kld", "seed"]
 CAPTION = """\
 **Forward KLD of the PMF against energy evaluations.** All evaluations are counted, from the first step on. Lines:
@@ -61,11 +64,15 @@ def draw(records: Records) -> Drawing:
     systems = records.systems
     if not systems:
         raise MissingData("no runs; `cgbench run --method cgflow_al --system aldp` makes one")
-    figure = new_figure(3.4)
-    panels = figure.subplots(1, len(systems), squeeze=False)[0]
+    columns = min(len(systems), COLUMNS_OF_PANELS)
+    rows = math.ceil(len(systems) / columns)
+    figure = new_figure(0.7 + 2.7 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
     drawn: list[tuple[str, str]] = []
-    for axes, system in zip(panels, systems, strict=True):
+    for axes, system in zip(panels, systems, strict=False):
         drawn += _panel(axes, records, system)
+    for axes in panels[len(systems) :]:
+        axes.remove()
     legend_of_methods(figure, records.methods, drawn)
     return Drawing(figure, f"{CAPTION}\n\n{commands(records.runs)}")
 
@@ -87,6 +94,7 @@ def _panel(axes: Any, records: Records, system: str) -> list[tuple[str, str]]:
     draw_noise_floor(axes, records, system)
     for target in TARGETS:
         axes.axhline(target, color="0.75", linestyle=":", linewidth=0.8, zorder=0)
+    axes.xaxis.set_minor_formatter(NullFormatter())  # numbers between the decades would overlap
     axes.set(xlabel="energy evaluations", ylabel="forward KLD of the PMF", title=SYSTEMS.get(system, system))
     return drawn
 
