@@ -15,7 +15,7 @@ from cgbench.contracts.problem import Problem
 from cgbench.counting.anomalies import Anomalies
 from cgbench.counting.ledger import Ledger
 from cgbench.running.run import Run, prepare
-from cgbench_methods.cgflow.harmonic import rounds as harmonic_rounds
+from cgbench_methods.cgflow.harmonic import flow as harmonic_flow
 from cgbench_methods.cgflow.harmonic.atlas.minima import STIFFEST, HarmonicMinima
 from cgbench_methods.cgflow.harmonic.samples import WeightedSamples
 from cgbench_methods.cgflow.published import labels as published_labels
@@ -106,7 +106,7 @@ def test_harmonic_recipe_skips_a_step(path_gradients: bool, tmp_path: Path, monk
         return result
 
     name = "path_gradient_step" if path_gradients else "plain_gradient_step"
-    monkeypatch.setattr(harmonic_rounds, name, once(getattr(harmonic_rounds, name), 2, after))
+    monkeypatch.setattr(harmonic_flow, name, once(getattr(harmonic_flow, name), 2, after))
     overrides = (f"recipe.training.path_gradients={str(path_gradients).lower()}",)
     check_flow(prepare("muller_brown", "cgflow_al", preset="smoke", overrides=overrides, out=tmp_path), 1)
 
