@@ -51,7 +51,8 @@ def test_the_reference_is_certified(certified: Any) -> None:
         check["name"].partition(",")[0] for check in details["checks"]
     }
     regions = {**details["basins"], **details["states"]}
-    assert all(region["free_energy_standard_error_kT"] < 0.03 for region in regions.values())
+    for region in regions.values():  # states of a few per mille are at 5 to 8 kT, and have larger errors
+        assert region["free_energy_standard_error_kT"] < (0.03 if region["population"] > 0.01 else 0.15)
     for basin in certified.basins:
         mask = basin_mask(maps_of(certified)[basin.map].cvs, basin.contains)
         population = reference.maps[basin.map].pmf.population(mask)
