@@ -66,15 +66,19 @@ def model_grid(cvs: CollectiveVariables) -> CollectiveVariables:
 
 
 def expected_kld(surrogate: FourierSurrogate, problem: Problem) -> float:
-    """Return the forward KLD that the stated errors expect, ``1/2 sum_b p_b std(A_b)^2`` over the bins.
+    """Return the forward KLD that the posterior expects, to second order: ``1/2 sum_b p_b var(A_b)`` over the bins.
 
     With several maps it is the mean over them.
     """
-    p = torch.softmax(-surrogate.on_grid()[0], 0)
+    mean, std = surrogate.on_grid()
+    p = torch.softmax(-mean, 0)
     if len(problem.cvs) <= 2:
-        return float(0.5 * (p * surrogate.stated_error_on_grid() ** 2).sum())
+        return float(0.5 * (p * std**2).sum())
     whole = p.numpy().reshape(surrogate.cvs.bins)
-    found = [float(0.5 * (_marginal(whole, one) * _error_of_map(surrogate, one) ** 2).sum()) for one in problem.maps]
+    found = [
+        float(0.5 * (_marginal(whole, one) * surrogate.std_of_features(features).numpy() ** 2).sum())
+        for one, features in ((one, _features_of_map(surrogate, one)) for one in problem.maps)
+    ]
     return float(np.mean(found))
 
 
@@ -109,13 +113,18 @@ def _marginal(p: NDArray[np.float64], one: Map) -> NDArray[np.float64]:
     return np.asarray(p.sum(axis=others).transpose([kept.index(axis) for axis in one.axes]).reshape(-1))
 
 
-def _error_of_map(surrogate: FourierSurrogate, one: Map) -> NDArray[np.float64]:
-    """Return the standard error of a map's PMF on the model's grid, flat.
+def _features_of_map(surrogate: FourierSurrogate, one: Map) -> torch.Tensor:
+    """Return the modes whose sum is the error of a map's PMF on the model's grid, ``[bins, modes]``.
 
     To first order, the error of ``-ln sum exp(-A)`` over the other CVs is the mean error of A under the conditional
     probabilities; hence the modes are averaged with these.
     """
     p = torch.softmax(-surrogate.on_grid()[0], 0).clamp(min=1e-300)
-    features = surrogate.features_of_conditional_mean(one.axes, p)
+    return surrogate.features_of_conditional_mean(one.axes, p)
+
+
+def _error_of_map(surrogate: FourierSurrogate, one: Map) -> NDArray[np.float64]:
+    """Return the standard error of a map's PMF on the model's grid, flat."""
+    features = _features_of_map(surrogate, one)
     variance = surrogate.std_of_features(features) ** 2 + surrogate.excess_of_prior_shift(features)
     return variance.sqrt().numpy()

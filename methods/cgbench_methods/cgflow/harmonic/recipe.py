@@ -226,7 +226,7 @@ class HarmonicRecipe(Recipe):
         )
 
     def expected_kld(self) -> float:
-        """Return the forward KLD that the stated errors of the PMF expect."""
+        """Return the forward KLD that the posterior of the PMF expects."""
         return expected_kld(self.surrogate, self.problem)
 
     # ---- record and checkpoints -------------------------------------------------------------------
