@@ -15,6 +15,8 @@ from cgbench_systems import suite
 
 SIZES = {"val_chi": (28, 3, 3), "tetra": (42, 3, 8)}  # atoms, maps, states
 CLASSES = {cls.name: cls for cls in (suite.valine_chi, suite.tetrapeptide)}
+# rare states whose free energy is not known to 0.03 kT, with what is reached (docs/suite.md)
+MISSED = {("tetra", "-++"): 0.07, ("tetra", "++-"): 0.07, ("tetra", "+-+"): 0.14, ("tetra", "+++"): 0.15}
 CERTIFIED = sorted(set(SIZES) & {entry.name for entry in entry_points(group="cgbench.systems")})
 
 
@@ -51,8 +53,8 @@ def test_the_reference_is_certified(certified: Any) -> None:
         check["name"].partition(",")[0] for check in details["checks"]
     }
     regions = {**details["basins"], **details["states"]}
-    for region in regions.values():  # states of a few per mille are at 5 to 8 kT, and have larger errors
-        assert region["free_energy_standard_error_kT"] < (0.03 if region["population"] > 0.01 else 0.15)
+    for name, region in regions.items():
+        assert region["free_energy_standard_error_kT"] < MISSED.get((certified.name, name), 0.03)
     for basin in certified.basins:
         mask = basin_mask(maps_of(certified)[basin.map].cvs, basin.contains)
         population = reference.maps[basin.map].pmf.population(mask)
