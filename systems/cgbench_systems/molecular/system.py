@@ -19,8 +19,8 @@ from cgbench.contracts.reference import Reference, ReferenceBuilder
 from cgbench.contracts.system import Check, OpenMMModel, System, maps_of, traits_of
 from cgbench.scoring.reference_files import load_reference
 from cgbench_systems.molecular.forcefield import TorchForceField
-from cgbench_systems.molecular.geometry import dihedral
 from cgbench_systems.molecular.openmm_engine import OpenMMEngine
+from cgbench_systems.molecular.torsions import torsions
 
 __all__ = ["Columns", "MolecularSystem", "angle_range", "torsion_cvs"]
 
@@ -126,8 +126,7 @@ class MolecularSystem(System):
 
     def collective_variables(self, x: torch.Tensor) -> torch.Tensor:
         """Return the torsions of configurations, ``[batch, cvs]`` in [-pi, pi)."""
-        angles = [dihedral(*(x[:, atom] for atom in quadruple)) for quadruple in self.torsions]
-        return torch.stack(angles, dim=1)
+        return torsions(x, self.torsions)
 
     def reference(self) -> Reference:
         """Return the reference PMF from biased molecular dynamics (`cgbench_systems.molecular.reference`)."""
