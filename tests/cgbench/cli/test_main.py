@@ -32,7 +32,7 @@ MISTAKES = {
     "command": (["fly"], f"No such command 'fly': choose from {', '.join(sorted(COMMANDS))}"),
     "system": (
         ["run", "--method", "md", "--system", "adlp"],
-        "unknown system 'adlp': choose from aldp, gly, muller_brown, ser, tetra, val, val_chi",
+        "unknown system 'adlp': choose from aldp, gly, muller_brown, phe, ser, tetra, val, val_chi",
     ),
     "method": (["run", "--method", "mdd", "--system", "aldp"], "unknown method 'mdd': choose from cgflow_al"),
     "preset": (["run", "--method", "md", "--system", "aldp", "--preset", "x"], "unknown preset 'x' of md on aldp"),
