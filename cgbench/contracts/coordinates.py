@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Coordinates"]
+__all__ = ["Coordinates", "free_torsions"]
+
+FULL_CIRCLE = 2 * math.pi - 1e-6
 
 
 class Coordinates(ABC):
@@ -74,3 +77,12 @@ class Coordinates(ABC):
     @abstractmethod
     def in_state_space(self, x: torch.Tensor) -> torch.Tensor:
         """Whether each configuration belongs to the system's state space (chirality, for example), ``[batch]``."""
+
+
+def free_torsions(coordinates: Coordinates) -> torch.Tensor:
+    """Return the positions in `y` of the torsions that turn by a full circle ``[torsions]``.
+
+    The torsions of groups of equal atoms are folded to a fraction of the circle, with one well, and not among them.
+    """
+    full = coordinates.upper - coordinates.lower > FULL_CIRCLE
+    return (coordinates.periodic & full).nonzero().squeeze(1)

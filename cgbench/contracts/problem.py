@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from cgbench.contracts.coordinates import Coordinates
+from cgbench.contracts.coordinates import Coordinates, free_torsions
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.maps import Map, States
 from cgbench.contracts.system import System, maps_of, traits_of
@@ -89,6 +89,17 @@ class Problem:
     def coordinate_sets(self) -> Mapping[str, Coordinates]:
         """All coordinate sets of the system, by name."""
         return self._system.coordinate_sets
+
+    @property
+    def free_torsions(self) -> tuple[str, ...]:
+        """Names of the torsions that turn by a full circle and are no CVs, such as side chains."""
+        if "coordinates" not in self.traits:
+            return ()
+        return tuple(self.coordinates.names[position] for position in free_torsions(self.coordinates))
+
+    def free_torsion_angles(self, x: torch.Tensor) -> torch.Tensor:
+        """Return these torsions of configurations, ``[batch, torsions]`` in radians; not charged."""
+        return self.coordinates.to_internal(x)[1][:, free_torsions(self.coordinates)]
 
     @property
     def masses(self) -> torch.Tensor | None:

@@ -21,6 +21,7 @@ from cgbench_methods.lib.estimators.smoothing import smoothed_pmf
 from cgbench_methods.lib.sampling.langevin import Langevin
 from cgbench_methods.lib.sampling.metropolis import Metropolis
 from cgbench_methods.lib.sampling.overdamped import Overdamped
+from cgbench_methods.lib.sampling.turns import Turns
 from cgbench_methods.lib.sampling.walkers import BLOCK, advance, restore_diverged, walkers_at_start
 from cgbench_methods.md.config import MDConfig
 
@@ -66,6 +67,7 @@ class MolecularDynamics(Method):
         states = len(self.states.names) if self.states else 0
         self.state_counts = torch.zeros(config.walkers, states + 1, dtype=torch.int32)
         self._rows = torch.arange(config.walkers)
+        self.turns = Turns(problem, config.walkers)
         self._left = False  # whether a walker was outside the state space after the last block
         self.equilibrated = 0
         self.produced = 0
@@ -143,6 +145,7 @@ class MolecularDynamics(Method):
         valid = ~restore_diverged(self.problem, self.dynamics).cpu()
         leave = bool(self.problem.report_state_space(self.dynamics.positions).any())
         look, self._left = leave or self._left, leave
+        self.turns.note(self.dynamics.positions, steps)
         for half, s, positions in samples:
             usable = valid & self.problem.in_state_space(positions).cpu() if look else valid
             for one, counts in zip(self.maps, self.counts, strict=True):
@@ -169,6 +172,11 @@ class MolecularDynamics(Method):
         ahead = min(math.ceil(self.produced * factor), self.produced + math.ceil(config.steps / 20))
         return min(config.steps, max(least, ahead))
 
+    def diagnostics(self) -> dict[str, Any]:
+        """Return how often side chains turned, and a warning if they did so rarely; nothing without side chains."""
+        warnings = self.turns.warnings()
+        return self.turns.diagnostics() | ({"warnings": warnings} if warnings else {})
+
     def state_dict(self) -> dict[str, Any]:
         """Return walkers, counts and steps."""
         return {
@@ -178,6 +186,7 @@ class MolecularDynamics(Method):
             "equilibrated": self.equilibrated,
             "produced": self.produced,
             "left": self._left,
+            "turns": self.turns.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -186,6 +195,7 @@ class MolecularDynamics(Method):
         self.counts, self.state_counts = list(state["counts"]), state["state_counts"]
         self.equilibrated, self.produced = int(state["equilibrated"]), int(state["produced"])
         self._left = bool(state.get("left", False))
+        self.turns.load_state_dict(state["turns"])
 
 
 def _overdamped(problem: Any, config: MDConfig, generator: torch.Generator) -> Overdamped:

@@ -187,7 +187,8 @@ class Metadynamics(Method):
                 found["fourier_order"] = self.production.order
             else:
                 found |= {"biased_cvs": list(self.sampler.cvs.names)} | self.production.facts
-        return found | {"warnings": warnings}
+        warnings += self.sampler.turns.warnings()
+        return found | self.sampler.turns.diagnostics() | {"warnings": warnings}
 
     def extra_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the bias in kT at the bin centres, if it is one of at most two CVs."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from openmm import app, unit
 
 from cgbench_methods.lib.sampling.chosen import chosen_axes
+from cgbench_methods.lib.sampling.turns import Turns
 from cgbench_methods.metadynamics.config import MOST_CVS
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class OpenMMSampler:
         self.kt = (unit.MOLAR_GAS_CONSTANT_R * problem.temperature * TEMPERATURE).value_in_unit(ENERGY)
         start = problem.initial_configuration().cpu().double().numpy()
         self.positions = np.repeat(start[None], config.walkers, axis=0)
+        self.turns = Turns(problem, config.walkers)
         self.velocities: Array | None = None
         self.axes = chosen_axes(problem.cvs, config.cvs, MOST_CVS, "metadynamics")
         self.cvs = problem.cvs.subset(self.axes)
@@ -129,11 +131,17 @@ class OpenMMSampler:
         """Advance each walker by the pace; ``app.Metadynamics`` adds its hill, unless it is outside the state space."""
         for walker in range(self.config.walkers):
             self.metadynamics.step(self._enter(walker), self.config.pace)
+        self._note_turns(self.config.pace)
+
+    def _note_turns(self, steps: int) -> None:
+        self._fetch()
+        self.turns.note(torch.from_numpy(self.positions).to(self.problem.device), steps)
 
     def advance(self, steps: int) -> None:
         """Advance each walker under the present bias."""
         for walker in range(self.config.walkers):
             self._enter(walker).step(steps)
+        self._note_turns(steps)
 
     def sample(self) -> tuple[Array, Array]:
         """Collective variables ``[walkers, cvs]``, NaN outside the state space, and bias ``[walkers]`` in kT."""
@@ -176,6 +184,7 @@ class OpenMMSampler:
             "positions": torch.from_numpy(self.positions),
             "velocities": None if self.velocities is None else torch.from_numpy(self.velocities),
             "bias": torch.from_numpy(self.bias),
+            "turns": self.turns.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -184,6 +193,7 @@ class OpenMMSampler:
         self.positions = state["positions"].numpy().copy()
         self.velocities = None if state["velocities"] is None else state["velocities"].numpy().copy()
         self.bias = state["bias"].numpy().copy()
+        self.turns.load_state_dict(state["turns"])
 
 
 class _Metadynamics(app.Metadynamics):  # type: ignore[misc]

@@ -13,6 +13,7 @@ from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.maps import columns
 from cgbench_methods.lib.sampling.bias import FourierBias
 from cgbench_methods.lib.sampling.chosen import BiasOnChosen, chosen_axes
+from cgbench_methods.lib.sampling.turns import Turns
 from cgbench_methods.lib.sampling.walkers import advance, walkers_at_start
 from cgbench_methods.metadynamics.config import MOST_CVS
 
@@ -32,9 +33,12 @@ class Sampler(Protocol):
     ----------
     cvs
         The biased CVs.
+    turns
+        Counts of the turns of side chains.
     """
 
     cvs: CollectiveVariables
+    turns: Turns
 
     def begin(self) -> None:
         """Start a stretch of sampling that depends only on the state and the random stream."""
@@ -80,6 +84,7 @@ class BatchedSampler:
         self.bias = FourierBias(self.cvs, config.bias_order)
         self.dynamics = walkers_at_start(problem, config, generator, BiasOnChosen(self.bias, self.axes))
         self._unusable = torch.zeros(config.walkers, dtype=torch.bool, device=problem.device)
+        self.turns = Turns(problem, config.walkers)
 
     def begin(self) -> None:
         """Do nothing: walkers, bias and generator are the whole state."""
@@ -105,6 +110,7 @@ class BatchedSampler:
     def advance(self, steps: int) -> None:
         """Advance all walkers under the present bias."""
         self._unusable = advance(self.problem, self.dynamics, steps)
+        self.turns.note(self.dynamics.positions, steps)
 
     def sample(self) -> tuple[Array, Array]:
         """Collective variables of the system ``[walkers, cvs]`` and bias ``[walkers]`` in kT."""
@@ -117,9 +123,14 @@ class BatchedSampler:
 
     def state_dict(self) -> dict[str, Any]:
         """Return walkers and bias."""
-        return {"dynamics": self.dynamics.state_dict(), "bias": self.bias.state_dict()}
+        return {
+            "dynamics": self.dynamics.state_dict(),
+            "bias": self.bias.state_dict(),
+            "turns": self.turns.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.dynamics.load_state_dict(state["dynamics"])
         self.bias.load_state_dict(state["bias"])
+        self.turns.load_state_dict(state["turns"])

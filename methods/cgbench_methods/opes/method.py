@@ -171,7 +171,8 @@ class OPES(Method):
         slow = [f"{name} {trips[name]:.2g}" for name in self.walkers.cvs.names if trips[name] < FEW_TRIPS]
         if slow:
             warnings.append(f"few round trips per walker: {', '.join(slow)}")
-        found |= self.facts | {"round_trips_per_walker": trips}
+        warnings += self.walkers.turns.warnings()
+        found |= self.facts | {"round_trips_per_walker": trips} | self.walkers.turns.diagnostics()
         return found | {"reliable": not warnings, "warnings": warnings}
 
     def extra_arrays(self) -> dict[str, NDArray[Any]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cgbench.contracts.maps import columns
 from cgbench.errors import UserError
 from cgbench_methods.lib.sampling.chosen import BiasOnChosen, chosen_axes
+from cgbench_methods.lib.sampling.turns import Turns
 from cgbench_methods.lib.sampling.walkers import advance, walkers_at_start
 from cgbench_methods.opes.kernels import Kernels
 from cgbench_methods.opes.table import BiasTable, KernelSums
@@ -47,6 +48,8 @@ class SharedWalkers:
         The biased CVs, and their indices among those of the system.
     kernels
         None before `start`.
+    turns
+        Counts of the turns of side chains.
     """
 
     def __init__(self, problem: Problem, config: OPESConfig, generator: torch.Generator) -> None:
@@ -67,10 +70,12 @@ class SharedWalkers:
         start = problem.collective_variables(problem.initial_configuration()[None])
         self._origin = start.double().cpu().numpy()[:, list(self.axes)]
         self._unusable = torch.zeros(config.walkers, dtype=torch.bool, device=problem.device)
+        self.turns = Turns(problem, config.walkers)
 
     def advance(self, steps: int) -> None:
         """Advance all walkers under the present bias."""
         self._unusable = advance(self.problem, self.dynamics, steps)
+        self.turns.note(self.dynamics.positions, steps)
 
     def sample(self) -> tuple[Array, Array]:
         """Collective variables of the system ``[walkers, cvs]`` and bias ``[walkers]`` in kT; NaN if unusable."""
@@ -125,6 +130,7 @@ class SharedWalkers:
         """Return walkers, kernels and their sums."""
         return {
             "dynamics": self.dynamics.state_dict(),
+            "turns": self.turns.state_dict(),
             "spread": torch.from_numpy(self._spread.copy()),
             "kernels": None if self.kernels is None else self.kernels.state_dict(),
             "sums": None if self.kernels is None else torch.from_numpy(self._sums.values.copy()),
@@ -133,6 +139,7 @@ class SharedWalkers:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.dynamics.load_state_dict(state["dynamics"])
+        self.turns.load_state_dict(state["turns"])
         self._spread = state["spread"].numpy().copy()
         if state["kernels"] is not None:
             self.start()

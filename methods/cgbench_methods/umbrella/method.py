@@ -177,7 +177,9 @@ class UmbrellaSampling(Method):
         if self.wanted and self.stage != "grow":
             warnings.append(f"{len(self.wanted)} windows remain to be opened")
         attempted, accepted = self.walkers.exchanges
+        warnings += self.walkers.turns.warnings()
         return self.facts | {
+            **self.walkers.turns.diagnostics(),
             "windows": len(self.walkers.sites),
             "walkers": len(self.walkers),
             "rounds": self.round,

@@ -16,6 +16,7 @@ from cgbench_methods.lib.sampling.exchange import WindowExchange, rearranged
 from cgbench_methods.lib.sampling.langevin import Langevin
 from cgbench_methods.lib.sampling.metropolis import Metropolis
 from cgbench_methods.lib.sampling.restraints import HarmonicRestraints
+from cgbench_methods.lib.sampling.turns import Turns
 from cgbench_methods.lib.sampling.walkers import end_block, make_walkers
 from cgbench_methods.umbrella.config import UmbrellaConfig
 from cgbench_methods.umbrella.windows import Lattice, Site
@@ -43,6 +44,8 @@ class WindowWalkers:
         Window and replicate of each walker, ``[walkers]``.
     exchanges
         Numbers of attempted and of accepted exchanges.
+    turns
+        Counts of the turns of side chains, since the windows last changed.
     """
 
     def __init__(self, problem: Problem, config: UmbrellaConfig, streams: Streams) -> None:
@@ -52,6 +55,7 @@ class WindowWalkers:
         self.window = self.replicate = torch.zeros(0, dtype=torch.long)
         self.exchanges = [0, 0]
         self.dynamics: Langevin | Metropolis
+        self.turns: Turns
         self._bias: HarmonicRestraints
         self._stiffness = [1.0 / (config.width * spacing) ** 2 for spacing in self.lattice.spacing]
         self._moves = streams.torch("dynamics", problem.device)
@@ -137,6 +141,7 @@ class WindowWalkers:
             step_size=self.config.step_size,
             bias=self._bias,
         )
+        self.turns = Turns(self.problem, len(positions))
 
     def _continue_from(self, order: torch.Tensor) -> None:
         """Make new walkers; walker i continues from the position of walker ``order[i]``, with a new velocity."""
@@ -171,9 +176,12 @@ class WindowWalkers:
         for _ in range(steps // self.config.stride):
             self.dynamics.step(self.config.stride)
             unusable = end_block(self.problem, self.dynamics).cpu()
+            self.turns.note(self.dynamics.positions, self.config.stride)
             s = self.problem.collective_variables(self.dynamics.positions).cpu()
             frames.append(s.float().masked_fill(unusable[:, None], torch.nan))
-            self.dynamics.load_state_dict(rearranged(self.dynamics.state_dict(), exchange.attempt(s)))
+            order = exchange.attempt(s)
+            self.dynamics.load_state_dict(rearranged(self.dynamics.state_dict(), order))
+            self.turns.reorder(order)
         self.exchanges = [self.exchanges[0] + exchange.attempted, self.exchanges[1] + exchange.accepted]
         shape = (0, len(self.window), len(self.problem.cvs))
         return Frames(torch.stack(frames) if frames else torch.zeros(shape), self.window, self.replicate)
@@ -184,6 +192,7 @@ class WindowWalkers:
         """Return walkers, windows and counts of exchanges."""
         return {
             "dynamics": self.dynamics.state_dict(),
+            "turns": self.turns.state_dict(),
             "sites": [list(site) for site in self.sites],
             "window": self.window,
             "replicate": self.replicate,
@@ -197,3 +206,4 @@ class WindowWalkers:
         self.exchanges = list(state["exchanges"])
         self._make_walkers(state["dynamics"]["positions"].to(self.problem.device))
         self.dynamics.load_state_dict(state["dynamics"])
+        self.turns.load_state_dict(state["turns"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -65,7 +67,7 @@ def test_openmm_goes_on_from_its_state_bit_identically() -> None:
     one.begin()
     one.deposit()
     state, words = one.state_dict(), one.generator.get_state()
-    state = {name: value.clone() for name, value in state.items()}
+    state = copy.deepcopy(state)
     one.begin()
     one.deposit()
     other.load_state_dict(state)

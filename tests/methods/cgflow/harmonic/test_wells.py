@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from cgbench.contracts.coordinates import free_torsions
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
@@ -17,7 +18,7 @@ from cgbench.contracts.system import System
 from cgbench.counting.ledger import Ledger
 from cgbench.counting.streams import Streams
 from cgbench.scoring.divergences import forward_kld
-from cgbench_methods.cgflow.harmonic.atlas.wells import Wells, WellTarget, find_wells, free_torsions
+from cgbench_methods.cgflow.harmonic.atlas.wells import Wells, WellTarget, find_wells
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.cgflow.harmonic.recipe import HarmonicRecipe
 from cgbench_methods.lib.flows.target import ConditionalTarget

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import torch
 
+from cgbench.contracts.coordinates import free_torsions
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
@@ -20,7 +21,7 @@ from cgbench_methods.cgflow.common.exploration import farthest_points
 from cgbench_methods.cgflow.common.stages import Stages
 from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
 from cgbench_methods.cgflow.harmonic.atlas.placement import Placement
-from cgbench_methods.cgflow.harmonic.atlas.wells import Wells, WellTarget, find_wells, free_torsions
+from cgbench_methods.cgflow.harmonic.atlas.wells import Wells, WellTarget, find_wells
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.target import ConditionalTarget

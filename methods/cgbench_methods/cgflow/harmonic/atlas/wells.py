@@ -25,26 +25,17 @@ from typing import Protocol
 import torch
 from torch.nn.functional import one_hot
 
-from cgbench.contracts.coordinates import Coordinates
+from cgbench.contracts.coordinates import free_torsions
 from cgbench_methods.cgflow.harmonic.atlas.minima import Relaxed, relax
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.lib.flows.target import ConditionalTarget
 
-__all__ = ["Features", "WellFeatures", "WellTarget", "Wells", "find_wells", "free_torsions", "relax_all_round"]
+__all__ = ["Features", "WellFeatures", "WellTarget", "Wells", "find_wells", "relax_all_round"]
 
 ANGLES = 6  # starting angles of each torsion: every well wider than 60 degrees has one
 OFFSET = 0.25  # of the distance between starting angles: without it, half of them would be on top of barriers
 LEAST_DENSITY = 0.03  # of the relaxed angles, relative to the largest; a smaller maximum is no well
 NEAREST = math.radians(45.0)  # wells of a torsion that are closer are one
-
-
-def free_torsions(coordinates: Coordinates) -> torch.Tensor:
-    """Return the positions in `y` of the torsions that turn by a full circle ``[torsions]``.
-
-    The torsions of groups of equal atoms are folded to a fraction of the circle, with one well, and not among them.
-    """
-    full = coordinates.upper - coordinates.lower > 2 * math.pi - 1e-6
-    return (coordinates.periodic & full).nonzero().squeeze(1)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cgbench.contracts.coordinates import free_torsions
 from cgbench.contracts.maps import Estimate
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
@@ -19,7 +20,6 @@ from cgbench.counting.streams import Streams
 from cgbench.errors import UserError
 from cgbench_methods.cgflow.common.recipe import Recipe
 from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
-from cgbench_methods.cgflow.harmonic.atlas.wells import free_torsions
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.cgflow.harmonic.pairs.learning import learn, truncated
 from cgbench_methods.cgflow.harmonic.pairs.model import PairModel, PairPrior
