@@ -66,27 +66,35 @@ def model_grid(cvs: CollectiveVariables) -> CollectiveVariables:
 
 
 def expected_kld(surrogate: FourierSurrogate, problem: Problem) -> float:
-    """Return the forward KLD that the posterior expects, to second order: ``1/2 sum_b p_b var(A_b)`` over the bins.
+    """Return the expected forward KLD: to second order, half the mean square of the error of A under the PMF.
+
+    The error is the stated one or, if that expects more, the posterior's, which contains what all places have in
+    common. While samples are few, only this part tells that the populated region itself is not known.
 
     With several maps it is the mean over them.
     """
-    mean, std = surrogate.on_grid()
-    p = torch.softmax(-mean, 0)
+    p = torch.softmax(-surrogate.on_grid()[0], 0)
     if len(problem.cvs) <= 2:
-        return float(0.5 * (p * std**2).sum())
+        errors = surrogate.stated_error_on_grid(), surrogate.on_grid()[1]
+        return max(float(0.5 * (p * error**2).sum()) for error in errors)
     whole = p.numpy().reshape(surrogate.cvs.bins)
-    found = [
-        float(0.5 * (_marginal(whole, one) * surrogate.std_of_features(features).numpy() ** 2).sum())
-        for one, features in ((one, _features_of_map(surrogate, one)) for one in problem.maps)
-    ]
-    return float(np.mean(found))
+    stated: list[float] = []
+    of_posterior: list[float] = []
+    for one in problem.maps:
+        of_map, features = _marginal(whole, one), _features_of_map(surrogate, one)
+        for found, error in (
+            (stated, surrogate.stated_error(_centred(features, of_map))),
+            (of_posterior, surrogate.std_of_features(features)),
+        ):
+            found.append(0.5 * float((of_map * error.numpy() ** 2).sum()))
+    return max(float(np.mean(stated)), float(np.mean(of_posterior)))
 
 
 def estimate_of(surrogate: FourierSurrogate, problem: Problem) -> PMF | Estimate:
     """Return the posterior mean as an estimate of the PMFs of all maps, with their standard errors.
 
-    The standard error is that of the posterior, and larger where the prior shifts the PMF by more than it expects
-    (`FourierSurrogate.excess_of_prior_shift`).
+    The standard error is that of the posterior for the normalised PMF, and larger where the prior shifts the PMF by
+    more than it expects (`FourierSurrogate.stated_error`).
     """
     cvs = problem.cvs
     if len(cvs) <= 2:
@@ -123,8 +131,13 @@ def _features_of_map(surrogate: FourierSurrogate, one: Map) -> torch.Tensor:
     return surrogate.features_of_conditional_mean(one.axes, p)
 
 
+def _centred(features: torch.Tensor, of_map: NDArray[np.float64]) -> torch.Tensor:
+    """Return the modes less their mean under a PMF ``[bins]``: those of the normalised PMF."""
+    p = torch.from_numpy(of_map)
+    return features - (p / p.sum()) @ features
+
+
 def _error_of_map(surrogate: FourierSurrogate, one: Map) -> NDArray[np.float64]:
     """Return the standard error of a map's PMF on the model's grid, flat."""
-    features = _features_of_map(surrogate, one)
-    variance = surrogate.std_of_features(features) ** 2 + surrogate.excess_of_prior_shift(features)
-    return variance.sqrt().numpy()
+    p = torch.softmax(-surrogate.on_grid()[0], 0).numpy().reshape(surrogate.cvs.bins)
+    return surrogate.stated_error(_centred(_features_of_map(surrogate, one), _marginal(p, one))).numpy()

@@ -201,12 +201,26 @@ class FourierSurrogate:
         return self._on_grid
 
     def stated_error_on_grid(self) -> torch.Tensor:
-        """Standard error of A at the centres of the PMF's bins, with `excess_of_prior_shift` ``[cells]``."""
+        """Standard error of the normalised PMF at the centres of its bins ``[cells]`` (see `stated_error`)."""
         if self._stated_error is None:
-            grid = torch.from_numpy(self.cvs.grid())
-            excess = torch.cat([self.excess_of_prior_shift(self.basis(part)) for part in grid.split(4096)])
-            self._stated_error = (self.on_grid()[1] ** 2 + excess).sqrt()
+            parts = torch.from_numpy(self.cvs.grid()).split(4096)
+            p = torch.softmax(-self.on_grid()[0], 0)
+            mean = sum(own @ self.basis(part) for own, part in zip(p.split(4096), parts, strict=True))
+            self._stated_error = torch.cat([self.stated_error(self.basis(part) - mean) for part in parts])
         return self._stated_error
+
+    def stated_error(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the standard error of linear functions: of the posterior, with `excess_of_prior_shift`.
+
+        A PMF is known up to a constant. To first order the error of ``-ln p`` is that of A less its mean under p. Hence
+        the features of a PMF must have the mean zero under p: an error that the populated region has in common cancels.
+
+        Parameters
+        ----------
+        features
+            ``[batch, modes]``.
+        """
+        return (self.std_of_features(features) ** 2 + self.excess_of_prior_shift(features)).sqrt()
 
     def table(self) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
         """Return `mean_and_std` tabulated at the PMF's bin centres, for walks of many steps."""

@@ -88,4 +88,27 @@ def test_stated_errors_expect_the_divergence_under_any_prior(amplitude: float) -
     stated = 0.5 * float((estimate.probability * estimate.free_energy_std**2).sum())
     kld = forward_kld(torch.softmax(-exact, 0).numpy().reshape(cvs.bins), estimate.probability)
     assert 0.3 < kld / stated < 3.0
-    assert (kld / expected_kld(model, problem) > 10.0) is (amplitude < 1.0)
+    mean, std = model.on_grid()
+    of_posterior = 0.5 * float((torch.softmax(-mean, 0) * std**2).sum())
+    assert expected_kld(model, problem) == pytest.approx(max(stated, of_posterior), rel=0.1)
+    assert (kld / of_posterior > 10.0) is (amplitude < 1.0)
+
+
+def test_stated_errors_are_those_of_the_normalised_pmf() -> None:
+    """Against draws of the posterior: what all populated places have in common changes no probability."""
+    cvs = CVS.subset((0, 1))
+    grid = torch.from_numpy(cvs.grid())
+    values = 10.0 * (1.0 - torch.cos(grid).sum(1) / 2)  # populated around the origin
+    near = values < 3.0
+    model = FourierSurrogate(cvs, 3, length_scale=1.0, amplitude=2.0)
+    model.fit_values(grid[near], values[near], torch.full((int(near.sum()),), 1.0, dtype=torch.float64))
+    generator = torch.Generator().manual_seed(3)
+    draws = torch.randn(2000, len(model.basis), generator=generator, dtype=torch.float64) @ model._inverse_factor.T
+    errors = model.basis(grid) @ draws.T  # the constant is among them
+    p = torch.softmax(-model.on_grid()[0], 0)
+    normalised = (errors - p @ errors).std(1)
+    populated = p > 1e-3 * p.max()
+    stated = model.stated_error_on_grid()[populated]
+    torch.testing.assert_close(stated, normalised[populated], rtol=0.1, atol=0.0)
+    common = (p @ errors).std()
+    assert float(common) > 0.2 * float((p @ errors.var(1)).sqrt())
