@@ -15,7 +15,7 @@ from cgbench.counting.ledger import Ledger
 from cgbench.counting.streams import Streams
 from cgbench.errors import UserError
 from cgbench.scoring.divergences import forward_kld
-from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, labels_for, more_for, points_for
+from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, PairsConfig, labels_for, more_for, points_for
 from cgbench_methods.cgflow.harmonic.pairs.recipe import PairRecipe
 from tests.methods.cgflow.harmonic.chain import FiveAngles, exact_maps, free_energy
 from tests.methods.cgflow.harmonic.plain import PlainCoordinates
@@ -81,7 +81,7 @@ def test_verdict_and_numbers(finished) -> None:
     recipe, _ = finished
     found = recipe.diagnostics()
     assert found["reliable"] and found["warnings"] == []
-    assert found["atlas_points"] <= 20 * points_for(5)
+    assert found["atlas_points"] <= 20 * points_for(5) * PairsConfig().more_points
     train = 2 * 128 * more_for(5)
     assert found["labels"] == 2 * train + 2 * 500 * labels_for(5)
     assert [entry["stage"] for entry in found["rounds"]] == ["train", "train", "label", "label"]

@@ -56,7 +56,7 @@ class PairSearch(GrowingMinima):
     @property
     def largest(self) -> int:
         """Largest number of reference points."""
-        return self.config.max_points * points_for(len(self.cvs))
+        return self.config.max_points * points_for(len(self.cvs)) * self.pairs.more_points
 
     def _fit_model(self) -> None:
         """Fit the model to all minima; improve the prior each time their number has grown by half."""
