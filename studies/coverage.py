@@ -1,7 +1,8 @@
 """Coverage: how many bins of the PMFs of stored runs are within the 95 % intervals that the methods claim.
 
 Writes a CSV table from ``pmf.npz`` and the references; nothing is computed anew. Runs are pooled by system, method and
-preset. Methods that claim no error have no row.
+preset. Methods that claim no error have no row. The last row of a method, "reliable", leaves out runs that call
+themselves not reliable.
 
 Errors of neighbouring bins are correlated: the coverage of one run scatters much more than that of independent bins.
 """
@@ -61,7 +62,9 @@ def row_of(runs: Sequence[tuple[Array, Array, Array]]) -> dict[str, Any]:
 
 
 def table_of(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return one row for each system, method and preset with claimed errors, and one for each method in all.
+    """Return one row for each system, method and preset with claimed errors, and one or two for each method in all.
+
+    The second is without the runs that call themselves not reliable, if there are some.
 
     Parameters
     ----------
@@ -69,6 +72,7 @@ def table_of(folders: Sequence[Path]) -> list[dict[str, Any]]:
         Folders of runs, searched at any depth.
     """
     groups: dict[tuple[str, str, str], list[tuple[Array, Array, Array]]] = {}
+    reliable: dict[str, list[tuple[Array, Array, Array]]] = {}
     referees: dict[str, Referee] = {}
     for run in find_runs(folders):
         assert run.path is not None
@@ -82,6 +86,8 @@ def table_of(folders: Sequence[Path]) -> list[dict[str, Any]]:
             if pmf.free_energy_std is not None:
                 found = errors_and_claims(true, pmf, BELOW)
                 groups.setdefault((name, run.record.method, run.record.preset), []).append(found)
+                if run.record.diagnostics.get("reliable") is not False:
+                    reliable.setdefault(run.record.method, []).append(found)
     rows = [
         dict(zip(("system", "method", "preset"), key, strict=True)) | row_of(runs)
         for key, runs in sorted(groups.items())
@@ -89,6 +95,8 @@ def table_of(folders: Sequence[Path]) -> list[dict[str, Any]]:
     for method in sorted({method for _, method, _ in groups}):
         together = [run for key, runs in groups.items() if key[1] == method for run in runs]
         rows.append({"system": "all", "method": method, "preset": "all"} | row_of(together))
+        if 0 < len(reliable.get(method, [])) < len(together):
+            rows.append({"system": "all", "method": method, "preset": "reliable"} | row_of(reliable[method]))
     return rows
 
 

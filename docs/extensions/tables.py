@@ -183,6 +183,34 @@ class Leaderboard(FromMarkdown):
         return leaderboard_markdown(pd.read_csv(Path(path)))
 
 
+class Across(FromMarkdown):
+    """Median forward KLDs in a leaderboard's CSV file, preset default: one row for each method, one column a system."""
+
+    required_arguments = 1
+    option_spec: ClassVar[dict[str, Any]] = {"systems": str.split}
+
+    def markdown(self) -> str:
+        """Return the table; the best of each column is in bold, and several seeds are in parentheses."""
+        _, path = self.env.relfn2path(self.arguments[0])
+        self.env.note_dependency(path)
+        table = pd.read_csv(Path(path))
+        systems = self.options["systems"]
+        rows = table[(table["preset"] == "default") & table["system"].isin(systems)]
+        best = rows.groupby("system")["forward_kld"].min()
+        cells = {
+            (row.method, row.system): _divergence(row.forward_kld, row.n_seeds, row.forward_kld == best[row.system])
+            for row in rows.itertuples()
+        }
+        methods = sorted(set(rows["method"]), key=lambda name: rows[rows["method"] == name]["forward_kld"].median())
+        lines = [[f"`{method}`", *(cells.get((method, system), "–") for system in systems)] for method in methods]
+        return _table(["method", *(f"`{system}`" for system in systems)], lines)
+
+
+def _divergence(kld: float, seeds: int, best: bool) -> str:
+    text = f"**{kld:.1e}**" if best else f"{kld:.1e}"
+    return text if seeds == 1 else f"{text} ({seeds})"
+
+
 class Certificates(FromMarkdown):
     """The certified references of the systems in the folders that a pattern matches."""
 
@@ -225,7 +253,7 @@ def _certificate(name: str, record: dict[str, Any]) -> list[str]:
 def setup(app: Any) -> dict[str, Any]:
     """Register the extension."""
     found = {"anomalies": Anomalies, "settings": Settings, "command": Command, "leaderboard": Leaderboard}
-    found |= {"certificates": Certificates, "given": GivenInAdvance, "tuning": Tuning}
+    found |= {"across": Across, "certificates": Certificates, "given": GivenInAdvance, "tuning": Tuning}
     for name, directive in found.items():
         app.add_directive(name, directive)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

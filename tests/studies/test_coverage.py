@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from cgbench.running.record import parse_record, record_bytes
 from studies import coverage
 
 PUBLISHED = Path(__file__).parents[2] / "runs" / "muller_brown" / "metadynamics"
@@ -35,3 +37,18 @@ def test_table_of_stored_runs(tmp_path) -> None:
     assert header.split(",") == list(rows[0]) and len(lines) == len(rows) == 2
     assert rows[0]["pmfs"] == 5 and 0.5 < rows[0]["coverage"] < 1.0
     assert rows[0]["coverage"] == pytest.approx(rows[1]["coverage"])
+
+
+def test_runs_that_call_themselves_not_reliable_are_pooled_apart(tmp_path) -> None:
+    folders = []
+    for seed, reliable in ((0, True), (1, False)):
+        folders.append(tmp_path / f"seed-{seed}")
+        shutil.copytree(PUBLISHED / f"default/seed-{seed}", folders[-1])
+        file = folders[-1] / "record.json"
+        record = parse_record(file.read_bytes())
+        record.diagnostics["reliable"] = reliable
+        file.write_bytes(record_bytes(record))
+    rows = {row["preset"]: row for row in coverage.table_of(folders)}
+    assert list(rows) == ["default", "all", "reliable"]
+    assert rows["all"]["pmfs"] == 2 and rows["reliable"]["pmfs"] == 1
+    assert rows["reliable"]["coverage"] == coverage.table_of(folders[:1])[0]["coverage"]
