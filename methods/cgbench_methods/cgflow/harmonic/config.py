@@ -99,8 +99,6 @@ class PairsConfig(MethodConfig):
     atlas_softness: float = Field(1.5, gt=0, description="kT; reference points are sought in exp(-A / atlas_softness)")
     reach: float = Field(0.6, gt=0, description="longest step of s between two relaxations on the way to a new point")
     softness: float = Field(2.0, gt=0, description="kT; s is drawn from exp(-A / softness)")
-    balance: float = Field(0.5, ge=0, description="share of the differences in population that the draws of s even out")
-    balance_width: float = Field(0.11, gt=0, description="width of a well for that, as a fraction of a CV's domain")
     ceiling: float = Field(20.0, gt=0, description="kT; no s is drawn where the PMF is higher")
     walkers: int = Field(1000, ge=2, description="chains that draw s")
     walk_step: float = Field(0.25, gt=0, description="standard deviation of a Gaussian step of a chain along each CV")

@@ -86,7 +86,7 @@ def test_verdict_and_numbers(finished) -> None:
     assert found["labels"] == 2 * train + 2 * 500 * labels_for(5)
     assert [entry["stage"] for entry in found["rounds"]] == ["train", "train", "label", "label"]
     assert found["rounds"][-1]["effective_sample_size"] > 0.5
-    assert found["effective_samples"] > 0.08 * found["labels"]  # the chains draw rare wells more often
+    assert found["effective_samples"] > 0.2 * found["labels"]
     assert recipe.extra_arrays()["atlas_points"].shape == (found["atlas_points"], 5)
 
 

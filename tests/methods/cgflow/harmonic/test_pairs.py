@@ -12,7 +12,6 @@ import torch
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.maps import Estimate, Map
 from cgbench.scoring.divergences import forward_kld
-from cgbench_methods.cgflow.harmonic.pairs.balance import Balance
 from cgbench_methods.cgflow.harmonic.pairs.basis import PairBasis
 from cgbench_methods.cgflow.harmonic.pairs.chains import move
 from cgbench_methods.cgflow.harmonic.pairs.learning import constant_of, learn, truncated
@@ -227,30 +226,3 @@ def test_verdict() -> None:
     assert "truncation removes 20% of the weights" in found
     lost = [{"unfitted": True, "uncertain_share": 0.09}]
     assert len(warnings_of(lost, good, {"expected_kld": 1e-3})) == 2
-
-
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_balance_evens_out_wells_and_not_what_is_within(share: float) -> None:
-    """Two wells of a and two of c, with 4 % of the population in the lesser: their odds are raised to 1 - share."""
-    s = uniform(FOUR, 4000, 5)
-
-    def energy(s: torch.Tensor) -> torch.Tensor:
-        return sum(4.0 * (1.0 + torch.cos(2 * s[:, i])) - 1.6 * torch.sin(s[:, i]) for i in (0, 2))
-
-    model = PairModel(FOUR, 3, PairPrior(0.7, 5.0, 1.0))
-    model.fit_values(s, energy(s), torch.full((len(s),), 0.05, dtype=torch.float64))
-    balance = Balance(FOUR, share, 0.11)
-    balance.update(model, s, -energy(s))
-    weights = torch.softmax(-energy(s) + balance(s), 0)
-    plain = torch.softmax(-energy(s), 0)
-    for axis in (0, 2):
-        odds, before = (float(w[s[:, axis] > 0].sum() / w[s[:, axis] < 0].sum()) for w in (weights, plain))
-        assert before == pytest.approx(math.exp(3.2), rel=0.3)
-        assert math.log(odds) == pytest.approx((1.0 - share) * math.log(before), abs=0.35)
-    well = torch.linspace(math.pi / 2 - 0.4, math.pi / 2 + 0.4, 9, dtype=torch.float64)
-    line = torch.zeros(9, 4, dtype=torch.float64)
-    line[:, 0] = well
-    assert float(balance(line).max() - balance(line).min()) < 0.4
-    other = Balance(FOUR, share, 0.11)
-    other.load_state_dict(balance.state_dict())
-    assert torch.equal(other(s), balance(s))

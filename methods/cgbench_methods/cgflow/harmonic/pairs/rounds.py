@@ -15,7 +15,6 @@ from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, labels_for
 from cgbench_methods.cgflow.harmonic.flow import FlowTraining, draw_weighted_samples
-from cgbench_methods.cgflow.harmonic.pairs.balance import Balance
 from cgbench_methods.cgflow.harmonic.pairs.basis import PairBasis
 from cgbench_methods.cgflow.harmonic.pairs.chains import move
 from cgbench_methods.cgflow.harmonic.pairs.marginals import marginal
@@ -57,9 +56,7 @@ class Sampled:
 
 
 class PairRounds(FlowTraining):
-    """The flow, the chains that draw s, and what a round does with them.
-
-    The chains sample ``pi(s) = exp(-A(s) / softness + b(s))`` below the ceiling, with the bias b of `Balance`.
+    """The flow, the chains that draw s from ``exp(-A / softness)`` below the ceiling, and what a round does with them.
 
     Parameters
     ----------
@@ -91,7 +88,6 @@ class PairRounds(FlowTraining):
         self.cvs, self.model, self.pairs = problem.cvs, model, config.pairs
         self.walkers = torch.zeros(0, len(self.cvs), dtype=torch.float64)
         self.known = self.walkers
-        self.balance = Balance(self.cvs, self.pairs.balance, self.pairs.balance_width)
         self._lowest = 0.0  # of the model: the ceiling is above it
 
     # ---- chains -----------------------------------------------------------------------------------
@@ -99,7 +95,7 @@ class PairRounds(FlowTraining):
     def energy(self, s: torch.Tensor) -> torch.Tensor:
         """Return ``-ln pi(s)`` up to a constant ``[batch]``; infinite above the ceiling."""
         above = self.model.mean(s) - self._lowest
-        return torch.where(above < self.pairs.ceiling, above / self.pairs.softness - self.balance(s), torch.inf)
+        return torch.where(above < self.pairs.ceiling, above / self.pairs.softness, torch.inf)
 
     def start(self, points: torch.Tensor, free_energy: torch.Tensor) -> None:
         """Start the chains from reference points ``[n, cvs]`` with the given harmonic free energies ``[n]``."""
@@ -115,12 +111,6 @@ class PairRounds(FlowTraining):
         """Move the chains after a change of the model, by default as often as the settings say."""
         self._lowest = float(self.model.mean(torch.cat([self.known, self.walkers])).min())
         count = self.pairs.settling if proposals is None else proposals
-        self.walkers = self._moved(self.walkers, count, self.streams.torch("design"))
-        energy = self.energy(self.walkers)
-        inside = energy.isfinite()
-        if bool(inside.any()):
-            s = self.walkers[inside]
-            self.balance.update(self.model, s, energy[inside] - self.model.mean(s))
         self.walkers = self._moved(self.walkers, count, self.streams.torch("design"))
         outside = self.energy(self.walkers).isinf()
         if bool(outside.any()) and not bool(outside.all()):
@@ -187,7 +177,6 @@ class PairRounds(FlowTraining):
             "walkers": self.walkers,
             "known": self.known,
             "lowest": self._lowest,
-            "balance": self.balance.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -196,4 +185,3 @@ class PairRounds(FlowTraining):
         self.flow.load_state_dict(state["flow"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.walkers, self.known, self._lowest = state["walkers"], state["known"], float(state["lowest"])
-        self.balance.load_state_dict(state["balance"])
