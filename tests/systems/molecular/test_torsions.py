@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cgbench.native import tensors
-from cgbench_systems.molecular import torsions as module
 from cgbench_systems.molecular.geometry import dihedral
 from cgbench_systems.molecular.torsions import torsions
 
@@ -21,10 +19,10 @@ def points(dtype: torch.dtype = torch.float64, batch: int = 50) -> torch.Tensor:
     return torch.randn(batch, 6, 3, dtype=dtype, generator=torch.Generator().manual_seed(1)).requires_grad_()
 
 
-@pytest.fixture(autouse=True)
-def needs_the_kernel() -> None:
-    if not tensors.serves(module.SOURCE, torch.zeros(1)):
-        pytest.skip("needs a C++ compiler")
+@pytest.fixture(autouse=True, params=["1", "0"], ids=["kernel", "torch"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the kernel, where there is a compiler, and by the torch formula alone."""
+    monkeypatch.setenv("CGBENCH_NATIVE", request.param)
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-11), (torch.float32, 2e-4)])

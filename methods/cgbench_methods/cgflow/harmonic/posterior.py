@@ -78,16 +78,11 @@ def expected_kld(surrogate: FourierSurrogate, problem: Problem) -> float:
         errors = surrogate.stated_error_on_grid(), surrogate.on_grid()[1]
         return max(float(0.5 * (p * error**2).sum()) for error in errors)
     whole = p.numpy().reshape(surrogate.cvs.bins)
-    stated: list[float] = []
-    of_posterior: list[float] = []
-    for one in problem.maps:
-        of_map, features = _marginal(whole, one), _features_of_map(surrogate, one)
-        for found, error in (
-            (stated, surrogate.stated_error(_centred(features, of_map))),
-            (of_posterior, surrogate.std_of_features(features)),
-        ):
-            found.append(0.5 * float((of_map * error.numpy() ** 2).sum()))
-    return max(float(np.mean(stated)), float(np.mean(of_posterior)))
+    found = [
+        [0.5 * float((_marginal(whole, one) * error**2).sum()) for error in _errors_of_map(surrogate, one)]
+        for one in problem.maps
+    ]
+    return float(np.mean(found, axis=0).max())
 
 
 def estimate_of(surrogate: FourierSurrogate, problem: Problem) -> PMF | Estimate:
@@ -106,7 +101,7 @@ def estimate_of(surrogate: FourierSurrogate, problem: Problem) -> PMF | Estimate
     pmfs = []
     for one in problem.maps:
         rough = dataclasses.replace(one.cvs, bins=tuple(surrogate.cvs.bins[axis] for axis in one.axes))
-        std = _error_of_map(surrogate, one)[rough.bin_index(one.cvs.grid())]
+        std = _errors_of_map(surrogate, one)[0][rough.bin_index(one.cvs.grid())]
         pmfs.append(PMF(one.cvs, _marginal(p.reshape(cvs.bins), one).reshape(one.cvs.bins), std.reshape(one.cvs.bins)))
     states = problem.states
     if states is None:
@@ -131,13 +126,13 @@ def _features_of_map(surrogate: FourierSurrogate, one: Map) -> torch.Tensor:
     return surrogate.features_of_conditional_mean(one.axes, p)
 
 
-def _centred(features: torch.Tensor, of_map: NDArray[np.float64]) -> torch.Tensor:
-    """Return the modes less their mean under a PMF ``[bins]``: those of the normalised PMF."""
-    p = torch.from_numpy(of_map)
-    return features - (p / p.sum()) @ features
+def _errors_of_map(surrogate: FourierSurrogate, one: Map) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return errors of a map's PMF on the model's grid, each flat.
 
-
-def _error_of_map(surrogate: FourierSurrogate, one: Map) -> NDArray[np.float64]:
-    """Return the standard error of a map's PMF on the model's grid, flat."""
-    p = torch.softmax(-surrogate.on_grid()[0], 0).numpy().reshape(surrogate.cvs.bins)
-    return surrogate.stated_error(_centred(_features_of_map(surrogate, one), _marginal(p, one))).numpy()
+    The first is the stated one, of the normalised PMF: the modes less their mean under it. The second is that of the
+    posterior alone, with what all places have in common.
+    """
+    features = _features_of_map(surrogate, one)
+    p = torch.from_numpy(_marginal(torch.softmax(-surrogate.on_grid()[0], 0).numpy().reshape(surrogate.cvs.bins), one))
+    centred = features - (p / p.sum()) @ features
+    return surrogate.stated_error(centred).numpy(), surrogate.std_of_features(features).numpy()
