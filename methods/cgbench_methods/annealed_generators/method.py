@@ -19,14 +19,13 @@ from cgbench_methods.annealed_generators.config import AnnealedConfig, CMTConfig
 from cgbench_methods.annealed_generators.history import History
 from cgbench_methods.annealed_generators.samples import FlowSamples
 from cgbench_methods.annealed_generators.schedules import Buffer, ConstrainedTransport, Schedule, TemperatureLadder
-from cgbench_methods.annealed_generators.training import (
-    clipped,
-    cosine,
+from cgbench_methods.annealed_generators.training import clipped, cosine, forward_kl, reverse_kl_gradient
+from cgbench_methods.lib.estimators.importance import (
+    LARGEST_SHARE,
     drawn_by_weight,
-    forward_kl,
-    reverse_kl_gradient,
+    effective_sample_size,
+    largest_share,
 )
-from cgbench_methods.lib.estimators.importance import LARGEST_SHARE, effective_sample_size, largest_share
 from cgbench_methods.lib.flows.joint import JointTarget
 from cgbench_methods.lib.flows.steps import sound_step
 

@@ -9,7 +9,7 @@ import torch
 from cgbench_methods.lib.flows.build import UnconditionalFlow
 from cgbench_methods.lib.flows.joint import JointTarget
 
-__all__ = ["clipped", "cosine", "drawn_by_weight", "forward_kl", "reverse_kl_gradient"]
+__all__ = ["clipped", "cosine", "forward_kl", "reverse_kl_gradient"]
 
 
 def reverse_kl_gradient(
@@ -84,19 +84,6 @@ def clipped(log_weights: torch.Tensor, share: float) -> torch.Tensor:
     if not count:
         return log_weights
     return log_weights.clamp(max=float(log_weights.topk(count).values[-1]))
-
-
-def drawn_by_weight(log_weights: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw `count` rows with replacement, with probabilities proportional to the weights, ``[count]``.
-
-    Draws are systematic: evenly spaced along the cumulative weights, with one random offset. Every row is drawn its
-    expected number of times, rounded up or down.
-    """
-    weights = (log_weights.double() - log_weights.max().double()).exp()
-    total = weights.cumsum(0)
-    offset = torch.rand(1, generator=generator, dtype=torch.float64, device=weights.device)
-    points = (torch.arange(count, dtype=torch.float64, device=weights.device) + offset) / count * total[-1]
-    return torch.searchsorted(total, points).clamp(max=len(weights) - 1)
 
 
 def cosine(rate: float, update: int, updates: int, warmup: int) -> float:

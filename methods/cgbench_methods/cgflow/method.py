@@ -64,6 +64,19 @@ def _given(collective_variables: str) -> tuple[Given, ...]:
     return published, harmonic
 
 
+MANY_CVS = Given(
+    variant="harmonic, above three CVs",
+    collective_variables="condition of the flow; explored",
+    coordinates="fine-grained ones, generated",
+    state_space="proposals outside are not evaluated",
+    masses="short dynamics between proposals",
+    gradient="minima, training, dynamics",
+    hessians="finite differences, counted",
+    free_energies="highest of interest",
+    start="first minimum",
+)
+
+
 class CGFlowConfig(MethodConfig):
     """Recipe and its settings: kind "harmonic" (ours) or "published" (Schopmans & Friederich, ICML 2024)."""
 
@@ -116,7 +129,7 @@ class ActiveLearning(ConditionalFlowMethod):
     """Conditional flow with active learning: starts at one minimum and explores the collective variables itself."""
 
     name = "cgflow_al"
-    given = _given("condition of the flow; explored")
+    given = (*_given("condition of the flow; explored"), MANY_CVS)
 
     def __init__(self, problem: Problem, config: CGFlowConfig, streams: Streams) -> None:
         recipe = config.recipe

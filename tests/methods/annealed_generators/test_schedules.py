@@ -10,7 +10,8 @@ import torch
 
 from cgbench_methods.annealed_generators.config import LadderConfig, TransportConfig
 from cgbench_methods.annealed_generators.schedules import Buffer, ConstrainedTransport, TemperatureLadder
-from cgbench_methods.annealed_generators.training import clipped, cosine, drawn_by_weight
+from cgbench_methods.annealed_generators.training import clipped, cosine
+from cgbench_methods.lib.estimators.importance import drawn_by_weight
 
 FLOAT64 = torch.float64
 DIMS, STIFFNESS, HOTTEST = 3, 2.0, 4.0  # u(z) = STIFFNESS |z|^2 / 2 and a volume element exp(-|z|^2 / 2)

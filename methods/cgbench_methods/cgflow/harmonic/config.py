@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from cgbench.contracts.method import MethodConfig
+from cgbench_methods.lib.sampling.settings import Friction, StepSize, TimeStep
 
 __all__ = [
     "FlowConfig",
@@ -17,7 +18,6 @@ __all__ = [
     "SurrogateConfig",
     "TrainingConfig",
     "WellsConfig",
-    "labels_for",
     "more_for",
     "points_for",
 ]
@@ -31,14 +31,6 @@ def more_for(cvs: int) -> int:
         return cvs * (cvs - 1) // 2  # the number of pairs, as that of the functions in the model
     factor: int = MORE_PER_CV ** max(0, cvs - 2)
     return factor
-
-
-def labels_for(cvs: int) -> int:
-    """Return the factor of the number of samples of a sampling round, for more than three CVs.
-
-    It exceeds that of the training: the maps come from the samples alone, without a model that connects them.
-    """
-    return more_for(cvs) * (cvs - 2)
 
 
 def points_for(cvs: int) -> int:
@@ -100,16 +92,22 @@ class PairsConfig(MethodConfig):
     reach: float = Field(0.6, gt=0, description="longest step of s between two relaxations on the way to a new point")
     softness: float = Field(2.0, gt=0, description="kT; s is drawn from exp(-A / softness)")
     ceiling: float = Field(20.0, gt=0, description="kT; no s is drawn where the PMF is higher")
-    walkers: int = Field(1000, ge=2, description="chains that draw s")
+    walkers: int = Field(1000, ge=2, description="chains that draw s, and walkers of the sampling rounds")
     walk_step: float = Field(0.25, gt=0, description="standard deviation of a Gaussian step of a chain along each CV")
     spacing: int = Field(20, ge=1, description="proposals between two draws of s by a chain")
     settling: int = Field(100, ge=0, description="proposals to each chain after the model has changed")
-    groups: int = Field(10, ge=2, description="groups of chains for the standard errors of the maps")
+    groups: int = Field(10, ge=2, description="groups of walkers for the standard errors of the maps")
     learned: int = Field(16000, ge=1, description="samples of a training round that the model learns from, at most")
     marginal_draws: int = Field(20000, ge=1, description="draws of s for the maps of the model")
     fit_orders: tuple[int, ...] = Field(
         (1, 2, 3, 4, 6, 8), min_length=1, description="candidate orders of the ratio of a map to that of the model"
     )
+    starts: int = Field(30, ge=1, description="weighted samples that a walker is drawn from before sampling")
+    proposals: int = Field(12, ge=1, description="configurations proposed to each walker in a sampling round")
+    stride: int = Field(25, ge=1, description="steps of dynamics before each proposal")
+    time_step: TimeStep = 0.002
+    friction: Friction = 1.0
+    step_size: StepSize = 0.1
 
 
 class FlowConfig(MethodConfig):

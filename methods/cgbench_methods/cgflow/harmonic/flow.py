@@ -20,7 +20,7 @@ from cgbench_methods.lib.flows.build import ConditionalFlow, fixed_parameters
 from cgbench_methods.lib.flows.steps import sound_step
 from cgbench_methods.lib.flows.target import ConditionalTarget
 
-__all__ = ["Features", "FlowTraining", "draw_weighted_samples", "flow_on_minima"]
+__all__ = ["Features", "FlowTraining", "draw_configurations", "draw_weighted_samples", "flow_on_minima"]
 
 SAMPLES_AT_ONCE = 1024
 
@@ -115,6 +115,21 @@ def draw_weighted_samples(
                 y, log_q = flow.sample_with_log_prob(basis(part), generator)
                 log_weights.append(-(target.energy(part, y) + log_q))
     return torch.cat(log_weights), torch.cat(slopes) if slopes else None
+
+
+@torch.no_grad()
+def draw_configurations(
+    flow: ConditionalFlow, target: ConditionalTarget, s: torch.Tensor, basis: Features, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Draw one sample of the flow at each s; return y ``[n, fine]``, reduced energies and log-weights, each ``[n]``."""
+    ys, energies, log_weights = [], [], []
+    for part in s.split(SAMPLES_AT_ONCE):
+        y, log_q = flow.sample_with_log_prob(basis(part), generator)
+        energy, volume = target.parts(part, y)
+        ys.append(y)
+        energies.append(energy)
+        log_weights.append(volume - energy - log_q)
+    return torch.cat(ys), torch.cat(energies), torch.cat(log_weights)
 
 
 class FlowTraining:

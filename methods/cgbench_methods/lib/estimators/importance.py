@@ -1,4 +1,4 @@
-"""Importance weights w: effective sample size, tail index, largest share, and free energies from them.
+"""Importance weights w: effective sample size, tail index, largest share, free energies, and draws by weight.
 
 The effective sample size is Kish's ``(sum w)^2 / sum w^2``. The free energy of a point with several weighted samples is
 ``-ln mean w``, up to a constant.
@@ -16,6 +16,7 @@ from scipy.stats import genpareto
 __all__ = [
     "LARGEST_SHARE",
     "RELIABLE_PARETO_K",
+    "drawn_by_weight",
     "effective_sample_size",
     "free_energies",
     "kish",
@@ -105,3 +106,16 @@ def largest_share(log_weights: torch.Tensor) -> float:
     if not len(usable):
         return 0.0
     return float((usable.max() - torch.logsumexp(usable.double(), 0)).exp())
+
+
+def drawn_by_weight(log_weights: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw `count` rows with replacement, with probabilities proportional to the weights, ``[count]``.
+
+    Draws are systematic: evenly spaced along the cumulative weights, with one random offset. Every row is drawn its
+    expected number of times, rounded up or down.
+    """
+    weights = (log_weights.double() - log_weights.max().double()).exp()
+    total = weights.cumsum(0)
+    offset = torch.rand(1, generator=generator, dtype=torch.float64, device=weights.device)
+    points = (torch.arange(count, dtype=torch.float64, device=weights.device) + offset) / count * total[-1]
+    return torch.searchsorted(total, points).clamp(max=len(weights) - 1)

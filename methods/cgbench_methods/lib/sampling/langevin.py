@@ -132,6 +132,25 @@ class Langevin:
         self.velocities = velocities
         self.positions = positions + self._half * velocities
 
+    def replace(self, chosen: torch.Tensor, positions: torch.Tensor, energies: torch.Tensor) -> None:
+        """Put the chosen walkers at other positions, with new velocities; a block of steps begins.
+
+        Parameters
+        ----------
+        chosen
+            Boolean ``[walkers]``.
+        positions, energies
+            New positions ``[walkers, atoms, 3]`` and their reduced energies ``[walkers]``; of the chosen ones alone.
+        """
+        velocities = self._thermal * self._normal()
+        if self._relative is not None:
+            velocities = self._per_walker(self._relative.sqrt()) * velocities
+        rows = chosen.reshape(-1, *(1,) * (self.positions.dim() - 1))
+        self.positions = torch.where(rows, positions.to(self.positions), self.positions)
+        self.velocities = torch.where(rows, velocities, self.velocities)
+        self.energies = torch.where(chosen, energies.to(self.energies), self.energies)
+        self._begin_block()
+
     def restore_diverged(self) -> torch.Tensor:
         """End a block of steps, restore diverged walkers to its start, and return which they are, ``[walkers]``.
 

@@ -78,6 +78,13 @@ class Metropolis:
             self.energies = torch.where(accept, energies, self.energies)
             self.accepted = float(accept.double().mean())
 
+    def replace(self, chosen: torch.Tensor, positions: torch.Tensor, energies: torch.Tensor) -> None:
+        """Put the chosen walkers ``[walkers]`` at other positions, whose reduced energies are ``[walkers]``."""
+        rows = chosen.reshape(-1, *(1,) * (self.positions.dim() - 1))
+        self.positions = torch.where(rows, positions.to(self.positions), self.positions)
+        if self.energies is not None:
+            self.energies = torch.where(chosen, energies.to(self.energies), self.energies)
+
     def restore_diverged(self) -> torch.Tensor:
         """Return which walkers have no finite energy, ``[walkers]``: they started so and have not moved since.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from cgbench.counting.ledger import Ledger
 from cgbench.counting.streams import Streams
 from cgbench.errors import UserError
 from cgbench.scoring.divergences import forward_kld
-from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, PairsConfig, labels_for, more_for, points_for
+from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, PairsConfig, points_for
+from cgbench_methods.cgflow.harmonic.pairs.assisted import AssistedDynamics
 from cgbench_methods.cgflow.harmonic.pairs.recipe import PairRecipe
 from tests.methods.cgflow.harmonic.chain import FiveAngles, exact_maps, free_energy
 from tests.methods.cgflow.harmonic.plain import PlainCoordinates
@@ -25,16 +27,20 @@ CONFIG = HarmonicConfig.model_validate(
         "atlas": {"max_points": 20, "min_distance": 0.7},
         "flow": {"num_couplings": 2, "hidden_features": 16, "feature_order": 2},
         "training": {"rounds": 2, "steps_per_round": 2, "learning_rate": 3e-3},
-        "labels": {"batch": 500, "max_rounds": 2},
-        "pairs": {"order": 4, "walkers": 500, "fit_orders": [1, 2, 3, 4], "marginal_draws": 5000},
+        "labels": {"max_rounds": 2},
+        "pairs": {
+            **{"order": 4, "walkers": 500, "fit_orders": [1, 2, 3, 4], "marginal_draws": 5000},
+            **{"starts": 20, "stride": 5, "proposals": 20, "step_size": 0.3},
+        },
     }
 )
 SMALL = CONFIG.model_copy(
     update={
         "atlas": CONFIG.atlas.model_copy(update={"max_points": 6}),
         "training": CONFIG.training.model_copy(update={"steps_per_round": 1}),
-        "labels": CONFIG.labels.model_copy(update={"batch": 20}),
-        "pairs": CONFIG.pairs.model_copy(update={"walkers": 100, "marginal_draws": 500, "fit_orders": (1, 2)}),
+        "pairs": CONFIG.pairs.model_copy(
+            update={"walkers": 100, "marginal_draws": 500, "fit_orders": (1, 2), "proposals": 3}
+        ),
     }
 )
 
@@ -51,7 +57,7 @@ def finished() -> tuple[PairRecipe, list[Any]]:
 
 def test_maps_and_states_against_quadrature(finished) -> None:
     recipe, estimates = finished
-    assert len(estimates) == 1 + 2 + 2
+    assert len(estimates) == 1 + 2 + (1 + 2)
     last = estimates[-1]
     assert isinstance(last, Estimate) and last.populations is not None
     klds = []
@@ -82,12 +88,65 @@ def test_verdict_and_numbers(finished) -> None:
     found = recipe.diagnostics()
     assert found["reliable"] and found["warnings"] == []
     assert found["atlas_points"] <= 20 * points_for(5) * PairsConfig().more_points
-    train = 2 * 128 * more_for(5)
-    assert found["labels"] == 2 * train + 2 * 500 * labels_for(5)
-    assert [entry["stage"] for entry in found["rounds"]] == ["train", "train", "label", "label"]
-    assert found["rounds"][-1]["effective_sample_size"] > 0.5
-    assert found["effective_samples"] > 0.2 * found["labels"]
+    assert found["labels"] == 2 * 20 * 500  # positions of the walkers after the equilibration
+    assert [entry["stage"] for entry in found["rounds"]] == ["train"] * 2 + ["label"] * 3
+    last = found["rounds"][-1]
+    assert last["effective_sample_size"] > 0.5 and last["accepted"] > 0.25
+    assert found["moves_per_walker"] == last["moves_per_walker"] > 10
+    assert found["walkers_without_a_move"] < 0.01
     assert recipe.extra_arrays()["atlas_points"].shape == (found["atlas_points"], 5)
+
+
+def walkers_of(recipe: PairRecipe, **changes: Any) -> AssistedDynamics:
+    config = recipe.config.pairs.model_copy(update=changes)
+    return AssistedDynamics(recipe.problem, recipe.coordinates, recipe.rounds, config, 50.0, Streams(7))
+
+
+def test_proposals_of_the_flow_alone_lead_to_the_exact_distribution(finished) -> None:
+    """All walkers start at one configuration and hardly move by themselves."""
+    recipe, _ = finished
+    walkers = walkers_of(recipe, step_size=1e-4, stride=1, proposals=60)
+    walkers._begin(torch.zeros(500, 7, dtype=torch.float64))
+    walkers.sample()
+    visited = walkers.sample()
+    for axes, exact in zip(recipe.problem.maps, exact_maps(), strict=True):
+        counts = axes.cvs.histogram(visited.s[:, list(axes.axes)].numpy())
+        coarse = [p.reshape(6, 4, 6, 4).sum((1, 3)) for p in (exact, counts / counts.sum())]
+        assert forward_kld(*coarse) < 8e-3  # 36 bins, 30,000 positions with a correlation of about 5: 3e-3 expected
+    assert float(walkers.moves.min()) > 0
+
+
+def test_weights_of_configurations_are_those_that_they_were_drawn_with(finished) -> None:
+    recipe, _ = finished
+    drawn = recipe.rounds.draw(1000)
+    samples = drawn.samples
+    x, _ = recipe.coordinates.to_cartesian(samples.s, drawn.y)
+    s, log_weights = recipe.rounds.log_weights_of(x, drawn.energies)
+    assert torch.allclose(s, samples.s) and torch.allclose(log_weights, samples.joint)
+    chains = torch.arange(500) * 10 // 500
+    assert torch.equal(samples.group, chains.repeat(2))
+    nowhere = mock.patch.object(recipe.coordinates, "in_state_space", lambda x: torch.arange(len(x)) % 2 == 0)
+    with nowhere:
+        _, partly = recipe.rounds.log_weights_of(x, drawn.energies)
+    assert partly[1::2].isneginf().all() and torch.equal(partly[::2], log_weights[::2])
+    energies = torch.full_like(drawn.energies, torch.nan)
+    assert recipe.rounds.log_weights_of(x, energies)[1].isposinf().all()
+
+
+def test_walkers_start_where_the_weights_are(finished) -> None:
+    """Each group at samples of its own chains; without any weight, anywhere."""
+    recipe, _ = finished
+    walkers = walkers_of(recipe, starts=10)
+    walkers.start()
+    assert walkers.dynamics is not None
+    s = walkers.dynamics.positions[:, :5]
+    exact = exact_maps()[1][:, 12:].sum()
+    assert float((s[:, 2] > 0).double().mean()) == pytest.approx(exact, abs=0.1)
+    with mock.patch.object(
+        recipe.rounds.target, "parts", lambda s, y: (torch.full((len(s),), torch.inf), torch.zeros(len(s)))
+    ):
+        walkers.start()
+    assert walkers.dynamics.positions.isfinite().all()
 
 
 def test_weighted_samples_have_the_exact_populations(finished) -> None:

@@ -101,6 +101,36 @@ def test_metropolis_samples_a_double_well(generator) -> None:
     assert 0.2 < sampler.accepted < 0.9
 
 
+def test_replaced_walkers_have_new_thermal_velocities(generator) -> None:
+    dynamics = langevin(4000, 0.0005, generator)
+    dynamics.set_temperatures(torch.linspace(1.0, 1.0, 4000, dtype=torch.float64) * 2.0)
+    dynamics.step(10)
+    before = dynamics.positions, dynamics.velocities
+    chosen = torch.arange(4000) % 2 == 0
+    other = torch.full((4000, 4, 3), 0.01, dtype=torch.float32)  # in another precision
+    dynamics.replace(chosen, other, oscillator(other)[0])
+    assert dynamics.positions.dtype == torch.float64
+    assert torch.equal(dynamics.positions[~chosen], before[0][~chosen])
+    assert torch.equal(dynamics.velocities[~chosen], before[1][~chosen])
+    assert torch.allclose(dynamics.positions[chosen], other[chosen].double())
+    kinetic = (dynamics.velocities[chosen] ** 2).mean() * MASS / (BOLTZMANN * TEMPERATURE)
+    assert float(kinetic) == pytest.approx(2.0, abs=0.06)
+    assert not dynamics.restore_diverged().any()
+    assert torch.allclose(dynamics.positions[chosen], other[chosen].double())
+
+
+def test_a_replaced_metropolis_walker_has_the_new_energy(generator) -> None:
+    sampler = Metropolis(lambda x: (x * x).sum(1), torch.zeros(4, 1), 1e-3, generator)
+    chosen = torch.tensor([True, False, False, True])
+    other = torch.full((4, 1), 3.0)
+    sampler.replace(chosen, other, (other * other).sum(1))  # before the first step
+    sampler.step()
+    sampler.replace(~chosen, -other, (other * other).sum(1))
+    assert sampler.energies is not None
+    assert torch.equal(sampler.positions[~chosen], -other[~chosen])
+    assert torch.allclose(sampler.energies, torch.full((4,), 9.0), atol=0.1)
+
+
 def test_restored_states_continue_identically(generator) -> None:
     for make in (
         lambda g: langevin(5, 0.001, g),

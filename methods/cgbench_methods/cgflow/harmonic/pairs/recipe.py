@@ -21,16 +21,19 @@ from cgbench.errors import UserError
 from cgbench_methods.cgflow.common.recipe import Recipe
 from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
+from cgbench_methods.cgflow.harmonic.pairs.assisted import AssistedDynamics, Visited
 from cgbench_methods.cgflow.harmonic.pairs.learning import learn, truncated
 from cgbench_methods.cgflow.harmonic.pairs.model import PairModel, PairPrior
 from cgbench_methods.cgflow.harmonic.pairs.rounds import PairRounds, Sampled
-from cgbench_methods.cgflow.harmonic.pairs.samples import JointSamples
+from cgbench_methods.cgflow.harmonic.pairs.samples import JointSamples, quality
 from cgbench_methods.cgflow.harmonic.pairs.search import PairSearch
 from cgbench_methods.cgflow.harmonic.pairs.verdict import warnings_of
+from cgbench_methods.lib.estimators.importance import effective_sample_size
 
 __all__ = ["PairRecipe"]
 
 STATUS = {"train": "training", "label": "sampling"}
+EQUILIBRATION = 1  # sampling rounds that are forgotten as soon as there is another
 
 
 class PairRecipe(Recipe):
@@ -49,8 +52,10 @@ class PairRecipe(Recipe):
         The model of the PMF.
     rounds
         The flow and the chains.
+    dynamics
+        The walkers of the sampling rounds.
     samples
-        All weighted samples so far.
+        All weighted samples so far; in stage "label" the positions of the walkers, with equal weights.
 
     Raises
     ------
@@ -77,6 +82,9 @@ class PairRecipe(Recipe):
         self.search = PairSearch(problem, self.cvs, self.target, config, streams)
         self.model = PairModel(self.cvs, pairs.order, PairPrior(pairs.length_scale, pairs.correction, pairs.correction))
         self.rounds = PairRounds(problem, self.coordinates, self.target, self.model, config, streams, self.activity)
+        self.dynamics = AssistedDynamics(
+            problem, self.coordinates, self.rounds, pairs, config.labels.truncation, streams
+        )
         self.samples = JointSamples(len(self.cvs), pairs.groups)
         self.facts: dict[str, Any] = {}
         self.round = 0
@@ -97,7 +105,7 @@ class PairRecipe(Recipe):
         while self.stage == "train":
             with self.problem.phase("train"):
                 found = self.rounds.train(self.round)
-            self._add(found, new_set=True)
+            self._add(found)
             self._learn(found)
             self.round += 1
             if self.round == self.config.training.rounds:
@@ -108,36 +116,54 @@ class PairRecipe(Recipe):
                 self.stage = "done"
                 break
             with self.problem.phase("label"):
-                found = self.rounds.sample()
-            self._add(found, new_set=self.round == 0)
+                if self.dynamics.dynamics is None:
+                    self.dynamics.start()
+                visited = self.dynamics.sample()
+            self._add_visited(visited)
             self.round += 1
             yield self._estimate()
 
     def _finished(self) -> bool:
         expected = self.facts.get("expected_kld", float("inf"))
-        return self.round > 0 and (expected <= self.config.labels.target_kld or self._last_round)
+        produced = self.round - EQUILIBRATION
+        limit = self.config.labels
+        return produced > 0 and (expected <= limit.target_kld or produced >= limit.max_rounds)
 
-    @property
-    def _last_round(self) -> bool:
-        return self.round >= self.config.labels.max_rounds
+    def _add(self, found: Sampled) -> None:
+        """Add the weighted samples of a training round."""
+        cut, _ = truncated(found.log_weights, self.model.mean(found.s), self.config.labels.truncation)
+        if self.config.training.labels:
+            self.samples.add(found.s, cut - found.log_density, found.group, new_set=True)
+        self._note(found)
+        self._report_largest_share(self.history[-1]["largest_share"])
 
-    def _add(self, found: Sampled, *, new_set: bool) -> None:
-        """Add weighted samples and an entry to the history, and count samples that are skipped."""
+    def _add_visited(self, visited: Visited) -> None:
+        """Add positions of the walkers; those of the equilibration replace the samples of the training, for a while."""
+        if self.round <= EQUILIBRATION:
+            self.samples.clear()
+        weights = torch.zeros(len(visited.s), dtype=torch.float64)
+        self.samples.add(visited.s, weights, visited.group, new_set=self.samples.sets == 0)
+        self._note(visited.proposals)
+        self.history[-1] |= {
+            "accepted": visited.accepted,
+            "moves_per_walker": float(self.dynamics.moves.double().mean()),
+        }
+        if self.round < EQUILIBRATION:
+            self.dynamics.forget_moves()
+
+    def _note(self, found: Sampled) -> None:
+        """Add the quality of a round's weighted samples to the history, and count those that are skipped."""
         mean = self.model.mean(found.s)
         cut, share = truncated(found.log_weights, mean, self.config.labels.truncation)
         skipped = int((found.log_weights.isnan() | found.log_weights.isposinf()).sum())
-        if self.stage == "label" or self.config.training.labels:
-            self.samples.add(found.s, cut - found.log_density, found.group, new_set=new_set)
         self.problem.report_anomaly("unusable_sample", skipped, len(found.s))
-        of_flow = self.samples.quality(found.log_weights + mean)
-        self._report_largest_share(of_flow["largest_share"])
         self.history.append(
             {
                 "evaluations": self.problem.evaluations,
                 "stage": self.stage,
-                **of_flow,
+                **quality(found.log_weights + mean),
                 "truncated_share": share,
-                "joint_effective_sample_size": self.samples.quality(cut - found.log_density)["effective_sample_size"],
+                "joint_effective_sample_size": float(effective_sample_size(cut - found.log_density)),
             }
         )
         efficiency = self.history[-1]["joint_effective_sample_size"]
@@ -206,16 +232,14 @@ class PairRecipe(Recipe):
 
     def diagnostics(self) -> dict[str, Any]:
         """Return numbers of minima and samples, the history of all rounds, facts of the maps' fits, and the verdict."""
-        late = {} if self.samples.weightless else self.samples.quality()
-        if late:
-            late["pareto_k"] = self.history[-1]["pareto_k"]  # of the weights before truncation
-        warnings = warnings_of(self.history, late, self.facts)
+        moves = self.dynamics.moves.double()
+        warnings = warnings_of(self.history, self.facts, moves if self.stage in ("label", "done") else None)
         return {
             "atlas_points": len(self.search.points),
             "labels": len(self.samples),
-            "effective_samples": 0.0 if self.samples.weightless else self.samples.effective_samples(),
             "rounds": list(self.history),
-            "late": late,
+            "moves_per_walker": float(moves.mean()),
+            "walkers_without_a_move": float((moves == 0).double().mean()),
             **self.facts,
             "warnings": warnings,
             "reliable": not warnings,
@@ -241,6 +265,7 @@ class PairRecipe(Recipe):
             "model": self.model.state_dict(),
             "labels": self.samples.state_dict(),
             "rounds": self.rounds.state_dict(),
+            "dynamics": self.dynamics.state_dict(),
             "facts": dict(self.facts),
         }
 
@@ -253,4 +278,5 @@ class PairRecipe(Recipe):
         self.samples.load_state_dict(state["labels"])
         self.rounds.build_flow(self.search.minima)
         self.rounds.load_state_dict(state["rounds"])
+        self.dynamics.load_state_dict(state["dynamics"])
         self.facts = dict(state["facts"])

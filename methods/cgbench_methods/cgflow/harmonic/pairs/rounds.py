@@ -1,4 +1,4 @@
-"""Rounds of training and sampling with more than three collective variables: s is drawn by Markov chains."""
+"""Training and draws of the flow with more than three collective variables: s is drawn by Markov chains."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from cgbench.contracts.coordinates import Coordinates
 from cgbench.contracts.method import Activity
 from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
-from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, labels_for
-from cgbench_methods.cgflow.harmonic.flow import FlowTraining, draw_weighted_samples
+from cgbench_methods.cgflow.common.exploration import inside_domain
+from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
+from cgbench_methods.cgflow.harmonic.flow import FlowTraining, draw_configurations, draw_weighted_samples
 from cgbench_methods.cgflow.harmonic.pairs.basis import PairBasis
 from cgbench_methods.cgflow.harmonic.pairs.chains import move
 from cgbench_methods.cgflow.harmonic.pairs.marginals import marginal
 from cgbench_methods.cgflow.harmonic.pairs.model import PairModel
 from cgbench_methods.lib.flows.target import ConditionalTarget
 
-__all__ = ["PairRounds", "Sampled"]
+__all__ = ["Drawn", "PairRounds", "Sampled"]
 
 LEAST = 1e-30  # probability of a bin under the model
 FIRST = 5  # times as many proposals as after a change of the model: chains start from reference points
@@ -53,6 +54,25 @@ class Sampled:
     def joint(self) -> torch.Tensor:
         """Joint log-weights of (s, y) ``[n]``."""
         return self.log_weights - self.log_density
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Weighted samples with their configurations.
+
+    Attributes
+    ----------
+    samples
+        The samples.
+    y
+        Their fine-grained coordinates ``[n, fine]``.
+    energies
+        Their reduced energies ``[n]``.
+    """
+
+    samples: Sampled
+    y: torch.Tensor
+    energies: torch.Tensor
 
 
 class PairRounds(FlowTraining):
@@ -140,12 +160,41 @@ class PairRounds(FlowTraining):
         log_weights, slopes = self.train_at(s, number)
         return Sampled(s, log_weights, slopes if self.config.labels.mean_force else None, density, group)
 
-    def sample(self) -> Sampled:
-        """Draw weighted samples from the trained flow."""
-        s, group = self.draw_s(self.config.labels.batch * labels_for(len(self.cvs)))
-        density = -self.energy(s)
-        log_weights, _ = self.sample_at(s, mean_force=False)
-        return Sampled(s, log_weights, None, density, group)
+    def draw(self, count: int) -> Drawn:
+        """Draw weighted samples of the trained flow; those of one chain follow each other in no order.
+
+        Neighbouring values of s of a chain depend on each other. Hence they are exchanged among the chains of a group.
+        """
+        assert self.flow is not None
+        s, group = self.draw_s(count)
+        generator = self.streams.torch("exchange among chains")
+        order = torch.rand(len(s), generator=generator).add(group).argsort()  # random, groups one after the other
+        s[group.argsort(stable=True)] = s[order]
+        device = self.problem.device
+        y, energies, log_weights = draw_configurations(
+            self.flow, self.target, s.to(device), self.basis, self.streams.torch("label samples", device)
+        )
+        return Drawn(Sampled(s, log_weights.cpu(), None, -self.energy(s), group), y, energies)
+
+    @torch.no_grad()
+    def log_weights_of(self, x: torch.Tensor, energies: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return s ``[n, cvs]`` of configurations, and the joint log-weights ``[n]`` of the flow's samples there.
+
+        A weight is zero outside the state space, and infinite where the flow or the chains generate nothing.
+
+        Parameters
+        ----------
+        x, energies
+            Configurations ``[n, ...]``, and their reduced energies ``[n]``.
+        """
+        assert self.flow is not None
+        s, y, volume = self.coordinates.to_internal(x)
+        log_q = self.flow.log_prob(y, context=self.basis(s))
+        s = s.cpu()
+        density = self.energy(s).masked_fill(~inside_domain(self.cvs, s), torch.inf)  # minus its logarithm
+        log_weights = density - (energies + volume + log_q).cpu()
+        log_weights = log_weights.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+        return s, log_weights.masked_fill(~self.coordinates.in_state_space(x).cpu(), -torch.inf)
 
     def maps_of_model(self) -> list[NDArray[np.float64]]:
         """Return the probabilities of all maps under the model, with s drawn by the chains."""

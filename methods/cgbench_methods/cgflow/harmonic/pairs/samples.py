@@ -18,13 +18,31 @@ from numpy.typing import NDArray
 from cgbench.contracts.maps import Estimate
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
-from cgbench_methods.lib.estimators.importance import effective_sample_size, kish, largest_share, pareto_tail_index
+from cgbench_methods.lib.estimators.importance import effective_sample_size, largest_share, pareto_tail_index
 from cgbench_methods.lib.estimators.jackknife import Fitted, facts_of_maps
 from cgbench_methods.lib.estimators.weighted import weighted_pmf
 
-__all__ = ["JointSamples"]
+__all__ = ["JointSamples", "quality"]
 
 Array = NDArray[np.float64]
+
+
+def quality(log_weights: torch.Tensor) -> dict[str, Any]:
+    """Return the quality of importance weights, given their logarithms ``[n]``.
+
+    Returns
+    -------
+    dict
+        ``effective_sample_size``, as a fraction of the samples; ``effective_samples``; ``largest_share``, share of the
+        largest weight in the sum of all; ``pareto_k``, tail index of the weights.
+    """
+    share = float(effective_sample_size(log_weights))
+    return {
+        "effective_sample_size": share,
+        "effective_samples": share * len(log_weights),
+        "largest_share": largest_share(log_weights),
+        "pareto_k": pareto_tail_index(log_weights),
+    }
 
 
 class JointSamples:
@@ -48,6 +66,11 @@ class JointSamples:
 
     def __len__(self) -> int:
         return len(self.s)
+
+    def clear(self) -> None:
+        """Forget all samples."""
+        self.s, self.log_weights = self.s[:0], self.log_weights[:0]
+        self.group, self.set, self.sets = self.group[:0], self.set[:0], 0
 
     def add(self, s: torch.Tensor, log_weights: torch.Tensor, group: torch.Tensor, *, new_set: bool) -> int:
         """Add samples; skip weights that are NaN or infinite, and return how many are skipped.
@@ -84,29 +107,6 @@ class JointSamples:
             relative = (log - log.max()).exp()
             weights[own] = relative * (relative.sum() / relative.square().sum())
         return weights
-
-    def quality(self, log_weights: torch.Tensor | None = None) -> dict[str, Any]:
-        """Return the quality of the joint weights of the last set, or of other weights.
-
-        Returns
-        -------
-        dict
-            ``effective_sample_size``, as a fraction of the samples; ``effective_samples``; ``largest_share``, share of
-            the largest weight in the sum of all; ``pareto_k``, tail index of the weights.
-        """
-        chosen = self.log_weights[self.set == self.sets - 1] if log_weights is None else log_weights
-        share = float(effective_sample_size(chosen))
-        return {
-            "effective_sample_size": share,
-            "effective_samples": share * len(chosen),
-            "largest_share": largest_share(chosen),
-            "pareto_k": pareto_tail_index(chosen),
-        }
-
-    def effective_samples(self) -> float:
-        """Return the effective sample size of all weights."""
-        weights = self.weights()
-        return float(kish(float(weights.sum()), float(weights.square().sum())))
 
     def estimate(
         self, problem: Problem, models: Sequence[Array], orders: Sequence[int]
