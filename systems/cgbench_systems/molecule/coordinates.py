@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import torch
 
+from cgbench.contracts.coordinates import free_torsions
 from cgbench.errors import UserError
 from cgbench_systems.molecular.geometry import dihedral, obtuse, triple_product
 from cgbench_systems.molecular.internal_coordinates import Rotor, Scales, ZMatrixCoordinates
 from cgbench_systems.molecular.system import Torsion
 from cgbench_systems.molecule.definition import Definition, ZMatrixDefinition
 from cgbench_systems.molecule.structure import Structure
+from cgbench_systems.molecule.torsions import named_torsions
 from cgbench_systems.molecule.zmatrix import ZMatrix, build_zmatrix
 
 __all__ = ["MoleculeCoordinates", "molecule_coordinates"]
@@ -109,8 +111,20 @@ def molecule_coordinates(
             numbered = ", ".join(f"{number} {label}" for number, label in enumerate(structure.labels))
             raise UserError(f"coordinates {name}: {error} (atoms: {numbered})") from error
         coordinates.stereocentres, coordinates.amides = stereocentres, amides
+        coordinates.names = _named(coordinates, structure)
         sets[name] = coordinates
     return sets
+
+
+def _named(coordinates: ZMatrixCoordinates, structure: Structure) -> tuple[str, ...]:
+    """Return the names of the coordinates, with IUPAC names or labels of atoms where a torsion turns freely."""
+    names = list(coordinates.names)
+    known = {frozenset(atoms[1:3]): name for name, atoms in named_torsions(structure).items()}
+    for position in free_torsions(coordinates).tolist():
+        atoms = [int(number) for number in names[position].split()[1].split("-")]
+        labels = "-".join(structure.labels[atom] for atom in atoms)
+        names[position] = known.get(frozenset(atoms[1:3]), f"dihedral {labels}")
+    return tuple(names)
 
 
 def _automatic(

@@ -79,7 +79,7 @@ def test_mirror_image_and_cis_bonds_are_outside(aldp, varied_configurations) -> 
     assert not bool(aldp.coordinates.in_state_space(mirrored).any())
     literature = aldp.coordinate_sets["literature"]
     s, y, _ = literature.to_internal(x)
-    y[0, literature.names.index("dihedral 1-4-6-8")] = 0.0
+    y[0, literature.names.index("dihedral 1:CH3-1:C-2:N-2:CA")] = 0.0
     cis, _ = literature.to_cartesian(s, y)
     assert not bool(aldp.coordinates.in_state_space(cis).any())
 

@@ -68,11 +68,11 @@ class Turns:
     def warnings(self) -> list[str]:
         """Return a warning if torsions are slow."""
         mean = self.turns.double().mean(0).tolist()
-        slow = [f"{name} {turns:.2g}" for name, turns in zip(self.names, mean, strict=True) if turns < FEW]
+        slow = [f"{name}: {turns:.2g}" for name, turns in zip(self.names, mean, strict=True) if turns < FEW]
         if not slow:
             return []
         return [
-            f"side chains turn too rarely, per walker: {', '.join(slow)}; their populations may be those of the start, "
+            f"side chains turn too rarely ({', '.join(slow)} turns per walker); their populations may be those of the start, "
             "and the claimed errors do not contain this"
         ]
 

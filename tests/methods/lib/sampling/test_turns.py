@@ -73,7 +73,7 @@ def test_verdict_and_state() -> None:
     slow = watcher(2)
     look(slow, 0, 0)
     assert slow.diagnostics()["reliable"] is False
-    assert slow.warnings()[0].startswith("side chains turn too rarely, per walker: chi 0;")
+    assert slow.warnings()[0].startswith("side chains turn too rarely (chi: 0 turns per walker);")
 
 
 def test_without_free_torsions_nothing_is_said() -> None:
