@@ -16,9 +16,11 @@ from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.pmf import PMF
 from cgbench.storage.files import read_npz
 
-__all__ = ["PMF_GRID", "Estimate", "Map", "States", "as_estimate", "columns", "load_pmfs"]
+__all__ = ["FEW_CVS", "MOST_CVS", "PMF_GRID", "Estimate", "Map", "States", "as_estimate", "columns", "load_pmfs"]
 
 PMF_GRID = "pmf_grid"  # trait of systems with one map over at most two CVs
+FEW_CVS = "few_cvs"  # trait of systems with at most three CVs
+MOST_CVS = 3  # that a grid or a bias over all of them can have
 
 Array = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cgbench.contracts.coordinates import Coordinates
 from cgbench.contracts.cvs import CollectiveVariables
-from cgbench.contracts.maps import PMF_GRID, Map, States
+from cgbench.contracts.maps import FEW_CVS, MOST_CVS, PMF_GRID, Map, States
 from cgbench.contracts.reference import Reference
 
 if TYPE_CHECKING:
@@ -102,8 +102,8 @@ class System(ABC):
         Named regions; only the referee uses them.
     traits
         Features that methods can require: "gradient", "coordinates", "molecular" (masses and physical time),
-        "openmm" (`openmm_model`). The harness adds "pmf_grid" to systems with one map over at most two CVs and no
-        states.
+        "openmm" (`openmm_model`). The harness adds "few_cvs" to systems with at most three CVs, and "pmf_grid" to
+        those with one map over at most two CVs and no states.
     engines
         Names of the engines that can compute the energy; the first is the default.
     coordinates
@@ -196,8 +196,9 @@ def maps_of(system: System) -> tuple[Map, ...]:
 
 
 def traits_of(system: System) -> frozenset[str]:
-    """Return the traits of a system, including "pmf_grid" if its only map holds all its CVs, at most two."""
+    """Return the traits of a system, with "few_cvs" and "pmf_grid" where they hold (see `System`)."""
     maps = maps_of(system)
     small = len(system.cvs) <= 2
     whole = len(maps) == 1 and maps[0].axes == tuple(range(len(system.cvs))) and system.states is None
-    return frozenset(system.traits) | (frozenset({PMF_GRID}) if small and whole else frozenset())
+    found = {FEW_CVS: len(system.cvs) <= MOST_CVS, PMF_GRID: small and whole}
+    return frozenset(system.traits) | {trait for trait, holds in found.items() if holds}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cgbench.contracts.maps import PMF_GRID
+from cgbench.contracts.maps import FEW_CVS, PMF_GRID
 from cgbench.contracts.method import FIRST_VERSION, Method, MethodConfig
 from cgbench.contracts.system import System, maps_of, traits_of
 from cgbench.errors import UserError, choices
@@ -17,6 +17,8 @@ from cgbench.running.record import Record
 from cgbench.running.registry import load
 
 __all__ = ["Plan", "make_plan"]
+
+CVS_NEEDED = {PMF_GRID: "one map over at most two CVs", FEW_CVS: "at most three CVs"}
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,11 @@ def make_plan(
     config = make_config(method_class, built.name, preset, overrides)
     missing = method_class.required_traits(config) - traits
     if missing:
-        meaning = f" (one map over at most two CVs; {built.name} has {_maps(built)})" if PMF_GRID in missing else ""
-        if PMF_GRID in missing and "cvs" in method_class.Config.model_fields:
-            meaning += ", or the setting cvs with the CVs to bias"
+        about_cvs = " and ".join(CVS_NEEDED[trait] for trait in sorted(missing & CVS_NEEDED.keys()))
+        meaning = f" ({about_cvs}; {built.name} has {_maps(built)})" if about_cvs else ""
+        if about_cvs and "cvs" in method_class.Config.model_fields:
+            chosen = ", ".join(built.cvs.names[:2])
+            meaning += f", or the setting cvs with the CVs to bias, such as --set 'cvs=[{chosen}]'"
         raise UserError(
             f"method {method_class.name} needs a system with {choices(missing)}{meaning}; "
             f"{built.name} has {choices(traits)}"

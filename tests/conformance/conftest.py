@@ -88,6 +88,8 @@ VARIANTS = [
     Settings("cgflow_grid", "muller_brown", False, PAPER | {"overrides": (*SMALL, "recipe.grid=20")}),
     Settings("cgflow_al", "aldp", False, PAPER | {"overrides": (*SMALL, *FLOW, "recipe.seeding.stride=2")}),
     Settings("md", "aldp", False, TWO | {"overrides": ("walkers=2", "steps=8")}),
+    Settings("metadynamics", "tetra", False, {"preset": "smoke", "overrides": ("cvs=['phi *']",)}, nightly=True),
+    Settings("opes", "tetra", False, {"preset": "smoke", "overrides": ("cvs=['phi *']",)}, nightly=True),
     Settings("metadynamics", "aldp", True, TWO | {"overrides": ("walkers=2", "deposits=2", *SHORT)}),
 ]
 PAIRS = {str(settings): settings for settings in SMOKE + VARIANTS}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from cgbench.contracts.declarations import Given
-from cgbench.contracts.maps import PMF_GRID, Estimate
+from cgbench.contracts.maps import FEW_CVS, MOST_CVS, PMF_GRID, Estimate
 from cgbench.contracts.method import Method, MethodConfig
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
@@ -25,12 +25,10 @@ from cgbench_methods.cgflow.published.recipe import PublishedRecipe
 
 __all__ = ["ActiveLearning", "CGFlowConfig", "ConditionalFlowMethod", "GridConditioning"]
 
-MOST_ON_A_GRID = 3  # CVs; with more, no model is tabulated
-
 
 def _harmonic(problem: Problem, config: HarmonicConfig, streams: Streams) -> Recipe:
     """Return the harmonic recipe for the number of CVs of the system."""
-    kind = HarmonicRecipe if len(problem.cvs) <= MOST_ON_A_GRID else PairRecipe
+    kind = HarmonicRecipe if len(problem.cvs) <= MOST_CVS else PairRecipe
     return kind(problem, config, streams)
 
 
@@ -145,6 +143,7 @@ class GridConditioning(ConditionalFlowMethod):
     """Conditional flow with a regular grid of collective variables."""
 
     name = "cgflow_grid"
+    requires = ConditionalFlowMethod.requires | {FEW_CVS}
     given = _given("condition of the flow; grid over the domain")
 
     def __init__(self, problem: Problem, config: CGFlowConfig, streams: Streams) -> None:

@@ -11,9 +11,7 @@ from cgbench.contracts.method import MethodConfig
 from cgbench_methods.lib.sampling.chosen import ChosenCVs
 from cgbench_methods.lib.sampling.settings import CompileEnergy, Friction, StepSize, TimeStep
 
-__all__ = ["MOST_CVS", "MetadynamicsConfig"]
-
-MOST_CVS = 3
+__all__ = ["MetadynamicsConfig"]
 
 
 class MetadynamicsConfig(MethodConfig):

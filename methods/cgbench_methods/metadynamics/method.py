@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgbench.contracts.declarations import Given
-from cgbench.contracts.maps import PMF_GRID, Estimate
+from cgbench.contracts.maps import FEW_CVS, PMF_GRID, Estimate
 from cgbench.contracts.method import Method
 from cgbench.contracts.pmf import LARGEST_FREE_ENERGY, PMF
 from cgbench.counting.streams import Streams
@@ -38,7 +38,7 @@ class Metadynamics(Method):
     """
 
     name = "metadynamics"
-    requires = frozenset({PMF_GRID})
+    requires = frozenset({FEW_CVS})
     Config = MetadynamicsConfig
     given = (
         Given(
@@ -73,7 +73,7 @@ class Metadynamics(Method):
 
     @classmethod
     def required_traits(cls, config: MetadynamicsConfig) -> frozenset[str]:
-        """Return the trait "pmf_grid", unless the configuration chooses the CVs."""
+        """Return the trait "few_cvs", unless the configuration chooses the CVs."""
         return cls.requires if config.cvs is None else frozenset()
 
     def estimates(self) -> Iterator[PMF | Estimate]:

@@ -14,7 +14,6 @@ from openmm import app, unit
 
 from cgbench_methods.lib.sampling.chosen import chosen_axes
 from cgbench_methods.lib.sampling.turns import Turns
-from cgbench_methods.metadynamics.config import MOST_CVS
 
 if TYPE_CHECKING:
     from cgbench.contracts.problem import Problem
@@ -52,7 +51,7 @@ class OpenMMSampler:
         self.positions = np.repeat(start[None], config.walkers, axis=0)
         self.turns = Turns(problem, config.walkers)
         self.velocities: Array | None = None
-        self.axes = chosen_axes(problem.cvs, config.cvs, MOST_CVS, "metadynamics")
+        self.axes = chosen_axes(problem.cvs, config.cvs, "metadynamics")
         self.cvs = problem.cvs.subset(self.axes)
         self.bias = np.zeros(tuple(FINENESS * bins + 1 for bins in reversed(self.cvs.bins)))  # kJ/mol, last CV first
         self.simulation: app.Simulation | None = None

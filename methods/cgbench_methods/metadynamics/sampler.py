@@ -15,7 +15,6 @@ from cgbench_methods.lib.sampling.bias import FourierBias
 from cgbench_methods.lib.sampling.chosen import BiasOnChosen, chosen_axes
 from cgbench_methods.lib.sampling.turns import Turns
 from cgbench_methods.lib.sampling.walkers import advance, walkers_at_start
-from cgbench_methods.metadynamics.config import MOST_CVS
 
 if TYPE_CHECKING:
     from cgbench.contracts.problem import Problem
@@ -79,7 +78,7 @@ class BatchedSampler:
 
     def __init__(self, problem: Problem, config: MetadynamicsConfig, generator: torch.Generator) -> None:
         self.problem, self.config = problem, config
-        self.axes = chosen_axes(problem.cvs, config.cvs, MOST_CVS, "metadynamics")
+        self.axes = chosen_axes(problem.cvs, config.cvs, "metadynamics")
         self.cvs = problem.cvs.subset(self.axes)
         self.bias = FourierBias(self.cvs, config.bias_order)
         self.dynamics = walkers_at_start(problem, config, generator, BiasOnChosen(self.bias, self.axes))

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from cgbench.contracts.declarations import Given
-from cgbench.contracts.maps import Estimate
+from cgbench.contracts.maps import FEW_CVS, Estimate
 from cgbench.contracts.method import Method
 from cgbench.contracts.pmf import PMF
 from cgbench.counting.streams import Streams
@@ -34,6 +34,7 @@ class OPES(Method):
     """
 
     name = "opes"
+    requires = frozenset({FEW_CVS})
     Config = OPESConfig
     given = (
         Given(
@@ -61,6 +62,11 @@ class OPES(Method):
         self.done = 0
         self.samples = torch.zeros(0, config.walkers, 1 + len(problem.cvs), dtype=torch.float32)
         self.facts: dict[str, Any] = {}
+
+    @classmethod
+    def required_traits(cls, config: OPESConfig) -> frozenset[str]:
+        """Return the trait "few_cvs", unless the configuration chooses the CVs."""
+        return cls.requires if config.cvs is None else frozenset()
 
     def estimates(self) -> Iterator[PMF | Estimate]:
         """Yield at geometrically spaced numbers of steps."""

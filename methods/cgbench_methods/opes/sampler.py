@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from cgbench.contracts.problem import Problem
     from cgbench_methods.opes.config import OPESConfig
 
-__all__ = ["MOST_CVS", "SharedWalkers"]
+__all__ = ["SharedWalkers"]
 
 Array = NDArray[np.float64]
-MOST_CVS = 3
 RESOLUTION = 2.0  # intervals of the table per smallest width of a kernel
 
 
@@ -54,7 +53,7 @@ class SharedWalkers:
 
     def __init__(self, problem: Problem, config: OPESConfig, generator: torch.Generator) -> None:
         self.problem, self.config = problem, config
-        self.axes = chosen_axes(problem.cvs, config.cvs, MOST_CVS, "opes")
+        self.axes = chosen_axes(problem.cvs, config.cvs, "opes")
         self.cvs = problem.cvs.subset(self.axes)
         if config.sigma is not None and len(config.sigma) != len(self.cvs):
             raise UserError(

@@ -191,8 +191,21 @@ def test_a_choice_of_variables_keeps_the_contract(tmp_path) -> None:
 def test_the_choice_of_variables_is_checked_and_does_not_change_other_configurations(tmp_path) -> None:
     assert "cvs" not in MetadynamicsConfig().model_dump() and "cvs" not in MetadynamicsConfig().model_dump_json()
     assert MetadynamicsConfig(cvs=("a",)).model_dump()["cvs"] == ("a",)
-    for override, reason in (("cvs=[a, x]", "no CV 'x'; choose from a, b, c"), ("cvs=[a, a]", "named twice")):
+    for override, reason in (("cvs=[a, 'x*']", "no CV 'x\\*'; choose from a, b, c"), ("cvs=[a, a]", "named twice")):
         with pytest.raises(UserError, match=reason):
             prepare(ANGLES, "metadynamics", overrides=[override], out=tmp_path)
-    with pytest.raises(UserError, match="needs a system with pmf_grid .*, or the setting cvs with the CVs to bias"):
-        prepare(ANGLES, "metadynamics", out=tmp_path)
+    several = r"needs a system with few_cvs \(at most three CVs; tetra has 6 CVs and 3 maps\), or the setting cvs"
+    for method in ("metadynamics", "opes"):
+        with pytest.raises(UserError, match=several):
+            prepare("tetra", method, out=tmp_path)
+        with pytest.raises(UserError, match="at most 3 CVs, not 6"):
+            prepare("tetra", method, out=tmp_path, overrides=["cvs=['*']"])
+        with pytest.raises(UserError, match="named twice in phi 2, phi 3, phi 4, phi 3"):
+            prepare("tetra", method, out=tmp_path, overrides=["cvs=['phi *', phi 3]"])
+
+
+@pytest.mark.parametrize("method", ["metadynamics", "opes"])
+def test_preset_phi_biases_all_phi(method: str, tmp_path) -> None:
+    job = prepare("tetra", method, preset="phi", out=tmp_path)
+    owner = job.method.sampler if method == "metadynamics" else job.method.walkers
+    assert owner.cvs.names == ("phi 2", "phi 3", "phi 4")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Annotated
 
 import torch
 from pydantic import Field
 
 from cgbench.contracts.cvs import CollectiveVariables
-from cgbench.contracts.maps import columns
+from cgbench.contracts.maps import MOST_CVS, columns
 from cgbench.errors import UserError
 from cgbench_methods.lib.sampling.bias import Bias
 
@@ -17,11 +18,11 @@ __all__ = ["BiasOnChosen", "ChosenCVs", "chosen_axes"]
 
 ChosenCVs = Annotated[
     tuple[str, ...] | None,
-    Field(min_length=1, description="names of the CVs that are biased, such as [phi 2, psi 2]; null for all"),
+    Field(min_length=1, description="names of the CVs that are biased, or patterns such as 'phi *'; null for all"),
 ]
 
 
-def chosen_axes(cvs: CollectiveVariables, names: Sequence[str] | None, most: int, method: str) -> tuple[int, ...]:
+def chosen_axes(cvs: CollectiveVariables, names: Sequence[str] | None, method: str) -> tuple[int, ...]:
     """Return the indices of the chosen CVs among those of the system; all of them if `names` is None.
 
     Parameters
@@ -29,28 +30,28 @@ def chosen_axes(cvs: CollectiveVariables, names: Sequence[str] | None, most: int
     cvs
         The CVs of the system.
     names
-        The choice.
-    most
-        Largest number of CVs that the method can bias.
+        The choice: names, or patterns with ``*`` for all CVs that they match.
     method
         Name of the method, for the message.
 
     Raises
     ------
     UserError
-        If a name is unknown or given twice, or there are too many CVs.
+        If a name or pattern matches nothing, a CV is chosen twice, or there are more than three.
     """
     known = ", ".join(cvs.names)
-    for name in names or ():
-        if name not in cvs.names:
+    chosen: list[str] = []
+    for name in ("*",) if names is None else names:
+        matching = [cv for cv in cvs.names if cv == name or fnmatchcase(cv, name)]
+        if not matching:
             raise UserError(f"method {method}, key 'cvs': the system has no CV {name!r}; choose from {known}")
-    chosen = tuple(cvs.names) if names is None else tuple(names)
+        chosen += matching
     if len(set(chosen)) < len(chosen):
         raise UserError(f"method {method}, key 'cvs': a CV is named twice in {', '.join(chosen)}")
-    if len(chosen) > most:
+    if len(chosen) > MOST_CVS:
         raise UserError(
-            f"method {method} biases at most {most} CVs, not {len(chosen)}: choose from {known}, for example "
-            f"--set 'cvs=[{', '.join(cvs.names[:most])}]'"
+            f"method {method} biases at most {MOST_CVS} CVs, not {len(chosen)}: choose from {known}, for example "
+            f"--set 'cvs=[{', '.join(cvs.names[:MOST_CVS])}]'"
         )
     return tuple(cvs.names.index(name) for name in chosen)
 

@@ -72,8 +72,8 @@ class Turns:
         if not slow:
             return []
         return [
-            f"side chains turn too rarely ({', '.join(slow)} turns per walker); their populations may be those of the start, "
-            "and the claimed errors do not contain this"
+            f"side chains turn too rarely ({', '.join(slow)} turns per walker); their populations may be those of the "
+            "start, and the claimed errors do not contain this"
         ]
 
     def state_dict(self) -> dict[str, Any]:
