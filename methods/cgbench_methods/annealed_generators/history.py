@@ -11,6 +11,7 @@ import torch
 from cgbench_methods.annealed_generators.samples import FlowSamples
 from cgbench_methods.annealed_generators.schedules import Schedule
 from cgbench_methods.lib.estimators.importance import LARGEST_SHARE, RELIABLE_PARETO_K, pareto_tail_index
+from cgbench_methods.lib.estimators.jackknife import warnings_of_errors
 
 __all__ = ["History"]
 
@@ -80,6 +81,7 @@ class History:
             warnings.append(f"weights have a heavy tail (Pareto k = {last['pareto_k']:.2f}): the PMF may be too high")
         if samples.maps.first.largest_share > LARGEST_SHARE:
             warnings.append(f"one sample has {samples.maps.first.largest_share:.0%} of the total weight of the PMF")
+        warnings += warnings_of_errors(samples.maps.fits.get("expected_kld"))
         return samples.maps.fits | {
             "history": list(self.entries),
             "outside_state_space": samples.dropped / max(samples.drawn, 1),

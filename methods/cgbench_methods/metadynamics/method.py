@@ -15,6 +15,7 @@ from cgbench.contracts.method import Method
 from cgbench.contracts.pmf import LARGEST_FREE_ENERGY, PMF
 from cgbench.counting.streams import Streams
 from cgbench.scoring.divergences import forward_kld
+from cgbench_methods.lib.estimators.jackknife import warnings_of_errors
 from cgbench_methods.metadynamics.config import MetadynamicsConfig
 from cgbench_methods.metadynamics.maps import MapsProduction
 from cgbench_methods.metadynamics.production import Production
@@ -187,6 +188,7 @@ class Metadynamics(Method):
                 found["fourier_order"] = self.production.order
             else:
                 found |= {"biased_cvs": list(self.sampler.cvs.names)} | self.production.facts
+            warnings += warnings_of_errors(self.expected_kld)
         warnings += self.sampler.turns.warnings()
         return found | self.sampler.turns.diagnostics() | {"warnings": warnings}
 

@@ -15,6 +15,7 @@ from cgbench.contracts.maps import FEW_CVS, Estimate
 from cgbench.contracts.method import Method
 from cgbench.contracts.pmf import PMF
 from cgbench.counting.streams import Streams
+from cgbench_methods.lib.estimators.jackknife import warnings_of_errors
 from cgbench_methods.lib.sampling.visits import Visits
 from cgbench_methods.opes.config import OPESConfig
 from cgbench_methods.opes.estimate import Reweighted
@@ -177,7 +178,7 @@ class OPES(Method):
         slow = [f"{name} {trips[name]:.2g}" for name in self.walkers.cvs.names if trips[name] < FEW_TRIPS]
         if slow:
             warnings.append(f"few round trips per walker: {', '.join(slow)}")
-        warnings += self.walkers.turns.warnings()
+        warnings += self.walkers.turns.warnings() + warnings_of_errors(self.facts.get("expected_kld"))
         found |= self.facts | {"round_trips_per_walker": trips} | self.walkers.turns.diagnostics()
         return found | {"reliable": not warnings, "warnings": warnings}
 

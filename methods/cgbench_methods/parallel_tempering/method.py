@@ -14,7 +14,7 @@ from cgbench.contracts.maps import Estimate
 from cgbench.contracts.method import Method
 from cgbench.contracts.pmf import PMF
 from cgbench.counting.streams import Streams
-from cgbench_methods.lib.estimators.jackknife import facts_of_maps
+from cgbench_methods.lib.estimators.jackknife import facts_of_maps, warnings_of_errors
 from cgbench_methods.parallel_tempering.config import ParallelTemperingConfig
 from cgbench_methods.parallel_tempering.estimate import Tempered
 from cgbench_methods.parallel_tempering.ladder import first_ladder, respaced
@@ -169,6 +169,7 @@ class ParallelTempering(Method):
             warnings.append(f"{trips:g} round trips in {config.ladders} ladders: temperatures hardly mix")
         if outside[0] > MUCH:
             warnings.append(f"{float(outside[0]):.1%} of the samples at the lowest temperature left the state space")
+        warnings += warnings_of_errors(self.facts.get("expected_kld"))
         return self.facts | {
             "temperatures": (walkers.relative * self.problem.temperature).tolist(),
             "exchange_rates": rates.tolist(),

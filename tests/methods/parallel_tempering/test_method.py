@@ -45,6 +45,10 @@ def test_recovers_the_exact_pmf_of_muller_brown(tmp_path) -> None:
     assert found["outside_state_space"][0] < 1e-3 < found["outside_state_space"][-1]
     assert 0 < found["effective_sample_size_of_weights"] < found["samples"]
     json.dumps(found)
+    job.method.facts["expected_kld"] = 0.02
+    doubtful = job.method.diagnostics()
+    assert not doubtful["reliable"]
+    assert doubtful["warnings"] == ["too few samples: the expected forward KLD is 2.0e-02"]
 
 
 def test_a_stride_costs_its_steps_and_samples_cost_nothing(aldp) -> None:

@@ -30,9 +30,11 @@ __all__ = [
     "standard_error",
     "student_factor",
     "variance_of_fit",
+    "warnings_of_errors",
 ]
 
 Array = NDArray[np.float64]
+LARGEST_EXPECTED_KLD = 1e-2
 
 
 @dataclass(frozen=True)
@@ -199,3 +201,10 @@ def facts_of_maps(maps: Sequence[Map], fitted: Sequence[Fitted]) -> dict[str, An
     facts: dict[str, Any] = {"maps": {one.name: part.facts for one, part in zip(maps, fitted, strict=True)}}
     expected = [part.facts["expected_kld"] for part in fitted if "expected_kld" in part.facts]
     return facts | ({"expected_kld": float(np.mean(expected))} if expected else {})
+
+
+def warnings_of_errors(expected_kld: float | None) -> list[str]:
+    """Return a warning if the forward KLD that the standard errors expect is above 1e-2; None if it is not known."""
+    if expected_kld is None or expected_kld <= LARGEST_EXPECTED_KLD:
+        return []
+    return [f"too few samples: the expected forward KLD is {expected_kld:.1e}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cgbench.running.run import prepare
 from cgbench_methods.lib.estimators.fourier_fit import Curvature, fit
 from cgbench_methods.lib.estimators.jackknife import (
     SystematicVariance,
@@ -13,6 +14,7 @@ from cgbench_methods.lib.estimators.jackknife import (
     standard_error,
     student_factor,
     variance_of_fit,
+    warnings_of_errors,
 )
 from cgbench_systems.muller_brown import MullerBrown, exact_probability
 
@@ -105,3 +107,15 @@ def test_truncation_adds_the_noise_of_the_next_order_and_nothing_at_the_last() -
     last = variance_of_fit(fitted, groups * exposure, shares * exposure, (4, 6))
     assert not last.truncation.any()
     assert (last.penalty <= found.penalty).all() and last.penalty.any()
+
+
+def test_only_large_errors_are_warned_of() -> None:
+    assert warnings_of_errors(None) == warnings_of_errors(0.01) == []
+    assert warnings_of_errors(0.011) == ["too few samples: the expected forward KLD is 1.1e-02"]
+
+
+@pytest.mark.parametrize("method", ["opes", "metadynamics", "parallel_tempering"])
+def test_short_runs_say_that_their_expected_divergence_is_large(method: str, tmp_path) -> None:
+    found = prepare("muller_brown", method, preset="smoke", out=tmp_path, threads=1).execute().diagnostics
+    assert found["expected_kld"] > 0.01
+    assert any("too few samples: the expected forward KLD is" in warning for warning in found["warnings"])
