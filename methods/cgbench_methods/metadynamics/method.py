@@ -188,9 +188,10 @@ class Metadynamics(Method):
                 found["fourier_order"] = self.production.order
             else:
                 found |= {"biased_cvs": list(self.sampler.cvs.names)} | self.production.facts
+            warnings += self.production.visits.warnings(self.sampler.cvs.names)
             warnings += warnings_of_errors(self.expected_kld)
         warnings += self.sampler.turns.warnings()
-        return found | self.sampler.turns.diagnostics() | {"warnings": warnings}
+        return found | self.sampler.turns.diagnostics() | {"reliable": not warnings, "warnings": warnings}
 
     def extra_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the bias in kT at the bin centres, if it is one of at most two CVs."""

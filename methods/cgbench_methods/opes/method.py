@@ -24,7 +24,6 @@ from cgbench_methods.opes.sampler import SharedWalkers
 __all__ = ["OPES"]
 
 FEW = 10.0  # effective samples below which the PMF is not reliable
-FEW_TRIPS = 0.5  # round trips per walker along a biased CV below which a warning says so
 FIRST = 1 / 40  # share of the run before its first estimate
 
 
@@ -174,12 +173,9 @@ class OPES(Method):
                 "normalisation": kernels.z,
                 "bias_range_kT": float(np.ptp(kernels.bias(kernels.centres))),
             }
-        trips = self.visits.round_trips()
-        slow = [f"{name} {trips[name]:.2g}" for name in self.walkers.cvs.names if trips[name] < FEW_TRIPS]
-        if slow:
-            warnings.append(f"few round trips per walker: {', '.join(slow)}")
+        warnings += self.visits.warnings(self.walkers.cvs.names)
         warnings += self.walkers.turns.warnings() + warnings_of_errors(self.facts.get("expected_kld"))
-        found |= self.facts | {"round_trips_per_walker": trips} | self.walkers.turns.diagnostics()
+        found |= self.facts | {"round_trips_per_walker": self.visits.round_trips()} | self.walkers.turns.diagnostics()
         return found | {"reliable": not warnings, "warnings": warnings}
 
     def extra_arrays(self) -> dict[str, NDArray[Any]]:

@@ -184,6 +184,7 @@ class UmbrellaSampling(Method):
             "walkers": len(self.walkers),
             "rounds": self.round,
             "exchanges_accepted": accepted / max(1, attempted),
+            "reliable": not warnings,
             "warnings": warnings,
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from cgbench.contracts.cvs import CollectiveVariables
 __all__ = ["Visits"]
 
 Array = NDArray[np.float64]
+FEW_TRIPS = 0.5  # round trips per walker along a biased CV below which a warning says so
 
 
 class Visits:
@@ -48,6 +49,12 @@ class Visits:
     def round_trips(self) -> dict[str, float]:
         """Mean number of round trips of a walker along each CV."""
         return {name: float(mean) / 2 for name, mean in zip(self.cvs.names, self.changes.mean(0), strict=True)}
+
+    def warnings(self, names: Sequence[str]) -> list[str]:
+        """Return a warning if walkers make fewer than 0.5 round trips along one of the CVs called `names`."""
+        trips = self.round_trips()
+        slow = [f"{name} {trips[name]:.2g}" for name in names if trips[name] < FEW_TRIPS]
+        return [f"few round trips per walker: {', '.join(slow)}"] if slow else []
 
     def state_dict(self) -> dict[str, Any]:
         """Return the last part that each walker visited, and its changes of part."""
