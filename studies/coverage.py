@@ -28,6 +28,7 @@ from cgbench.storage.files import csv_bytes, write_atomically
 __all__ = ["command", "row_of", "table_of"]
 
 Array = NDArray[np.float64]
+PAPER = "paper"  # the preset of a publication
 BELOW = 8.0  # kT
 BANDS = (0.0, 2.0, 4.0, 6.0, 8.0)  # kT; ends of the intervals of height
 NORMAL = 1.96  # half-width of the interval in standard errors
@@ -64,7 +65,8 @@ def row_of(runs: Sequence[tuple[Array, Array, Array]]) -> dict[str, Any]:
 def table_of(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """Return one row for each system, method and preset with claimed errors, and one or two for each method in all.
 
-    The second is without the runs that call themselves not reliable, if there are some.
+    The second is without the runs that call themselves not reliable, if there are some. Preset `paper` is left out of
+    both, because it may be another algorithm with other errors.
 
     Parameters
     ----------
@@ -86,14 +88,14 @@ def table_of(folders: Sequence[Path]) -> list[dict[str, Any]]:
             if pmf.free_energy_std is not None:
                 found = errors_and_claims(true, pmf, BELOW)
                 groups.setdefault((name, run.record.method, run.record.preset), []).append(found)
-                if run.record.diagnostics.get("reliable") is not False:
+                if run.record.diagnostics.get("reliable") is not False and run.record.preset != PAPER:
                     reliable.setdefault(run.record.method, []).append(found)
     rows = [
         dict(zip(("system", "method", "preset"), key, strict=True)) | row_of(runs)
         for key, runs in sorted(groups.items())
     ]
-    for method in sorted({method for _, method, _ in groups}):
-        together = [run for key, runs in groups.items() if key[1] == method for run in runs]
+    for method in sorted({method for _, method, preset in groups if preset != PAPER}):
+        together = [run for key, runs in groups.items() if key[1] == method and key[2] != PAPER for run in runs]
         rows.append({"system": "all", "method": method, "preset": "all"} | row_of(together))
         if 0 < len(reliable.get(method, [])) < len(together):
             rows.append({"system": "all", "method": method, "preset": "reliable"} | row_of(reliable[method]))

@@ -34,4 +34,4 @@ def test_example_system_is_solved_by_md(tmp_path) -> None:
 def test_a_system_without_coordinates_is_refused_by_flows(tmp_path, capsys) -> None:
     arguments = ["run", "--method", "cgflow_al", "--system", f"{HERE / 'double_well.py'}:DoubleWell"]
     assert main([*arguments, "--out", str(tmp_path)]) == 2
-    assert "needs a system with coordinates; double_well has gradient" in capsys.readouterr().err
+    assert "needs a system with coordinates; double_well has few_cvs, gradient" in capsys.readouterr().err

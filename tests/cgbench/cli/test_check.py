@@ -94,7 +94,7 @@ def test_a_method_that_cannot_be_constructed_is_one_line(logs: tuple[str, ...], 
         (["--method", "md"], "Missing option '--system'"),
         (["--method", "mb", "--system", "muller_brown"], "unknown method 'mb': choose from"),
         (["--method", "nowhere.py:It", "--system", "muller_brown"], "no file"),
-        (["--method", METHOD, "--system", SYSTEM], "needs a system with coordinates; double_well has gradient"),
+        (["--method", METHOD, "--system", SYSTEM], "needs a system with coordinates; double_well has few_cvs"),
         (
             ["--method", "md", "--system", "muller_brown", "--check", "speed"],
             "unknown check 'speed': choose from blind",
