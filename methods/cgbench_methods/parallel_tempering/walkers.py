@@ -14,7 +14,7 @@ from cgbench.counting.streams import Streams
 from cgbench_methods.lib.sampling.exchange import rearranged
 from cgbench_methods.lib.sampling.langevin import Langevin
 from cgbench_methods.lib.sampling.metropolis import Metropolis
-from cgbench_methods.lib.sampling.walkers import make_walkers, restore_diverged
+from cgbench_methods.lib.sampling.walkers import restore_diverged, walkers_at
 from cgbench_methods.parallel_tempering.config import ParallelTemperingConfig
 from cgbench_methods.parallel_tempering.exchange import TemperatureExchange
 
@@ -65,14 +65,7 @@ class TemperedWalkers:
         """Make walkers with new velocities; walker i of each ladder is at temperature i."""
         config = self.config
         self.exchange = TemperatureExchange(relative, config.ladders, self._acceptances)
-        self.dynamics: Langevin | Metropolis = make_walkers(
-            self.problem,
-            positions,
-            self._moves,
-            time_step=config.time_step,
-            friction=config.friction,
-            step_size=config.step_size,
-        )
+        self.dynamics: Langevin | Metropolis = walkers_at(self.problem, config, positions, self._moves)
         self.dynamics.set_temperatures(self.exchange.temperatures())
         self._diverged = torch.zeros(len(self), dtype=torch.bool, device=self.problem.device)
         self.forget_counts()

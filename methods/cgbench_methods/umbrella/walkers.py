@@ -17,7 +17,7 @@ from cgbench_methods.lib.sampling.langevin import Langevin
 from cgbench_methods.lib.sampling.metropolis import Metropolis
 from cgbench_methods.lib.sampling.restraints import HarmonicRestraints
 from cgbench_methods.lib.sampling.turns import Turns
-from cgbench_methods.lib.sampling.walkers import end_block, make_walkers
+from cgbench_methods.lib.sampling.walkers import end_block, walkers_at
 from cgbench_methods.umbrella.config import UmbrellaConfig
 from cgbench_methods.umbrella.windows import Lattice, Site
 
@@ -132,15 +132,7 @@ class WindowWalkers:
     def _make_walkers(self, positions: torch.Tensor) -> None:
         centres = self.centres()[self.window]
         self._bias = HarmonicRestraints(self.problem.cvs, self._on_device(centres), self._stiffness)
-        self.dynamics = make_walkers(
-            self.problem,
-            positions,
-            self._moves,
-            time_step=self.config.time_step,
-            friction=self.config.friction,
-            step_size=self.config.step_size,
-            bias=self._bias,
-        )
+        self.dynamics = walkers_at(self.problem, self.config, positions, self._moves, self._bias)
         self.turns = Turns(self.problem, len(positions))
 
     def _continue_from(self, order: torch.Tensor) -> None:

@@ -203,8 +203,8 @@ def facts_of_maps(maps: Sequence[Map], fitted: Sequence[Fitted]) -> dict[str, An
     return facts | ({"expected_kld": float(np.mean(expected))} if expected else {})
 
 
-def warnings_of_errors(expected_kld: float | None) -> list[str]:
-    """Return a warning if the forward KLD that the standard errors expect is above 1e-2; None if it is not known."""
-    if expected_kld is None or expected_kld <= LARGEST_EXPECTED_KLD:
+def warnings_of_errors(expected_kld: float | None, largest: float = LARGEST_EXPECTED_KLD) -> list[str]:
+    """Return a warning if the forward KLD that the standard errors expect is too large; None if it is not known."""
+    if expected_kld is None or expected_kld <= largest:
         return []
     return [f"too few samples: the expected forward KLD is {expected_kld:.1e}"]

@@ -14,17 +14,22 @@ from cgbench_methods.lib.sampling.overdamped import Overdamped
 if TYPE_CHECKING:
     from cgbench.contracts.problem import Problem
 
-__all__ = ["BLOCK", "WalkerSettings", "advance", "end_block", "make_walkers", "restore_diverged", "walkers_at_start"]
+__all__ = [
+    "BLOCK",
+    "WalkerSettings",
+    "advance",
+    "end_block",
+    "make_walkers",
+    "restore_diverged",
+    "walkers_at",
+    "walkers_at_start",
+]
 
 BLOCK = 50  # largest number of steps between checks of the walkers
 
 
-class WalkerSettings(Protocol):
-    """Settings of walkers that start together; see `make_walkers`."""
-
-    @property
-    def walkers(self) -> int:
-        """Number of walkers."""
+class DynamicsSettings(Protocol):
+    """Settings of the motion of walkers; see `make_walkers`."""
 
     @property
     def time_step(self) -> float:
@@ -37,6 +42,14 @@ class WalkerSettings(Protocol):
     @property
     def step_size(self) -> float:
         """Standard deviation of Metropolis proposals."""
+
+
+class WalkerSettings(DynamicsSettings, Protocol):
+    """Settings of walkers that start together; see `make_walkers`."""
+
+    @property
+    def walkers(self) -> int:
+        """Number of walkers."""
 
 
 def make_walkers(
@@ -85,20 +98,31 @@ def make_walkers(
     )
 
 
-def walkers_at_start(
-    problem: Problem, settings: WalkerSettings, generator: torch.Generator, bias: Bias | None = None
+def walkers_at(
+    problem: Problem,
+    settings: DynamicsSettings,
+    positions: torch.Tensor,
+    generator: torch.Generator,
+    bias: Bias | None = None,
 ) -> Langevin | Metropolis:
-    """Make ``settings.walkers`` walkers in the initial configuration; otherwise as `make_walkers`."""
-    start = problem.initial_configuration()
+    """Make walkers at positions ``[walkers, ...]``, with the settings of a configuration; else as `make_walkers`."""
     return make_walkers(
         problem,
-        start.expand(settings.walkers, *start.shape),
+        positions,
         generator,
         time_step=settings.time_step,
         friction=settings.friction,
         step_size=settings.step_size,
         bias=bias,
     )
+
+
+def walkers_at_start(
+    problem: Problem, settings: WalkerSettings, generator: torch.Generator, bias: Bias | None = None
+) -> Langevin | Metropolis:
+    """Make ``settings.walkers`` walkers in the initial configuration; otherwise as `make_walkers`."""
+    start = problem.initial_configuration()
+    return walkers_at(problem, settings, start.expand(settings.walkers, *start.shape), generator, bias)
 
 
 def end_block(problem: Problem, dynamics: Langevin | Metropolis | Overdamped) -> torch.Tensor:

@@ -27,7 +27,7 @@ from cgbench_methods.cgflow.harmonic.pairs.rounds import PairRounds, Sampled
 from cgbench_methods.lib.estimators.importance import drawn_by_weight
 from cgbench_methods.lib.sampling.langevin import Langevin
 from cgbench_methods.lib.sampling.metropolis import Metropolis
-from cgbench_methods.lib.sampling.walkers import advance, make_walkers
+from cgbench_methods.lib.sampling.walkers import advance, walkers_at
 
 __all__ = ["AssistedDynamics", "Visited"]
 
@@ -122,15 +122,7 @@ class AssistedDynamics:
         self._begin(x)
 
     def _begin(self, positions: torch.Tensor) -> None:
-        config = self.config
-        self.dynamics = make_walkers(
-            self.problem,
-            positions,
-            self._noise,
-            time_step=config.time_step,
-            friction=config.friction,
-            step_size=config.step_size,
-        )
+        self.dynamics = walkers_at(self.problem, self.config, positions, self._noise)
 
     # ---- rounds -----------------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from cgbench_methods.lib.estimators.jackknife import warnings_of_errors
+
 __all__ = ["warnings_of"]
 
 FEWEST_MOVES = 5.0  # accepted proposals of the flow, per walker on average
@@ -44,9 +46,9 @@ def warnings_of(
         elif without > MOST_WITHOUT:
             warnings.append(f"{without:.0%} of the walkers accepted no proposal: the flow omits where they are")
     expected = facts.get("expected_kld")
-    if expected is None or expected > LARGEST_EXPECTED_KLD:
-        known = "unknown" if expected is None else f"{expected:.1e}"
-        warnings.append(f"too few samples: the expected forward KLD is {known}")
+    if expected is None:
+        warnings.append("too few samples: the expected forward KLD is unknown")
+    warnings += warnings_of_errors(expected, LARGEST_EXPECTED_KLD)
     fits = [entry for entry in history if "unfitted" in entry]
     if fits and fits[-1]["unfitted"]:
         warnings.append("the model of the PMF could not be fitted in the last round of training")
