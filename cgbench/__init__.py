@@ -187,6 +187,7 @@ def read_runs(*folders: str | Path, unfinished: bool = False) -> pd.DataFrame:
         - ``wall_s``, ``cpu_s`` (float): seconds of the method, without scoring
         - ``threads`` (int), ``hardware`` (string): CPU threads, and the accelerator or else the CPU
         - ``commit`` (string): git commit, with "-dirty" for uncommitted changes; missing outside a checkout
+        - ``code`` (string): fingerprint of the code of method and system; missing in older records
         - ``path`` (string): folder of the run
 
         Further metrics follow in alphabetical order (float, nan for runs without them), such as

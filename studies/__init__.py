@@ -1,4 +1,4 @@
-"""Studies of the conditional flow, run from a clone of the repository; the wheel does not contain them.
+"""Studies of the conditional flow and of stored runs, for a clone of the repository; the wheel does not contain them.
 
 Run them in the root folder of the repository:
 
@@ -11,6 +11,7 @@ Run them in the root folder of the repository:
 - ``python -m studies.coverage FOLDER`` compares the claimed errors of stored runs with their true ones.
 - ``python -m studies.active_learning FOLDER`` splits the error of each stage of a stored run of active learning by
   basin. The published table is ``runs/aldp/cgflow_al/paper/active_learning.csv``.
+- ``python -m studies.code FOLDER`` shows which stored runs were made by the code as it stands.
 
 ``--help`` lists the options.
 """

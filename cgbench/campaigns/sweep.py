@@ -183,9 +183,9 @@ def _product(runs: Runs, exclude: Sequence[Excluded], where: str) -> Iterator[Jo
             yield Job(system, method, preset, seed, words, runs.budget, runs.engine, runs.device, plan)
 
 
-def task(job: Job, out: Path, threads: int) -> Task:
-    """Return the command that starts or resumes a run."""
-    options = ("--out", str(out), "--threads", str(threads))
+def task(job: Job, out: Path, threads: int, renew: bool = False) -> Task:
+    """Return the command that starts or resumes a run; with `renew`, what other code has made starts over."""
+    options = ("--out", str(out), "--threads", str(threads), *(["--renew"] if renew else []))
     # -P: a folder in the working directory must not shadow an installed package
     command = (sys.executable, "-P", "-m", "cgbench", "run", *job.arguments(), *options)
     return Task(job.name, command, out / output_log(job))
@@ -198,12 +198,13 @@ def output_log(job: Job) -> Path:
 
 @dataclass(frozen=True)
 class Progress:
-    """The state of a run: evaluations so far, a note for the user, and its SLURM job, if any."""
+    """The state of a run: evaluations so far, a note for the user, its SLURM job, if any, and if other code made it."""
 
     state: Literal["finished", "failed", "running", "queued", "interrupted", "waiting"]
     evaluations: int = 0
     note: str = ""
     slurm_job: str = ""
+    outdated: bool = False
 
 
 def progress(job: Job, out: Path, queue: Mapping[str, QueuedRun] | None = None) -> Progress:
@@ -223,13 +224,13 @@ def _from_files(job: Job, out: Path) -> Progress:
         record = folder.read_record()
         if record is None:
             return Progress("running" if folder.held() else "waiting")
-        total = record.evaluations.total
+        total, outdated = record.evaluations.total, job.plan.outdated(record)
         if job.plan.settled(record, folder.path):
-            return Progress("finished", total, record.reason or "")
+            return Progress("finished", total, record.reason or "", outdated=outdated)
     except UserError as error:
         return Progress("failed", 0, str(error))
     if folder.held():
         return Progress("running", total)
     if record.status == "failed":
         return Progress("failed", total, record.reason or "")
-    return Progress("interrupted", total)
+    return Progress("interrupted", total, outdated=outdated)

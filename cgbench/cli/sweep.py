@@ -24,6 +24,7 @@ SLURM_OPTIONS = ("partition", "time", "gpus", "memory", "account", "slurm")
 )
 @click.option("--out", default="runs", show_default=True, metavar="FOLDER", help="Parent folder of all runs.")
 @click.option("--retry-failed", is_flag=True, help="Also run failed runs again.")
+@click.option("--renew", is_flag=True, help="Start over what was made by other code of the method or the system.")
 @click.option("--status", is_flag=True, help="Show the state of each run; start nothing.")
 @click.option(
     "--executor", type=click.Choice(["local", "slurm"]), default="local", show_default=True, help="Where to run."
@@ -38,7 +39,7 @@ SLURM_OPTIONS = ("partition", "time", "gpus", "memory", "account", "slurm")
 @click.option("--memory", metavar="SIZE", help="SLURM: memory per run, such as 8G.")
 @click.option("--account", metavar="NAME", help="SLURM: account.")
 @click.option("--slurm", multiple=True, metavar="KEY=VALUE", help="SLURM: any other option of sbatch. Repeatable.")
-def command(file: str, out: str, status: bool, retry_failed: bool, **options: Any) -> int:
+def command(file: str, out: str, status: bool, retry_failed: bool, renew: bool, **options: Any) -> int:
     """Run everything in FILE, a sweep file in YAML.
 
     Finished runs are skipped and interrupted runs are resumed. The exit code is 1 if a run has not finished.
@@ -64,10 +65,14 @@ def command(file: str, out: str, status: bool, retry_failed: bool, **options: An
     wanted = {"waiting", "interrupted"} | ({"failed"} if retry_failed else set())
     on_slurm = options["executor"] == "slurm"  # runs that are already in its queue are waited for
     pairs = zip(jobs, _states(jobs, place, must_know=on_slurm), strict=True)
-    chosen = [job for job, state in pairs if state.state in wanted or (on_slurm and state.slurm_job)]
+    chosen = [
+        job
+        for job, state in pairs
+        if state.state in wanted or (on_slurm and state.slurm_job) or (renew and state.outdated)
+    ]
     if len(chosen) < len(jobs):
         print(f"{len(chosen)} of {len(jobs)} runs remaining", flush=True)
-    tasks = {task(job, place, threads): job for job in chosen}
+    tasks = {task(job, place, threads, renew): job for job in chosen}
     report = _Report(tasks, place, getattr(executor, "notes", {}))
     try:
         executor.execute(list(tasks), report.start, report.end)
@@ -158,6 +163,7 @@ def _last_line(path: Path) -> str:
 def _counts(found: Any) -> str:
     counts = Counter(state.state for state in found)
     words = [f"{counts[name]} {name}" for name in ("finished", "running", "queued", "interrupted", "failed", "waiting")]
+    words.append(f"{sum(state.outdated for state in found)} made by other code")
     return ", ".join(word for word in words if not word.startswith("0 "))
 
 
@@ -167,7 +173,7 @@ def _table(jobs: Any, found: Any) -> str:
     header = ["system", "method", "preset", "state", "seed", "evaluations"]
     rows = [
         [job.plan.system.name, job.plan.method_class.name, job.plan.preset, state.state, str(job.seed)]
-        + [f"{state.evaluations:,}" + (f"  {state.note}" if state.note else "")]
+        + ["  ".join(filter(None, [f"{state.evaluations:,}", state.note, "other code" * state.outdated]))]
         for job, state in zip(jobs, found, strict=True)
     ]
     return markdown(header, rows, 4)

@@ -35,6 +35,7 @@ COLUMNS: dict[str, str] = {
     "threads": "int64",
     "hardware": "string",
     "commit": "string",
+    "code": "string",
     "path": "string",
 }
 ORDER = ["system", "system_version", "method", "preset", "seed", "path"]
@@ -77,6 +78,7 @@ def _row(run: FoundRun) -> dict[str, Any]:
         "threads": record.threads,
         "hardware": run.hardware,
         "commit": _commit(record.provenance.get("git")),
+        "code": record.provenance.get("code"),
         "path": str(run.path),
     }
 

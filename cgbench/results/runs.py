@@ -194,10 +194,12 @@ def grouped(runs: Sequence[FoundRun]) -> dict[Key, list[FoundRun]]:
 def differences(members: Sequence[FoundRun]) -> dict[str, list[str]]:
     """Return what differs between the seeds of a row although it may change a score or a time, with the values.
 
-    Compared are the commit, the version of the metrics, the hardware, threads and kernels (compiled or not).
+    Compared are the code, the version of the metrics, the hardware, threads and kernels (compiled or not). The code is
+    compared by its fingerprint; by the commit if a record has none.
     """
+    codes = [str(m.record.provenance.get("code") or "") for m in members]
     found = {
-        "commit": [_commit(m.record) for m in members],
+        **({"code": codes} if all(codes) else {"commit": [_commit(m.record) for m in members]}),
         "metrics version": [str(m.record.metrics_version or "unknown") for m in members],
         "hardware": [m.hardware for m in members],
         "threads": [str(m.record.threads) for m in members],

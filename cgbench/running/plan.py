@@ -13,6 +13,7 @@ from cgbench.contracts.system import System, maps_of, traits_of
 from cgbench.errors import UserError, choices
 from cgbench.running.configuration import config_hash, make_config
 from cgbench.running.plugins import construct_system
+from cgbench.running.provenance import code_of, is_of_code
 from cgbench.running.record import Record
 from cgbench.running.registry import load
 
@@ -53,6 +54,14 @@ class Plan:
     def folder(self, out: str | Path) -> Path:
         """Return the folder of the run below `out`."""
         return Path(out) / self.system.name / self.method_class.name / self.preset / f"seed-{self.seed}"
+
+    def code(self) -> str | None:
+        """Return the fingerprint of the code of method and system; see `cgbench.running.provenance.code_of`."""
+        return code_of(self.method_class, type(self.system))
+
+    def outdated(self, record: Record) -> bool:
+        """Whether the run with this record was made by other code, or by code that is not known."""
+        return not is_of_code(record.provenance, self.code())
 
     def settled(self, record: Record, folder: Path) -> bool:
         """Whether the run with this record is complete.

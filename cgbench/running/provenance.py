@@ -1,7 +1,8 @@
-"""Provenance of a result: versions, hardware, threads and git state."""
+"""Provenance of a result: versions, hardware, threads, git state and a fingerprint of the code."""
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import math
 import os
@@ -13,12 +14,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cgbench import native
+from cgbench.storage.source_code import fingerprint
 
 __all__ = [
+    "code_of",
     "collect",
     "cpu_quota",
     "default_threads",
     "differences",
+    "is_of_code",
     "parse_quota",
     "physical_cores",
     "segment",
@@ -27,6 +31,8 @@ __all__ = [
 PACKAGES = ("torch", "numpy", "scipy", "openmm", "nflows", "mdtraj", "pymbar", "pydantic")
 PACKAGE_FOLDER = Path(__file__).resolve().parents[1]  # the folder of the package cgbench
 SOURCES = ("cgbench", "systems", "methods")  # folders of a checkout that results depend on
+OWN_PACKAGES = ("cgbench", "cgbench_methods", "cgbench_systems")  # those folders, as import packages
+ALWAYS_USED = ("cgbench.counting.energy_gate",)  # modules that every run imports, but late
 
 
 def physical_cores() -> int:
@@ -146,6 +152,41 @@ def _git(package: Path = PACKAGE_FOLDER) -> dict[str, Any] | None:
     return {"commit": commit, "dirty": bool(changes)}
 
 
+def code_of(*classes: type) -> str | None:
+    """Return a fingerprint of the code of classes, such as a method and a system, and of what they import.
+
+    It covers modules of this project and of the packages that the classes are from, as in
+    `cgbench.storage.source_code.fingerprint`, and is the same wherever this code is installed. None if a file cannot be
+    read.
+    """
+    modules = [cls.__module__ for cls in classes]
+    tops = {name.partition(".")[0] for name in (*modules, *OWN_PACKAGES)}
+    places = {top: place for top in sorted(tops) if (place := _place(top)) is not None}
+    try:
+        return fingerprint([*modules, *ALWAYS_USED], places)
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return None
+
+
+def is_of_code(found: Mapping[str, Any], code: str | None) -> bool:
+    """Whether all segments of a record's provenance are known to be of this code, a fingerprint as from `code_of`."""
+    parts = [found, *(segment for segment in found.get("segments", ()) if segment.get("code") is not None)]
+    return all(part.get("code") == code for part in parts)
+
+
+def _place(top: str) -> Path | None:
+    """Return the folder of a top-level package or the file of a top-level module; None for neither."""
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    folders = list(spec.submodule_search_locations or ())
+    place = folders[0] if folders else spec.origin
+    return Path(place) if place is not None and Path(place).exists() else None
+
+
 def _native() -> str | None:
     """Return the version of the compiler that builds the kernels; None if kernels are not used."""
     compiler = None if native.switched_off() else native.compiler()
@@ -180,6 +221,7 @@ def segment(facts: Mapping[str, Any], evaluations: int) -> dict[str, Any]:
     return {
         "commit": git.get("commit"),
         "dirty": git.get("dirty"),
+        "code": facts.get("code"),
         "cgbench": facts.get("cgbench"),
         "python": facts.get("python"),
         "packages": dict(facts.get("packages", {})),
@@ -193,8 +235,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     old, new = _versions(before), _versions(now)
     if not any(old.values()):
         return "the version that made the checkpoint is unknown"
-    if before.get("threads") is not None:  # older segments do not have it
-        old, new = old | {"threads": str(before["threads"])}, new | {"threads": str(now["threads"])}
+    for name in ("code", "threads"):
+        if before.get(name) is not None and now.get(name) is not None:  # older segments do not have them
+            old, new = old | {name: str(before[name])}, new | {name: str(now[name])}
     changed = [name for name in dict.fromkeys((*old, *new)) if old.get(name) != new.get(name)]
     return ", ".join(f"{name} {old.get(name) or 'unknown'} -> {new.get(name) or 'unknown'}" for name in changed)
 

@@ -43,6 +43,8 @@ def run(system: str, method: str, **options: Any) -> Record:
         Engine of the system, torch device, and CPU threads (default: all cores).
     restart
         Start over, even if there is a checkpoint or a finished run.
+    renew
+        Start over if the checkpoint or finished run was made by other code of the method or the system.
     on_estimate
         Called with the `Run` after each estimate.
 
@@ -79,6 +81,7 @@ def prepare(
     device: str = "cpu",
     threads: int | None = None,
     restart: bool = False,
+    renew: bool = False,
     on_estimate: Callable[[Run], None] = lambda run: None,
 ) -> Run:
     """Build a run and lock its folder, without starting it. Parameters are those of `run`."""
@@ -96,9 +99,14 @@ def prepare(
     check_start(plan.system)
     job = Run(plan, threads, RunFolder(plan.folder(out)), on_estimate)
     job.messages += job.folder.create()  # last: a method that rejects its system leaves no folder
-    if restart:
+    if restart or (renew and _outdated(job)):
         job.folder.start_over()
     return job
+
+
+def _outdated(job: Run) -> bool:
+    existing = job.folder.read_record()
+    return existing is not None and job.plan.outdated(existing)
 
 
 def finished_record(job: Run) -> Record | None:

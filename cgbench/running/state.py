@@ -76,6 +76,7 @@ class RunState:
         self.estimate: Estimate | None = None
         self.density: dict[str, Any] | None = None
         self._provenance = provenance.collect(self.system.device, threads)
+        self._provenance["code"] = plan.code()
         self._provenance["method_version"] = self.method.version
         self._segments = [provenance.segment(self._provenance, 0)]
 

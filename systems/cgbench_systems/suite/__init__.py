@@ -20,7 +20,8 @@ def _member(name: str, folder: str) -> type[RegisteredMolecule]:
     definition, _, _ = read_definition(file)
     what = ", ".join([Path(str(definition.pdb)).stem, *definition.force_field, f"{definition.temperature:g} K"])
     cvs = ", ".join(cv.name for cv in definition.cvs)
-    members = {"__module__": __name__, "__doc__": f"Molecule of the suite: {what}, CVs {cvs}."}
+    # its code is that of any registered molecule, and not this list
+    members = {"__module__": RegisteredMolecule.__module__, "__doc__": f"Molecule of the suite: {what}, CVs {cvs}."}
     return type(name, (RegisteredMolecule,), members, file=file)
 
 

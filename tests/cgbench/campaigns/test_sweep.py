@@ -269,6 +269,28 @@ def test_states_failures_and_another_try(tmp_path: Path, capsys) -> None:
     assert "1 of 3 runs remaining" in capsys.readouterr().out
 
 
+def test_runs_of_other_code_are_shown_and_renewed_on_request(tmp_path: Path, capsys) -> None:
+    path, out = write(tmp_path, GOOD.replace("presets: smoke", "presets: smoke, seeds: 0-1")), tmp_path / "out"
+    command = ["sweep", str(path), "--out", str(out), "--threads", "1"]
+    assert main(command) == 0
+    records = [out / f"muller_brown/md/smoke/seed-{seed}/record.json" for seed in (0, 1)]
+    ours, kept = parse_record(records[0].read_bytes()), records[1].read_bytes()
+    older = ours.model_copy(update={"provenance": ours.provenance | {"code": "0123456789abcdef"}})
+    records[0].write_bytes(record_bytes(older))
+    capsys.readouterr()
+    assert main([*command, "--status"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[-2].split("  ")[-1].strip() for line in table[2:4]] == ["other code", "3,552"]
+    assert table[-1] == "2 finished, 1 made by other code"
+    assert main(command) == 0
+    assert "0 of 2 runs remaining" in capsys.readouterr().out and parse_record(records[0].read_bytes()) == older
+    assert main([*command, "--renew"]) == 0
+    assert "1 of 2 runs remaining" in capsys.readouterr().out and records[1].read_bytes() == kept
+    renewed = parse_record(records[0].read_bytes())
+    assert renewed.provenance["code"] == ours.provenance["code"] and renewed.metrics == ours.metrics
+    assert main([*command, "--renew"]) == 0 and "0 of 2 runs remaining" in capsys.readouterr().out
+
+
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, capsys) -> None:
     path = write(
         tmp_path,

@@ -290,6 +290,12 @@ def test_rows_that_mix_commits_or_machines_say_so(tmp_path: Path, capsys) -> Non
         "hardware": ["abacus", "slide rule"],
     }
     assert differences(mixed[:1] * 2) == {}
+    coded = [varied(seed, 1.0, provenance=run.record.provenance | {"code": "c0de"}) for seed, run in enumerate(mixed)]
+    assert differences(coded) == {"hardware": ["abacus", "slide rule"]}  # commits with the same code are no difference
+    coded[1].record.provenance["code"] = "other"
+    assert differences(coded)["code"] == ["c0de", "other"]
+    del coded[2].record.provenance["code"]
+    assert "code" not in differences(coded) and differences(coded)["commit"] == found["commit"]
     for run in mixed:
         written(tmp_path, run)
     _, out, err = board(tmp_path, capsys)

@@ -15,7 +15,7 @@ from cgbench.cli.main import main
 from cgbench.contracts.method import AuxiliaryEstimate, Method, MethodConfig
 from cgbench.contracts.pmf import PMF
 from cgbench.errors import UserError
-from cgbench.running import loop, provenance
+from cgbench.running import loop, plan, provenance
 from cgbench.running.registry import load
 from cgbench.running.run import Run, finished_record, prepare, run
 from cgbench.running.run_folder import RESULTS, plain_copy
@@ -283,6 +283,35 @@ def test_code_that_changed_is_in_the_record_and_the_log(tmp_path, monkeypatch, c
     first, second = record.provenance["segments"]
     assert first == only and second["from_evaluations"] == 60 and second != first
     assert (again.folder.path / "pmf.npz").read_bytes() == (whole.folder.path / "pmf.npz").read_bytes()
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_renew_starts_over_what_other_code_has_made(tmp_path, monkeypatch, ended: bool) -> None:
+    """And nothing else: neither the result of the same code, nor without being asked."""
+    job = go(tmp_path) if ended else stopped(tmp_path)
+    record = job.folder.read_record()
+    assert record.provenance["code"] == record.provenance["segments"][0]["code"] == job.plan.code()
+    reached = start(tmp_path, renew=True)
+    assert reached.resume() is not ended and (finished_record(reached) is not None) is ended
+    reached.folder.release()
+    monkeypatch.setattr(plan, "code_of", lambda *classes: "other")
+    kept = start(tmp_path)
+    assert kept.folder.read_record() is not None
+    kept.folder.release()
+    renewed = start(tmp_path, renew=True)
+    assert renewed.folder.read_record() is None and not renewed.resume()
+    assert renewed.execute().provenance["code"] == "other"
+    renewed.folder.release()
+
+
+def test_a_run_with_a_part_of_other_code_is_of_neither(tmp_path) -> None:
+    record = go(tmp_path).folder.read_record()
+    code = record.provenance["code"]
+    assert provenance.is_of_code(record.provenance, code)
+    earlier = {**record.provenance["segments"][0], "code": "other"}
+    mixed = record.provenance | {"segments": [earlier, *record.provenance["segments"]]}
+    assert not any(provenance.is_of_code(mixed, one) for one in (code, "other"))
+    assert not provenance.is_of_code({}, code)
 
 
 def test_the_same_code_is_one_segment(tmp_path) -> None:

@@ -56,7 +56,7 @@ def test_it_is_what_it_says(dipeptide: Any) -> None:
     assert any("0.8*psi" in solvent.getComputedValueParameters(i)[1] for i in range(solvent.getNumComputedValues()))
     assert [basin.name for basin in molecule.basins][:2] == ["C5/PPII", "alphaR"]
     assert molecule.basins[-1].name == "phi>0" and molecule.version == "1"
-    assert molecule.__class__.__module__ == "cgbench_systems.suite"
+    assert molecule.__class__.__module__ == "cgbench_systems.molecule.registered"
 
 
 def test_self_check_passes(molecule: Any) -> None:

@@ -1,0 +1,144 @@
+"""A fingerprint of source code: of modules and what they import, without comments, docstrings and blank lines."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import tokenize
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+__all__ = ["fingerprint", "imported_files"]
+
+KERNELS = (".cpp", ".hpp")
+
+
+def fingerprint(modules: Iterable[str], places: Mapping[str, Path]) -> str:
+    """Return a hash of the code of some modules and of all that they import from known places.
+
+    The hash changes with every statement, but not with comments, docstrings, blank lines, or the place of a package.
+
+    Parameters
+    ----------
+    modules, places
+        As in `imported_files`.
+
+    Returns
+    -------
+    str
+        64 bits of SHA-256, in hexadecimal digits.
+
+    Raises
+    ------
+    OSError, SyntaxError, UnicodeDecodeError
+        If a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for name, path in imported_files(modules, places).items():
+        text = _read(path)[0] if path.suffix == ".py" else path.read_text(encoding="utf-8")
+        digest.update(f"{name}\n{len(text)}\n{text}".encode())
+    return digest.hexdigest()[:16]
+
+
+def imported_files(modules: Iterable[str], places: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the files of some modules, of all that they import at any depth, and C++ sources beside them.
+
+    Imports for type checking do not count. Those in functions count only if they are from the same package: what else
+    is imported late, such as readers of file formats, is not needed in most runs.
+
+    Parameters
+    ----------
+    modules
+        Names of modules. Those outside the known places are left out, as are imports from elsewhere.
+    places
+        For each top-level package, its folder; for a top-level module, its file.
+
+    Returns
+    -------
+    dict
+        The files by name (that of a module, or of a package and a file in it), sorted.
+    """
+    found: dict[str, Path] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        path = _file(name, places)
+        if name in found or path is None:
+            continue
+        found[name] = path
+        inside = path.name == "__init__.py"
+        package = name if inside else name.rpartition(".")[0]
+        imported = [(_absolute(one, package), late) for one, late in _read(path)[1]]
+        waiting += [*_parents(name), *(one for one, late in imported if not late or one.rpartition(".")[0] == package)]
+        found |= {f"{package}/{file.name}": file for file in path.parent.iterdir() if file.suffix in KERNELS}
+    return dict(sorted(found.items()))
+
+
+def _file(name: str, places: Mapping[str, Path]) -> Path | None:
+    """Return the file of a module; None if there is none, for example for a name that is imported from a module."""
+    top, *rest = name.split(".")
+    if top not in places:
+        return None
+    place = places[top]
+    if place.is_file():
+        return place if not rest else None
+    path = place.joinpath(*rest)
+    return next((file for file in (path / "__init__.py", path.with_name(f"{path.name}.py")) if file.is_file()), None)
+
+
+def _parents(name: str) -> Iterator[str]:
+    while name := name.rpartition(".")[0]:
+        yield name
+
+
+def _absolute(name: str, package: str) -> str:
+    """Return the absolute name for an imported one, which has a leading dot for each level of a relative import."""
+    rest = name.lstrip(".")
+    for _ in range(len(name) - len(rest) - 1):
+        package = package.rpartition(".")[0]
+    return name if rest == name else f"{package}.{rest}" if rest else package
+
+
+def _read(path: Path) -> tuple[str, tuple[tuple[str, bool], ...]]:
+    """Return the code of a file without what does not matter, and what it imports, as `_imports`."""
+    state = path.stat()
+    return _parsed(path, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _parsed(path: Path, modified: int, size: int) -> tuple[str, tuple[tuple[str, bool], ...]]:
+    """Do the work of `_read` once for each state of a file."""
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and ast.get_docstring(node, clean=False) is not None:
+                assert first.end_lineno is not None
+                lines[first.lineno - 1 : first.end_lineno] = [""] * (first.end_lineno - first.lineno + 1)
+    return "\n".join(line.rstrip() for line in lines if line.strip()), tuple(_imports(tree))
+
+
+def _imports(tree: ast.Module) -> Iterator[tuple[str, bool]]:
+    """Yield the names that a module imports, and whether the import is in a function."""
+    waiting: list[tuple[ast.AST, bool]] = [(tree, False)]
+    while waiting:
+        node, late = waiting.pop()
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, late) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            yield base, late
+            yield from ((f"{base}{'.' * bool(node.module)}{alias.name}", late) for alias in node.names)
+        late |= isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            waiting += [(child, late) for child in node.orelse]
+        else:
+            waiting += [(child, late) for child in ast.iter_child_nodes(node)]
