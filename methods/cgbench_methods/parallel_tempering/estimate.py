@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.maps import States
+from cgbench_methods.lib.estimators.drift import with_drift
 from cgbench_methods.lib.estimators.exposure import exposure
 from cgbench_methods.lib.estimators.importance import kish
 from cgbench_methods.lib.estimators.jackknife import Fitted, jackknife_fit
@@ -19,6 +20,7 @@ from cgbench_methods.parallel_tempering.reweighting import Reweighting, reweight
 __all__ = ["Tempered"]
 
 Array = NDArray[np.float64]
+RANGE = 10.0  # kT; largest logarithm of the exposure above its minimum
 
 
 class Tempered:
@@ -62,7 +64,8 @@ class Tempered:
         """Estimate the PMF of the collective variables number `axes`, whose domain and grid are `cvs`.
 
         The order of the fit is chosen by the likelihood of each half of the groups under the fit to the other. Standard
-        errors are a jackknife over groups: each part without one group has its own free energies and weights.
+        errors are a jackknife over groups: each part without one group has its own free energies and weights. They
+        contain the drift between the two halves of the samples in time.
 
         Raises
         ------
@@ -83,7 +86,13 @@ class Tempered:
         def rest(group: int) -> Array:
             return self._histogram_without(group, bins, total).reshape(cvs.bins)
 
-        found = jackknife_fit(cvs, parts, visited, orders, rest)
+        # where hot walkers alone have been, many tiny weights would count as many visits, and the fit would follow them
+        visited = np.minimum(visited, math.exp(RANGE) * visited.min())
+        half = len(bins) // 2
+        halves = [self._histograms(self._all[part], bins[part], total) for part in (slice(half), slice(half, None))]
+        found = with_drift(
+            jackknife_fit(cvs, parts, visited, orders, rest), np.reshape(halves, (2, self.groups, *cvs.bins))
+        )
         return Fitted(found.pmf, found.facts | {"visited_part_of_the_grid": float((visits > 0).mean())})
 
     def populations(self, states: States) -> dict[str, float]:

@@ -10,8 +10,10 @@ import torch
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.scoring.divergences import forward_kld
+from cgbench_methods.lib.estimators.drift import SIGNIFICANT
 from cgbench_methods.lib.estimators.exposure import exposure
 from cgbench_methods.lib.estimators.jackknife import student_factor
+from cgbench_methods.parallel_tempering import estimate
 from cgbench_methods.parallel_tempering.estimate import Tempered
 from cgbench_methods.parallel_tempering.reweighting import Reweighting, reweighting
 
@@ -127,6 +129,57 @@ def test_unusable_samples_have_no_weight() -> None:
     spoiled = torch.cat([samples, torch.full_like(samples[:20], torch.nan)])
     one, other = (Tempered(each, LADDER, 4, 100_000).combine((0,), PHI, (3,)).pmf for each in (samples, spoiled))
     np.testing.assert_allclose(one.probability, other.probability, rtol=1e-6)
+
+
+# ---- high places ----------------------------------------------------------------------------------
+
+HOT = np.array([1.0, 1.8, 3.2, 5.8, 10.0, 20.0])
+_X = TORUS.centers(0)
+PLATEAU = 2.0 * (1 - np.cos(_X))[:, None] + 40.0 / (1 + np.exp((1.2 - np.abs(_X)) / 0.3))[None, :]
+
+
+def climbing(samples: int, ladders: int, seed: int) -> torch.Tensor:
+    """Equilibrium in the free energy `PLATEAU` with other degrees of freedom, as for `Tempered`."""
+    random = np.random.default_rng(seed)
+    found = np.empty((samples, ladders, len(HOT), 3), np.float32)
+    for k, temperature in enumerate(HOT):
+        p = np.exp(-PLATEAU / temperature).ravel()
+        chosen = random.choice(p.size, (samples, ladders), p=p / p.sum())
+        inside = random.uniform(-0.5, 0.5, (2, samples, ladders)) * 2 * math.pi / len(_X)
+        found[..., k, 0] = PLATEAU.ravel()[chosen] + temperature * random.gamma(4.0, size=chosen.shape)
+        for axis, index in enumerate(np.divmod(chosen, len(_X))):
+            found[..., k, 1 + axis] = _X[index] + inside[axis]
+    return torch.from_numpy(found)
+
+
+def test_places_that_hot_walkers_alone_visit_do_not_spoil_the_basin(monkeypatch) -> None:
+    """A plateau at 40 kT, where half of the hottest walkers are, with a steep slope that low orders do not follow."""
+    truth = np.exp(-PLATEAU) / np.exp(-PLATEAU).sum()
+    orders = (2, 3, 4, 6, 8, 12, 16)
+    tempered = [Tempered(climbing(300, 16, seed), HOT, 8, 20_000) for seed in range(3)]
+    for one in tempered:
+        assert forward_kld(truth, one.combine((0, 1), TORUS, orders).pmf.probability) < 5e-3
+    monkeypatch.setattr(estimate, "RANGE", 100.0)
+    assert forward_kld(truth, tempered[0].combine((0, 1), TORUS, orders).pmf.probability) > 1.0
+
+
+def test_errors_contain_what_the_walkers_have_not_forgotten() -> None:
+    """In the first half, walkers are in one half of the basin three times as often as later."""
+    samples = climbing(400, 16, 5)
+    random = torch.rand(200, 16, len(HOT), generator=torch.Generator().manual_seed(1))
+    moved = (samples[:200, :, :, 1] > 0) & (random < 0.5)
+    drifting = samples.clone()
+    drifting[:200, :, :, 1] = torch.where(moved, -1.0, 1.0) * samples[:200, :, :, 1]
+    still, drifted = (Tempered(one, HOT, 8, 20_000).combine((0,), PHI, (2, 3, 4)) for one in (samples, drifting))
+    assert still.facts["drift"] < SIGNIFICANT < drifted.facts["drift"]
+    truth = np.exp(-PLATEAU).sum(1) / np.exp(-PLATEAU).sum()
+    for found in (still, drifted):
+        std = found.pmf.free_energy_std
+        assert std is not None
+        error = np.log(truth / found.pmf.probability)
+        error -= (truth * error).sum()
+        assert (np.abs(error) < 1.96 * std)[truth > 1e-3].mean() > 0.85
+        assert found.facts["expected_kld"] == pytest.approx(0.5 * (found.pmf.probability * std**2).sum())
 
 
 # ---- exposure -------------------------------------------------------------------------------------
