@@ -22,6 +22,7 @@ from cgbench_methods.lib.sampling.langevin import Langevin
 from cgbench_methods.lib.sampling.metropolis import Metropolis
 from cgbench_methods.lib.sampling.overdamped import Overdamped
 from cgbench_methods.lib.sampling.turns import Turns
+from cgbench_methods.lib.sampling.visits import Visits
 from cgbench_methods.lib.sampling.walkers import BLOCK, advance, restore_diverged, walkers_at_start
 from cgbench_methods.md.config import MDConfig
 
@@ -68,6 +69,7 @@ class MolecularDynamics(Method):
         self.state_counts = torch.zeros(config.walkers, states + 1, dtype=torch.int32)
         self._rows = torch.arange(config.walkers)
         self.turns = Turns(problem, config.walkers)
+        self.visits = Visits(problem.cvs, config.walkers)
         self._left = False  # whether a walker was outside the state space after the last block
         self.equilibrated = 0
         self.produced = 0
@@ -146,6 +148,7 @@ class MolecularDynamics(Method):
         leave = bool(self.problem.report_state_space(self.dynamics.positions).any())
         look, self._left = leave or self._left, leave
         self.turns.note(self.dynamics.positions, steps)
+        self.visits.note(self.problem.collective_variables(self.dynamics.positions).double().cpu().numpy())
         for half, s, positions in samples:
             usable = valid & self.problem.in_state_space(positions).cpu() if look else valid
             for one, counts in zip(self.maps, self.counts, strict=True):
@@ -173,9 +176,10 @@ class MolecularDynamics(Method):
         return min(config.steps, max(least, ahead))
 
     def diagnostics(self) -> dict[str, Any]:
-        """Return how often side chains turned, and a warning if they did so rarely; nothing without side chains."""
-        warnings = self.turns.warnings()
-        return self.turns.diagnostics() | ({"warnings": warnings} if warnings else {})
+        """Return round trips along the CVs and turns of side chains, and whether both happened often enough."""
+        warnings = self.visits.warnings(self.problem.cvs.names) + self.turns.warnings()
+        found = {"round_trips_per_walker": self.visits.round_trips()} | self.turns.diagnostics()
+        return found | {"reliable": not warnings, "warnings": warnings}
 
     def state_dict(self) -> dict[str, Any]:
         """Return walkers, counts and steps."""
@@ -187,6 +191,7 @@ class MolecularDynamics(Method):
             "produced": self.produced,
             "left": self._left,
             "turns": self.turns.state_dict(),
+            "visits": self.visits.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -196,6 +201,7 @@ class MolecularDynamics(Method):
         self.equilibrated, self.produced = int(state["equilibrated"]), int(state["produced"])
         self._left = bool(state.get("left", False))
         self.turns.load_state_dict(state["turns"])
+        self.visits.load_state_dict(state["visits"])
 
 
 def _overdamped(problem: Any, config: MDConfig, generator: torch.Generator) -> Overdamped:

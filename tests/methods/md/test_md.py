@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from cgbench.running.run import prepare, run
 from cgbench.scoring.divergences import forward_kld
 from cgbench_systems.muller_brown import MullerBrown
+
+DOUBLE_WELL = f"{Path(__file__).parents[2] / 'examples' / 'double_well.py'}:DoubleWell"
 
 
 def test_metropolis_converges_within_the_basin_that_it_starts_in(tmp_path) -> None:
@@ -48,3 +52,13 @@ def test_auxiliary_estimates_are_parts_of_the_same_steps(tmp_path) -> None:
     assert eights["evaluations"].tolist() == [8 * 221] * 2 and eights["forward_kld"].nunique() == 2
     (counts,) = job.method.counts
     assert int(counts.sum()) == 16 * 200 and counts.shape == (2, 16, 100)
+
+
+def test_walkers_that_do_not_come_back_are_not_reliable(tmp_path) -> None:
+    """A barrier of 10 kT and one of 3 kT, with the same steps."""
+    overrides = ["walkers=50", "steps=4000", "step_size=0.3"]
+    for number, (system, back) in enumerate({"muller_brown": False, DOUBLE_WELL: True}.items()):
+        record = run(system, "md", preset="smoke", overrides=overrides, out=tmp_path / str(number), threads=1)
+        (trips,) = record.diagnostics["round_trips_per_walker"].values()
+        assert (trips > 0.5) is back and record.diagnostics["reliable"] is back
+        assert any("few round trips per walker" in line for line in record.diagnostics["warnings"]) is not back
