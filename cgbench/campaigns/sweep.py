@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -165,21 +165,24 @@ def _matches(excluded: Excluded, entry: Mapping[str, Any]) -> bool:
 def _product(runs: Runs, exclude: Sequence[Excluded], where: str) -> Iterator[Job]:
     for overrides in runs.overrides:
         words = tuple(f"{key}={json.dumps(value, default=str)}" for key, value in overrides.items())
+        plans: dict[tuple[str, str, str], Plan] = {}  # which do not depend on the seed, and take time
         for system, method, preset, seed in _combinations(runs):
             if any(excluded.covers(system, method, preset, seed) for excluded in exclude):
                 continue
-            try:  # without the device, which this machine may not have
-                plan = make_plan(
-                    system,
-                    method,
-                    preset=preset,
-                    seed=seed,
-                    overrides=words,
-                    budget=runs.budget,
-                    engine=runs.engine,
-                )
-            except UserError as error:
-                raise UserError(f"{where}: {error}") from error
+            if (system, method, preset) not in plans:
+                try:  # without the device, which this machine may not have
+                    plans[system, method, preset] = make_plan(
+                        system,
+                        method,
+                        preset=preset,
+                        seed=seed,
+                        overrides=words,
+                        budget=runs.budget,
+                        engine=runs.engine,
+                    )
+                except UserError as error:
+                    raise UserError(f"{where}: {error}") from error
+            plan = replace(plans[system, method, preset], seed=seed)
             yield Job(system, method, preset, seed, words, runs.budget, runs.engine, runs.device, plan)
 
 
@@ -222,13 +225,16 @@ def _from_files(job: Job, out: Path) -> Progress:
     folder = RunFolder(job.plan.folder(out))
     try:
         record = folder.read_record()
-        if record is None:
-            return Progress("running" if folder.held() else "waiting")
-        total, outdated = record.evaluations.total, job.plan.outdated(record)
-        if job.plan.settled(record, folder.path):
-            return Progress("finished", total, record.reason or "", outdated=outdated)
     except UserError as error:
         return Progress("failed", 0, str(error))
+    if record is None:
+        return Progress("running" if folder.held() else "waiting")
+    total, outdated = record.evaluations.total, job.plan.outdated(record)
+    try:
+        if job.plan.settled(record, folder.path):
+            return Progress("finished", total, record.reason or "", outdated=outdated)
+    except UserError as error:  # other settings or another version
+        return Progress("failed", total, str(error), outdated=True)
     if folder.held():
         return Progress("running", total)
     if record.status == "failed":

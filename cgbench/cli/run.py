@@ -26,7 +26,7 @@ __all__ = ["command"]
 @click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: OMP_NUM_THREADS, or all cores]")
 @click.option("--out", default="runs", show_default=True, metavar="FOLDER", help="Parent folder of all runs.")
 @click.option("--restart", is_flag=True, help="Start from the beginning, even if there is a checkpoint or a result.")
-@click.option("--renew", is_flag=True, help="Start over if the checkpoint or result was made by other code.")
+@click.option("--renew", is_flag=True, help="Start over what other code or settings have made.")
 def command(**options: Any) -> int:
     """Run a method on a system, or resume an interrupted run.
 

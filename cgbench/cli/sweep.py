@@ -24,7 +24,7 @@ SLURM_OPTIONS = ("partition", "time", "gpus", "memory", "account", "slurm")
 )
 @click.option("--out", default="runs", show_default=True, metavar="FOLDER", help="Parent folder of all runs.")
 @click.option("--retry-failed", is_flag=True, help="Also run failed runs again.")
-@click.option("--renew", is_flag=True, help="Start over what was made by other code of the method or the system.")
+@click.option("--renew", is_flag=True, help="Start over what other code or settings have made.")
 @click.option("--status", is_flag=True, help="Show the state of each run; start nothing.")
 @click.option(
     "--executor", type=click.Choice(["local", "slurm"]), default="local", show_default=True, help="Where to run."

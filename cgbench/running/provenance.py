@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -152,6 +153,7 @@ def _git(package: Path = PACKAGE_FOLDER) -> dict[str, Any] | None:
     return {"commit": commit, "dirty": bool(changes)}
 
 
+@cache
 def code_of(*classes: type) -> str | None:
     """Return a fingerprint of the code of classes, such as a method and a system, and of what they import.
 

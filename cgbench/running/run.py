@@ -44,7 +44,8 @@ def run(system: str, method: str, **options: Any) -> Record:
     restart
         Start over, even if there is a checkpoint or a finished run.
     renew
-        Start over if the checkpoint or finished run was made by other code of the method or the system.
+        Start over if the checkpoint or finished run was made by other code of the method or the system, with other
+        settings of the preset, or by another version.
     on_estimate
         Called with the `Run` after each estimate.
 
@@ -106,7 +107,13 @@ def prepare(
 
 def _outdated(job: Run) -> bool:
     existing = job.folder.read_record()
-    return existing is not None and job.plan.outdated(existing)
+    if existing is None:
+        return False
+    try:
+        job.plan.settled(existing, job.folder.path)
+    except UserError:  # other settings or another version
+        return True
+    return job.plan.outdated(existing)
 
 
 def finished_record(job: Run) -> Record | None:

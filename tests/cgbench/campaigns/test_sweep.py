@@ -289,6 +289,12 @@ def test_runs_of_other_code_are_shown_and_renewed_on_request(tmp_path: Path, cap
     renewed = parse_record(records[0].read_bytes())
     assert renewed.provenance["code"] == ours.provenance["code"] and renewed.metrics == ours.metrics
     assert main([*command, "--renew"]) == 0 and "0 of 2 runs remaining" in capsys.readouterr().out
+    records[1].write_bytes(record_bytes(renewed.model_copy(update={"seed": 1, "config_hash": "0" * 64})))
+    assert main(command) == 1
+    assert "holds a run with config_hash" in capsys.readouterr().err
+    assert main([*command, "--renew"]) == 0
+    assert "1 of 2 runs remaining" in capsys.readouterr().out
+    assert parse_record(records[1].read_bytes()).config_hash == renewed.config_hash
 
 
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, capsys) -> None:
