@@ -148,7 +148,8 @@ class MolecularDynamics(Method):
         leave = bool(self.problem.report_state_space(self.dynamics.positions).any())
         look, self._left = leave or self._left, leave
         self.turns.note(self.dynamics.positions, steps)
-        self.visits.note(self.problem.collective_variables(self.dynamics.positions).double().cpu().numpy())
+        if samples:
+            self.visits.note(samples[-1][1])
         for half, s, positions in samples:
             usable = valid & self.problem.in_state_space(positions).cpu() if look else valid
             for one, counts in zip(self.maps, self.counts, strict=True):
