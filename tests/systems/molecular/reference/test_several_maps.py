@@ -51,7 +51,7 @@ class SmallUnbiased(UnbiasedMaps):
 
 
 class SmallBuilder(MapsReferenceBuilder):
-    routes = {"biased": 32, "unbiased": 12, "openmm": 50}
+    routes = {"biased": 100, "unbiased": 24, "openmm": 50}
     biased, unbiased = SmallBiased, SmallUnbiased
     effort = Effort(orders={2: (2, 3, 4)}, resamples=10, batched=500, steps=(50, 200), samples=100)
 
@@ -140,7 +140,7 @@ def test_a_drift_that_all_groups_share_fails(built, tmp_path) -> None:
     assert route.load()
     state = route.layout.size - 4  # the first of three, before the sum of no state
     for number, block in enumerate(route.blocks):
-        block[:, state] *= 1.0 + 5.0 * number / len(route.blocks)
+        block[:, state] *= 0.02 + 2.0 * (number / len(route.blocks)) ** 2
     orders = builder.effort.orders
     certify_maps(route, tmp_path, {}, orders=orders, resamples=3)
     facts = json.loads((tmp_path / "reference.json").read_text())
