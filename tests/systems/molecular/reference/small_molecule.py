@@ -45,7 +45,7 @@ class SmallBiased(BiasedRoute):
 
 
 class SmallUmbrella(UmbrellaRoute):
-    walkers, block_steps, equilibration, pull_steps = 144, 100, 16, 250
+    walkers, block_steps, equilibration, pull_steps = 144, 100, 4, 250
     per_side, stiffness, frames, exchange, mbar_frames = 6, 3.0, 5, 10, 30
 
 
@@ -55,7 +55,7 @@ class SmallUnbiased(UnbiasedRoute):
 
 
 class SmallBuilder(MolecularReferenceBuilder):
-    routes = {"biased": 32, "umbrella": 32, "unbiased": 20, "openmm": 50}
+    routes = {"biased": 32, "umbrella": 16, "unbiased": 20, "openmm": 50}
     biased, umbrella, unbiased = SmallBiased, SmallUmbrella, SmallUnbiased
     effort = Effort(
         orders=(2, 3, 4), resamples=20, batched=500, steps=(50, 200), samples=200, heating=150, relaxation=200
@@ -73,8 +73,13 @@ class GroupedUnbiased(SmallUnbiased):
     source = GroupedBiased
 
 
+class SlowUmbrella(SmallUmbrella):
+    equilibration = 16  # blocks; the side chain takes longer
+
+
 class GroupedBuilder(SmallBuilder):
-    biased, unbiased = GroupedBiased, GroupedUnbiased
+    routes = SmallBuilder.routes | {"umbrella": 32}
+    biased, umbrella, unbiased = GroupedBiased, SlowUmbrella, GroupedUnbiased
     effort = replace(SmallBuilder.effort, flattened=FLATTENED)
 
 
