@@ -234,7 +234,7 @@ def _from_files(job: Job, out: Path) -> Progress:
         if job.plan.settled(record, folder.path):
             return Progress("finished", total, record.reason or "", outdated=outdated)
     except UserError as error:  # other settings or another version
-        return Progress("failed", total, str(error), outdated=True)
+        return Progress("failed", total, str(error), outdated=outdated)
     if folder.held():
         return Progress("running", total)
     if record.status == "failed":

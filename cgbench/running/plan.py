@@ -60,8 +60,10 @@ class Plan:
         return code_of(self.method_class, type(self.system))
 
     def outdated(self, record: Record) -> bool:
-        """Whether the run with this record was made by other code, or by code that is not known."""
-        return not is_of_code(record.provenance, self.code())
+        """Whether other or unknown code, another version or other settings made the run with this record."""
+        version = str(record.provenance.get("method_version", FIRST_VERSION))
+        same = all(getattr(record, name) == value for name, value in self.identity().items())
+        return not (same and version == self.method_class.version and is_of_code(record.provenance, self.code()))
 
     def settled(self, record: Record, folder: Path) -> bool:
         """Whether the run with this record is complete.

@@ -107,13 +107,7 @@ def prepare(
 
 def _outdated(job: Run) -> bool:
     existing = job.folder.read_record()
-    if existing is None:
-        return False
-    try:
-        job.plan.settled(existing, job.folder.path)
-    except UserError:  # other settings or another version
-        return True
-    return job.plan.outdated(existing)
+    return existing is not None and job.plan.outdated(existing)
 
 
 def finished_record(job: Run) -> Record | None:
