@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from cgbench.campaigns.local import Task
 from cgbench.campaigns.slurm.queue import QueuedRun
+from cgbench.contracts.system import System
 from cgbench.errors import UserError
 from cgbench.running.configuration import explain, validated
 from cgbench.running.plan import Plan, make_plan
@@ -129,10 +130,11 @@ def read_sweep(path: Path) -> list[Job]:
         raise UserError(f"sweep {path} cannot be read: {reason}") from error
     sweep: SweepFile = _validated(SweepFile, content, str(path), text)
     jobs: dict[Path, Job] = {}
+    systems: dict[tuple[str, str | None], System] = {}
     for number, entry in enumerate(sweep.include, 1):
         where = f"{path}, include {number}"
         runs = _validated(Runs, {**sweep.defaults, **entry}, where, text, ("include", number - 1))
-        for job in _product(runs, sweep.exclude, where):
+        for job in _product(runs, sweep.exclude, where, systems):
             place = job.plan.folder("")
             if jobs.setdefault(place, job).arguments() != job.arguments():
                 raise UserError(f"{where}: {job.name} is in the file twice, with different settings")
@@ -162,7 +164,10 @@ def _matches(excluded: Excluded, entry: Mapping[str, Any]) -> bool:
     return any(excluded.covers(*combination) for combination in _combinations(Runs.model_validate(entry)))
 
 
-def _product(runs: Runs, exclude: Sequence[Excluded], where: str) -> Iterator[Job]:
+def _product(
+    runs: Runs, exclude: Sequence[Excluded], where: str, systems: dict[tuple[str, str | None], System]
+) -> Iterator[Job]:
+    """Yield the runs of one entry; `systems` keeps what has been built, by name and engine, as that takes time."""
     for overrides in runs.overrides:
         words = tuple(f"{key}={json.dumps(value, default=str)}" for key, value in overrides.items())
         plans: dict[tuple[str, str, str], Plan] = {}  # which do not depend on the seed, and take time
@@ -179,9 +184,11 @@ def _product(runs: Runs, exclude: Sequence[Excluded], where: str) -> Iterator[Jo
                         overrides=words,
                         budget=runs.budget,
                         engine=runs.engine,
+                        built=systems.get((system, runs.engine)),
                     )
                 except UserError as error:
                     raise UserError(f"{where}: {error}") from error
+                systems[system, runs.engine] = plans[system, method, preset].system
             plan = replace(plans[system, method, preset], seed=seed)
             yield Job(system, method, preset, seed, words, runs.budget, runs.engine, runs.device, plan)
 

@@ -99,8 +99,16 @@ def make_plan(
     overrides: Sequence[str] = (),
     engine: str | None = None,
     device: str = "cpu",
+    built: System | None = None,
 ) -> Plan:
-    """Look up and check everything in a request. Parameters are those of `cgbench.running.run.run`.
+    """Look up and check everything in a request.
+
+    Parameters
+    ----------
+    system, method, preset, seed, budget, overrides, engine, device
+        As in `cgbench.running.run.run`.
+    built
+        The system with this engine on this device, if another plan has it. Plans that are not run may share it.
 
     Raises
     ------
@@ -112,7 +120,8 @@ def make_plan(
     for name, value, least in (("budget", budget, 1), ("seed", seed, 0)):
         if value is not None and value < least:
             raise UserError(f"--{name} must be at least {least}, not {value}")
-    built = construct_system(system_class, system, engine, device)
+    if built is None:
+        built = construct_system(system_class, system, engine, device)
     traits = traits_of(built)
     config = make_config(method_class, built.name, preset, overrides)
     missing = method_class.required_traits(config) - traits
