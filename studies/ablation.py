@@ -1,7 +1,7 @@
 """Ablation of the harmonic recipe: the default preset with one setting changed at a time.
 
-Writes one CSV table with a row per setting, medians over seeds. An interrupted study resumes, and finished runs are not
-repeated.
+Writes a CSV table for each system, with a row per setting: medians over seeds. An interrupted study resumes, and
+finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import click
 from cgbench.errors import UserError
 from cgbench.storage.files import csv_bytes, write_atomically
 
-__all__ = ["SETTINGS", "command"]
+__all__ = ["SETTINGS", "SETTINGS_OF_WELLS", "command", "settings_of"]
 
 SETTINGS: dict[str, tuple[str, ...]] = {
     "default": (),
@@ -41,6 +41,10 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     ),
     "no spline couplings, Gaussian only": ("recipe.flow.num_couplings=0",),
     "12 couplings of 256 hidden units": ("recipe.flow.num_couplings=12", "recipe.flow.hidden_features=256"),
+}
+SETTINGS_OF_WELLS: dict[str, tuple[str, ...]] = {  # for systems with free torsions
+    "one well of the free torsions": ("recipe.wells.largest_number=1",),
+    "samples spread evenly over the wells": ("recipe.wells.even_share=1.0",),
 }
 TARGETS = (1e-2, 1e-3)
 COLUMNS = (
@@ -88,24 +92,38 @@ def _row(setting: str, runs: list[dict[str, float | None]]) -> dict[str, Any]:
     return row | {"forward_kld_min": f"{min(klds):.6g}", "forward_kld_max": f"{max(klds):.6g}"}
 
 
+def settings_of(system: str) -> dict[str, tuple[str, ...]]:
+    """Return the settings to compare on a system: those of wells only if it has free torsions."""
+    from cgbench.contracts.coordinates import free_torsions
+    from cgbench.running.plan import make_plan
+
+    coordinates = make_plan(system, "cgflow_al").system.coordinates
+    return SETTINGS | SETTINGS_OF_WELLS if free_torsions(coordinates).numel() else SETTINGS
+
+
 @click.command(help=__doc__)
 @click.option("--method", default="cgflow_al", show_default=True)
-@click.option("--system", default="aldp", show_default=True)
+@click.option("--system", "systems", multiple=True, default=("aldp",), show_default=True, help="May be repeated.")
 @click.option("--seeds", default=3, show_default=True, help="Number of seeds: 0, 1, ... for each setting.")
-@click.option("--setting", "chosen", multiple=True, type=click.Choice(list(SETTINGS)), help="Run only these settings.")
+@click.option(
+    "--setting", "chosen", multiple=True, type=click.Choice([*SETTINGS, *SETTINGS_OF_WELLS]), help="Run only these."
+)
 @click.option("--out", default="ablation", show_default=True, help="Folder of the runs.")
-@click.option("--table", type=click.Path(dir_okay=False), help="CSV table; by default ablation.csv in OUT.")
-def command(method: str, system: str, seeds: int, chosen: tuple[str, ...], out: str, table: str | None) -> None:
-    """Run all settings and write the table of medians over seeds."""
-    rows = []
-    for setting, overrides in SETTINGS.items():
-        if chosen and setting not in chosen:
-            continue
-        rows.append(_row(setting, [_measure(method, system, overrides, seed, out) for seed in range(seeds)]))
-        click.echo(", ".join(f"{key} {value}" for key, value in rows[-1].items()))
-        target = Path(table) if table else Path(out) / "ablation.csv"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, csv_bytes(COLUMNS, rows))
+@click.option("--tables", type=click.Path(file_okay=False), help="Their folder; default: OUT.")
+def command(
+    method: str, systems: tuple[str, ...], seeds: int, chosen: tuple[str, ...], out: str, tables: str | None
+) -> None:
+    """Run all settings and write the tables of medians over seeds."""
+    for system in dict.fromkeys(systems):
+        rows = []
+        for setting, overrides in settings_of(system).items():
+            if chosen and setting not in chosen:
+                continue
+            rows.append(_row(setting, [_measure(method, system, overrides, seed, out) for seed in range(seeds)]))
+            click.echo(f"{system}: " + ", ".join(f"{key} {value}" for key, value in rows[-1].items()))
+            target = Path(tables or out) / system / "ablation" / "ablation.csv"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(target, csv_bytes(COLUMNS, rows))
 
 
 if __name__ == "__main__":

@@ -15,63 +15,70 @@ from cgbench_paper.style import Drawing
 
 __all__ = ["draw", "read_ablation"]
 
-SYSTEM = "aldp"
 TARGETS = {
     "evaluations_to_1e-02": ("KLD 1e-2", "o", COLOURS["sky"]),
     "evaluations_to_1e-03": ("KLD 1e-3", "s", COLOURS["blue"]),
 }
 CAPTION = """\
-**Ablation of the recipe.** Active learning on alanine dipeptide, preset "default" with one setting changed at a time.
-Left: forward KLD of the final PMF, median over seeds, with a line from the smallest to the largest; dashed: noise floor
-of the reference. Right: evaluations from which on the forward KLD stays at or below the target (median over seeds);
-open symbols at the edge: not reached by at least half of the seeds."""
+**Ablation of the recipe.** Active learning, preset "default" with one setting changed at a time; a row of panels for
+each system. Left: forward KLD of the final PMF, median over seeds, with a line from the smallest to the largest;
+dashed: noise floor of the reference. Right: evaluations from which on the forward KLD stays at or below the target
+(median over seeds); open symbols at the edge: not reached by at least half of the seeds."""
 
 
-def read_ablation(records: Records) -> pd.DataFrame:
-    """Return the published table of settings.
+def read_ablation(records: Records) -> dict[str, pd.DataFrame]:
+    """Return the published table of settings of each system.
 
     Raises
     ------
     MissingData
-        If it is not published.
+        If none is published.
     UserError
-        If it cannot be read.
+        If one cannot be read.
     """
-    path = records.folder / SYSTEM / "ablation" / "ablation.csv"
-    if not path.exists():
+    paths = sorted(records.folder.glob("*/ablation/ablation.csv"))
+    if not paths:
         raise MissingData(
-            f"no table {path}; `python -m studies.ablation --seeds 3 --out ablation --table {path}` makes it"
+            f"no table {records.folder / 'SYSTEM' / 'ablation' / 'ablation.csv'}; "
+            f"`python -m studies.ablation --seeds 3 --out ablation --tables {records.folder}` makes it"
         )
-    try:
-        table = pd.read_csv(path)
-        return table[["setting", "seeds", "evaluations", "forward_kld", "forward_kld_min", "forward_kld_max", *TARGETS]]
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+    columns = ["setting", "seeds", "evaluations", "forward_kld", "forward_kld_min", "forward_kld_max", *TARGETS]
+    tables = {}
+    for path in paths:
+        try:
+            tables[path.parents[1].name] = pd.read_csv(path)[columns].astype({"setting": str})
+        except (OSError, KeyError, ValueError) as error:
+            raise UserError(f"{path} cannot be read: {error}") from error
+    return tables
 
 
 def draw(records: Records) -> Drawing:
-    """Draw one row for each setting."""
-    table = read_ablation(records).astype({"setting": str})
-    figure = new_figure(0.9 + 0.24 * len(table))
-    left, right = figure.subplots(1, 2, sharey=True)
-    _draw_scores(left, table)
-    floor = records.reference(SYSTEM).noise_floor
-    if floor > 0:
-        left.axvline(floor, color="0.4", linestyle="--", linewidth=0.8)
-    _draw_targets(right, table)
-    for axes in (left, right):
-        axes.grid(axis="y", color="0.9")
-        axes.set_ylabel("")
-    return Drawing(figure, f"{CAPTION}\n\n{_provenance(table)}")
+    """Draw panels for each system, with one row for each setting."""
+    tables = read_ablation(records)
+    heights = [0.9 + 0.24 * len(table) for table in tables.values()]
+    figure = new_figure(sum(heights))
+    grid = figure.subplots(len(tables), 2, sharey="row", squeeze=False, height_ratios=heights)
+    for (left, right), (system, table) in zip(grid, tables.items(), strict=True):
+        _draw_scores(left, table)
+        left.set_title(system, loc="left", fontweight="bold")
+        floor = records.reference(system).noise_floor
+        if floor > 0:
+            left.axvline(floor, color="0.4", linestyle="--", linewidth=0.8)
+        _draw_targets(right, table)
+        for axes in (left, right):
+            axes.grid(axis="y", color="0.9")
+            axes.set_ylabel("")
+    lines = [_provenance(system, table) for system, table in tables.items()]
+    return Drawing(figure, "\n".join([f"{CAPTION}\n", *lines]))
 
 
-def _provenance(table: pd.DataFrame) -> str:
+def _provenance(system: str, table: pd.DataFrame) -> str:
     """Return the command that makes the table, with seeds and evaluations."""
     low, high = int(table["seeds"].min()), int(table["seeds"].max())
     seeds = f"seeds 0 to {high - 1} of each setting" if low == high else f"{low} to {high} seeds of each setting"
     least, most = table["evaluations"].min(), table["evaluations"].max()
     spent = f"{least:,.0f}" if least == most else f"{least:,.0f} to {most:,.0f}"
-    command = f"python -m studies.ablation --system {SYSTEM} --seeds {high}"
+    command = f"python -m studies.ablation --system {system} --seeds {high}"
     return f"- `{command}`: {seeds}; {spent} energy evaluations a run (medians over seeds)"
 
 
