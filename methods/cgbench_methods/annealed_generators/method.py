@@ -19,7 +19,13 @@ from cgbench_methods.annealed_generators.config import AnnealedConfig, CMTConfig
 from cgbench_methods.annealed_generators.history import History
 from cgbench_methods.annealed_generators.samples import FlowSamples
 from cgbench_methods.annealed_generators.schedules import Buffer, ConstrainedTransport, Schedule, TemperatureLadder
-from cgbench_methods.annealed_generators.training import clipped, cosine, forward_kl, reverse_kl_gradient
+from cgbench_methods.annealed_generators.training import (
+    clipped,
+    cosine,
+    forward_kl,
+    reverse_kl_gradient,
+    training_weights,
+)
 from cgbench_methods.lib.estimators.importance import (
     LARGEST_SHARE,
     drawn_by_weight,
@@ -191,8 +197,7 @@ class AnnealedGenerator(Method):
             self.training = {"z": buffer.z[rows], "weights": None}
         else:
             kept = usable.nonzero().squeeze(1)
-            weights = (log_weights[kept] - torch.logsumexp(log_weights[kept], 0)).exp() * len(kept)
-            self.training = {"z": buffer.z[kept], "weights": weights.to(buffer.z.dtype)}
+            self.training = {"z": buffer.z[kept], "weights": training_weights(log_weights[kept], buffer.z.dtype)}
 
     def _learn(self) -> None:
         """Update the flow by the forward KL divergence on a batch of the buffer."""

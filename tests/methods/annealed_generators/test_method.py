@@ -20,7 +20,7 @@ from cgbench.running.run import Run, prepare
 from cgbench_methods.annealed_generators import CMTConfig, ConstrainedMassTransport, TABGConfig, TemperatureAnnealed
 from cgbench_methods.annealed_generators.config import EstimateConfig, RegularisationConfig
 from cgbench_methods.annealed_generators.estimate import WeightedMaps
-from cgbench_methods.annealed_generators.training import reverse_kl_gradient
+from cgbench_methods.annealed_generators.training import forward_kl, reverse_kl_gradient, training_weights
 from cgbench_methods.lib.flows.build import UnconditionalFlow, spline_coupling_flow
 from cgbench_methods.lib.flows.distributions import UniformGaussian
 from cgbench_methods.lib.flows.joint import JointTarget
@@ -148,6 +148,32 @@ def test_path_gradient_has_the_same_mean() -> None:
     along = differences @ directions
     z = along.mean(0) / (along.std(0) / math.sqrt(len(along)))
     assert along.std(0).min() > 1e-4 and float(z.abs().max()) < 4.0
+
+
+def test_weights_of_training_have_mean_one() -> None:
+    log_weights = torch.linspace(-3.0, 4.0, 50, dtype=FLOAT64)
+    weights = training_weights(log_weights, torch.float32)
+    assert weights.dtype == torch.float32 and float(weights.mean()) == pytest.approx(1.0, rel=1e-6)
+    assert torch.allclose(weights.log().diff(), log_weights.diff().float(), atol=1e-5)
+
+
+def test_weights_too_small_to_count_give_no_denormal_numbers() -> None:
+    """They take about ten times as long on some processors. Here 10 samples have all the weight, 490 less than e-40."""
+    log_weights = torch.cat([torch.zeros(10, dtype=FLOAT64), torch.linspace(-40.0, -200.0, 490, dtype=FLOAT64)])
+    weights = training_weights(log_weights, torch.float32)
+    assert (weights[:10] == 50.0).all() and not weights[10:].any()
+    flow = small_flow().float()
+    z = flow.sample_with_log_prob(500, torch.Generator().manual_seed(0))[0].float()
+    exact = (log_weights.exp() * 50.0).float()
+    for rows in (slice(0, 500), slice(10, 500)):  # with and without the samples that count
+        gradients = []
+        for each in (weights, exact):
+            flow.zero_grad()
+            forward_kl(flow, z[rows], each[rows]).backward()
+            gradients.append(torch.cat([p.grad.flatten() for p in flow.parameters()]))
+        found, full = gradients
+        assert not ((found != 0) & (found.abs() < torch.finfo(torch.float32).tiny)).any()
+        assert (found - full).abs().max() < 1e-7 * (1.0 + full.abs().max())
 
 
 def test_samples_of_highest_energy_get_no_gradient_and_others_are_clipped() -> None:
