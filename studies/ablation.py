@@ -116,7 +116,10 @@ def command(
     """Run all settings and write the tables of medians over seeds."""
     for system in dict.fromkeys(systems):
         rows = []
-        for setting, overrides in settings_of(system).items():
+        settings = settings_of(system)
+        if missing := sorted(set(chosen) - settings.keys()):
+            raise UserError(f"{system} has no free torsions, which setting {missing[0]!r} is about")
+        for setting, overrides in settings.items():
             if chosen and setting not in chosen:
                 continue
             rows.append(_row(setting, [_measure(method, system, overrides, seed, out) for seed in range(seeds)]))
