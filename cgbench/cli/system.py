@@ -22,8 +22,22 @@ def _loader(suffix: str) -> Any:
 
     found = file_formats()
     if suffix.removeprefix(".") not in found:
-        raise UserError(f"no installed package makes systems from {suffix or 'nameless'} files: use {choices(found)}")
+        ending = f"from {suffix} files" if suffix else "from files without an ending"
+        raise UserError(f"no installed package makes systems {ending}: use {choices(found)}")
     return found[suffix.removeprefix(".")].load()
+
+
+def _file_of(system: str) -> Path:
+    """Return the file of a registered system, or the path that was given."""
+    from cgbench.errors import UserError
+    from cgbench.running.registry import load
+
+    if Path(system).suffix:
+        return Path(system)
+    file = getattr(load("system", system), "file", None)
+    if not isinstance(file, Path):
+        raise UserError(f"system {system} is made by code, without a file: see cgbench list")
+    return file
 
 
 @command.command("new", help="Write a system's file for a PDB file or a sequence, with the torsions that were found.")
@@ -57,16 +71,16 @@ def new(
     return 0
 
 
-@command.command("show", help="Explain a system's file: torsions, coordinates and the state space; --out draws it.")
-@click.argument("file")
+@command.command("show", help="Explain the file of SYSTEM: torsions, coordinates and the state space; --out draws it.")
+@click.argument("system")
 @click.option("--out", help="Picture to write, .png or .pdf.")
-def show(file: str, out: str | None) -> int:
-    """Print the description, and draw the molecule."""
+def show(system: str, out: str | None) -> int:
+    """Print the description, and draw the molecule; SYSTEM is a file, or the name of a system that has one."""
     from cgbench.running.plugins import construct
 
-    path = Path(file)
+    path = _file_of(system)
     loader, picture = _loader(path.suffix), None if out is None else Path(out)
-    for line in construct(lambda: loader.show(path, picture), "system", file):
+    for line in construct(lambda: loader.show(path, picture), "system", system):
         print(line)
     if out is not None:
         print(f"{out} written")

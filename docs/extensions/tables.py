@@ -221,9 +221,9 @@ class Certificates(FromMarkdown):
         _, pattern = self.env.relfn2path(self.arguments[0])
         folder, _, rest = pattern.partition("*")
         rows = []
-        for path in sorted(Path(folder).glob(f"*{rest}")):
+        for path in sorted(Path(folder).glob(f"*{rest}"), key=lambda path: path.parents[1].name):
             self.env.note_dependency(str(path))
-            rows.append(_certificate(path.relative_to(folder).parts[0], json.loads(path.read_text(encoding="utf-8"))))
+            rows.append(_certificate(path.parents[1].name, json.loads(path.read_text(encoding="utf-8"))))
         head = ["system", "noise floor", "steps", "free energies of basins (kT)", "transitions of rotamers per walker"]
         return _table([*head, "checks passed", "CPU time"], rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cgbench.drawing.style import COLOURS, line_of_preset, method_looks, write_picture
+from cgbench.drawing.style import COLOURS, line_of_preset, method_looks, new_figure, write_picture
 
-__all__ = ["SYSTEMS", "Drawing", "legend_of_methods", "save"]
+__all__ = ["SYSTEMS", "Drawing", "legend_of_methods", "panel_grid", "save"]
 
 SYSTEMS = {"aldp": "alanine dipeptide", "muller_brown": "Müller-Brown potential"}
 DPI = 220
 COLUMNS = 6  # of a legend as wide as the page
+COLUMNS_OF_PANELS = 3
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,27 @@ def save(figure: Figure, path: Path) -> None:
     """
     for suffix in (".pdf", ".png"):
         write_picture(figure, path.with_name(path.name + suffix), DPI)
+
+
+def panel_grid(count: int, height: float, below: float = 0.0) -> tuple[Figure, list[Any]]:
+    """Return a figure as wide as the page with panels side by side, three in a row at most.
+
+    Parameters
+    ----------
+    count
+        Number of panels, at least one.
+    height
+        Of a row, in inches.
+    below
+        Room for a legend, in inches.
+    """
+    columns = min(count, COLUMNS_OF_PANELS)
+    rows = math.ceil(count / columns)
+    figure = new_figure(height * rows + below)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[count:]:
+        axes.remove()
+    return figure, list(panels[:count])
 
 
 def legend_of_methods(figure: Figure, methods: Iterable[str], shown: Sequence[tuple[str, str]]) -> None:

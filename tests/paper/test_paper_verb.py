@@ -17,8 +17,10 @@ import pytest
 import yaml
 
 from cgbench.cli.main import main
+from cgbench.drawing.style import theme
 from cgbench_paper import FIGURES, TABLES
 from cgbench_paper.records import Records, commands
+from cgbench_paper.style import panel_grid
 from cgbench_paper.tables import table1, table2
 
 ROOT = Path(__file__).parents[2]
@@ -184,6 +186,22 @@ def test_missing_data_is_one_line_that_says_what_would_make_it(
     for line, name in zip(said, names, strict=True):
         assert line.startswith(f"{name} left out: ") and ("cgbench run" in line or "studies.ablation" in line)
     assert not list((tmp_path / "out").rglob("*.*"))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10])
+def test_panels_stay_apart_however_many_there_are(count: int) -> None:
+    with theme():
+        figure, panels = panel_grid(count, 2.7)
+        for axes in panels:
+            axes.set(xlabel="energy evaluations (MD steps)", ylabel="forward KLD of the PMF", title="alanine dipeptide")
+        figure.canvas.draw()
+    boxes = [axes.get_tightbbox().get_points() for axes in panels]
+    assert len(boxes) == count
+    width = figure.get_figwidth() * figure.dpi
+    for i, (low, high) in enumerate(boxes):
+        assert (high - low > 0.25 * width / min(count, 3)).all() and (low >= 0).all() and high[0] <= width
+        for other_low, other_high in boxes[:i]:
+            assert ((low >= other_high) | (high <= other_low)).any()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,18 +10,17 @@ import pandas as pd
 import seaborn
 from matplotlib.ticker import NullFormatter
 
-from cgbench.drawing.style import Look, line_of_preset, method_looks, new_figure
+from cgbench.drawing.style import Look, line_of_preset, method_looks
 from cgbench.results.baseline.curve import MDCurve
 from cgbench.results.plots import mark_ends
 from cgbench.results.runs import FoundRun
 from cgbench.results.statistics import median_interval
 from cgbench_paper.records import MissingData, Records, commands
-from cgbench_paper.style import SYSTEMS, Drawing, legend_of_methods
+from cgbench_paper.style import SYSTEMS, Drawing, legend_of_methods, panel_grid
 
 __all__ = ["draw", "draw_noise_floor", "seeds_together"]
 
 TARGETS = (1e-2, 1e-3)
-COLUMNS_OF_PANELS = 3
 COLUMNS = ["evaluations", "forward_kld", "seed"]
 CAPTION = """\
 **Forward KLD of the PMF against energy evaluations.** All evaluations are counted, from the first step on. Lines:
@@ -64,15 +62,10 @@ def draw(records: Records) -> Drawing:
     systems = records.systems
     if not systems:
         raise MissingData("no runs; `cgbench run --method cgflow_al --system aldp` makes one")
-    columns = min(len(systems), COLUMNS_OF_PANELS)
-    rows = math.ceil(len(systems) / columns)
-    figure = new_figure(0.7 + 2.7 * rows)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    figure, panels = panel_grid(len(systems), 2.7, below=0.7)
     drawn: list[tuple[str, str]] = []
-    for axes, system in zip(panels, systems, strict=False):
+    for axes, system in zip(panels, systems, strict=True):
         drawn += _panel(axes, records, system)
-    for axes in panels[len(systems) :]:
-        axes.remove()
     legend_of_methods(figure, records.methods, drawn)
     return Drawing(figure, f"{CAPTION}\n\n{commands(records.runs)}")
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from cgbench.drawing.style import new_figure
 from cgbench.results.baseline.curve import FIT_DECADES
 from cgbench.results.plots import draw_curves
 from cgbench_paper.figures.fig4_convergence import draw_noise_floor
 from cgbench_paper.records import MissingData, Records, commands
-from cgbench_paper.style import SYSTEMS, Drawing
+from cgbench_paper.style import SYSTEMS, Drawing, panel_grid
 
 __all__ = ["draw"]
 
@@ -28,8 +27,7 @@ def draw(records: Records) -> Drawing:
     curves = {system: found for system, found in curves.items() if found}
     if not curves:
         raise MissingData("no run of md; `cgbench run --method md --system aldp` makes one")
-    figure = new_figure(2.8)
-    panels = figure.subplots(1, len(curves), squeeze=False)[0]
+    figure, panels = panel_grid(len(curves), 2.8)
     for axes, (system, found) in zip(panels, curves.items(), strict=True):
         draw_curves(axes, found)
         draw_noise_floor(axes, records, system)

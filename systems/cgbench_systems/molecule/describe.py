@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,9 @@ def describe_system(system: Molecule) -> list[str]:
 
 
 def _readable(name: str, labels: Sequence[str]) -> str:
-    """Replace atom numbers by labels in the name of a coordinate such as ``dihedral 14-12-8-6``."""
+    """Replace atom numbers by labels in ``dihedral 14-12-8-6``; other names, such as ``chi1 2``, stay as they are."""
+    if not re.fullmatch(r"\w+ \d+(-\d+)+", name):
+        return name
     kind, _, atoms = name.partition(" ")
     return f"{kind} {' - '.join(labels[int(atom)] for atom in atoms.split('-'))}"
 

@@ -32,8 +32,14 @@ MISTAKES = {
     "command": (["fly"], f"No such command 'fly': choose from {', '.join(sorted(COMMANDS))}"),
     "system": (
         ["run", "--method", "md", "--system", "adlp"],
-        "unknown system 'adlp': choose from aldp, gly, muller_brown, phe, ser, tetra, val, val_chi",
+        "unknown system 'adlp': choose from aldp, gly, muller_brown, phe, ser, tetra, thr, val, val_chi",
     ),
+    "system without a file": (
+        ["system", "show", "muller_brown"],
+        "system muller_brown is made by code, without a file",
+    ),
+    "system that nobody knows": (["system", "show", "glyc"], "unknown system 'glyc': choose from aldp, gly"),
+    "ending of a file": (["system", "show", "gly.pdb"], "no installed package makes systems from .pdb files"),
     "method": (["run", "--method", "mdd", "--system", "aldp"], "unknown method 'mdd': choose from cgflow_al"),
     "preset": (["run", "--method", "md", "--system", "aldp", "--preset", "x"], "unknown preset 'x' of md on aldp"),
     "option": (["run", "--method", "md", "--system", "aldp", "--sed", "1"], "unknown option --sed: choose from"),

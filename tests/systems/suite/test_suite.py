@@ -1,8 +1,9 @@
-"""The molecules of the suite: what they are, their energies and their certified references."""
+"""The molecules of the suite and those held out: what they are, their energies and their certified references."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -12,14 +13,17 @@ import openmm
 import pytest
 import torch
 
+from cgbench.cli.main import main
 from cgbench.contracts.pmf import basin_mask
 from cgbench.scoring.divergences import forward_kld
-from cgbench_systems import suite
+from cgbench_systems import held_out, suite
 from cgbench_systems.molecular.openmm_engine import OpenMMEngine
 from cgbench_systems.molecular.reference.side_chains.torsions import SideTorsions
 
-ATOMS = {"gly": 19, "val": 28, "ser": 23, "phe": 32}  # of molecules with one map; `test_several_maps` has the others
-DIPEPTIDES = {cls.name: cls for cls in (suite.glycine, suite.valine, suite.serine, suite.phenylalanine)}
+# of molecules with one map; `test_several_maps` has the others
+ATOMS = {"gly": 19, "val": 28, "ser": 23, "phe": 32, "thr": 26}
+MEMBERS = (suite.glycine, suite.valine, suite.serine, suite.phenylalanine)
+DIPEPTIDES = {cls.name: cls for cls in (*MEMBERS, held_out.threonine)}
 ALL = DIPEPTIDES | {cls.name: cls for cls in (suite.valine_chi, suite.tetrapeptide)}
 
 # a molecule is registered once its reference is certified
@@ -57,6 +61,18 @@ def test_it_is_what_it_says(dipeptide: Any) -> None:
     assert [basin.name for basin in molecule.basins][:2] == ["C5/PPII", "alphaR"]
     assert molecule.basins[-1].name == "phi>0" and molecule.version == "1"
     assert molecule.__class__.__module__ == "cgbench_systems.molecule.registered"
+
+
+def test_it_is_explained_by_its_name(molecule: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """``cgbench system show NAME`` speaks of residues and atoms, never of numbers of coordinates."""
+    assert main(["system", "show", molecule.name]) == 0
+    free = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  free:")]
+    assert len(free) == int(molecule.coordinates.periodic.sum())
+    labels = set(molecule.structure.labels)
+    for line in free:
+        named = re.fullmatch(r"free: chi\d \d+", line)
+        atoms = re.findall(r"\d+:\w+", line)
+        assert named or (len(atoms) == 4 and labels.issuperset(atoms)), line
 
 
 def test_self_check_passes(molecule: Any) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 import seaborn
 from numpy.typing import NDArray
 
-from cgbench.drawing.style import Look, line_of_preset, method_looks, new_figure
+from cgbench.drawing.style import Look, line_of_preset, method_looks
 from cgbench.results.baseline.times import md_seconds_per_evaluation, seconds_to
 from cgbench.results.numbers import rounded
 from cgbench_paper.records import MissingData, Records, commands
-from cgbench_paper.style import SYSTEMS, Drawing, legend_of_methods
+from cgbench_paper.style import SYSTEMS, Drawing, legend_of_methods, panel_grid
 
 __all__ = ["Line", "best_methods", "break_even", "draw", "lines_of"]
 
@@ -107,11 +107,11 @@ def draw(records: Records) -> Drawing:
             "no method and no MD on one machine reach 1e-3; `cgbench run --method md --preset long --system aldp` and "
             "`cgbench run --method cgflow_al --system aldp` make such runs"
         )
-    figure = new_figure(3.4)
+    figure, grid = panel_grid(len(panels), 2.7, below=0.7)
     looks = method_looks(records.methods)
     shown: list[tuple[str, str]] = []
     words = []
-    for axes, (system, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    for axes, (system, panel) in zip(grid, panels.items(), strict=True):
         words.append(_panel(axes, system, panel, looks))
         shown += panel[0]
     legend_of_methods(figure, records.methods, shown)
