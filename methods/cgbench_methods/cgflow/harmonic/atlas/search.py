@@ -2,7 +2,12 @@
 
 If there are free torsions, their wells are found first, and every reference point has a minimum in each well.
 `placement` chooses new reference points from a Gaussian-process model of the harmonic PMF. Each is relaxed from the
-nearest minimum known so far, of the same well.
+nearest minima known so far, of the same well.
+
+A scan that starts each point from one neighbour has hysteresis: where the coordinates y have several minima, or a
+relaxation leaves its well, the wrong minimum is handed on from point to point. Over at most three CVs points therefore
+relax from several starts, and the lowest minimum is kept. In the end each point is relaxed again from its neighbours,
+until nothing becomes lower.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.design import regular_grid
 from cgbench_methods.cgflow.common.exploration import farthest_points
 from cgbench_methods.cgflow.common.stages import Stages
-from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
+from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima, relax
 from cgbench_methods.cgflow.harmonic.atlas.placement import Placement
 from cgbench_methods.cgflow.harmonic.atlas.wells import Wells, WellTarget, find_wells
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
@@ -29,6 +34,10 @@ from cgbench_methods.lib.flows.target import ConditionalTarget
 __all__ = ["GrowingMinima", "MinimaSearch"]
 
 IDLE_EXTENSIONS = 5  # consecutive extensions without a new minimum after which the search ends
+NEIGHBOURS = 2  # nearest minima of the same well that a point is relaxed from
+SWEEPS = 3  # largest number of times that all points are relaxed again in the end
+LOWER = 0.5  # kT; a minimum that is lower by more replaces the one before
+OUTSIDE = 1e6  # kT; added to the energy of a minimum that has left its well, when the lowest is chosen
 
 
 class GrowingMinima(ABC):
@@ -180,8 +189,12 @@ class GrowingMinima(ABC):
         """Tell which minima are low enough among those of all wells at the same s, boolean ``[n]``."""
         _, group = points[:, :-1].unique_consecutive(dim=0, return_inverse=True)
         lowest = torch.full((int(group.max()) + 1,), torch.inf, dtype=energy.dtype)
-        lowest = lowest.scatter_reduce(0, group, energy, "amin")
-        return energy < lowest[group] + self.recipe.wells.margin
+        lowest = lowest.scatter_reduce(0, group, energy, "amin")[group]
+        if len(self.minima):
+            same = (points[:, None, :-1] == self.minima.s[None, :, :-1]).all(dim=2)
+            known = torch.where(same, self.minima.energy, torch.inf).min(dim=1).values
+            lowest = torch.minimum(lowest, known)
+        return energy < lowest + self.recipe.wells.margin
 
     def free_energies(self) -> torch.Tensor:
         """Return the harmonic PMF at the reference points ``[n]``: ``-ln sum_k exp(-A_k)`` over the wells."""
@@ -230,11 +243,104 @@ class MinimaSearch(GrowingMinima):
         """Largest number of reference points."""
         return self.placement.largest
 
+    def grow(self) -> Iterator[int]:
+        """Search to the end, then settle the minima; yield the number of minima after each extension."""
+        yield from super().grow()
+        self._settle()
+        self._fit_model()
+
     def _fit_model(self) -> None:
         free_energy = self.free_energies()
         values = (free_energy - free_energy.min()).clamp(max=self.config.ceiling)
         noise = torch.full_like(values, self.config.noise)
         self.model.fit_values(self.points, values, noise)
+
+    def _find(self, s: torch.Tensor, y: torch.Tensor, hessian: torch.Tensor) -> HarmonicMinima:
+        """Find minima from the best of several starts: that given, and those of `_more_starts`."""
+        if len(self.minima):
+            starts = [(y, hessian), *self._more_starts(s)]
+            y, hessian, _ = self._best(s, starts)
+        return super()._find(s, y, hessian)
+
+    def _settle(self) -> None:
+        """Relax each point from its neighbours' minima; replace minima that are higher, until there are none."""
+        changed = torch.ones(len(self.minima), dtype=torch.bool)
+        for _ in range(SWEEPS):
+            nearest = self._distances(self.minima.s, leave_out_same=True).topk(
+                min(NEIGHBOURS, len(self.minima)), dim=1, largest=False
+            )
+            useful = (nearest.values.isfinite() & changed[nearest.indices]).any(dim=1).nonzero().squeeze(1)
+            if len(useful) == 0:
+                return
+            s = self.minima.s[useful]
+            starts = [(self.minima.y[one], self.minima.hessian[useful]) for one in nearest.indices[useful].T]
+            y, hessian, cost = self._best(s, starts)
+            lower = cost < self._cost(s, self.minima.y[useful], self.minima.energy[useful]) - LOWER
+            changed = torch.zeros(len(self.minima), dtype=torch.bool)
+            if not bool(lower.any()):
+                return
+            found = super()._find(s[lower], y[lower], hessian[lower])
+            rows = (found.s[:, None] == self.minima.s[None]).all(dim=2).double().argmax(dim=1)
+            changed[rows] = True
+            for tensor, of_found in zip(self.minima.tensors(), found.tensors(), strict=True):
+                tensor[rows] = of_found
+
+    def _distances(self, points: torch.Tensor, leave_out_same: bool = False) -> torch.Tensor:
+        """Return distances to all minima, infinite for those of other wells ``[n, minima]``.
+
+        Parameters
+        ----------
+        points
+            ``[n, cvs]``; with wells ``[n, cvs + 1]``.
+        leave_out_same
+            Whether minima at the same point are infinitely far, too.
+        """
+        cvs, known = len(self.cvs), self.minima.s
+        distance: torch.Tensor = self.cvs.difference(points[:, None, :cvs], known[None, :, :cvs]).norm(dim=2)
+        distance[(points[:, None, cvs:] != known[None, :, cvs:]).any(dim=2)] = torch.inf
+        if leave_out_same:
+            distance[(points[:, None] == known[None]).all(dim=2)] = torch.inf
+        return distance
+
+    def _more_starts(self, points: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return further starts: the next nearest minima, and with wells the lowest at the nearest s, turned."""
+        order = self._distances(points).argsort(dim=1)[:, 1:NEIGHBOURS]
+        starts = [(self.minima.y[one], self.minima.hessian[one]) for one in order.T]
+        if self.wells is not None:
+            away = self.cvs.difference(points[:, None, :-1], self.minima.s[None, :, :-1]).norm(dim=2)
+            there = away == away.min(dim=1, keepdim=True).values
+            lowest = torch.where(there, self.minima.energy, torch.inf).argmin(dim=1)
+            turned = self.minima.y[lowest].clone()
+            turned[:, self.wells.positions] = self.wells.centres[points[:, -1].long()]
+            starts.append((turned, self.minima.hessian[lowest]))
+        return starts
+
+    def _best(
+        self, s: torch.Tensor, starts: list[tuple[torch.Tensor, torch.Tensor]]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Relax from all starts; return y and Hessian to start from for the lowest minimum, and its `_cost`."""
+        count = len(starts)
+        hessian = torch.cat([h for _, h in starts])
+        relaxed = relax(
+            self.target,
+            s.repeat(count, 1),
+            torch.cat([y for y, _ in starts]),
+            hessian,
+            steps=self.config.relax_steps,
+            tolerance=self.config.relax_tolerance,
+        )
+        cost = self._cost(s.repeat(count, 1), relaxed.y, relaxed.energy).reshape(count, len(s))
+        best = cost.argmin(dim=0)
+        row = best * len(s) + torch.arange(len(s))
+        return relaxed.y[row], hessian[row], cost.min(dim=0).values
+
+    def _cost(self, points: torch.Tensor, y: torch.Tensor, energy: torch.Tensor) -> torch.Tensor:
+        """Return energies of minima ``[n]``, higher by `OUTSIDE` for those that have left their well."""
+        cost: torch.Tensor = energy.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
+        if self.wells is not None:
+            own, _ = self.wells.own_point(points[:, :-1], y)
+            cost = cost + OUTSIDE * (own[:, -1] != points[:, -1])
+        return cost
 
     def _choose(self) -> torch.Tensor:
         """Choose new reference points."""

@@ -1,0 +1,133 @@
+"""Search for harmonic minima: no hysteresis, and no minimum of one well taken for that of another."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.problem import Problem
+from cgbench.contracts.reference import Reference
+from cgbench.contracts.system import System
+from cgbench.counting.ledger import Ledger
+from cgbench.counting.streams import Streams
+from cgbench_methods.cgflow.common.stages import Stages
+from cgbench_methods.cgflow.harmonic.atlas.search import GrowingMinima, MinimaSearch
+from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
+from cgbench_methods.lib.flows.target import ConditionalTarget
+from tests.methods.cgflow.harmonic.plain import PlainCoordinates
+
+CVS = CollectiveVariables(("a",), (-math.pi,), (math.pi,), (True,), bins=(60,))
+
+
+class MadeUp(System):
+    """One CV a, and coordinates y; subclasses give the energy."""
+
+    version = "1"
+    names: tuple[str, ...]
+    angles: tuple[bool, ...]
+    start: tuple[float, ...]
+
+    def __init__(self, *, engine: str | None = None, device: str = "cpu") -> None:
+        super().__init__(engine=engine, device=device)
+        self.temperature = 300.0
+        self.traits = frozenset({"gradient", "coordinates"})
+        self.cvs, self.coordinates = CVS, PlainCoordinates(1, self.names, self.angles)
+
+    def initial_configuration(self) -> torch.Tensor:
+        return torch.tensor(self.start, dtype=torch.float64)
+
+    def energy(self, x: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def reduced_energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            energy = self.energy(leaf)
+            (gradient,) = torch.autograd.grad(energy.sum(), leaf)
+        return energy.detach(), gradient
+
+    def collective_variables(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :1]
+
+    def reference(self) -> Reference:
+        raise NotImplementedError
+
+
+class TwoBranches(MadeUp):
+    """Minima at y near 1 and -1, both where ``|cos a| < 0.77``: a scan outwards from a = 0 stays on one too long."""
+
+    name, names, angles, start = "two_branches", ("y",), (False,), (0.1, -1.0)
+
+    def energy(self, x: torch.Tensor) -> torch.Tensor:
+        a, y = x.unbind(1)
+        return 4.0 * (y**2 - 1.0) ** 2 + 8.0 * torch.cos(a) * y
+
+
+class SteepRotamers(MadeUp):
+    """Three wells of a torsion chi, each of which vanishes at some a: there, relaxations leave their well."""
+
+    name, names, angles, start = "steep_rotamers", ("chi", "y"), (True, False), (-1.0, -1.1, 0.0)
+
+    def energy(self, x: torch.Tensor) -> torch.Tensor:
+        a, chi, y = x.unbind(1)
+        return 6.0 * torch.cos(3 * chi) + 24.0 * torch.cos(chi - a) + 2.0 * (y - torch.sin(chi)) ** 2
+
+
+def grown(system: System, grid: int | None) -> MinimaSearch:
+    problem = Problem(system, Ledger())
+    target = ConditionalTarget(problem, problem.coordinate_sets["default"])
+    config = HarmonicConfig.model_validate({"atlas": {"grid": grid, "max_points": 24, "min_distance": 0.2}})
+    found = MinimaSearch(problem, CVS, target, config, Stages(CVS), Streams(0))
+    list(found.grow())
+    return found
+
+
+@pytest.fixture
+def single_start(monkeypatch) -> None:
+    """Without further starts and the last sweeps, the search keeps wrong minima: the tests can fail."""
+    monkeypatch.setattr(MinimaSearch, "_find", GrowingMinima._find)
+    monkeypatch.setattr(MinimaSearch, "_settle", lambda self: None)
+
+
+@pytest.mark.parametrize("grid", [None, 16])
+def test_every_point_has_its_lowest_minimum(grid) -> None:
+    found = grown(TwoBranches(), grid)
+    y = torch.linspace(-2, 2, 4001, dtype=torch.float64)
+    pairs = torch.stack(torch.broadcast_tensors(found.points, y), dim=2).reshape(-1, 2)
+    lowest = TwoBranches().energy(pairs).reshape(len(found.points), -1).min(dim=1).values
+    assert len(found.points) > 8
+    torch.testing.assert_close(found.minima.energy, lowest, rtol=0, atol=0.2)
+
+
+def test_a_scan_from_one_neighbour_has_hysteresis(single_start) -> None:
+    found = grown(TwoBranches(), 16)
+    wrong = found.minima.y[:, 0] * torch.cos(found.points[:, 0]) > 0.1
+    assert bool(wrong.any())
+
+
+def strays(found: MinimaSearch) -> int:
+    """Count points whose well has a lower minimum than the one found."""
+    wells, minima = found.wells, found.minima
+    assert wells is not None and len(wells) == 3
+    chi = math.pi * (torch.arange(1440, dtype=torch.float64) / 720 - 1)
+    count = 0
+    for point, found_energy in zip(minima.s, minima.energy, strict=True):
+        own = wells.own_point(point[None, :-1].expand(len(chi), 1), chi[:, None])[0][:, -1] == point[-1]
+        x = torch.stack([point[0].expand(len(chi)), chi, torch.sin(chi)], dim=1)
+        well = torch.full((len(chi),), int(point[-1]))
+        energy = SteepRotamers().energy(x) - wells.log_membership(x[:, 1:], well)
+        lowest = own & (energy < energy.roll(1)) & (energy < energy.roll(-1))
+        if bool(lowest.any()):
+            count += int(energy[lowest].min() < found_energy - 1.0)
+    return count
+
+
+def test_minima_are_those_of_their_own_wells() -> None:
+    assert strays(grown(SteepRotamers(), 16)) == 0
+
+
+def test_a_scan_from_one_neighbour_leaves_the_wells(single_start) -> None:
+    assert strays(grown(SteepRotamers(), 16)) > 0
