@@ -68,7 +68,7 @@ class WellsConfig(MethodConfig):
     starts: int = Field(36, ge=6, description="largest number of combinations of angles to relax from at each s")
     margin: float = Field(10.0, gt=0, description="kT above the lowest well at the same s; higher ones are left out")
     largest_number: int = Field(27, ge=1, description="largest number of wells")
-    sharpness: float = Field(5.0, gt=0, description="of the boundaries between wells")
+    sharpness: float = Field(10.0, gt=0, description="of the boundaries between wells")
     even_share: float = Field(0.1, gt=0, le=1, description="share of the samples that is spread evenly over the wells")
     growth: float = Field(0.5, ge=0, description="training samples grow as this power of the number of wells")
     largest_growth: float = Field(2.0, ge=1, description="of the training samples, at most this factor")
