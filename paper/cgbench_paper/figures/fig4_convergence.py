@@ -21,6 +21,7 @@ from cgbench_paper.style import SYSTEMS, Drawing, legend_of_methods, panel_grid
 __all__ = ["draw", "draw_noise_floor", "seeds_together"]
 
 TARGETS = (1e-2, 1e-3)
+WIDTH = 100.0  # ratio of the ends of the axis of evaluations, below which it is drawn in whole decades
 COLUMNS = ["evaluations", "forward_kld", "seed"]
 CAPTION = """\
 **Forward KLD of the PMF against energy evaluations.** All evaluations are counted, from the first step on. Lines:
@@ -87,6 +88,9 @@ def _panel(axes: Any, records: Records, system: str) -> list[tuple[str, str]]:
     draw_noise_floor(axes, records, system)
     for target in TARGETS:
         axes.axhline(target, color="0.75", linestyle=":", linewidth=0.8, zorder=0)
+    low, high = axes.get_xlim()
+    if high < WIDTH * low:  # hardly a number would be on the axis
+        axes.set_xlim(10.0 ** np.floor(np.log10(low)), 10.0 ** np.ceil(np.log10(high)))
     axes.xaxis.set_minor_formatter(NullFormatter())  # numbers between the decades would overlap
     axes.set(xlabel="energy evaluations", ylabel="forward KLD of the PMF", title=SYSTEMS.get(system, system))
     return drawn

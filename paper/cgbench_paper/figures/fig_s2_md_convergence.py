@@ -31,6 +31,9 @@ def draw(records: Records) -> Drawing:
     for axes, (system, found) in zip(panels, curves.items(), strict=True):
         draw_curves(axes, found)
         draw_noise_floor(axes, records, system)
+        legend = axes.get_legend()
+        legend.set_frame_on(True)  # it may lie on the line of the noise floor
+        legend.get_frame().set(alpha=0.9, linewidth=0.0)
         axes.set_title(SYSTEMS.get(system, system))
     used = [run for system in curves for members in records.groups(system, ["md"]).values() for run in members]
     numbers = {system: next(iter(found.values())).runs for system, found in curves.items()}

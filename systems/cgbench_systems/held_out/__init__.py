@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cgbench_systems.molecule import RegisteredMolecule, registered_molecule
 
-__all__ = ["threonine"]
+__all__ = ["leucine", "threonine"]
 
 
 def _held_out(name: str, folder: str) -> type[RegisteredMolecule]:
@@ -17,4 +17,5 @@ def _held_out(name: str, folder: str) -> type[RegisteredMolecule]:
     return registered_molecule(name, Path(__file__).parent / folder / "molecule.yaml", "Held-out molecule")
 
 
+leucine = _held_out("leucine", "leu")
 threonine = _held_out("threonine", "thr")
