@@ -4,8 +4,8 @@ Forward KLD of the final PMF:
 
 - aldp, cgflow_al, cut at 1e4 evaluations, seeds 0 to 5: 8.4e-3, 2.5e-3, 3.0e-3, 3.8e-3, 3.0e-3, 3.4e-3 (with one start
   for each minimum: 2.3e-3, 6.7e-3, 4.1e-3, 3.2e-3, 4.1e-3, 1.0e-2). Seed 2 is near the median. It has the same score to
-  three digits with and without the C++ kernels. It has 1.1e-2 without path gradients, 8.2e-3 without the mean force, and
-  1.7e-2 with s uniform on the domain. The effect of training shows only later.
+  three digits with and without the C++ kernels. It has 1.1e-2 without path gradients, 8.2e-3 without the mean force,
+  and 1.7e-2 with s uniform on the domain. The effect of training shows only later.
 - muller_brown: cgflow_al, seeds 0 to 4, 2.4e-6 to 8.6e-6; cgflow_grid, seeds 0 to 4, 3.1e-6 to 7.5e-6. Seed 0 has
   4.7e-6 and 4.6e-6. With one start for each minimum, cgflow_al had 1.0e-5 without training, 1.7e-5 without the mean
   force.
