@@ -7,6 +7,9 @@ import math
 import torch
 
 from cgbench.contracts.coordinates import Coordinates
+from cgbench.contracts.cvs import CollectiveVariables
+from cgbench.contracts.reference import Reference
+from cgbench.contracts.system import System
 
 
 class PlainCoordinates(Coordinates):
@@ -26,3 +29,39 @@ class PlainCoordinates(Coordinates):
 
     def in_state_space(self, x: torch.Tensor) -> torch.Tensor:
         return torch.ones(len(x), dtype=torch.bool)
+
+
+class MadeUp(System):
+    """A system in `PlainCoordinates`; subclasses give the CVs, the coordinates y, a start, and the energy."""
+
+    version = "1"
+    cvs: CollectiveVariables
+    names: tuple[str, ...]
+    angles: tuple[bool, ...]
+    start: tuple[float, ...]
+
+    def __init__(self, *, engine: str | None = None, device: str = "cpu") -> None:
+        super().__init__(engine=engine, device=device)
+        self.temperature = 300.0
+        self.traits = frozenset({"gradient", "coordinates"})
+        self.coordinates = PlainCoordinates(len(self.cvs), self.names, self.angles)
+
+    def initial_configuration(self) -> torch.Tensor:
+        return torch.tensor(self.start, dtype=torch.float64)
+
+    def energy(self, x: torch.Tensor) -> torch.Tensor:
+        """Reduced energies ``[batch]`` of configurations ``(s, y)``."""
+        raise NotImplementedError
+
+    def reduced_energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            energy = self.energy(leaf)
+            (gradient,) = torch.autograd.grad(energy.sum(), leaf)
+        return energy.detach(), gradient
+
+    def collective_variables(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, : len(self.cvs)]
+
+    def reference(self) -> Reference:
+        raise NotImplementedError

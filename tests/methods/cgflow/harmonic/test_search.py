@@ -9,7 +9,6 @@ import torch
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.problem import Problem
-from cgbench.contracts.reference import Reference
 from cgbench.contracts.system import System
 from cgbench.counting.ledger import Ledger
 from cgbench.counting.streams import Streams
@@ -17,49 +16,16 @@ from cgbench_methods.cgflow.common.stages import Stages
 from cgbench_methods.cgflow.harmonic.atlas.search import GrowingMinima, MinimaSearch
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.lib.flows.target import ConditionalTarget
-from tests.methods.cgflow.harmonic.plain import PlainCoordinates
+from tests.methods.cgflow.harmonic.plain import MadeUp
 
 CVS = CollectiveVariables(("a",), (-math.pi,), (math.pi,), (True,), bins=(60,))
-
-
-class MadeUp(System):
-    """One CV a, and coordinates y; subclasses give the energy."""
-
-    version = "1"
-    names: tuple[str, ...]
-    angles: tuple[bool, ...]
-    start: tuple[float, ...]
-
-    def __init__(self, *, engine: str | None = None, device: str = "cpu") -> None:
-        super().__init__(engine=engine, device=device)
-        self.temperature = 300.0
-        self.traits = frozenset({"gradient", "coordinates"})
-        self.cvs, self.coordinates = CVS, PlainCoordinates(1, self.names, self.angles)
-
-    def initial_configuration(self) -> torch.Tensor:
-        return torch.tensor(self.start, dtype=torch.float64)
-
-    def energy(self, x: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
-
-    def reduced_energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            energy = self.energy(leaf)
-            (gradient,) = torch.autograd.grad(energy.sum(), leaf)
-        return energy.detach(), gradient
-
-    def collective_variables(self, x: torch.Tensor) -> torch.Tensor:
-        return x[:, :1]
-
-    def reference(self) -> Reference:
-        raise NotImplementedError
 
 
 class TwoBranches(MadeUp):
     """Minima at y near 1 and -1, both where ``|cos a| < 0.77``: a scan outwards from a = 0 stays on one too long."""
 
-    name, names, angles, start = "two_branches", ("y",), (False,), (0.1, -1.0)
+    name, cvs = "two_branches", CVS
+    names, angles, start = ("y",), (False,), (0.1, -1.0)
 
     def energy(self, x: torch.Tensor) -> torch.Tensor:
         a, y = x.unbind(1)
@@ -69,7 +35,8 @@ class TwoBranches(MadeUp):
 class SteepRotamers(MadeUp):
     """Three wells of a torsion chi, each of which vanishes at some a: there, relaxations leave their well."""
 
-    name, names, angles, start = "steep_rotamers", ("chi", "y"), (True, False), (-1.0, -1.1, 0.0)
+    name, cvs = "steep_rotamers", CVS
+    names, angles, start = ("chi", "y"), (True, False), (-1.0, -1.1, 0.0)
 
     def energy(self, x: torch.Tensor) -> torch.Tensor:
         a, chi, y = x.unbind(1)

@@ -13,8 +13,6 @@ from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.maps import Estimate
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
-from cgbench.contracts.reference import Reference
-from cgbench.contracts.system import System
 from cgbench.counting.ledger import Ledger
 from cgbench.counting.streams import Streams
 from cgbench.scoring.divergences import forward_kld
@@ -26,7 +24,7 @@ from cgbench_methods.cgflow.harmonic.recipe import HarmonicRecipe
 from cgbench_methods.cgflow.harmonic.uncertain import uncertain_points
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.target import ConditionalTarget
-from tests.methods.cgflow.harmonic.plain import PlainCoordinates
+from tests.methods.cgflow.harmonic.plain import MadeUp
 
 CVS = CollectiveVariables(("a", "b", "c"), (-math.pi,) * 3, (math.pi,) * 3, (True,) * 3, bins=(24, 20, 16))
 CONFIG = HarmonicConfig.model_validate(
@@ -47,35 +45,15 @@ def free_energy(s: torch.Tensor) -> torch.Tensor:
     return 10.0 * torch.sin(a) ** 2 - 0.5 * torch.cos(a) + 1.5 * torch.cos(c - b) + torch.cos(3 * c) + wall
 
 
-class ThreeTorsions(System):
+class ThreeTorsions(MadeUp):
     """Three CVs with the PMF above, and two coordinates that are Gaussian with fixed widths at given CVs."""
 
-    name = "three_torsions"
-    version = "1"
+    name, cvs, maps = "three_torsions", CVS, ((0, 1), (2, 1))
+    names, angles, start = ("u", "v"), (False, False), (0.1, -1.0, 1.0, 0.0, 0.0)
 
-    def __init__(self, *, engine: str | None = None, device: str = "cpu") -> None:
-        super().__init__(engine=engine, device=device)
-        self.temperature = 300.0
-        self.traits = frozenset({"gradient", "coordinates"})
-        self.cvs, self.coordinates = CVS, PlainCoordinates(3, ("u", "v"), (False, False))
-        self.maps = ((0, 1), (2, 1))
-
-    def initial_configuration(self) -> torch.Tensor:
-        return torch.tensor([0.1, -1.0, 1.0, 0.0, 0.0], dtype=torch.float64)
-
-    def reduced_energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            a, b, _, u, v = leaf.unbind(1)
-            energy = free_energy(leaf[:, :3]) + 0.5 * (u - torch.sin(a)) ** 2 + 2.0 * (v - torch.cos(b) - 0.5 * u) ** 2
-            (gradient,) = torch.autograd.grad(energy.sum(), leaf)
-        return energy.detach(), gradient
-
-    def collective_variables(self, x: torch.Tensor) -> torch.Tensor:
-        return x[:, :3]
-
-    def reference(self) -> Reference:
-        raise NotImplementedError
+    def energy(self, x: torch.Tensor) -> torch.Tensor:
+        a, b, _, u, v = x.unbind(1)
+        return free_energy(x[:, :3]) + 0.5 * (u - torch.sin(a)) ** 2 + 2.0 * (v - torch.cos(b) - 0.5 * u) ** 2
 
 
 def search() -> MinimaSearch:

@@ -13,8 +13,6 @@ from cgbench.contracts.coordinates import free_torsions
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
-from cgbench.contracts.reference import Reference
-from cgbench.contracts.system import System
 from cgbench.counting.ledger import Ledger
 from cgbench.counting.streams import Streams
 from cgbench.scoring.divergences import forward_kld
@@ -22,7 +20,7 @@ from cgbench_methods.cgflow.harmonic.atlas.wells import Wells, WellTarget, find_
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.cgflow.harmonic.recipe import HarmonicRecipe
 from cgbench_methods.lib.flows.target import ConditionalTarget
-from tests.methods.cgflow.harmonic.plain import PlainCoordinates
+from tests.methods.cgflow.harmonic.plain import MadeUp, PlainCoordinates
 
 CVS = CollectiveVariables(("phi",), (-math.pi,), (math.pi,), (True,), bins=(50,))
 WELL_CENTRES = (-60.0, 60.0, 180.0)
@@ -33,38 +31,19 @@ def torsion_energy(phi: torch.Tensor, chi: torch.Tensor) -> torch.Tensor:
     return 1.5 * torch.sin(phi - 0.4) + 4.0 * torch.cos(3 * chi) + 1.5 * torch.cos(chi - phi) + torch.cos(chi + 0.5)
 
 
-class SideChain(System):
+class SideChain(MadeUp):
     """One CV phi, a torsion chi with three wells, and two stiff coordinates a and b that follow both.
 
     At given phi and chi, a and b are Gaussian with fixed widths: ``p(phi, chi) ~ exp(-torsion_energy(phi, chi))``.
     """
 
-    name = "side_chain"
-    version = "1"
+    name, cvs = "side_chain", CVS
+    names, angles, start = ("chi", "a", "b"), (True, False, False), (-1.2, -1.0, 0.0, 0.0)
 
-    def __init__(self, *, engine: str | None = None, device: str = "cpu") -> None:
-        super().__init__(engine=engine, device=device)
-        self.temperature = 300.0
-        self.traits = frozenset({"gradient", "coordinates"})
-        self.cvs, self.coordinates = CVS, PlainCoordinates(1, ("chi", "a", "b"), (True, False, False))
-
-    def initial_configuration(self) -> torch.Tensor:
-        return torch.tensor([-1.2, -1.0, 0.0, 0.0], dtype=torch.float64)
-
-    def reduced_energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            phi, chi, a, b = leaf.unbind(1)
-            energy = torsion_energy(phi, chi) + 0.5 * (a - 1.5 * torch.sin(chi) - torch.cos(phi)) ** 2
-            energy = energy + 2.0 * (b - 0.5 * a) ** 2
-            (gradient,) = torch.autograd.grad(energy.sum(), leaf)
-        return energy.detach(), gradient
-
-    def collective_variables(self, x: torch.Tensor) -> torch.Tensor:
-        return x[:, :1]
-
-    def reference(self) -> Reference:
-        raise NotImplementedError
+    def energy(self, x: torch.Tensor) -> torch.Tensor:
+        phi, chi, a, b = x.unbind(1)
+        energy = torsion_energy(phi, chi) + 0.5 * (a - 1.5 * torch.sin(chi) - torch.cos(phi)) ** 2
+        return energy + 2.0 * (b - 0.5 * a) ** 2
 
 
 def exact() -> tuple[np.ndarray, np.ndarray]:
