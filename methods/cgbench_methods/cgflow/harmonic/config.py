@@ -139,7 +139,9 @@ class SamplingConfig(MethodConfig):
     batch: int = Field(4000, ge=1, description="samples of a sampling round")
     max_rounds: int = Field(10, ge=1, description="largest number of sampling rounds")
     target_kld: float = Field(5e-4, gt=0, description="stop when the expected forward KLD is below")
-    truncation: float = Field(50.0, gt=1, description="weights are cut at this multiple of the fit")
+    truncation: float = Field(
+        10.0, gt=1, description="times the fit; what a weight has above is spread to samples nearby"
+    )
     softness: float = Field(2.0, gt=0, description="kT; s is drawn from exp(-A / softness)")
     ceiling: float = Field(12.0, gt=0, description="kT; no s is drawn where the PMF is higher")
     uniform_share: float = Field(0.1, ge=0, le=1, description="share of s drawn uniformly below the ceiling")

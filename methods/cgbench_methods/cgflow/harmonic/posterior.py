@@ -65,35 +65,38 @@ def model_grid(cvs: CollectiveVariables) -> CollectiveVariables:
     return dataclasses.replace(cvs, bins=tuple(min(bins, MODEL_BINS) for bins in cvs.bins))
 
 
-def expected_kld(surrogate: FourierSurrogate, problem: Problem) -> float:
+def expected_kld(surrogate: FourierSurrogate, samples: WeightedSamples, problem: Problem) -> float:
     """Return the expected forward KLD: to second order, half the mean square of the error of A under the PMF.
 
     The error is the stated one or, if that expects more, the posterior's, which contains what all places have in
-    common. While samples are few, only this part tells that the populated region itself is not known.
+    common. While samples are few, only this part tells that the populated region itself is not known. Both contain the
+    error from large weights.
 
     With several maps it is the mean over them.
     """
     p = torch.softmax(-surrogate.on_grid()[0], 0)
     if len(problem.cvs) <= 2:
         errors = surrogate.stated_error_on_grid(), surrogate.on_grid()[1]
-        return max(float(0.5 * (p * error**2).sum()) for error in errors)
+        return max(float(0.5 * (p * (error**2 + samples.tail_error**2)).sum()) for error in errors)
     whole = p.numpy().reshape(surrogate.cvs.bins)
     found = [
-        [0.5 * float((_marginal(whole, one) * error**2).sum()) for error in _errors_of_map(surrogate, one)]
+        [0.5 * float((_marginal(whole, one) * error**2).sum()) for error in _errors_of_map(surrogate, samples, one)]
         for one in problem.maps
     ]
     return float(np.mean(found, axis=0).max())
 
 
-def estimate_of(surrogate: FourierSurrogate, problem: Problem) -> PMF | Estimate:
+def estimate_of(surrogate: FourierSurrogate, samples: WeightedSamples, problem: Problem) -> PMF | Estimate:
     """Return the posterior mean as an estimate of the PMFs of all maps, with their standard errors.
 
     The standard error is that of the posterior for the normalised PMF, and larger where the prior shifts the PMF by
-    more than it expects (`FourierSurrogate.stated_error`).
+    more than it expects (`FourierSurrogate.stated_error`). The error from large weights (`WeightedSamples.tail_error`)
+    is added in quadrature.
     """
     cvs = problem.cvs
     if len(cvs) <= 2:
-        std = surrogate.stated_error_on_grid().numpy().reshape(cvs.bins)
+        error = torch.hypot(surrogate.stated_error_on_grid(), samples.tail_error)
+        std = error.numpy().reshape(cvs.bins)
         return PMF.from_function(cvs, lambda s: surrogate.mean(torch.from_numpy(s)).numpy(), subdivisions=3, std=std)
     axes = [torch.from_numpy(cvs.centers(axis)) for axis in range(len(cvs))]
     values = surrogate.basis.on_product_grid(axes, surrogate.coefficients)
@@ -101,7 +104,7 @@ def estimate_of(surrogate: FourierSurrogate, problem: Problem) -> PMF | Estimate
     pmfs = []
     for one in problem.maps:
         rough = dataclasses.replace(one.cvs, bins=tuple(surrogate.cvs.bins[axis] for axis in one.axes))
-        std = _errors_of_map(surrogate, one)[0][rough.bin_index(one.cvs.grid())]
+        std = _errors_of_map(surrogate, samples, one)[0][rough.bin_index(one.cvs.grid())]
         pmfs.append(PMF(one.cvs, _marginal(p.reshape(cvs.bins), one).reshape(one.cvs.bins), std.reshape(one.cvs.bins)))
     states = problem.states
     if states is None:
@@ -126,13 +129,20 @@ def _features_of_map(surrogate: FourierSurrogate, one: Map) -> torch.Tensor:
     return surrogate.features_of_conditional_mean(one.axes, p)
 
 
-def _errors_of_map(surrogate: FourierSurrogate, one: Map) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _errors_of_map(
+    surrogate: FourierSurrogate, samples: WeightedSamples, one: Map
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return errors of a map's PMF on the model's grid, each flat.
 
     The first is the stated one, of the normalised PMF: the modes less their mean under it. The second is that of the
-    posterior alone, with what all places have in common.
+    posterior alone, with what all places have in common. Both contain the error from large weights: its mean under the
+    conditional probabilities, because neighbouring bins have it in common.
     """
     features = _features_of_map(surrogate, one)
-    p = torch.from_numpy(_marginal(torch.softmax(-surrogate.on_grid()[0], 0).numpy().reshape(surrogate.cvs.bins), one))
-    centred = features - (p / p.sum()) @ features
-    return surrogate.stated_error(centred).numpy(), surrogate.std_of_features(features).numpy()
+    whole = torch.softmax(-surrogate.on_grid()[0], 0).numpy().reshape(surrogate.cvs.bins)
+    p = _marginal(whole, one)
+    tail = _marginal(whole * samples.tail_error.numpy().reshape(whole.shape), one) / np.maximum(p, 1e-300)
+    of_map = torch.from_numpy(p / p.sum())
+    centred = features - of_map @ features
+    stated, of_posterior = surrogate.stated_error(centred).numpy(), surrogate.std_of_features(features).numpy()
+    return np.hypot(stated, tail), np.hypot(of_posterior, tail)

@@ -111,7 +111,7 @@ class HarmonicRecipe(Recipe):
             self.rounds.build_flow(self.minima)
             self.surrogate.adopt_posterior(self.search.model)
             self.stage = "train"
-            yield estimate_of(self.surrogate, self.problem)
+            yield estimate_of(self.surrogate, self.samples, self.problem)
         while self.stage == "train":
             with self.problem.phase("train"):
                 self._training_round()
@@ -119,7 +119,7 @@ class HarmonicRecipe(Recipe):
             self.round += 1
             if self.round == self.config.training.rounds:
                 self.stage, self.round = "label", 0
-            yield estimate_of(self.surrogate, self.problem)
+            yield estimate_of(self.surrogate, self.samples, self.problem)
         while self.stage == "label":
             if self.rounds.shares is not None and self.unseen is None:
                 with self.problem.phase("validate"):
@@ -131,7 +131,7 @@ class HarmonicRecipe(Recipe):
                 self._sampling_round()
             self._update_model()
             self.round += 1
-            yield estimate_of(self.surrogate, self.problem)
+            yield estimate_of(self.surrogate, self.samples, self.problem)
 
     def _update_model(self) -> None:
         """Fit the PMF, then look for points where it is uncertain."""
@@ -189,7 +189,7 @@ class HarmonicRecipe(Recipe):
             informative = self.samples.informative(self.surrogate, self.config.labels.truncation)
             self.rounds.shares.fit(self.samples.s, self.samples.well, informative)
         quality = self.samples.quality(self.surrogate, self.samples.last_group)
-        # the fit cuts such a weight at a multiple of the model (SamplingConfig.truncation)
+        # the fit spreads the excess of such a weight over the samples nearby (SamplingConfig.truncation)
         self._report_largest_share(quality["largest_share"])
         self.history.append(
             {
@@ -227,7 +227,7 @@ class HarmonicRecipe(Recipe):
 
     def expected_kld(self) -> float:
         """Return the forward KLD that the posterior of the PMF expects."""
-        return expected_kld(self.surrogate, self.problem)
+        return expected_kld(self.surrogate, self.samples, self.problem)
 
     # ---- record and checkpoints -------------------------------------------------------------------
 

@@ -8,10 +8,18 @@ Sample i has a weight w_i, with ``E[w_i] = exp(-A(s_i))``, and slopes ``b_i = d 
 The first term is the deviance of an exponential variable: it is unbiased for the mean weight. The second uses r_i of
 the previous fit. The variances v_i of r_i, and u_i of r_i (b_i + dA/ds), one per CV, are measured from the fit itself:
 a factor for the group of the sample, times a smooth field over the CVs, times the dispersion.
+
+*Large weights.* One weight of hundreds of times the mean would bend the model where it happens to lie. To cut it is to
+lose its mass, and A becomes too high. Hence a ratio r_i above the `truncation` keeps this much, and the excess is
+spread over the samples nearby: all their ratios are multiplied by ``1 + e(s)``, with e(s) the excess around s over what
+was kept there. Only what is above ``3 sqrt(n)``, for n samples, is lost: the bias of a cut that grows as sqrt(n) is no
+larger than the statistical error (Ionides, J. Comput. Graph. Stat. 17, 295, 2008). The excess is the mass of few
+samples, so its own error is stated apart (`tail_error`).
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -30,6 +38,7 @@ from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 __all__ = ["WeightedSamples"]
 
 OUTLIER_SHARE = 0.999  # share of one weight in the sum of all, from which on it is an outlier
+HIGHEST = 3.0  # times the square root of the number of samples; larger ratios are cut
 LEVELS = (4.0, 8.0)  # kT; the quality of weights is reported below, between and above these heights of the PMF
 
 
@@ -59,9 +68,16 @@ class WeightedSamples:
     ----------
     cvs
         Collective variables and their grid.
+
+    Attributes
+    ----------
+    tail_error
+        Standard error of A in kT from the excess of large weights, at the bins of the CVs' grid ``[cells]``; zero
+        before the first fit.
     """
 
     WIDTH = 0.05  # standard deviation of the kernel that smooths the field, as a fraction of the domain
+    SPREAD = 0.1  # the same of the kernel that spreads the excess of large weights
     PRIOR = 10.0  # number of samples of mean variance that the field assumes everywhere
     SCORES = (8000, 1000)  # samples used to measure the dispersion: with up to two CVs, and with more, of many modes
 
@@ -78,6 +94,7 @@ class WeightedSamples:
         self.group_variance = torch.zeros(0, 1 + dimensions, dtype=torch.float64)
         self.field = torch.ones(int(np.prod(cvs.bins)), 1 + dimensions, dtype=torch.float64)
         self.dispersion = 1.0
+        self.tail_error = torch.zeros(len(self.field), dtype=torch.float64)
 
     def __len__(self) -> int:
         return len(self.s)
@@ -141,7 +158,7 @@ class WeightedSamples:
         surrogate
             The model; its present state is the previous model of the first sweep.
         truncation
-            Weights are cut at this multiple of the previous model.
+            What weights have above this multiple of the previous model is spread over the samples nearby.
         sweeps
             Number of repetitions.
         """
@@ -166,24 +183,25 @@ class WeightedSamples:
             self._measure_dispersion(surrogate, truncation)
 
     def informative(self, surrogate: FourierSurrogate, truncation: float) -> torch.Tensor:
-        """Return ``w exp(A)``, truncated, divided by its second moment in the group ``[n]``.
+        """Return ``w exp(A)``, its excess spread, divided by its second moment in the group ``[n]``.
 
         The sums of these values are about effective numbers of samples.
         """
         ratio, _, _ = self._compare(surrogate, truncation)
         return ratio / (1.0 + self.group_variance[self.group, 0])
 
-    def variances(self) -> tuple[torch.Tensor, torch.Tensor, float]:
-        """Return the variances that the last fit measured: by group, as a field over the CVs, and the dispersion."""
-        return self.group_variance, self.field, self.dispersion
+    def variances(self) -> tuple[torch.Tensor, torch.Tensor, float, torch.Tensor]:
+        """Return what the last fit measured: variances by group and as a field, the dispersion, the `tail_error`."""
+        return self.group_variance, self.field, self.dispersion, self.tail_error
 
-    def set_variances(self, variances: tuple[torch.Tensor, torch.Tensor, float]) -> None:
+    def set_variances(self, variances: tuple[torch.Tensor, torch.Tensor, float, torch.Tensor]) -> None:
         """Restore what `variances` returned."""
-        self.group_variance, self.field, self.dispersion = variances
+        self.group_variance, self.field, self.dispersion, self.tail_error = variances
 
     def _variance(self) -> torch.Tensor:
         """Return the variance of each sample's weight and slopes ``[n, 1 + cvs]``."""
-        return self.dispersion * self.group_variance[self.group] * self.field[self.cvs.bin_index(self.s, nearest=True)]
+        cell = self.cvs.bin_index(self.s, nearest=True)
+        return self.dispersion * self.group_variance[self.group] * self.field[cell]
 
     def _compare(
         self, surrogate: FourierSurrogate, truncation: float
@@ -193,34 +211,58 @@ class WeightedSamples:
         Returns
         -------
         ratio, residual, mean
-            ``w exp(A)``, truncated ``[n]``; ``d ln w/ds + dA/ds`` ``[n, cvs]``; A ``[n]``.
+            ``w exp(A)``, its excess spread ``[n]``; ``d ln w/ds + dA/ds`` ``[n, cvs]``; A ``[n]``.
         """
         model = surrogate.mean_and_slopes(self.s)
         mean = model[:, 0]
-        # truncation is relative to the model, so its constant must fit the weights
+        # what is large is so relative to the model, so its constant must fit the weights
         inverse = 1.0 / self._variance()[:, 0]
         excess = self.log_weights + mean
         usable = excess.isfinite()
         mean = mean - (_log_sum_without_outliers(excess[usable] + inverse[usable].log()) - inverse.sum().log())
-        ratio = (self.log_weights + mean).exp().clamp(max=truncation)
+        whole = (self.log_weights + mean).exp().clamp(max=max(truncation, HIGHEST * math.sqrt(len(self))))
+        ratio = self._with_spread_excess(whole, truncation, inverse)
         return ratio, self.slopes + model[:, 1:], mean
 
+    def _with_spread_excess(self, whole: torch.Tensor, truncation: float, precision: torch.Tensor) -> torch.Tensor:
+        """Cut ratios ``[n]`` at `truncation`, spread the excess over the samples nearby, and set `tail_error`.
+
+        Sums over samples have the weights `precision` ``[n]``, as those of the fit.
+        """
+        kept = whole.clamp(max=truncation)
+        excess = whole - kept
+        if not bool((excess > 0).any()):
+            self.tail_error = torch.zeros_like(self.tail_error)
+            return whole
+        cell = self.cvs.bin_index(self.s, nearest=True)
+        parts = torch.stack([kept, excess, excess**2 * precision], dim=1) * precision[:, None]
+        around = self._smooth(self._sum(cell, parts, len(self.tail_error)), self.SPREAD).clamp(min=0.0)
+        near, added, squares = around.unbind(1)
+        near = near.clamp(min=1e-300)
+        self.tail_error = squares.sqrt() / (near + added)
+        return kept * (1.0 + added / near)[cell]
+
     def _measure_variances(self, surrogate: FourierSurrogate, truncation: float) -> None:
-        """Measure the variances of ``w exp(A)`` and of the weighted slopes' residuals, by group and as a field."""
-        ratio, residual, _ = self._compare(surrogate, truncation)
-        squares = torch.cat([(ratio - 1.0)[:, None], ratio[:, None] * residual], dim=1).square()
+        """Measure the variances of what is kept of ``w exp(A)``, and of its slopes' residuals, by group and as a field.
+
+        The excess of large weights does not enter. Else places where large weights happen to be missing would have
+        small variances, hence a large influence, and A would be too high.
+        """
+        _, residual, mean = self._compare(surrogate, truncation)
+        kept = (self.log_weights + mean).exp().clamp(max=truncation)
+        squares = torch.cat([(kept - 1.0)[:, None], kept[:, None] * residual], dim=1).square()
         known = squares.isfinite()
         squares = torch.where(known, squares, 0.0)
         cell = self.cvs.bin_index(self.s, nearest=True)
         number = self._sum(self.group, known.double(), self.groups)
-        near = self._smooth(self._sum(cell, known.double(), len(self.field)))
+        near = self._smooth(self._sum(cell, known.double(), len(self.field)), self.WIDTH)
         for _ in range(2):
             scaled = torch.where(known, squares / self.field[cell], 0.0)
-            mean = self._sum(self.group, scaled, self.groups) / number.clamp(min=1.0)
-            measured = torch.where(number > 0, mean, self.group_variance)
+            mean_square = self._sum(self.group, scaled, self.groups) / number.clamp(min=1.0)
+            measured = torch.where(number > 0, mean_square, self.group_variance)
             self.group_variance = measured.clamp(0.02, 1e6)
             scaled = torch.where(known, squares / self.group_variance[self.group], 0.0)
-            around = self._smooth(self._sum(cell, scaled, len(self.field)))
+            around = self._smooth(self._sum(cell, scaled, len(self.field)), self.WIDTH)
             self.field = ((around + self.PRIOR) / (near + self.PRIOR)).clamp(0.05, 1e3)
 
     def _measure_dispersion(self, surrogate: FourierSurrogate, truncation: float) -> None:
@@ -247,9 +289,17 @@ class WeightedSamples:
         factor = float(score.square().sum()) / expected
         self.dispersion = min(10.0, max(1.0, self.dispersion * factor))
 
-    def _smooth(self, counts: torch.Tensor) -> torch.Tensor:
-        """Sum over the neighbourhood of each cell, with a Gaussian kernel of height 1; ``[cells, columns]``."""
-        widths = [self.WIDTH * bins for bins in self.cvs.bins]
+    def _smooth(self, counts: torch.Tensor, width: float) -> torch.Tensor:
+        """Sum over the neighbourhood of each cell, with a Gaussian kernel of height 1; ``[cells, columns]``.
+
+        Parameters
+        ----------
+        counts
+            ``[cells, columns]``.
+        width
+            Standard deviation of the kernel as a fraction of the domain.
+        """
+        widths = [width * bins for bins in self.cvs.bins]
         modes = ["wrap" if periodic else "constant" for periodic in self.cvs.periodic]
         reach = float(np.prod([np.sqrt(2 * np.pi) * width for width in widths]))  # cells in the kernel
         columns = [
@@ -310,6 +360,7 @@ class WeightedSamples:
             "group_variance": self.group_variance,
             "field": self.field,
             "dispersion": self.dispersion,
+            "tail_error": self.tail_error,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -319,3 +370,4 @@ class WeightedSamples:
         self.group, self.groups = state["group"], int(state["groups"])
         self.group_variance, self.field = state["group_variance"], state["field"]
         self.dispersion = float(state["dispersion"])
+        self.tail_error = state.get("tail_error", self.tail_error)

@@ -15,6 +15,7 @@ from cgbench.contracts.maps import Estimate, Map, States
 from cgbench.contracts.pmf import PMF
 from cgbench.scoring.divergences import forward_kld
 from cgbench_methods.cgflow.harmonic.posterior import estimate_of, expected_kld, model_grid
+from cgbench_methods.cgflow.harmonic.samples import WeightedSamples
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 
 CVS = CollectiveVariables(("phi", "psi", "chi"), (-math.pi,) * 3, (math.pi,) * 3, (True,) * 3, bins=(40, 36, 32))
@@ -55,13 +56,13 @@ def test_series_on_a_product_grid(model) -> None:
 
 
 def test_maps_and_states_are_marginals(model, problem) -> None:
-    estimate = estimate_of(model, problem)
+    estimate = estimate_of(model, WeightedSamples(model.cvs), problem)
     assert isinstance(estimate, Estimate) and estimate.populations is not None
     exact = torch.softmax(-truth(torch.from_numpy(CVS.grid())), 0).reshape(CVS.bins).numpy()
     expected = exact.sum(2), exact.sum(1).T
     klds = [forward_kld(p, pmf.probability) for p, pmf in zip(expected, estimate.pmfs, strict=True)]
     assert max(klds) < 5e-3
-    assert 0.3 < np.mean(klds) / expected_kld(model, problem) < 3.0
+    assert 0.3 < np.mean(klds) / expected_kld(model, WeightedSamples(model.cvs), problem) < 3.0
     assert estimate.populations["right"] == pytest.approx(exact[:, :, 16:].sum(), abs=0.01)
     for p, pmf in zip(expected, estimate.pmfs, strict=True):
         error = -np.log(pmf.probability / p)
@@ -83,14 +84,14 @@ def test_stated_errors_expect_the_divergence_under_any_prior(amplitude: float) -
     model = FourierSurrogate(cvs, 6, length_scale=1.0, amplitude=amplitude)
     model.fit_values(grid[chosen], values, torch.full((400,), 0.3, dtype=torch.float64))
     problem: Any = SimpleNamespace(cvs=cvs, maps=(Map((0, 1), cvs),), states=None)
-    estimate = estimate_of(model, problem)
+    estimate = estimate_of(model, WeightedSamples(model.cvs), problem)
     assert isinstance(estimate, PMF) and estimate.free_energy_std is not None
     stated = 0.5 * float((estimate.probability * estimate.free_energy_std**2).sum())
     kld = forward_kld(torch.softmax(-exact, 0).numpy().reshape(cvs.bins), estimate.probability)
     assert 0.3 < kld / stated < 3.0
     mean, std = model.on_grid()
     of_posterior = 0.5 * float((torch.softmax(-mean, 0) * std**2).sum())
-    assert expected_kld(model, problem) == pytest.approx(max(stated, of_posterior), rel=0.1)
+    assert expected_kld(model, WeightedSamples(model.cvs), problem) == pytest.approx(max(stated, of_posterior), rel=0.1)
     assert (kld / of_posterior > 10.0) is (amplitude < 1.0)
 
 
@@ -112,3 +113,15 @@ def test_stated_errors_are_those_of_the_normalised_pmf() -> None:
     torch.testing.assert_close(stated, normalised[populated], rtol=0.1, atol=0.0)
     common = (p @ errors).std()
     assert float(common) > 0.2 * float((p @ errors.var(1)).sqrt())
+
+
+def test_errors_from_large_weights_are_part_of_all_errors(model, problem) -> None:
+    samples = WeightedSamples(model.cvs)
+    before, expected = estimate_of(model, samples, problem), expected_kld(model, samples, problem)
+    samples.tail_error = torch.full_like(samples.tail_error, 0.3)
+    after = estimate_of(model, samples, problem)
+    assert isinstance(before, Estimate) and isinstance(after, Estimate)
+    for old, new in zip(before.pmfs, after.pmfs, strict=True):
+        np.testing.assert_allclose(new.free_energy_std, np.hypot(old.free_energy_std, 0.3))
+        np.testing.assert_array_equal(new.probability, old.probability)
+    assert expected_kld(model, samples, problem) == pytest.approx(expected + 0.5 * 0.3**2)

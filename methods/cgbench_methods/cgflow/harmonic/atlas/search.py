@@ -5,9 +5,9 @@ If there are free torsions, their wells are found first, and every reference poi
 nearest minima known so far, of the same well.
 
 A scan that starts each point from one neighbour has hysteresis: where the coordinates y have several minima, or a
-relaxation leaves its well, the wrong minimum is handed on from point to point. Over at most three CVs points therefore
-relax from several starts, and the lowest minimum is kept. In the end each point is relaxed again from its neighbours,
-until nothing becomes lower.
+relaxation leaves its well, the wrong minimum is handed on from point to point. Points therefore relax from several
+starts, and the lowest minimum is kept. In the end each point is relaxed again from its neighbours, until nothing
+becomes lower.
 """
 
 from __future__ import annotations
@@ -34,16 +34,17 @@ from cgbench_methods.lib.flows.target import ConditionalTarget
 __all__ = ["GrowingMinima", "MinimaSearch"]
 
 IDLE_EXTENSIONS = 5  # consecutive extensions without a new minimum after which the search ends
-NEIGHBOURS = 2  # nearest minima of the same well that a point is relaxed from
+NEIGHBOURS = 2  # nearest minima of the same well that a point is relaxed from; in the end as many as CVs, if more
+AT_ONCE = 256  # points that are relaxed again together, because their Hessians take memory
 SWEEPS = 3  # largest number of times that all points are relaxed again in the end
 LOWER = 0.5  # kT; a minimum that is lower by more replaces the one before
 OUTSIDE = 1e6  # kT; added to the energy of a minimum that has left its well, when the lowest is chosen
 
 
 class GrowingMinima(ABC):
-    """A growing set of harmonic minima, each found from the nearest one before.
+    """A growing set of harmonic minima, each found from the nearest ones before.
 
-    Subclasses choose the points.
+    Subclasses choose the points, and may lead y to a new point in steps of s (`_carried`).
 
     Parameters
     ----------
@@ -105,7 +106,7 @@ class GrowingMinima(ABC):
         self.wells, self.target = wells, WellTarget(self.target, wells)
 
     def grow(self) -> Iterator[int]:
-        """Search to the end; yield the number of minima after each extension.
+        """Search to the end, then settle the minima; yield the number of minima after each extension.
 
         Raises
         ------
@@ -120,19 +121,14 @@ class GrowingMinima(ABC):
                 break
             idle = 0 if self.extend(chosen) else idle + 1
             yield len(self.points)
+        self._settle()
         self._fit_model()
 
     def extend(self, s: torch.Tensor) -> int:
         """Find minima at ``s [n, cvs]``, in each well, and add them; return the number of new minima."""
-        if self.wells is None:
-            points = s
-            distance = self.cvs.difference(s[:, None], self.minima.s[None]).norm(dim=2)
-        else:
-            points = self.wells.points(s)
-            distance = self.cvs.difference(points[:, None, :-1], self.minima.s[None, :, :-1]).norm(dim=2)
-            distance[points[:, None, -1] != self.minima.s[None, :, -1]] = torch.inf
-        nearest = distance.argmin(dim=1)
-        new = self._find(points, self.minima.y[nearest], self.minima.hessian[nearest])
+        points = s if self.wells is None else self.wells.points(s)
+        y, hessian, _ = self._best(points, self._starts(points))
+        new = self._find(points, y, hessian)
         self.minima = self.minima.append(new)
         return len(new)
 
@@ -196,6 +192,114 @@ class GrowingMinima(ABC):
             lowest = torch.minimum(lowest, known)
         return energy < lowest + self.recipe.wells.margin
 
+    def _settle(self) -> None:
+        """Relax each point from its neighbours' minima; replace minima that are higher, until there are none."""
+        changed = torch.ones(len(self.minima), dtype=torch.bool)
+        for _ in range(SWEEPS):
+            nearest = self._neighbours()
+            useful = (nearest >= 0) & changed[nearest]
+            changed = torch.zeros_like(changed)
+            for rows in useful.any(dim=1).nonzero().squeeze(1).split(AT_ONCE):
+                if len(rows):
+                    changed[self._settle_some(rows, nearest[rows])] = True
+            if not bool(changed.any()):
+                return
+
+    def _settle_some(self, rows: torch.Tensor, nearest: torch.Tensor) -> torch.Tensor:
+        """Relax some minima from their neighbours ``[n, neighbours]``; return the numbers of those replaced."""
+        s = self.minima.s[rows]
+        known = torch.where(nearest >= 0, nearest, rows[:, None])  # without a neighbour, from itself
+        y, hessian, cost = self._best(s, [(self._carried(s, one), self.minima.hessian[rows]) for one in known.T])
+        lower = cost < self._cost(s, self.minima.y[rows], self.minima.energy[rows]) - LOWER
+        if not bool(lower.any()):
+            return rows[:0]
+        found = self._find(s[lower], y[lower], hessian[lower])
+        same = (found.s[:, None] == s[None]).all(dim=2).double().argmax(dim=1)  # some may have been left out
+        for tensor, of_found in zip(self.minima.tensors(), found.tensors(), strict=True):
+            tensor[rows[same]] = of_found
+        return rows[same]
+
+    def _neighbours(self) -> torch.Tensor:
+        """Return the numbers of the nearest other minima of the same well ``[n, neighbours]``; -1 for none.
+
+        There are as many as CVs, at least `NEIGHBOURS`: around a point there are more directions to come from.
+        """
+        count = min(max(NEIGHBOURS, len(self.cvs)), len(self.minima))
+        found = [
+            self._distances(points, leave_out_same=True).topk(count, dim=1, largest=False)
+            for points in self.minima.s.split(AT_ONCE)
+        ]
+        return torch.cat([torch.where(one.values.isfinite(), one.indices, -1) for one in found])
+
+    def _distances(self, points: torch.Tensor, leave_out_same: bool = False) -> torch.Tensor:
+        """Return distances to all minima, infinite for those of other wells ``[n, minima]``.
+
+        Parameters
+        ----------
+        points
+            ``[n, cvs]``; with wells ``[n, cvs + 1]``.
+        leave_out_same
+            Whether minima at the same point are infinitely far, too.
+        """
+        cvs, known = len(self.cvs), self.minima.s
+        distance: torch.Tensor = self.cvs.difference(points[:, None, :cvs], known[None, :, :cvs]).norm(dim=2)
+        distance[(points[:, None, cvs:] != known[None, :, cvs:]).any(dim=2)] = torch.inf
+        if leave_out_same:
+            distance[(points[:, None] == known[None]).all(dim=2)] = torch.inf
+        return distance
+
+    def _carried(self, points: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Return the coordinates y that the relaxation at each point starts with, from one minimum for each.
+
+        Parameters
+        ----------
+        points
+            ``[n, cvs]``; with wells ``[n, cvs + 1]``.
+        rows
+            Numbers of the minima ``[n]``.
+        """
+        return self.minima.y[rows]
+
+    def _starts(self, points: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return starts, y and Hessian: the nearest minima, and with wells the lowest at the nearest s, turned."""
+        order = self._distances(points).argsort(dim=1, stable=True)[:, :NEIGHBOURS]
+        starts = [(self._carried(points, one), self.minima.hessian[one]) for one in order.T]
+        if self.wells is not None:
+            away = self.cvs.difference(points[:, None, :-1], self.minima.s[None, :, :-1]).norm(dim=2)
+            there = away == away.min(dim=1, keepdim=True).values
+            lowest = torch.where(there, self.minima.energy, torch.inf).argmin(dim=1)
+            turned = self.minima.y[lowest].clone()
+            turned[:, self.wells.positions] = self.wells.centres[points[:, -1].long()]
+            starts.append((turned, self.minima.hessian[lowest]))
+        return starts
+
+    def _best(
+        self, s: torch.Tensor, starts: list[tuple[torch.Tensor, torch.Tensor]]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Relax from all starts; return y and Hessian to start from for the lowest minimum, and its `_cost`."""
+        count = len(starts)
+        hessian = torch.cat([h for _, h in starts])
+        relaxed = relax(
+            self.target,
+            s.repeat(count, 1),
+            torch.cat([y for y, _ in starts]),
+            hessian,
+            steps=self.config.relax_steps,
+            tolerance=self.config.relax_tolerance,
+        )
+        cost = self._cost(s.repeat(count, 1), relaxed.y, relaxed.energy).reshape(count, len(s))
+        best = cost.argmin(dim=0)
+        row = best * len(s) + torch.arange(len(s))
+        return relaxed.y[row], hessian[row], cost.min(dim=0).values
+
+    def _cost(self, points: torch.Tensor, y: torch.Tensor, energy: torch.Tensor) -> torch.Tensor:
+        """Return energies of minima ``[n]``, higher by `OUTSIDE` for those that have left their well."""
+        cost: torch.Tensor = energy.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
+        if self.wells is not None:
+            own, _ = self.wells.own_point(points[:, :-1], y)
+            cost = cost + OUTSIDE * (own[:, -1] != points[:, -1])
+        return cost
+
     def free_energies(self) -> torch.Tensor:
         """Return the harmonic PMF at the reference points ``[n]``: ``-ln sum_k exp(-A_k)`` over the wells."""
         values = self.minima.free_energy
@@ -243,104 +347,11 @@ class MinimaSearch(GrowingMinima):
         """Largest number of reference points."""
         return self.placement.largest
 
-    def grow(self) -> Iterator[int]:
-        """Search to the end, then settle the minima; yield the number of minima after each extension."""
-        yield from super().grow()
-        self._settle()
-        self._fit_model()
-
     def _fit_model(self) -> None:
         free_energy = self.free_energies()
         values = (free_energy - free_energy.min()).clamp(max=self.config.ceiling)
         noise = torch.full_like(values, self.config.noise)
         self.model.fit_values(self.points, values, noise)
-
-    def _find(self, s: torch.Tensor, y: torch.Tensor, hessian: torch.Tensor) -> HarmonicMinima:
-        """Find minima from the best of several starts: that given, and those of `_more_starts`."""
-        if len(self.minima):
-            starts = [(y, hessian), *self._more_starts(s)]
-            y, hessian, _ = self._best(s, starts)
-        return super()._find(s, y, hessian)
-
-    def _settle(self) -> None:
-        """Relax each point from its neighbours' minima; replace minima that are higher, until there are none."""
-        changed = torch.ones(len(self.minima), dtype=torch.bool)
-        for _ in range(SWEEPS):
-            nearest = self._distances(self.minima.s, leave_out_same=True).topk(
-                min(NEIGHBOURS, len(self.minima)), dim=1, largest=False
-            )
-            useful = (nearest.values.isfinite() & changed[nearest.indices]).any(dim=1).nonzero().squeeze(1)
-            if len(useful) == 0:
-                return
-            s = self.minima.s[useful]
-            starts = [(self.minima.y[one], self.minima.hessian[useful]) for one in nearest.indices[useful].T]
-            y, hessian, cost = self._best(s, starts)
-            lower = cost < self._cost(s, self.minima.y[useful], self.minima.energy[useful]) - LOWER
-            changed = torch.zeros(len(self.minima), dtype=torch.bool)
-            if not bool(lower.any()):
-                return
-            found = super()._find(s[lower], y[lower], hessian[lower])
-            rows = (found.s[:, None] == self.minima.s[None]).all(dim=2).double().argmax(dim=1)
-            changed[rows] = True
-            for tensor, of_found in zip(self.minima.tensors(), found.tensors(), strict=True):
-                tensor[rows] = of_found
-
-    def _distances(self, points: torch.Tensor, leave_out_same: bool = False) -> torch.Tensor:
-        """Return distances to all minima, infinite for those of other wells ``[n, minima]``.
-
-        Parameters
-        ----------
-        points
-            ``[n, cvs]``; with wells ``[n, cvs + 1]``.
-        leave_out_same
-            Whether minima at the same point are infinitely far, too.
-        """
-        cvs, known = len(self.cvs), self.minima.s
-        distance: torch.Tensor = self.cvs.difference(points[:, None, :cvs], known[None, :, :cvs]).norm(dim=2)
-        distance[(points[:, None, cvs:] != known[None, :, cvs:]).any(dim=2)] = torch.inf
-        if leave_out_same:
-            distance[(points[:, None] == known[None]).all(dim=2)] = torch.inf
-        return distance
-
-    def _more_starts(self, points: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Return further starts: the next nearest minima, and with wells the lowest at the nearest s, turned."""
-        order = self._distances(points).argsort(dim=1)[:, 1:NEIGHBOURS]
-        starts = [(self.minima.y[one], self.minima.hessian[one]) for one in order.T]
-        if self.wells is not None:
-            away = self.cvs.difference(points[:, None, :-1], self.minima.s[None, :, :-1]).norm(dim=2)
-            there = away == away.min(dim=1, keepdim=True).values
-            lowest = torch.where(there, self.minima.energy, torch.inf).argmin(dim=1)
-            turned = self.minima.y[lowest].clone()
-            turned[:, self.wells.positions] = self.wells.centres[points[:, -1].long()]
-            starts.append((turned, self.minima.hessian[lowest]))
-        return starts
-
-    def _best(
-        self, s: torch.Tensor, starts: list[tuple[torch.Tensor, torch.Tensor]]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Relax from all starts; return y and Hessian to start from for the lowest minimum, and its `_cost`."""
-        count = len(starts)
-        hessian = torch.cat([h for _, h in starts])
-        relaxed = relax(
-            self.target,
-            s.repeat(count, 1),
-            torch.cat([y for y, _ in starts]),
-            hessian,
-            steps=self.config.relax_steps,
-            tolerance=self.config.relax_tolerance,
-        )
-        cost = self._cost(s.repeat(count, 1), relaxed.y, relaxed.energy).reshape(count, len(s))
-        best = cost.argmin(dim=0)
-        row = best * len(s) + torch.arange(len(s))
-        return relaxed.y[row], hessian[row], cost.min(dim=0).values
-
-    def _cost(self, points: torch.Tensor, y: torch.Tensor, energy: torch.Tensor) -> torch.Tensor:
-        """Return energies of minima ``[n]``, higher by `OUTSIDE` for those that have left their well."""
-        cost: torch.Tensor = energy.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
-        if self.wells is not None:
-            own, _ = self.wells.own_point(points[:, :-1], y)
-            cost = cost + OUTSIDE * (own[:, -1] != points[:, -1])
-        return cost
 
     def _choose(self) -> torch.Tensor:
         """Choose new reference points."""

@@ -1,8 +1,8 @@
 """Search for harmonic minima over many collective variables (CVs), without a grid.
 
 Chains on a model of the harmonic PMF propose new reference points. Those where the model is uncertain are taken first,
-and all are far from each other. On the way from the nearest known minimum to a new point, s moves in short steps, and
-the fine-grained coordinates are relaxed after each.
+and all are far from each other. On the way from a known minimum to a new point, s moves in short steps, and the
+fine-grained coordinates are relaxed after each.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
-from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima, relax
+from cgbench_methods.cgflow.harmonic.atlas.minima import relax
 from cgbench_methods.cgflow.harmonic.atlas.search import GrowingMinima
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, points_for
 from cgbench_methods.cgflow.harmonic.pairs.chains import move
@@ -101,25 +101,15 @@ class PairSearch(GrowingMinima):
                 nearest = torch.minimum(nearest, self.cvs.difference(candidates, candidate).norm(dim=1))
         return candidates[chosen]
 
-    def _find(self, s: torch.Tensor, y: torch.Tensor, hessian: torch.Tensor) -> HarmonicMinima:
-        """Find minima from given starts, which are minima at the nearest known points."""
-        if len(self.minima):
-            y = self._approach(s, y, hessian)
-        return super()._find(s, y, hessian)
-
-    def _approach(self, s: torch.Tensor, y: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:
-        """Relax in short steps of s from the nearest known point of the same well; return the coordinates y."""
+    def _carried(self, points: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Return the coordinates y relaxed in short steps of s, from one minimum for each point."""
         cvs = len(self.cvs)
-        away = self.cvs.difference(s[:, None, :cvs], self.minima.s[None, :, :cvs])
-        distance = away.norm(dim=2)
-        if self.wells is not None:
-            distance = distance.masked_fill(s[:, None, -1] != self.minima.s[None, :, -1], torch.inf)
-        nearest = distance.argmin(dim=1)
-        whole = away[torch.arange(len(s)), nearest]
+        y, hessian = self.minima.y[rows], self.minima.hessian[rows]
+        whole = self.cvs.difference(points[:, :cvs], self.minima.s[rows, :cvs])
         count = max(1, int(torch.ceil(whole.norm(dim=1).max() / self.pairs.reach)))
         for number in range(1, count):
-            part = s.clone()
-            part[:, :cvs] = self.cvs.wrap(s[:, :cvs] - whole * (1.0 - number / count))
+            part = points.clone()
+            part[:, :cvs] = self.cvs.wrap(points[:, :cvs] - whole * (1.0 - number / count))
             relaxed = relax(self.target, part, y, hessian, steps=ON_THE_WAY, tolerance=self.config.relax_tolerance)
             y = torch.where(relaxed.energy.isfinite()[:, None], relaxed.y, y)
         return y
