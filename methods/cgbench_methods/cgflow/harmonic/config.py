@@ -140,7 +140,7 @@ class SamplingConfig(MethodConfig):
     max_rounds: int = Field(10, ge=1, description="largest number of sampling rounds")
     target_kld: float = Field(5e-4, gt=0, description="stop when the expected forward KLD is below")
     truncation: float = Field(
-        10.0, gt=1, description="times the fit; what a weight has above is spread to samples nearby"
+        50.0, gt=1, description="times the fit; what a weight has above is spread to samples nearby"
     )
     softness: float = Field(2.0, gt=0, description="kT; s is drawn from exp(-A / softness)")
     ceiling: float = Field(12.0, gt=0, description="kT; no s is drawn where the PMF is higher")
