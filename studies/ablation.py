@@ -39,12 +39,15 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         "recipe.surrogate.length_scales=[0.35]",
         "recipe.surrogate.amplitudes=[2.0]",
     ),
+    "periodic coordinates start uniform": ("recipe.flow.peaks=false",),
+    "large weights where they lie, not spread": ("recipe.labels.truncation=1e6",),
     "no spline couplings, Gaussian only": ("recipe.flow.num_couplings=0",),
     "12 couplings of 256 hidden units": ("recipe.flow.num_couplings=12", "recipe.flow.hidden_features=256"),
 }
 SETTINGS_OF_WELLS: dict[str, tuple[str, ...]] = {  # for systems with free torsions
     "one well of the free torsions": ("recipe.wells.largest_number=1",),
     "samples spread evenly over the wells": ("recipe.wells.even_share=1.0",),
+    "no wide tails of free torsions": ("recipe.wells.wide_share=0",),
 }
 TARGETS = (1e-2, 1e-3)
 COLUMNS = (

@@ -17,7 +17,7 @@ from cgbench.counting.ledger import Ledger
 from cgbench.running.run import Run, prepare
 from cgbench_methods.cgflow.harmonic import flow as harmonic_flow
 from cgbench_methods.cgflow.harmonic.atlas.minima import STIFFEST, HarmonicMinima
-from cgbench_methods.cgflow.harmonic.samples import WeightedSamples
+from cgbench_methods.cgflow.harmonic.fit.samples import WeightedSamples
 from cgbench_methods.cgflow.published import labels as published_labels
 from cgbench_methods.cgflow.published import training as published_training
 from cgbench_methods.cgflow.published.ensemble import NetworkEnsemble
@@ -194,11 +194,11 @@ def test_a_failed_fit_leaves_the_model_as_it_was(tmp_path: Path, monkeypatch) ->
     estimates = recipe.estimates()
     next(estimates)
     next(estimates)
-    before, variances = recipe.surrogate.mean(torch.zeros(1, 1).double()), recipe.samples.variances()
+    before, variances = recipe.surrogate.mean(torch.zeros(1, 1).double()), recipe.samples.variances.state_dict()
 
     def no_fit(self, surrogate, truncation, sweeps=2):
         surrogate.coefficients = surrogate.coefficients * torch.nan
-        surrogate._on_grid, self.dispersion = None, math.nan
+        surrogate._on_grid, self.variances.dispersion = None, math.nan
 
     def flat(self, surrogate, truncation, sweeps=2):
         surrogate._inverse_factor, surrogate._on_grid = torch.zeros_like(surrogate._inverse_factor), None
@@ -211,7 +211,8 @@ def test_a_failed_fit_leaves_the_model_as_it_was(tmp_path: Path, monkeypatch) ->
         monkeypatch.setattr(WeightedSamples, "fit", broken)
         recipe._fit_surrogate()
         assert torch.equal(recipe.surrogate.mean(torch.zeros(1, 1).double()), before)
-        assert recipe.samples.variances() == variances
+        assert recipe.samples.variances.dispersion == variances["dispersion"]
+        assert torch.equal(recipe.samples.variances.field, variances["field"])
         assert any("could not be fitted" in warning for warning in recipe.diagnostics()["warnings"])
     assert job.anomalies.counts()["collapsed_ensemble"][0] == 3
 

@@ -17,7 +17,12 @@ BOUND = 5.0  # the splines' linear tails begin here, in standard deviations of t
 
 
 def conditional_flow(
-    coordinates: Coordinates, first: list[Transform], periodic: torch.Tensor | None = None, **couplings: Any
+    coordinates: Coordinates,
+    first: list[Transform],
+    periodic: torch.Tensor | None = None,
+    wide: torch.Tensor | None = None,
+    wide_share: float = 0.1,
+    **couplings: Any,
 ) -> ConditionalFlow:
     """Build a flow: transforms next to the data, then spline couplings, then the base.
 
@@ -31,6 +36,8 @@ def conditional_flow(
         Transforms next to the data.
     periodic
         Which dimensions are periodic, boolean ``[fine]``; by default those of the coordinates.
+    wide, wide_share
+        Positions of dimensions whose base has wide tails, none by default; and the share of these.
     couplings
         Arguments of `cgbench_methods.lib.flows.build.spline_coupling_flow`; there are no couplings if `num_couplings`
         is 0 or missing.
@@ -42,4 +49,4 @@ def conditional_flow(
     transforms = list(first)
     if couplings.get("num_couplings", 0):
         transforms.append(spline_coupling_flow(circular=periodic, lower=lower, upper=upper, **couplings))
-    return ConditionalFlow(CompositeTransform(transforms), UniformGaussian(lower, upper, periodic))
+    return ConditionalFlow(CompositeTransform(transforms), UniformGaussian(lower, upper, periodic, wide, wide_share))

@@ -1,125 +1,234 @@
-"""Conditional Gaussian as a transform, ``y = m(s) + L(s) e`` with e standard normal.
+"""The harmonic start of the flow: a conditional Gaussian, and peaks on the circles of the periodic coordinates.
 
-Mean m(s) and Cholesky factor L(s) = L0 T(s) are Fourier series of s, fitted to harmonic minima: ``m(s_i) ~ y_i`` and
+The coordinates that are not periodic are Gaussian, ``y = m(s) + L(s) e`` with e standard normal. Mean m(s) and Cholesky
+factor L(s) = L0 T(s) are Fourier series of s, fitted to harmonic minima: ``m(s_i) ~ y_i`` and
 ``L(s_i) L(s_i)^T ~ (H_i + offset)^-1``.
+
+A periodic coordinate, such as the torsion of a methyl group, turns about a centre: ``y = m(s) + v`` modulo its period
+P. The density of v is a von Mises density, proportional to ``exp(kappa cos(2 pi v / P))``, with the kappa of the
+harmonic approximation: sharp for a hindered rotor, nearly uniform for a free one. The Gaussian coordinates follow the
+rotors by ``B(s) P/(2 pi) sin(2 pi v / P)``, which is their linear response for small v.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from nflows.transforms.base import Transform
 
 from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
 from cgbench_methods.cgflow.harmonic.atlas.wells import Features
+from cgbench_methods.lib.flows.splines import parameters_of_spline, rational_quadratic_spline
 
-__all__ = ["ConditionalAffine", "fit_to_minima"]
+__all__ = ["ConditionalAffine", "Peaks", "fit_to_minima"]
+
+KNOTS = 16  # bins of the spline that maps a von Mises density to the uniform one
 
 
 class ConditionalAffine(Transform):
-    """Whitening ``e = (L0 T(s))^-1 (y - m(s))`` of the non-periodic coordinates; the others are left unchanged.
+    """Whitening ``e = (L0 T(s))^-1 (y - m(s) - B(s) sin v)``; periodic coordinates become ``v = y - m(s)``.
 
-    ``m``, the logarithm of the diagonal of ``T`` and the part of ``T`` below the diagonal are linear in the features of
-    `s`, which are the context. The inverse, ``y = m + L0 T e``, generates samples.
+    ``m``, the logarithm of the diagonal of ``T``, the part of ``T`` below the diagonal, and ``B`` are linear in the
+    features of `s`, which are the context. The inverse generates samples.
 
     Parameters
     ----------
     periodic
-        Which fine-grained coordinates are left unchanged, boolean ``[fine]``.
+        Which fine-grained coordinates are periodic, boolean ``[fine]``.
     features
         Number of context features.
     factor
         ``L0``, lower triangular ``[gaussian, gaussian]``; fixed.
+    lower, upper
+        Domain of each fine-grained coordinate ``[fine]``; used where periodic.
     """
 
-    def __init__(self, periodic: torch.Tensor, features: int, factor: torch.Tensor) -> None:
+    def __init__(
+        self, periodic: torch.Tensor, features: int, factor: torch.Tensor, lower: torch.Tensor, upper: torch.Tensor
+    ) -> None:
         super().__init__()
         self.gaussian: torch.Tensor
         self.periodic: torch.Tensor
         self.factor: torch.Tensor
+        self.lower: torch.Tensor
+        self.period: torch.Tensor
         self.register_buffer("gaussian", (~periodic).nonzero().squeeze(1))
         self.register_buffer("periodic", periodic.nonzero().squeeze(1))
         self.register_buffer("factor", factor)
+        self.register_buffer("lower", lower[periodic].to(factor))
+        self.register_buffer("period", (upper - lower)[periodic].to(factor))
         self.register_buffer("order", torch.argsort(torch.cat([self.gaussian, self.periodic])))
         n = len(factor)
         rows, columns = torch.tril_indices(n, n, offset=-1)
         self.register_buffer("flat", rows * n + columns)
         dtype = factor.dtype
+        turning = len(self.periodic)
         self.mean = torch.nn.Parameter(torch.zeros(features, n, dtype=dtype))
         self.log_diagonal = torch.nn.Parameter(torch.zeros(features, n, dtype=dtype))
-        self.lower = torch.nn.Parameter(torch.zeros(features, len(rows), dtype=dtype))
+        self.lower_part = torch.nn.Parameter(torch.zeros(features, len(rows), dtype=dtype))
+        self.centre = torch.nn.Parameter(torch.zeros(features, turning, dtype=dtype))
+        self.response = torch.nn.Parameter(torch.zeros(features, n * turning, dtype=dtype))
 
     def triangle(self, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return ``T(s)`` ``[batch, gaussian, gaussian]`` and the logarithm of its diagonal."""
         n = len(self.factor)
         log_diagonal = context @ self.log_diagonal
-        flat = context.new_zeros(len(context), n * n).index_copy(1, self.flat, context @ self.lower)
+        flat = context.new_zeros(len(context), n * n).index_copy(1, self.flat, context @ self.lower_part)
         return flat.reshape(-1, n, n) + torch.diag_embed(log_diagonal.exp()), log_diagonal
 
-    def _join(self, gaussian: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-        return torch.cat([gaussian, inputs[:, self.periodic]], dim=1)[:, self.order]
+    def _means(self, turned: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Return ``m(s) + B(s) sin v`` ``[batch, gaussian]`` for ``v [batch, periodic]``."""
+        radius = self.period / (2 * math.pi)
+        response = (context @ self.response).reshape(len(context), len(self.factor), len(self.periodic))
+        whitened = (response @ (radius * (turned / radius).sin())[:, :, None]).squeeze(2)
+        means: torch.Tensor = context @ self.mean + whitened @ self.factor.T
+        return means
+
+    def _wrap(self, angle: torch.Tensor) -> torch.Tensor:
+        return self.lower + torch.remainder(angle - self.lower, self.period)
+
+    def _join(self, gaussian: torch.Tensor, periodic: torch.Tensor) -> torch.Tensor:
+        return torch.cat([gaussian, periodic], dim=1)[:, self.order]
 
     def forward(self, inputs: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map data to noise; return outputs ``[batch, fine]`` and ``ln|det|`` ``[batch]``."""
         triangle, log_diagonal = self.triangle(context)
-        centred = inputs[:, self.gaussian] - context @ self.mean
+        turned = self._wrap(inputs[:, self.periodic] - context @ self.centre)
+        centred = inputs[:, self.gaussian] - self._means(turned, context)
         whitened = torch.linalg.solve_triangular(self.factor, centred.T, upper=False).T
         whitened = torch.linalg.solve_triangular(triangle, whitened[:, :, None], upper=False).squeeze(2)
         log_det = -log_diagonal.sum(1) - self.factor.diagonal().log().sum()
-        return self._join(whitened, inputs), log_det
+        return self._join(whitened, turned), log_det
 
     def inverse(self, inputs: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map noise to data; return outputs ``[batch, fine]`` and ``ln|det|`` ``[batch]``."""
         triangle, log_diagonal = self.triangle(context)
         coloured = (triangle @ inputs[:, self.gaussian, None]).squeeze(2) @ self.factor.T
         log_det = log_diagonal.sum(1) + self.factor.diagonal().log().sum()
-        return self._join(coloured + context @ self.mean, inputs), log_det
+        turned = inputs[:, self.periodic]
+        angle = self._wrap(turned + context @ self.centre)
+        return self._join(coloured + self._means(turned, context), angle), log_det
+
+
+class Peaks(Transform):
+    """Map von Mises densities around zero on the circles to uniform ones; other dimensions are left unchanged.
+
+    The map is a fixed spline through the cumulative distribution at `KNOTS` angles.
+
+    Parameters
+    ----------
+    kappa
+        Concentration of each periodic dimension ``[periodic]``.
+    periodic
+        Which dimensions are periodic, boolean ``[fine]``.
+    lower, upper
+        Domain of each dimension ``[fine]``; used where periodic.
+    """
+
+    def __init__(self, kappa: torch.Tensor, periodic: torch.Tensor, lower: torch.Tensor, upper: torch.Tensor) -> None:
+        super().__init__()
+        self.turning: torch.Tensor
+        self.register_buffer("turning", periodic.nonzero().squeeze(1))
+        for name, tensor in (("lower", lower), ("upper", upper)):
+            self.register_buffer(name, tensor[periodic].to(kappa))
+        self.register_buffer("circular", torch.ones(len(kappa), dtype=torch.bool))
+        period = (self.upper - self.lower)[:, None]
+        steps = torch.linspace(0.0, 1.0, 64 * KNOTS + 1, dtype=kappa.dtype)
+        angle = 2 * math.pi * (self.lower[:, None] / period + steps)
+        density = torch.exp(kappa[:, None] * (angle.cos() - 1.0))
+        density = density / density[:, :-1].mean(dim=1, keepdim=True)
+        heights = density[:, :-1].unflatten(1, (KNOTS, 64)).mean(dim=2) / KNOTS
+        self.register_buffer(
+            "knots", parameters_of_spline(torch.full_like(heights, 1 / KNOTS), heights, density[:, :-1:64])[None]
+        )
+
+    def _map(self, inputs: torch.Tensor, inverse: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(self.turning) == 0:
+            return inputs, inputs.new_zeros(len(inputs))
+        outputs, log_det = rational_quadratic_spline(
+            inputs[:, self.turning], self.knots, self.lower, self.upper, self.circular, inverse=inverse
+        )
+        return inputs.index_copy(1, self.turning, outputs), log_det.sum(1)
+
+    def forward(self, inputs: torch.Tensor, context: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map data to noise."""
+        return self._map(inputs, inverse=False)
+
+    def inverse(self, inputs: torch.Tensor, context: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map noise to data."""
+        return self._map(inputs, inverse=True)
 
 
 def fit_to_minima(
     minima: HarmonicMinima,
     periodic: torch.Tensor,
+    lower: torch.Tensor,
+    upper: torch.Tensor,
     basis: Features,
     *,
     stiffness_offset: float,
     smoothness: float,
+    peaks: bool = True,
     importance: float = 0.15,
     least_importance: float = 0.02,
-) -> ConditionalAffine:
-    """Fit the mean and covariance of the harmonic minima as functions of s, by penalised least squares.
+) -> tuple[ConditionalAffine, Peaks]:
+    """Fit the harmonic start to the minima as functions of s, by penalised least squares.
 
     ``L0`` is the Cholesky factor of the weighted mean covariance. The target for ``T(s_i)`` is ``L0^-1 L_i``, with the
-    Cholesky factor L_i of covariance i.
+    Cholesky factor L_i of the covariance at minimum i, with the periodic coordinates fixed. These have the precision
+    that the Hessian leaves them when the others relax, ``S = H_pp - H_pg H_gg^-1 H_gp``, and the others respond by
+    ``B_i = -H_gg^-1 H_gp``.
 
     Parameters
     ----------
     periodic
-        Which fine-grained coordinates the Gaussian leaves unchanged.
+        Which fine-grained coordinates are periodic, boolean ``[fine]``.
+    lower, upper
+        Domain of the fine-grained coordinates ``[fine]``.
     basis
         Features of the points.
     stiffness_offset
         Added to the diagonal of the Hessians before inversion.
     smoothness
         The penalty on a squared coefficient is this times the fourth power of the mode's frequency.
+    peaks
+        Whether periodic coordinates start with peaks, and the others respond to them; otherwise their density is
+        uniform.
     importance, least_importance
         Weight of a minimum with harmonic free energy F in the fit: ``exp(-importance (F - F_min))``, but at least
         `least_importance`.
     """
-    gaussian = (~periodic).nonzero().squeeze(1)
-    hessian = minima.hessian[:, gaussian][:, :, gaussian]
-    identity = torch.eye(len(gaussian), dtype=hessian.dtype)
-    covariance = torch.linalg.inv(hessian + stiffness_offset * identity)
+    gaussian, turning = (~periodic).nonzero().squeeze(1), periodic.nonzero().squeeze(1)
+    n, period = len(gaussian), (upper - lower)[turning]
     weight = torch.exp(-importance * (minima.free_energy - minima.free_energy.min())).clamp(min=least_importance)
-    mean_covariance = (weight[:, None, None] * covariance).sum(0) / weight.sum()
+    weight = weight / weight.sum()
+
+    hessian = minima.hessian[:, gaussian][:, :, gaussian]
+    covariance = torch.linalg.inv(hessian + stiffness_offset * torch.eye(n, dtype=hessian.dtype))
+    mean_covariance = (weight[:, None, None] * covariance).sum(0)
     factor = torch.linalg.cholesky(0.5 * (mean_covariance + mean_covariance.T))
     local = torch.linalg.cholesky(0.5 * (covariance + covariance.mT))
     triangle = torch.linalg.solve_triangular(factor.expand_as(local), local, upper=False)
-    transform = ConditionalAffine(periodic, len(basis), factor)
-    n = len(gaussian)
+
+    coupling = minima.hessian[:, gaussian][:, :, turning]
+    response = -covariance @ coupling
+    relaxed = minima.hessian[:, turning][:, :, turning] + coupling.mT @ response
+    variance = torch.linalg.inv(relaxed).diagonal(dim1=1, dim2=2)
+    kappa = (period / (2 * math.pi)) ** 2 / (weight[:, None] * variance).sum(0)
+    if not peaks:
+        kappa, response = torch.zeros_like(kappa), torch.zeros_like(response)
+    middle = _mean_angle(minima.y[:, turning], weight, period)
+    angles = middle + _shortest(minima.y[:, turning] - middle, period)
+
+    transform = ConditionalAffine(periodic, len(basis), factor, lower, upper)
     targets = torch.cat(
         [
             minima.y[:, gaussian],
             triangle.diagonal(dim1=1, dim2=2).log(),
             triangle.reshape(-1, n * n)[:, transform.flat],
+            angles,
+            torch.linalg.solve_triangular(factor.expand_as(covariance), response, upper=False).flatten(1),
         ],
         dim=1,
     )
@@ -127,8 +236,19 @@ def fit_to_minima(
     weighted = features * weight[:, None]
     normal = weighted.T @ features + torch.diag(smoothness * (1e-6 + basis.squared_frequency**2))
     solution = torch.linalg.solve(normal, weighted.T @ targets)
+    parameters = (transform.mean, transform.log_diagonal, transform.lower_part, transform.centre, transform.response)
     with torch.no_grad():
-        transform.mean.copy_(solution[:, :n])
-        transform.log_diagonal.copy_(solution[:, n : 2 * n])
-        transform.lower.copy_(solution[:, 2 * n :])
-    return transform
+        for parameter, found in zip(parameters, solution.split([p.shape[1] for p in parameters], dim=1), strict=True):
+            parameter.copy_(found)
+    return transform, Peaks(kappa, periodic, lower, upper)
+
+
+def _mean_angle(angles: torch.Tensor, weight: torch.Tensor, period: torch.Tensor) -> torch.Tensor:
+    """Return the mean direction of weighted angles ``[n, circles]`` on circles of some periods ``[circles]``."""
+    turns = 2 * math.pi * angles / period
+    return torch.atan2(weight @ turns.sin(), weight @ turns.cos()) * period / (2 * math.pi)
+
+
+def _shortest(difference: torch.Tensor, period: torch.Tensor) -> torch.Tensor:
+    """Return differences of angles, modulo the period, between minus and plus half of it."""
+    return difference - period * (difference / period).round()

@@ -69,6 +69,7 @@ class WellsConfig(MethodConfig):
     margin: float = Field(10.0, gt=0, description="kT above the lowest well at the same s; higher ones are left out")
     largest_number: int = Field(27, ge=1, description="largest number of wells")
     sharpness: float = Field(10.0, gt=0, description="of the boundaries between wells")
+    wide_share: float = Field(0.1, ge=0, lt=1, description="share of the noise of free torsions with a wide density")
     even_share: float = Field(0.1, gt=0, le=1, description="share of the samples that is spread evenly over the wells")
     growth: float = Field(0.5, ge=0, description="training samples grow as this power of the number of wells")
     largest_growth: float = Field(2.0, ge=1, description="of the training samples, at most this factor")
@@ -114,6 +115,7 @@ class FlowConfig(MethodConfig):
     """Size of the conditional Gaussian and of the spline couplings after it."""
 
     feature_order: int = Field(3, ge=0, description="total order of the Fourier features of s")
+    peaks: bool = Field(True, description="periodic coordinates start with the peaks of their minima; false: uniform")
     num_couplings: int = Field(6, ge=0)
     hidden_features: int = Field(96, ge=1)
     num_blocks: int = Field(1, ge=0)
@@ -126,8 +128,8 @@ class TrainingConfig(MethodConfig):
     rounds: int = Field(16, ge=1, description="training rounds; an estimate follows each")
     steps_per_round: int = Field(25, ge=1)
     batch: int = Field(128, ge=1)
-    learning_rate: float = Field(7e-4, gt=0, description="of the spline couplings")
-    gaussian_learning_rate: float = Field(5e-4, gt=0, description="of the conditional Gaussian")
+    learning_rate: float = Field(1e-4, gt=0, description="of the spline couplings")
+    gaussian_learning_rate: float = Field(1e-4, gt=0, description="of the harmonic start")
     clip_norm: float = Field(40.0, gt=0, description="largest gradient norm of a sample")
     path_gradients: bool = Field(True, description="omit the score term from the gradient")
     labels: bool = Field(True, description="use the training samples for the PMF")
@@ -140,7 +142,9 @@ class SamplingConfig(MethodConfig):
     max_rounds: int = Field(10, ge=1, description="largest number of sampling rounds")
     target_kld: float = Field(5e-4, gt=0, description="stop when the expected forward KLD is below")
     truncation: float = Field(
-        50.0, gt=1, description="times the fit; what a weight has above is spread to samples nearby"
+        50.0,
+        gt=1,
+        description="times the fit; what a weight has above is spread to samples nearby (more than three CVs: cut)",
     )
     softness: float = Field(2.0, gt=0, description="kT; s is drawn from exp(-A / softness)")
     ceiling: float = Field(12.0, gt=0, description="kT; no s is drawn where the PMF is higher")

@@ -51,7 +51,7 @@ def flow_on_minima(
     device
         Device of the flow.
     wells
-        Wells of free torsions: in each well, these are dimensions of the Gaussian.
+        Wells of free torsions: in each well, these are dimensions of the Gaussian, with wide tails.
 
     Returns
     -------
@@ -61,17 +61,22 @@ def flow_on_minima(
     periodic = coordinates.periodic.clone()
     if wells is not None:
         periodic[wells.positions] = False
-    affine = fit_to_minima(
+    affine, peaks = fit_to_minima(
         minima,
         periodic,
+        coordinates.lower,
+        coordinates.upper,
         basis,
         stiffness_offset=config.atlas.stiffness_offset,
         smoothness=config.atlas.smoothness,
+        peaks=config.flow.peaks,
     )
     flow = conditional_flow(
         coordinates,
-        [affine],
+        [affine, peaks],
         periodic,
+        None if wells is None or config.wells.wide_share == 0 else wells.positions,
+        config.wells.wide_share,
         context_features=len(basis),
         num_couplings=config.flow.num_couplings,
         hidden_features=config.flow.hidden_features,

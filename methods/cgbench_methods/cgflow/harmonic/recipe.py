@@ -22,10 +22,10 @@ from cgbench_methods.cgflow.harmonic.atlas.search import MinimaSearch
 from cgbench_methods.cgflow.harmonic.atlas.wells import Features, Wells, WellTarget
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.cgflow.harmonic.coverage import largest_weight_of_minima
-from cgbench_methods.cgflow.harmonic.posterior import estimate_of, expected_kld, fit_or_restore, model_grid
+from cgbench_methods.cgflow.harmonic.fit.posterior import estimate_of, expected_kld, fit_or_restore, model_grid
+from cgbench_methods.cgflow.harmonic.fit.samples import WeightedSamples
 from cgbench_methods.cgflow.harmonic.record import arrays_of, diagnostics_of
 from cgbench_methods.cgflow.harmonic.rounds import RoundOfSamples, Rounds
-from cgbench_methods.cgflow.harmonic.samples import WeightedSamples
 from cgbench_methods.cgflow.harmonic.uncertain import uncertain_points
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.build import ConditionalFlow
@@ -199,7 +199,7 @@ class HarmonicRecipe(Recipe):
                 "expected_kld": self.expected_kld(),
                 "length_scale": self.surrogate.length_scale,
                 "amplitude": self.surrogate.amplitude,
-                "dispersion": self.samples.dispersion,
+                "dispersion": self.samples.variances.dispersion,
             }
         )
         efficiency = quality["effective_sample_size"]

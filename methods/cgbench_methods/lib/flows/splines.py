@@ -22,7 +22,7 @@ from torch.nn.functional import softplus
 
 from cgbench_methods.lib.flows.native_splines import native_spline, serves
 
-__all__ = ["num_parameters", "rational_quadratic_spline"]
+__all__ = ["num_parameters", "parameters_of_spline", "rational_quadratic_spline"]
 
 MIN_SIZE = 1e-3
 MIN_DERIVATIVE = 1e-3
@@ -32,6 +32,28 @@ UNIT_DERIVATIVE = math.log(math.expm1(1.0 - MIN_DERIVATIVE))
 def num_parameters(bins: int) -> int:
     """Number of unconstrained parameters of a spline: `bins` each for widths, heights and derivatives."""
     return 3 * bins
+
+
+def parameters_of_spline(widths: torch.Tensor, heights: torch.Tensor, derivatives: torch.Tensor) -> torch.Tensor:
+    """Return the unconstrained parameters of splines on circles through given knots.
+
+    Sizes below `MIN_SIZE` and derivatives below `MIN_DERIVATIVE` become about as large as these.
+
+    Parameters
+    ----------
+    widths, heights
+        Sizes of the bins as fractions of the interval ``[dims, bins]``.
+    derivatives
+        At the bins' starts ``[dims, bins]``.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[dims, 3 bins]``, as `rational_quadratic_spline` takes them.
+    """
+    sizes = [(size - MIN_SIZE).clamp(min=1e-3 * MIN_SIZE).log() for size in (widths, heights)]
+    above = (derivatives - MIN_DERIVATIVE).clamp(min=1e-3 * MIN_DERIVATIVE)
+    return torch.cat([*sizes, above.expm1().log() - UNIT_DERIVATIVE], dim=1)
 
 
 class _SelectBin(torch.autograd.Function):

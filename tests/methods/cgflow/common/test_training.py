@@ -23,10 +23,12 @@ def rough_flow(
     s, y, _ = target.coordinates.to_internal(problem.initial_configuration()[None])
     unit = torch.eye(target.size, dtype=torch.float64)[None]
     minima = HarmonicMinima.find(target, s, y, unit, steps=20, tolerance=0.1, stiffness_floor=0.05)
-    affine = fit_to_minima(minima, target.coordinates.periodic, basis, stiffness_offset=0.02, smoothness=1e-3)
+    coordinates = target.coordinates
+    bounds = coordinates.periodic, coordinates.lower, coordinates.upper
+    start = fit_to_minima(minima, *bounds, basis, stiffness_offset=0.02, smoothness=1e-3)
     flow = conditional_flow(
         target.coordinates,
-        [affine],
+        list(start),
         context_features=len(basis),
         num_couplings=2,
         hidden_features=16,

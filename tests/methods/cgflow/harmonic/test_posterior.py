@@ -14,8 +14,8 @@ from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.maps import Estimate, Map, States
 from cgbench.contracts.pmf import PMF
 from cgbench.scoring.divergences import forward_kld
-from cgbench_methods.cgflow.harmonic.posterior import estimate_of, expected_kld, model_grid
-from cgbench_methods.cgflow.harmonic.samples import WeightedSamples
+from cgbench_methods.cgflow.harmonic.fit.posterior import estimate_of, expected_kld, model_grid
+from cgbench_methods.cgflow.harmonic.fit.samples import WeightedSamples
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 
 CVS = CollectiveVariables(("phi", "psi", "chi"), (-math.pi,) * 3, (math.pi,) * 3, (True,) * 3, bins=(40, 36, 32))

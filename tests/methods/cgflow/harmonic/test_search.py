@@ -13,7 +13,8 @@ from cgbench.contracts.system import System
 from cgbench.counting.ledger import Ledger
 from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.stages import Stages
-from cgbench_methods.cgflow.harmonic.atlas.search import GrowingMinima, MinimaSearch
+from cgbench_methods.cgflow.harmonic.atlas.growing import GrowingMinima
+from cgbench_methods.cgflow.harmonic.atlas.search import MinimaSearch
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.cgflow.harmonic.pairs.search import PairSearch
 from cgbench_methods.lib.flows.target import ConditionalTarget

@@ -130,7 +130,7 @@ def test_pmf_and_populations_of_wells_are_those_of_quadrature(problem) -> None:
 
 def test_one_well_for_all_is_not_reliable(problem) -> None:
     """A flow that knows one of three wells has perfect weights and a wrong PMF; the check of coverage notices."""
-    pmf, recipe = run(problem, config(largest_number=1))
+    pmf, recipe = run(problem, config(largest_number=1, wide_share=0.0))
     assert forward_kld(exact()[0], pmf.probability) > 1e-2
     found = recipe.diagnostics()
     assert found["late"]["effective_sample_size"] > 0.99

@@ -121,6 +121,20 @@ def test_base_is_normalised_and_sampled(generator) -> None:
     assert float(base.log_prob(noise[:1])) == pytest.approx(expected, abs=1e-12)
 
 
+def test_wide_dimensions_are_a_mixture_of_two_normals(generator) -> None:
+    line = torch.zeros(2, dtype=torch.float64)
+    base = UniformGaussian(line, line, torch.tensor([False, False]), wide=torch.tensor([1]))
+    noise = base.sample_base(40_000, generator)
+    assert stats.kstest(noise[:, 0].numpy(), "norm").pvalue > 1e-3
+
+    def both(function: str, x: np.ndarray) -> np.ndarray:
+        return 0.9 * getattr(stats.norm(), function)(x) + 0.1 * getattr(stats.norm(scale=3.0), function)(x)
+
+    assert stats.kstest(noise[:, 1].numpy(), lambda x: both("cdf", x)).pvalue > 1e-3
+    expected = stats.norm.logpdf(noise[:, 0].numpy()) + np.log(both("pdf", noise[:, 1].numpy()))
+    np.testing.assert_allclose(base.log_prob(noise).numpy(), expected, rtol=0, atol=1e-10)
+
+
 def test_samples_follow_the_density(generator) -> None:
     """Samples of the flow against its own density, integrated on a grid of one circle."""
     circular = torch.tensor([True])

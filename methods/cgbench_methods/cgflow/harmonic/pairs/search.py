@@ -12,8 +12,8 @@ import torch
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
+from cgbench_methods.cgflow.harmonic.atlas.growing import GrowingMinima
 from cgbench_methods.cgflow.harmonic.atlas.minima import relax
-from cgbench_methods.cgflow.harmonic.atlas.search import GrowingMinima
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, points_for
 from cgbench_methods.cgflow.harmonic.pairs.chains import move
 from cgbench_methods.cgflow.harmonic.pairs.model import PairModel, PairPrior

@@ -13,7 +13,7 @@ from cgbench.contracts.maps import Estimate, Map
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
 from cgbench_methods.cgflow.harmonic.config import SurrogateConfig
-from cgbench_methods.cgflow.harmonic.samples import WeightedSamples
+from cgbench_methods.cgflow.harmonic.fit.samples import WeightedSamples
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 
 __all__ = ["estimate_of", "expected_kld", "fit_or_restore", "model_grid"]
@@ -43,7 +43,7 @@ def fit_or_restore(
     bool
         Whether the fit succeeded.
     """
-    model, variances = surrogate.state_dict(), samples.variances()
+    model, variances, tail_error = surrogate.state_dict(), samples.variances.state_dict(), samples.tail_error
     try:
         samples.fit(surrogate, truncation)
         surrogate.choose_prior(config.length_scales, config.amplitudes)
@@ -54,7 +54,8 @@ def fit_or_restore(
         fitted = False
     if not fitted:
         surrogate.load_state_dict(model)
-        samples.set_variances(variances)
+        samples.variances.load_state_dict(variances)
+        samples.tail_error = tail_error
     return fitted
 
 
