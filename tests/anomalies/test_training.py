@@ -219,9 +219,9 @@ def test_a_failed_fit_leaves_the_model_as_it_was(tmp_path: Path, monkeypatch) ->
 
 def test_minima_whose_hessian_cannot_be_inverted_are_skipped() -> None:
     class Target:
-        def energy_and_gradient(self, s: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def energy_and_gradients(self, s: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
             stiffness = torch.where(s[:, :1] > 0, 1e3 * STIFFEST, 1.0)
-            return 0.5 * (stiffness * y * y).sum(1), stiffness * y
+            return 0.5 * (stiffness * y * y).sum(1), stiffness * y, torch.zeros_like(s)
 
     s = torch.tensor([[-1.0], [1.0], [-2.0]]).double()
     unit = torch.eye(2).double().expand(3, 2, 2)

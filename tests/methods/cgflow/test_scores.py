@@ -2,10 +2,9 @@
 
 Forward KLD of the final PMF:
 
-- aldp, cgflow_al, cut at 1e4 evaluations, seeds 0 to 5: 6.1e-3, 3.7e-3, 2.9e-3, 4.2e-3, 4.7e-3, 4.1e-3 (with large
-  weights cut at 50 times the model: 8.4e-3, 2.5e-3, 3.0e-3, 3.8e-3, 3.0e-3, 3.4e-3). Seed 2 has the best of all, and
-  2.0e-2 without path gradients, 8.7e-3 without the mean force, 6.8e-3 with s uniform on the domain. The effect of
-  training shows only later.
+- aldp, cgflow_al, seeds 0 to 4: the harmonic minima alone have 5.9e-3, 4.6e-3, 8.5e-3, 7.4e-3, 2.6e-3 after 3,500 to
+  3,900 evaluations; one round of training later (6,700 to 7,100) the PMF has 1.2e-3, 5.2e-4, 5.5e-4, 3.4e-4, 6.1e-4.
+  Before the slopes of the minima were used, it had 4.1e-3 (median of seeds 0 to 5) at 9,100.
 - muller_brown: cgflow_al, seeds 0 to 4, 2.4e-6 to 8.6e-6; cgflow_grid, seeds 0 to 4, 3.1e-6 to 7.5e-6. Seed 0 has
   4.7e-6 and 4.6e-6. With one start for each minimum, cgflow_al had 1.0e-5 without training, 1.7e-5 without the mean
   force.
@@ -16,6 +15,7 @@ Effective sample size of the fourth training round on muller_brown: 0.961 to 0.9
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 
 import pytest
@@ -23,16 +23,20 @@ import pytest
 from cgbench.running.run import prepare, run
 
 
-def test_alanine_dipeptide_at_ten_thousand_evaluations(tmp_path: Path) -> None:
-    """Seed 2, which ends after the search for minima and two rounds of training."""
-    job = prepare("aldp", "cgflow_al", seed=2, budget=10_000, out=tmp_path, threads=1)
-    record = job.execute()
-    assert record.status == "budget" and record.evaluations.total <= 10_000
-    klds = [row["forward_kld"] for row in job.curve]
-    assert len(klds) == 3
-    assert klds[0] < 0.5  # the harmonic minima alone: 0.36
-    assert klds[-1] < 4e-3
-    assert abs(record.metrics["delta_f_error/phi>0"]) < 0.25  # kT; 0.09
+def test_alanine_dipeptide_at_seven_thousand_evaluations(tmp_path: Path) -> None:
+    """Medians of three seeds, which end after the search for minima and one or two rounds of training."""
+    harmonic, trained, states = [], [], []
+    for seed in (0, 1, 2):
+        job = prepare("aldp", "cgflow_al", seed=seed, budget=7_500, out=tmp_path, threads=1)
+        record = job.execute()
+        assert record.status == "budget" and record.evaluations.total <= 7_500
+        klds = [row["forward_kld"] for row in job.curve]
+        harmonic.append(klds[0])
+        trained.append(klds[-1])
+        states.append(abs(record.metrics["delta_f_error/phi>0"]))
+    assert statistics.median(harmonic) < 1.5e-2
+    assert statistics.median(trained) < 1.2e-3 and max(trained) < 4e-3
+    assert statistics.median(states) < 0.3  # kT
 
 
 @pytest.mark.parametrize("method", ["cgflow_al", "cgflow_grid"])

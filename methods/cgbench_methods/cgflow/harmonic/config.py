@@ -10,6 +10,7 @@ from cgbench.contracts.method import MethodConfig
 from cgbench_methods.lib.sampling.settings import Friction, StepSize, TimeStep
 
 __all__ = [
+    "SLOPE_NOISE",
     "FlowConfig",
     "HarmonicConfig",
     "MinimaConfig",
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 MORE_PER_CV = 4  # factor for each CV above two
+SLOPE_NOISE = 4.0  # times the noise of a harmonic free energy over the length scale: noise of its slope
 
 
 def more_for(cvs: int) -> int:
@@ -50,7 +52,7 @@ class MinimaConfig(MethodConfig):
     stiffness_floor: float = Field(0.05, gt=0, description="smallest eigenvalue of a Hessian, in scaled coordinates")
     stiffness_offset: float = Field(0.02, ge=0, description="added to the diagonal of a Hessian before inversion")
     smoothness: float = Field(1e-3, gt=0, description="penalty on the curvature of the fitted mean and covariance")
-    length_scale: float = Field(1.0, gt=0, description="prior length scale of the model of the harmonic PMF")
+    length_scale: float = Field(0.6, gt=0, description="prior length scale of the model of the harmonic PMF")
     amplitude: float = Field(6.0, gt=0, description="kT; prior standard deviation of that model")
     noise: float = Field(0.5, gt=0, description="kT; assumed error of a harmonic free energy")
     ceiling: float = Field(25.0, gt=0, description="kT; higher harmonic free energies are set to this value")

@@ -19,6 +19,7 @@ from scipy.optimize import minimize
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
+from cgbench_methods.cgflow.harmonic.atlas.placement import fit_harmonic
 from cgbench_methods.cgflow.harmonic.config import MinimaConfig, WellsConfig
 from cgbench_methods.lib.estimators.fourier import FourierBasis
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
@@ -60,9 +61,9 @@ class WellShares:
         lowest = minima.free_energy.min()
         for well in range(self.wells):
             own = minima.s[:, -1] == well
-            values = (minima.free_energy[own] - lowest).clamp(max=config.ceiling)
             model = FourierSurrogate(self.cvs, order, config.length_scale, config.amplitude)
-            model.fit_values(minima.s[own, :-1], values, torch.full_like(values, config.noise))
+            slopes = minima.slope[own, :-1]
+            fit_harmonic(model, minima.s[own, :-1], minima.free_energy[own] - lowest, slopes, config)
             self.harmonic[:, well] = model.on_grid()[0]
         self.harmonic -= self.harmonic.min(dim=1, keepdim=True).values
         self.harmonic.clamp_(max=HIGHEST)

@@ -245,15 +245,32 @@ class FourierSurrogate:
         deviation = self.coefficients - self.prior_mean
         return 0.5 * (self._precision * deviation**2).sum() - 0.5 * self._precision.log().sum()
 
-    def fit_values(self, s: torch.Tensor, values: torch.Tensor, noise: torch.Tensor) -> float:
-        """Fit to values of A with Gaussian noise; return the log evidence.
+    def fit_values(
+        self,
+        s: torch.Tensor,
+        values: torch.Tensor,
+        noise: torch.Tensor,
+        slopes: torch.Tensor | None = None,
+        slope_noise: torch.Tensor | None = None,
+    ) -> float:
+        """Fit to values of A with Gaussian noise, and to slopes; return the log evidence.
 
         Parameters
         ----------
         s, values, noise
             Points ``[n, cvs]``, values in kT ``[n]`` and their standard deviations ``[n]``.
+        slopes, slope_noise
+            Gradients of A ``[n, cvs]``, NaN where unknown, and their standard deviations ``[n, cvs]`` (or a shape that
+            is expanded to this); by default there are none.
         """
         features = self.basis(s)
+        if slopes is not None and slope_noise is not None:
+            slope_noise = slope_noise.expand(slopes.shape)
+            known = slopes.isfinite()
+            of_slopes = [self.basis(s[own], axis) for axis, own in enumerate(known.T)]
+            features = torch.cat([features, *of_slopes])
+            values = torch.cat([values, slopes.T[known.T]])
+            noise = torch.cat([noise, slope_noise.T[known.T]])
         scaled = features / noise[:, None] ** 2
         precision = features.T @ scaled + torch.diag(self._precision)
         residual = values - features @ self.prior_mean

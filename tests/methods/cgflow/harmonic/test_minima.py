@@ -67,12 +67,31 @@ def test_relaxation_and_hessian(target, problem, start) -> None:
     assert float(found.gradient.abs().max()) < 0.1
     before, _ = target.energy_and_gradient(s, y)
     assert bool((found.energy <= before).all())
-    matrix = hessians(target, s, found)
+    matrix, mixed = hessians(target, s, found)
     direction = torch.zeros_like(found.y)
     direction[:, 7] = 1.0
     step = 1e-4
     up, down = (target.energy_and_gradient(s, found.y + sign * step * direction)[1] for sign in (1, -1))
     torch.testing.assert_close(matrix[:, 7], (up - down) / (2 * step), rtol=1e-2, atol=5e-2)
+
+
+def test_slope_of_a_minimum_is_that_of_its_energy(target, start) -> None:
+    """Against finite differences of relaxed energies; the mixed derivatives against those of gradients."""
+    s, y = start
+    unit = torch.eye(target.size, dtype=torch.float64)[None]
+    options = {"steps": 300, "tolerance": 1e-9, "stiffness_floor": 0.05}
+    (middle,) = (HarmonicMinima.find(target, s, y, unit, **options),)
+    for axis in range(2):
+        step = torch.zeros(1, 2, dtype=torch.float64)
+        step[0, axis] = 0.02
+        up, down = (
+            HarmonicMinima.find(target, s + sign * step, middle.y, middle.hessian, **options) for sign in (1, -1)
+        )
+        assert float(middle.slope[0, axis]) == pytest.approx(float((up.energy - down.energy) / 0.04), abs=0.05)
+    rough = HarmonicMinima.find(
+        target, s, middle.y + 0.1, middle.hessian, steps=2, tolerance=1e-9, stiffness_floor=0.05
+    )
+    torch.testing.assert_close(rough.slope, middle.slope, rtol=0, atol=0.5)
 
 
 def test_regularised_is_positive_definite(generator) -> None:
@@ -108,7 +127,7 @@ def test_affine_is_a_gaussian_with_mean_and_covariance_of_the_minima(generator) 
     hessian = root @ root.mT + torch.eye(fine, dtype=torch.float64)
     mean = torch.randn(count, fine, generator=generator, dtype=torch.float64)
     zero = torch.zeros(count, dtype=torch.float64)
-    minima = HarmonicMinima(s, mean, hessian, zero, zero)
+    minima = HarmonicMinima(s, mean, hessian, zero, zero, torch.zeros_like(s))
     basis = FourierBasis(system.cvs, 4)
     periodic = torch.zeros(fine, dtype=torch.bool)
     bounds = torch.full((fine,), -math.inf, dtype=torch.float64), torch.full((fine,), math.inf, dtype=torch.float64)
@@ -137,7 +156,7 @@ def test_periodic_coordinates_start_with_the_density_of_a_hindered_rotor(generat
     points = torch.linspace(-2.3, 0.9, 5, dtype=torch.float64)[:, None]
     y = torch.tensor([[0.0, a0]], dtype=torch.float64).repeat(5, 1)
     zero = torch.zeros(5, dtype=torch.float64)
-    minima = HarmonicMinima(points, y, curvature.repeat(5, 1, 1), zero, zero)
+    minima = HarmonicMinima(points, y, curvature.repeat(5, 1, 1), zero, zero, torch.zeros_like(points))
     periodic = torch.tensor([False, True])
     third = math.pi / 3
     lower = torch.tensor([-math.inf, -third], dtype=torch.float64)

@@ -85,6 +85,21 @@ def test_model_recovers_a_pair_potential_within_its_error() -> None:
     assert 0.6 < float((error / model.std(new)).square().mean()) < 1.6
 
 
+def test_slopes_of_values_sharpen_the_model() -> None:
+    s, new = uniform(FOUR, 100, 4), uniform(FOUR, 2000, 5)
+    exact = s.clone().requires_grad_()
+    (slopes,) = torch.autograd.grad(potential(exact).sum(), exact)
+    slopes[::7, 1] = torch.nan
+    noise = torch.full((100,), 0.1, dtype=torch.float64)
+    errors = []
+    for extra in ((), (slopes, 3 * noise)):
+        model = PairModel(FOUR, 4, PairPrior(0.5, 4.0, 4.0))
+        model.fit_values(s, potential(s), noise, *extra)
+        error = sampling_error(model, new, potential(new))
+        errors.append(float(error.square().mean().sqrt()))
+    assert errors[1] < 0.5 * errors[0]
+
+
 @pytest.mark.parametrize("mean_force", [True, False])
 def test_model_learns_from_weights_of_a_poor_flow(mean_force: bool) -> None:
     """Weights have a relative variance of 3, and slopes a standard deviation of 4 kT; each round is new."""

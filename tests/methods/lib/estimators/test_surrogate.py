@@ -34,6 +34,26 @@ def test_fit_to_values(generator) -> None:
     assert float(std.max()) < 0.2
 
 
+def test_slopes_replace_most_values(generator) -> None:
+    """30 values do not determine the function; with their slopes, some of them unknown, they do."""
+    nodes = torch.from_numpy(TORUS.grid())
+    s = uniform(30, generator)
+    exact = s.clone().requires_grad_()
+    (slopes,) = torch.autograd.grad(truth(exact).sum(), exact)
+    slopes[::10, 0] = torch.nan
+    noise = torch.full((30,), 0.05, dtype=torch.float64)
+    errors = {}
+    for known in (False, True):
+        model = FourierSurrogate(TORUS, 4, length_scale=1.0, amplitude=3.0)
+        extra = (slopes, torch.full((30, 1), 0.05, dtype=torch.float64)) if known else ()
+        model.fit_values(s, truth(s), noise, *extra)
+        mean, std = model.mean_and_std(nodes)
+        error = mean - truth(nodes)
+        errors[known] = float(error.square().mean().sqrt())
+        assert float(((error - error.mean()) / std).square().mean()) < 3.0
+    assert errors[True] < 0.2 * errors[False]
+
+
 def test_uncertainty_is_large_away_from_the_labels(generator) -> None:
     model = FourierSurrogate(TORUS, 6, length_scale=0.7, amplitude=5.0)
     s = 0.5 * uniform(200, generator)  # the middle quarter

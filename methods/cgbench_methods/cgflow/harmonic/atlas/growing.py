@@ -249,8 +249,24 @@ class GrowingMinima(ABC):
         values = self.minima.free_energy
         if self.wells is None:
             return values
-        _, group = self.minima.s[:, :-1].unique_consecutive(dim=0, return_inverse=True)
-        lowest = torch.full((int(group.max()) + 1,), torch.inf, dtype=values.dtype)
-        lowest = lowest.scatter_reduce(0, group, values, "amin")
+        group, lowest = self._lowest_of_points()
         weights = torch.exp(lowest[group] - values)
         return lowest - torch.zeros_like(lowest).index_add_(0, group, weights).log()
+
+    def slopes(self) -> torch.Tensor:
+        """Return the slopes of the harmonic PMF without its entropy ``[n, cvs]``: means over the wells."""
+        slopes = self.minima.slope[:, : len(self.cvs)]
+        if self.wells is None:
+            return slopes
+        group, lowest = self._lowest_of_points()
+        weights = torch.exp(lowest[group] - self.minima.free_energy)
+        total = torch.zeros_like(lowest).index_add_(0, group, weights)
+        summed = slopes.new_zeros(len(lowest), slopes.shape[1]).index_add_(0, group, weights[:, None] * slopes)
+        return summed / total[:, None]
+
+    def _lowest_of_points(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the number of each minimum's reference point, and the lowest free energy of each such point."""
+        values = self.minima.free_energy
+        _, group = self.minima.s[:, :-1].unique_consecutive(dim=0, return_inverse=True)
+        lowest = torch.full((int(group.max()) + 1,), torch.inf, dtype=values.dtype)
+        return group, lowest.scatter_reduce(0, group, values, "amin")

@@ -3,6 +3,8 @@
 At a reference point s_i: ``y_i = argmin_y E(s_i, y)``, ``H_i`` the Hessian of E in y there, d coordinates y, and
 
     A(s_i) ~ E(s_i, y_i) + 1/2 ln det H_i - d/2 ln(2 pi).
+
+At a minimum the slope of the energy is ``dE/ds`` at fixed y: gradients in s come with every evaluation, at no cost.
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ class Relaxed:
     ----------
     y
         Fine-grained coordinates ``[n, fine]``.
-    energy, gradient
-        ``E`` ``[n]`` and its gradient in `y` ``[n, fine]``.
+    energy, gradient, slope
+        ``E`` ``[n]``, and its gradients in `y` ``[n, fine]`` and in s ``[n, cvs]``.
     converged
         Boolean ``[n]``.
     """
@@ -45,11 +47,12 @@ class Relaxed:
     y: torch.Tensor
     energy: torch.Tensor
     gradient: torch.Tensor
+    slope: torch.Tensor
     converged: torch.Tensor
 
     def select(self, keep: torch.Tensor) -> Relaxed:
         """Return the points where `keep`, boolean ``[n]``, is true."""
-        return Relaxed(self.y[keep], self.energy[keep], self.gradient[keep], self.converged[keep])
+        return Relaxed(*(t[keep] for t in (self.y, self.energy, self.gradient, self.slope, self.converged)))
 
 
 def relax(
@@ -79,7 +82,7 @@ def relax(
     """
     y = y.clone()
     metric = hessian.clone()
-    energy, gradient = target.energy_and_gradient(s, y)
+    energy, gradient, slope = target.energy_and_gradients(s, y)
     radius = y.new_full((len(y),), max_norm)
     converged = torch.zeros(len(y), dtype=torch.bool)
     for _ in range(steps):
@@ -98,7 +101,7 @@ def relax(
         scale = (radius[active] / length).clamp(max=1.0)
         move = scale[:, None] * direction
         trial = y[active] + move
-        new_energy, new_gradient = target.energy_and_gradient(s[active], trial)
+        new_energy, new_gradient, new_slope = target.energy_and_gradients(s[active], trial)
         # damped BFGS update (Nocedal & Wright, sec. 18.3), which keeps the metric positive definite
         change = new_gradient - g
         bent = (h @ move[:, :, None]).squeeze(2)
@@ -117,22 +120,31 @@ def relax(
         y[active] = torch.where(better[:, None], trial, y[active])
         energy[active] = torch.where(better, new_energy, energy[active])
         gradient[active] = torch.where(better[:, None], new_gradient, g)
+        slope[active] = torch.where(better[:, None], new_slope, slope[active])
         grown = (1.5 * radius[active]).clamp(max=max_norm)
         radius[active] = torch.where(better, grown, 0.3 * scale * length)
-    return Relaxed(y, energy, gradient, converged)
+    return Relaxed(y, energy, gradient, slope, converged)
 
 
-def hessians(target: ConditionalTarget, s: torch.Tensor, relaxed: Relaxed, displacement: float = 1e-4) -> torch.Tensor:
-    """Compute Hessians of ``E`` in `y` by forward differences of gradients, ``[n, fine, fine]``.
+def hessians(
+    target: ConditionalTarget, s: torch.Tensor, relaxed: Relaxed, displacement: float = 1e-4
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute second derivatives of ``E`` by forward differences of gradients.
 
     Costs one evaluation per point and fine-grained coordinate.
+
+    Returns
+    -------
+    hessian, mixed
+        In `y` ``[n, fine, fine]``, and in `y` and s ``[n, fine, cvs]``.
     """
     n, size = relaxed.y.shape
     shift = displacement * torch.eye(size, dtype=relaxed.y.dtype)
     displaced = (relaxed.y[:, None] + shift[None]).reshape(n * size, size)
-    _, gradient = target.energy_and_gradient(s.repeat_interleave(size, 0), displaced)
+    _, gradient, slope = target.energy_and_gradients(s.repeat_interleave(size, 0), displaced)
     difference = (gradient.reshape(n, size, size) - relaxed.gradient[:, None]) / displacement
-    return 0.5 * (difference + difference.mT)
+    mixed = (slope.reshape(n, size, s.shape[1]) - relaxed.slope[:, None]) / displacement
+    return 0.5 * (difference + difference.mT), mixed
 
 
 @dataclass
@@ -149,6 +161,9 @@ class HarmonicMinima:
         ``E`` at the minima ``[n]``.
     free_energy
         Laplace's approximation of the PMF ``[n]``, up to a constant.
+    slope
+        Gradient of the energy of the minimum in s ``[n, cvs]``: that of the PMF without its entropy. With wells the
+        last column is zero.
     """
 
     s: torch.Tensor
@@ -156,6 +171,7 @@ class HarmonicMinima:
     hessian: torch.Tensor
     energy: torch.Tensor
     free_energy: torch.Tensor
+    slope: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.s)
@@ -170,6 +186,7 @@ class HarmonicMinima:
             zeros(0, fine, fine, dtype=torch.float64),
             zeros(0, dtype=torch.float64),
             zeros(0, dtype=torch.float64),
+            zeros(0, cvs, dtype=torch.float64),
         )
 
     def append(self, other: HarmonicMinima) -> HarmonicMinima:
@@ -178,11 +195,11 @@ class HarmonicMinima:
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
         """Return all tensors in the order of the constructor."""
-        return self.s, self.y, self.hessian, self.energy, self.free_energy
+        return self.s, self.y, self.hessian, self.energy, self.free_energy, self.slope
 
     def state_dict(self) -> dict[str, Any]:
         """Return all tensors by name."""
-        return dict(zip(("s", "y", "hessian", "energy", "free_energy"), self.tensors(), strict=True))
+        return dict(zip(("s", "y", "hessian", "energy", "free_energy", "slope"), self.tensors(), strict=True))
 
     @classmethod
     def find(
@@ -217,18 +234,20 @@ class HarmonicMinima:
         finite = relaxed.energy.isfinite()
         s, hessian, relaxed = s[finite], hessian[finite], relaxed.select(finite)
         if relevant is None:
-            raw = hessians(target, s, relaxed)
+            raw, mixed = hessians(target, s, relaxed)
         else:
             raw, own = hessian.clone(), relevant(s, relaxed.energy)
-            raw[own] = hessians(target, s[own], relaxed.select(own))
+            mixed = s.new_zeros(*relaxed.y.shape, s.shape[1])
+            raw[own], mixed[own] = hessians(target, s[own], relaxed.select(own))
         invertible = (raw.abs() < STIFFEST).flatten(1).all(dim=1)
-        s, relaxed = s[invertible], relaxed.select(invertible)
+        s, relaxed, mixed = s[invertible], relaxed.select(invertible), mixed[invertible]
         regular = regularised(raw[invertible], stiffness_floor)
         newton = -torch.linalg.solve(regular, relaxed.gradient)
         decrease = -0.5 * (relaxed.gradient * newton).sum(1)
         trusted = (decrease < 1.0)[:, None]
         minimum = torch.where(trusted, relaxed.y + newton, relaxed.y)
         energy = torch.where(trusted[:, 0], relaxed.energy - decrease, relaxed.energy)
+        slope = relaxed.slope + torch.where(trusted, (newton[:, None] @ mixed).squeeze(1), 0.0)
         fine = y.shape[1]
         free_energy = energy + 0.5 * torch.logdet(regular) - 0.5 * fine * math.log(2 * math.pi)
-        return cls(s, minimum, regular, energy, free_energy)
+        return cls(s, minimum, regular, energy, free_energy, slope)

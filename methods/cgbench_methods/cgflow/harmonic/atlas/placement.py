@@ -19,14 +19,35 @@ from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.design import regular_grid
 from cgbench_methods.cgflow.common.exploration import farthest_points, walk
-from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, more_for
+from cgbench_methods.cgflow.harmonic.config import SLOPE_NOISE, HarmonicConfig, MinimaConfig, more_for
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 
-__all__ = ["Placement"]
+__all__ = ["Placement", "fit_harmonic"]
 
 FRONTIER = 2.0  # smallest distances; largest distance of a new point from the point that it is relaxed from
 NODE_REACH = 1.05  # spacings; a node of the grid is relaxed once a reference point is this near
 STAGES = ("walkers", "frontier", "interior")
+
+
+def fit_harmonic(
+    model: FourierSurrogate, s: torch.Tensor, values: torch.Tensor, slopes: torch.Tensor, config: MinimaConfig
+) -> None:
+    """Fit a model of a harmonic PMF to its values and slopes; values above the ceiling are cut, and have no slope.
+
+    Parameters
+    ----------
+    model
+        The model.
+    s, values, slopes
+        Reference points ``[n, cvs]``, values in kT above the lowest ``[n]`` and slopes ``[n, cvs]``.
+    config
+        Ceiling and noise. The slopes lack the entropy, so their noise is larger.
+    """
+    noise = torch.full_like(values, config.noise)
+    slopes = torch.where((values < config.ceiling)[:, None], slopes, torch.nan)
+    model.fit_values(
+        s, values.clamp(max=config.ceiling), noise, slopes, SLOPE_NOISE * noise[:, None] / config.length_scale
+    )
 
 
 class Placement:

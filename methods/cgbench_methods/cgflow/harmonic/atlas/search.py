@@ -12,7 +12,7 @@ from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.stages import Stages
 from cgbench_methods.cgflow.harmonic.atlas.growing import GrowingMinima
-from cgbench_methods.cgflow.harmonic.atlas.placement import Placement
+from cgbench_methods.cgflow.harmonic.atlas.placement import Placement, fit_harmonic
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.target import ConditionalTarget
@@ -57,9 +57,8 @@ class MinimaSearch(GrowingMinima):
 
     def _fit_model(self) -> None:
         free_energy = self.free_energies()
-        values = (free_energy - free_energy.min()).clamp(max=self.config.ceiling)
-        noise = torch.full_like(values, self.config.noise)
-        self.model.fit_values(self.points, values, noise)
+        above = free_energy - free_energy.min()
+        fit_harmonic(self.model, self.points, above, self.slopes(), self.config)
 
     def _choose(self) -> torch.Tensor:
         """Choose new reference points."""

@@ -152,11 +152,33 @@ class PairModel:
 
     # ---- data -------------------------------------------------------------------------------------
 
-    def fit_values(self, s: torch.Tensor, values: torch.Tensor, noise: torch.Tensor) -> None:
-        """Fit to values of A ``[n]`` at points ``[n, cvs]`` with Gaussian noise ``[n]``, instead of all data before."""
+    def fit_values(
+        self,
+        s: torch.Tensor,
+        values: torch.Tensor,
+        noise: torch.Tensor,
+        slopes: torch.Tensor | None = None,
+        slope_noise: torch.Tensor | None = None,
+    ) -> None:
+        """Fit to values of A with Gaussian noise, and to slopes, instead of all data before.
+
+        Parameters
+        ----------
+        s, values, noise
+            Points ``[n, cvs]``, values in kT ``[n]`` and their standard deviations ``[n]``.
+        slopes, slope_noise
+            Gradients of A ``[n, cvs]``, NaN where unknown, and their standard deviations ``[n]``; by default there are
+            none.
+        """
         features = self.basis(s) / noise[:, None]
         self.information = features.T @ features
         self.pull = features.T @ (values / noise)
+        if slopes is not None and slope_noise is not None:
+            for axis, own in enumerate(slopes.isfinite().T):
+                derivative, chosen = self.basis.slopes(s[own], axis)
+                derivative = derivative / slope_noise[own, None]
+                self.information[chosen[:, None], chosen] += derivative.T @ derivative
+                self.pull[chosen] += derivative.T @ (slopes[own, axis] / slope_noise[own])
         self._solve()
 
     def update(

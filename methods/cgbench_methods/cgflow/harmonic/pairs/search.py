@@ -14,7 +14,7 @@ from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.harmonic.atlas.growing import GrowingMinima
 from cgbench_methods.cgflow.harmonic.atlas.minima import relax
-from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, points_for
+from cgbench_methods.cgflow.harmonic.config import SLOPE_NOISE, HarmonicConfig, points_for
 from cgbench_methods.cgflow.harmonic.pairs.chains import move
 from cgbench_methods.cgflow.harmonic.pairs.model import PairModel, PairPrior
 from cgbench_methods.lib.flows.target import ConditionalTarget
@@ -61,10 +61,12 @@ class PairSearch(GrowingMinima):
     def _fit_model(self) -> None:
         """Fit the model to all minima; improve the prior each time their number has grown by half."""
         free_energy = self.free_energies()
-        above = (free_energy - free_energy.min()).clamp(max=2 * self.config.ceiling)
+        highest = 2 * self.config.ceiling
+        above = (free_energy - free_energy.min()).clamp(max=highest)
+        slopes = torch.where((above < highest)[:, None], self.slopes(), torch.nan)
         # what is high matters little, and is less of a sum over pairs
         noise = self.pairs.noise + LESS_KNOWN * (above - self.recipe.labels.ceiling).clamp(min=0.0)
-        self.model.fit_values(self.points, above, noise)
+        self.model.fit_values(self.points, above, noise, slopes, SLOPE_NOISE * noise / self.pairs.length_scale)
         if len(above) > 1.5 * self._improved and len(above) > 10 * len(self.cvs):
             self.model.improve_prior()
             self._improved = len(above)
