@@ -14,8 +14,9 @@ weight ``w = exp(-E(s, y)) / q(y|s)``; the mean of w over z is ``exp(-A(s))``.
        A(s_i) ~ E(s_i, y_i) + 1/2 ln det H_i - d/2 ln(2 pi).
 
    A Gaussian-process model of these values, and of the slopes dE/ds at the minima, which cost nothing, chooses the
-   next reference points: walkers on its mean stop where its standard deviation is large. With more than two CVs the points then grow along their frontier, across barriers.
-   Grid conditioning instead adds the neighbouring nodes of a regular grid.
+   next reference points: walkers on its mean stop where its standard deviation is large. With more than two CVs the
+   points then grow along their frontier, across barriers. Grid conditioning instead adds the neighbouring nodes of a
+   regular grid.
 2. *Flow* (`affine`, `flow`). Fit m(s) and L(s), Fourier series of s, to the minima and the inverse Hessians. The flow
    starts as the conditional Gaussian ``y = m(s) + L(s) e``, with von Mises densities of the periodic coordinates, and
    with spline couplings between e and z that start as the identity.
