@@ -39,8 +39,6 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         "recipe.surrogate.length_scales=[0.35]",
         "recipe.surrogate.amplitudes=[2.0]",
     ),
-    "periodic coordinates start uniform": ("recipe.flow.peaks=false",),
-    "large weights where they lie, not spread": ("recipe.labels.truncation=1e6",),
     "no spline couplings, Gaussian only": ("recipe.flow.num_couplings=0",),
     "12 couplings of 256 hidden units": ("recipe.flow.num_couplings=12", "recipe.flow.hidden_features=256"),
 }
