@@ -197,7 +197,7 @@ def fit_to_minima(
         uniform.
     importance, least_importance
         Weight of a minimum with harmonic free energy F in the fit: ``exp(-importance (F - F_min))``, but at least
-        `least_importance`.
+        `least_importance`; then divided by the sum of all, so the penalty does not depend on the number of minima.
     """
     gaussian, turning = (~periodic).nonzero().squeeze(1), periodic.nonzero().squeeze(1)
     n, period = len(gaussian), (upper - lower)[turning]

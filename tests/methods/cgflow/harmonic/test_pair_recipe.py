@@ -27,7 +27,7 @@ CONFIG = HarmonicConfig.model_validate(
         "atlas": {"max_points": 20, "min_distance": 0.7},
         "flow": {"num_couplings": 2, "hidden_features": 16, "feature_order": 2},
         "training": {"rounds": 2, "steps_per_round": 2, "learning_rate": 3e-3},
-        "labels": {"max_rounds": 2},
+        "labels": {"max_rounds": 3},
         "pairs": {
             **{"order": 4, "walkers": 500, "fit_orders": [1, 2, 3, 4], "marginal_draws": 5000},
             **{"starts": 20, "stride": 5, "proposals": 20, "step_size": 0.3},
@@ -56,9 +56,8 @@ def finished() -> tuple[PairRecipe, list[Any]]:
 
 
 def test_maps_and_states_against_quadrature(finished) -> None:
-    """Seed 1. Measured with seeds 1 to 3: forward KLDs of 2.0e-3 to 3.1e-3, within those that are expected."""
     recipe, estimates = finished
-    assert len(estimates) == 1 + 2 + (1 + 2)
+    assert len(estimates) == 1 + 2 + (1 + 3)
     last = estimates[-1]
     assert isinstance(last, Estimate) and last.populations is not None
     klds = []
@@ -70,7 +69,7 @@ def test_maps_and_states_against_quadrature(finished) -> None:
         inside = p > p.max() * np.exp(-5)
         error = error[inside] - error[inside].mean()
         assert 0.3 < np.mean((error / pmf.free_energy_std[inside]) ** 2) < 2.5
-    assert max(klds) < 4e-3
+    assert max(klds) < 3e-3
     assert last.populations["c > 0"] == pytest.approx(exact[1][:, 12:].sum(), abs=0.02)
 
 
@@ -89,8 +88,8 @@ def test_verdict_and_numbers(finished) -> None:
     found = recipe.diagnostics()
     assert found["reliable"] and found["warnings"] == []
     assert found["atlas_points"] <= 20 * points_for(5) * PairsConfig().more_points
-    assert found["labels"] == 2 * 20 * 500  # positions of the walkers after the equilibration
-    assert [entry["stage"] for entry in found["rounds"]] == ["train"] * 2 + ["label"] * 3
+    assert found["labels"] == 3 * 20 * 500  # positions of the walkers after the equilibration
+    assert [entry["stage"] for entry in found["rounds"]] == ["train"] * 2 + ["label"] * 4
     last = found["rounds"][-1]
     assert last["effective_sample_size"] > 0.5 and last["accepted"] > 0.25
     assert found["moves_per_walker"] == last["moves_per_walker"] > 10

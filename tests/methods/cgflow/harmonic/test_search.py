@@ -112,7 +112,7 @@ def missed_over_four_cvs() -> int:
 
 
 def test_nearly_every_point_over_four_cvs_has_its_lowest_minimum() -> None:
-    assert missed_over_four_cvs() < 10  # of 720
+    assert missed_over_four_cvs() <= 5  # of 720; as measured
 
 
 def test_a_scan_over_four_cvs_from_one_neighbour_has_hysteresis(single_start) -> None:
