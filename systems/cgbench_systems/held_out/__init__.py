@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cgbench_systems.molecule import RegisteredMolecule, registered_molecule
 
-__all__ = ["leucine", "threonine"]
+__all__ = ["asparagine", "cysteine", "leucine", "threonine"]
 
 
 def _held_out(name: str, folder: str) -> type[RegisteredMolecule]:
@@ -17,5 +17,7 @@ def _held_out(name: str, folder: str) -> type[RegisteredMolecule]:
     return registered_molecule(name, Path(__file__).parent / folder / "molecule.yaml", "Held-out molecule")
 
 
+asparagine = _held_out("asparagine", "asn")
+cysteine = _held_out("cysteine", "cys")
 leucine = _held_out("leucine", "leu")
 threonine = _held_out("threonine", "thr")
