@@ -91,4 +91,4 @@ def legend_of_methods(figure: Figure, methods: Iterable[str], shown: Sequence[tu
     rows = [half[start : start + columns] for half in (upper, lower) for start in range(0, len(half), columns)]
     rows = [row + [blank] * (columns - len(row)) for row in rows]
     handles = [handle for column in zip(*rows, strict=True) for handle in column]  # legends fill columns first
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.4, columnspacing=1.2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.2, columnspacing=0.8)

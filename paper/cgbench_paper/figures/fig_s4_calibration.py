@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ __all__ = ["binned", "coverage", "draw", "errors_and_claims"]
 Array = NDArray[np.float64]
 HIGHEST = 12.0  # kT: bins below are used, as for the coverage in the records
 GROUPS = 12  # of equally many bins, by claim
+SYSTEMS_IN_A_ROW = 2
+HEIGHT = 1.9  # of a row, in inches
 CAPTION = """\
 **Calibration of the claimed standard deviation.** All bins where the reference is below {highest:.0f} kT, all seeds
 together. The additive constant of each PMF makes its mean error over the reference density zero. Left: root mean
@@ -62,7 +65,7 @@ def coverage(error: Array, claim: Array, nominal: Array) -> Array:
 
 
 def draw(records: Records) -> Drawing:
-    """Draw two panels for each system."""
+    """Draw two panels for each system, two systems in a row."""
     claiming: dict[str, dict[tuple[str, str], list[FoundRun]]] = {}
     for system in records.systems:
         for key, members in records.groups(system).items():
@@ -71,10 +74,13 @@ def draw(records: Records) -> Drawing:
                 claiming.setdefault(system, {})[key] = kept
     if not claiming:
         raise MissingData("no run claims an error of its PMF; `cgbench run --method cgflow_al --system aldp` makes one")
-    figure = new_figure(2.7 * len(claiming) + 0.3)
-    panels = figure.subplots(len(claiming), 2, squeeze=False)
+    rows = math.ceil(len(claiming) / SYSTEMS_IN_A_ROW)
+    figure = new_figure(HEIGHT * rows + 0.5)
+    pairs = figure.subplots(rows, 2 * SYSTEMS_IN_A_ROW, squeeze=False).reshape(-1, 2)
+    for axes in pairs[len(claiming) :].ravel():
+        axes.remove()
     looks = method_looks(records.methods)
-    for row, (system, groups) in zip(panels, claiming.items(), strict=True):
+    for row, (system, groups) in zip(pairs[: len(claiming)], claiming.items(), strict=True):
         for axis in ("x", "y"):
             getattr(row[0], f"set_{axis}scale")("log")
         for (method, preset), members in groups.items():
@@ -105,5 +111,5 @@ def _finish(row: Sequence[Any], title: str) -> None:
         axes.set_ylim(low, high)
         axes.plot([low, high], [low, high], ":", color="0.4", linewidth=0.8, zorder=0)
         axes.set_title(title)
-    left.set(xlabel="claimed standard deviation (kT)", ylabel="root mean square error (kT)")
-    right.set(xlabel="probability of the interval", ylabel="fraction of bins within")
+    left.set(xlabel="claimed deviation (kT)", ylabel="RMS error (kT)")
+    right.set(xlabel="probability", ylabel="fraction of bins within")
