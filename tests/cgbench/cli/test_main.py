@@ -38,7 +38,7 @@ MISTAKES = {
         ["system", "show", "muller_brown"],
         "system muller_brown is made by code, without a file",
     ),
-    "system that nobody knows": (["system", "show", "glyc"], "unknown system 'glyc': choose from aldp, gly"),
+    "system that nobody knows": (["system", "show", "glyc"], "unknown system 'glyc': choose from aldp, asn"),
     "ending of a file": (["system", "show", "gly.pdb"], "no installed package makes systems from .pdb files"),
     "method": (["run", "--method", "mdd", "--system", "aldp"], "unknown method 'mdd': choose from cgflow_al"),
     "preset": (["run", "--method", "md", "--system", "aldp", "--preset", "x"], "unknown preset 'x' of md on aldp"),
