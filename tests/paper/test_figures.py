@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 import cgbench_paper.figures.costs.fig_s6_cost as fig_s6
@@ -268,17 +269,35 @@ def test_calibration_takes_the_bins_of_the_referee(records: Records) -> None:
 
 
 def test_settings_of_the_ablation_and_those_that_miss_a_target(records: Records) -> None:
-    left, right = panels(fig_s5.draw(records).figure)
-    (kld,) = lines(left, "forward_kld")
+    scores, first, second = panels(fig_s5.draw(records).figure)
+    (kld,) = lines(scores, "aldp/forward_kld")
     assert kld[0] == pytest.approx([2e-4, 2e-3]) and kld[1].tolist() == [0.0, 1.0]
-    ranges = [line.get_xdata() for line in left.get_lines() if line.get_gid() is None and len(line.get_xdata()) == 2]
+    assert [label.get_text() for label in scores.get_yticklabels()] == ["default", "no path gradients"]
+    (bars,) = [found for found in scores.collections if isinstance(found, LineCollection)]
+    ranges = [segment[:, 0].tolist() for segment in bars.get_segments()]
     assert [1e-4, 3e-4] == pytest.approx(ranges[0]) and [1e-3, 4e-3] == pytest.approx(ranges[1])
-    (reached,) = collections(right, "evaluations_to_1e-03")
+    (reached,) = collections(second, "aldp/evaluations_to_1e-03")
     assert reached.get_offsets()[:, 0].tolist() == pytest.approx([20000.0])
-    (missed,) = collections(right, "evaluations_to_1e-03/missed")
+    (missed,) = collections(second, "aldp/evaluations_to_1e-03/missed")
     assert len(missed.get_offsets()) == 1 and missed.get_offsets()[0, 0] > 50_000
-    assert round(float(missed.get_offsets()[0, 1])) == 1  # in the row of its setting
-    assert sum(len(found.get_offsets()) for found in collections(right, "evaluations_to_1e-02/missed")) == 0
+    assert missed.get_offsets()[0, 1] == 1.0  # in the row of its setting
+    assert sum(len(found.get_offsets()) for found in collections(first, "aldp/evaluations_to_1e-02/missed")) == 0
+
+
+def test_systems_of_the_ablation_share_the_rows(records: Records, published: Path, tmp_path: Path) -> None:
+    shutil.copytree(published, tmp_path / "runs")
+    text = (tmp_path / "runs" / "aldp" / "ablation" / "ablation.csv").read_text()
+    other = tmp_path / "runs" / "muller_brown" / "ablation" / "ablation.csv"
+    other.parent.mkdir()
+    header, default, _ = text.splitlines()
+    other.write_text("\n".join([header, default.replace("default", "one well"), default]) + "\n")
+    scores, *_ = panels(fig_s5.draw(Records(tmp_path / "runs")).figure)
+    assert [label.get_text() for label in scores.get_yticklabels()] == ["default", "no path gradients", "one well"]
+    (aldp,), (other_rows,) = (lines(scores, f"{name}/forward_kld") for name in ("aldp", "muller_brown"))
+    assert np.round(aldp[1]).tolist() == [0, 1] and np.round(other_rows[1]).tolist() == [2, 0]
+    assert other_rows[1][1] > aldp[1][0]  # side by side
+    legend = scores.get_legend()
+    assert legend is not None and [entry.get_text() for entry in legend.get_texts()] == ["aldp", "muller_brown"]
 
 
 def test_shares_of_cost(records: Records) -> None:

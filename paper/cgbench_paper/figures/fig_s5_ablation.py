@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import seaborn
+from matplotlib.ticker import NullFormatter
+from numpy.typing import NDArray
 
 from cgbench.drawing.style import COLOURS, new_figure
 from cgbench.errors import UserError
@@ -15,15 +17,15 @@ from cgbench_paper.style import Drawing
 
 __all__ = ["draw", "read_ablation"]
 
-TARGETS = {
-    "evaluations_to_1e-02": ("KLD 1e-2", "o", COLOURS["sky"]),
-    "evaluations_to_1e-03": ("KLD 1e-3", "s", COLOURS["blue"]),
-}
+TARGETS = {"evaluations_to_1e-02": "evaluations to KLD 1e-2", "evaluations_to_1e-03": "evaluations to KLD 1e-3"}
+SYSTEMS = [(COLOURS["blue"], "o"), (COLOURS["orange"], "s"), (COLOURS["green"], "D"), (COLOURS["purple"], "^")]
+STEP = 0.22  # rows between the symbols of two systems
 CAPTION = """\
-**Ablation of the recipe.** Active learning, preset "default" with one setting changed at a time; a row of panels for
-each system. Left: forward KLD of the final PMF, median over seeds, with a line from the smallest to the largest;
-dashed: noise floor of the reference. Right: evaluations from which on the forward KLD stays at or below the target
-(median over seeds); open symbols at the edge: not reached by at least half of the seeds."""
+**Ablation of the recipe.** Active learning, preset "default" with one setting changed at a time; colours and symbols
+are systems. Settings of wells are for systems with free torsions. Left: forward KLD of the final PMF, median over
+seeds, with a line from the smallest to the largest; dashed: noise floor of the reference. Others: evaluations from
+which on the forward KLD stays at or below the target (median over seeds); open symbols at the edge: not reached by at
+least half of the seeds."""
 
 
 def read_ablation(records: Records) -> dict[str, pd.DataFrame]:
@@ -53,21 +55,34 @@ def read_ablation(records: Records) -> dict[str, pd.DataFrame]:
 
 
 def draw(records: Records) -> Drawing:
-    """Draw panels for each system, with one row for each setting."""
+    """Draw a panel of scores and one for each target, with a row for each setting and a symbol for each system."""
     tables = read_ablation(records)
-    heights = [0.9 + 0.24 * len(table) for table in tables.values()]
-    figure = new_figure(sum(heights))
-    grid = figure.subplots(len(tables), 2, sharey="row", squeeze=False, height_ratios=heights)
-    for (left, right), (system, table) in zip(grid, tables.items(), strict=True):
-        _draw_scores(left, table)
-        left.set_title(system, loc="left", fontweight="bold")
+    settings = list(dict.fromkeys(setting for table in tables.values() for setting in table["setting"]))
+    figure = new_figure(1.1 + 0.3 * len(settings))
+    scores, *targets = figure.subplots(1, 1 + len(TARGETS), sharey=True, gridspec_kw={"width_ratios": [1.4, 1, 1]})
+    largest = max(float(table["evaluations"].max()) for table in tables.values())
+    middle = (len(tables) - 1) / 2
+    for number, (system, table) in enumerate(tables.items()):
+        colour, marker = SYSTEMS[number % len(SYSTEMS)]
+        rows = table["setting"].map(settings.index).to_numpy(float) + STEP * (number - middle)
+        _draw_scores(scores, table, rows, colour, marker, system)
         floor = records.reference(system).noise_floor
         if floor > 0:
-            left.axvline(floor, color="0.4", linestyle="--", linewidth=0.8)
-        _draw_targets(right, table)
-        for axes in (left, right):
-            axes.grid(axis="y", color="0.9")
-            axes.set_ylabel("")
+            scores.axvline(floor, color=colour, linestyle="--", linewidth=0.8)
+        for axes, column in zip(targets, TARGETS, strict=True):
+            needed = table[column].to_numpy(float)
+            _draw_target(axes, needed, rows, 1.6 * largest, colour, marker, f"{system}/{column}")
+    for axes, label in zip((scores, *targets), ("forward KLD at the end", *TARGETS.values()), strict=True):
+        axes.set_xscale("log")
+        axes.set_xlabel(label)
+        axes.grid(axis="y", color="0.9")
+    least = min(float(table[list(TARGETS)].min(axis=None)) for table in tables.values())
+    for axes in targets:
+        axes.set_xlim(0.8 * least, 2.0 * largest)
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    scores.set_yticks(range(len(settings)), settings)
+    scores.set_ylim(len(settings) - 0.4, -0.6)
+    scores.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=len(tables), borderaxespad=0.2)
     lines = [_provenance(system, table) for system, table in tables.items()]
     return Drawing(figure, "\n".join([f"{CAPTION}\n", *lines]))
 
@@ -82,37 +97,31 @@ def _provenance(system: str, table: pd.DataFrame) -> str:
     return f"- `{command}`: {seeds}; {spent} energy evaluations a run (medians over seeds)"
 
 
-def _draw_scores(axes: Any, table: pd.DataFrame) -> None:
+def _draw_scores(
+    axes: Any, table: pd.DataFrame, rows: NDArray[np.float64], colour: str, marker: str, system: str
+) -> None:
     """Draw the median of the forward KLD with the range of the seeds."""
-    axes.set_xscale("log")
-    scores = table.melt("setting", ["forward_kld_min", "forward_kld", "forward_kld_max"], value_name="kld")
-    seaborn.pointplot(
-        scores,
-        x="kld",
-        y="setting",
-        estimator="median",
-        errorbar=("pi", 100),  # the whole range
+    median, low, high = (table[name].to_numpy(float) for name in ("forward_kld", "forward_kld_min", "forward_kld_max"))
+    bars = axes.errorbar(
+        median,
+        rows,
+        xerr=(median - low, high - median),
         linestyle="none",
-        color=COLOURS["blue"],
+        color=colour,
+        marker=marker,
         markersize=4,
-        err_kws={"linewidth": 1.5},
-        ax=axes,
-        gid="forward_kld",
+        elinewidth=1.5,
+        label=system,
     )
-    axes.set_xlabel("forward KLD at the end")
+    bars.lines[0].set_gid(f"{system}/forward_kld")
 
 
-def _draw_targets(axes: Any, table: pd.DataFrame) -> None:
-    """Draw evaluations to each target; settings that miss it get an open symbol at the edge."""
-    axes.set_xscale("log")
-    largest = float(table["evaluations"].max())
-    for shift, (column, (label, marker, colour)) in zip((-0.12, 0.12), TARGETS.items(), strict=True):
-        needed = table[column].to_numpy(float)
-        reached, rows = np.isfinite(needed), np.arange(len(table)) + shift
-        look = {"marker": marker, "edgecolor": colour, "linewidth": 1.0, "s": 18, "ax": axes}
-        seaborn.scatterplot(x=needed[reached], y=rows[reached], color=colour, label=label, gid=column, **look)
-        edge = np.full((~reached).sum(), 1.6 * largest)
-        seaborn.scatterplot(x=edge, y=rows[~reached], color="white", gid=f"{column}/missed", **look)
-    axes.set_xlim(right=2.0 * largest)
-    axes.set_xlabel("energy evaluations to the target")
-    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2)
+def _draw_target(
+    axes: Any, needed: NDArray[np.float64], rows: NDArray[np.float64], edge: float, colour: str, marker: str, name: str
+) -> None:
+    """Draw evaluations to a target; settings that miss it get an open symbol at the edge."""
+    reached = np.isfinite(needed)
+    look = {"marker": marker, "edgecolor": colour, "linewidth": 1.0, "s": 18, "ax": axes}
+    seaborn.scatterplot(x=needed[reached], y=rows[reached], color=colour, gid=name, **look)
+    missed = np.full((~reached).sum(), edge)
+    seaborn.scatterplot(x=missed, y=rows[~reached], color="white", gid=f"{name}/missed", **look)

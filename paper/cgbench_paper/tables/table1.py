@@ -59,9 +59,8 @@ the method; median over seeds, with a 95 % bootstrap interval over seeds and sim
 most, because the curve of plain MD ends above the score (or the score is below the noise floor) or begins below it;
 nothing is extrapolated. †: fewer than three seeds, whose scatter is assumed to be that of the simulations of MD. In
 time: CPU seconds of plain MD on the same machine, with as many threads and the same engine and kernels, divided by
-those of the method; empty where no such run of MD is published. On the Müller-Brown potential the walkers of plain
-Monte Carlo are shorter than the barrier crossing time, and speedups are upper bounds. Total variation: over the grid of
-the PMF; median over seeds."""
+those of the method; empty where no such run of MD is published. Total variation: over the grid of the PMF; median over
+seeds."""
 
 
 def numbers(records: Records) -> pd.DataFrame:
