@@ -1,7 +1,8 @@
 """Ablation of the harmonic recipe: the default preset with one setting changed at a time.
 
-Writes a CSV table for each system, with a row per setting: medians over seeds. An interrupted study resumes, and
-finished runs are not repeated.
+Writes a CSV table for each system, with a row per setting: medians over seeds. The effective sample size is that of
+the late samples, as a share of their number; `reliable` is the number of seeds that call their result reliable. An
+interrupted study resumes, and finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         "recipe.surrogate.length_scales=[0.35]",
         "recipe.surrogate.amplitudes=[2.0]",
     ),
+    "periodic coordinates start uniform": ("recipe.flow.peaks=false",),
+    "large weights where they lie, not spread": ("recipe.labels.truncation=1e6",),
     "no spline couplings, Gaussian only": ("recipe.flow.num_couplings=0",),
-    "12 couplings of 256 hidden units": ("recipe.flow.num_couplings=12", "recipe.flow.hidden_features=256"),
 }
 SETTINGS_OF_WELLS: dict[str, tuple[str, ...]] = {  # for systems with free torsions
     "one well of the free torsions": ("recipe.wells.largest_number=1",),
@@ -57,6 +59,8 @@ COLUMNS = (
     "forward_kld_min",
     "forward_kld_max",
     "coverage_95",
+    "effective_sample_size",
+    "reliable",
     "cpu_seconds",
 )
 
@@ -78,6 +82,8 @@ def _measure(method: str, system: str, overrides: tuple[str, ...], seed: int, ou
         **{f"evaluations_to_{target:.0e}": run.evaluations_to(target) for target in TARGETS},
         "forward_kld": run.final_kld,
         "coverage_95": run.record.metrics.get("coverage_95"),
+        "effective_sample_size": run.record.diagnostics.get("late", {}).get("effective_sample_size"),
+        "reliable": float(run.record.diagnostics.get("reliable") is True),
         "cpu_seconds": run.cpu_seconds,
     }
 
@@ -89,6 +95,7 @@ def _row(setting: str, runs: list[dict[str, float | None]]) -> dict[str, Any]:
         values = [value for run in runs if (value := run.get(column)) is not None]
         if values:
             row[column] = f"{statistics.median(values):.6g}"
+    row["reliable"] = sum(run["reliable"] == 1.0 for run in runs)
     klds = [kld for run in runs if (kld := run["forward_kld"]) is not None]
     return row | {"forward_kld_min": f"{min(klds):.6g}", "forward_kld_max": f"{max(klds):.6g}"}
 

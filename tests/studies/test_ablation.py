@@ -45,6 +45,7 @@ def test_settings_of_wells_are_for_systems_with_free_torsions() -> None:
 def test_medians_over_seeds() -> None:
     runs = [
         {"evaluations": 10.0, "evaluations_to_1e-02": float("inf"), "forward_kld": kld, "coverage_95": None}
+        | {"reliable": float(kld > 1e-4)}
         for kld in (3e-4, 1e-4, 2e-4)
     ]
     row = ablation._row("default", runs)
@@ -54,6 +55,7 @@ def test_medians_over_seeds() -> None:
         "evaluations": "10",
         "evaluations_to_1e-02": "inf",
         "forward_kld": "0.0002",
+        "reliable": 2,
         "forward_kld_min": "0.0001",
         "forward_kld_max": "0.0003",
     }
