@@ -284,6 +284,16 @@ def test_settings_of_the_ablation_and_those_that_miss_a_target(records: Records)
     assert sum(len(found.get_offsets()) for found in collections(first, "aldp/evaluations_to_1e-02/missed")) == 0
 
 
+def test_an_ablation_that_never_reaches_a_target(published: Path, tmp_path: Path) -> None:
+    shutil.copytree(published, tmp_path / "runs")
+    path = tmp_path / "runs" / "aldp" / "ablation" / "ablation.csv"
+    path.write_text(path.read_text().replace("5000,20000", "inf,inf").replace("12000", "inf"))
+    _, first, second = panels(fig_s5.draw(Records(tmp_path / "runs")).figure)
+    for axes in (first, second):
+        (missed,) = [found for found in axes.collections if found.get_gid().endswith("/missed")]
+        assert len(missed.get_offsets()) == 2 and np.isfinite(axes.get_xlim()).all()
+
+
 def test_systems_of_the_ablation_share_the_rows(records: Records, published: Path, tmp_path: Path) -> None:
     shutil.copytree(published, tmp_path / "runs")
     text = (tmp_path / "runs" / "aldp" / "ablation" / "ablation.csv").read_text()

@@ -70,13 +70,13 @@ def draw(records: Records) -> Drawing:
         if floor > 0:
             scores.axvline(floor, color=colour, linestyle="--", linewidth=0.8)
         for axes, column in zip(targets, TARGETS, strict=True):
-            needed = table[column].to_numpy(float)
-            _draw_target(axes, needed, rows, 1.6 * largest, colour, marker, f"{system}/{column}")
+            _draw_target(axes, table[column].to_numpy(float), rows, 1.6 * largest, colour, marker, f"{system}/{column}")
     for axes, label in zip((scores, *targets), ("forward KLD at the end", *TARGETS.values()), strict=True):
         axes.set_xscale("log")
         axes.set_xlabel(label)
         axes.grid(axis="y", color="0.9")
-    least = min(float(table[list(TARGETS)].min(axis=None)) for table in tables.values())
+    needed = np.concatenate([table[list(TARGETS)].to_numpy(float).ravel() for table in tables.values()])
+    least = float(needed[np.isfinite(needed)].min(initial=largest))
     for axes in targets:
         axes.set_xlim(0.8 * least, 2.0 * largest)
         axes.xaxis.set_minor_formatter(NullFormatter())
