@@ -89,15 +89,15 @@ def _measure(method: str, system: str, overrides: tuple[str, ...], seed: int, ou
 
 
 def _row(setting: str, runs: list[dict[str, float | None]]) -> dict[str, Any]:
-    """Return the table's row of a setting: medians over seeds, and the range of the forward KLD."""
+    """Return the table's row of a setting: medians over seeds, range of the forward KLD, reliable seeds."""
     row: dict[str, Any] = {"setting": setting, "seeds": len(runs)}
     for column in COLUMNS[2:]:
         values = [value for run in runs if (value := run.get(column)) is not None]
         if values:
             row[column] = f"{statistics.median(values):.6g}"
-    row["reliable"] = sum(run["reliable"] == 1.0 for run in runs)
     klds = [kld for run in runs if (kld := run["forward_kld"]) is not None]
-    return row | {"forward_kld_min": f"{min(klds):.6g}", "forward_kld_max": f"{max(klds):.6g}"}
+    row |= {"forward_kld_min": f"{min(klds):.6g}", "forward_kld_max": f"{max(klds):.6g}"}
+    return row | {"reliable": sum(run["reliable"] == 1.0 for run in runs)}
 
 
 def settings_of(system: str) -> dict[str, tuple[str, ...]]:

@@ -18,7 +18,7 @@ from cgbench_paper.style import Drawing
 __all__ = ["draw", "read_ablation"]
 
 TARGETS = {"evaluations_to_1e-02": "evaluations to KLD 1e-2", "evaluations_to_1e-03": "evaluations to KLD 1e-3"}
-SYSTEMS = [(COLOURS["blue"], "o"), (COLOURS["orange"], "s"), (COLOURS["green"], "D"), (COLOURS["purple"], "^")]
+LOOKS = [(COLOURS["blue"], "o"), (COLOURS["orange"], "s"), (COLOURS["green"], "D"), (COLOURS["purple"], "^")]
 STEP = 0.22  # rows between the symbols of two systems
 CAPTION = """\
 **Ablation of the recipe.** Active learning, preset "default" with one setting changed at a time; colours and symbols
@@ -63,7 +63,7 @@ def draw(records: Records) -> Drawing:
     largest = max(float(table["evaluations"].max()) for table in tables.values())
     middle = (len(tables) - 1) / 2
     for number, (system, table) in enumerate(tables.items()):
-        colour, marker = SYSTEMS[number % len(SYSTEMS)]
+        colour, marker = LOOKS[number % len(LOOKS)]
         rows = table["setting"].map(settings.index).to_numpy(float) + STEP * (number - middle)
         _draw_scores(scores, table, rows, colour, marker, system)
         floor = records.reference(system).noise_floor

@@ -82,7 +82,9 @@ def test_walkers_of_the_md_curve_are_long_enough() -> None:
 
     A walker of L steps lacks the share tau / L of the population beyond the barrier, on average.
     """
-    for path in (ROOT / "runs" / "muller_brown" / "md" / "long").glob("*/record.json"):
+    paths = list((ROOT / "runs" / "muller_brown" / "md" / "long").glob("*/record.json"))
+    assert paths
+    for path in paths:
         config = json.loads(path.read_text())["config"]
         shortest = config["steps"] / 8  # eight walkers take over where one ends, and so on
         assert config["step_size"] == STEP_SIZE and shortest > 33 * 7200
