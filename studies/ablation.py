@@ -27,6 +27,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "harmonic start only, no training": (
         "recipe.training.learning_rate=1e-12",
         "recipe.training.gaussian_learning_rate=1e-12",
+        "recipe.training.quadratic_learning_rate=1e-12",
     ),
     "s uniform on the domain": ("recipe.labels.uniform_share=1.0", "recipe.labels.ceiling=1000.0"),
     "training samples not used for the PMF": (  # half of the evaluations train, the other half give the PMF

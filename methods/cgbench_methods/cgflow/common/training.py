@@ -1,11 +1,16 @@
 """Training steps of the conditional flow, by example and by energy.
 
-By example (forward KL): ``-mean ln q(y|s)`` over given samples. By energy (reverse KL): for each s,
+By example (forward KL): ``-mean ln q(y|s)`` over given samples. By energy, which needs no samples of the target: each
+sample y of the flow has the importance weight ``w = exp(-E(s, y)) / q(y|s)``, whose mean at fixed s is ``exp(-A(s))``.
+The reverse KL is, for each s,
 
-    loss(s) = E_{y ~ q(.|s)} [ E(s, y) + ln q(y|s) ],
+    loss(s) = E_{y ~ q(.|s)} [ E(s, y) + ln q(y|s) ] = -E_q[ln w].
 
-which needs no samples of the target. Each sample y of the flow also has the importance weight
-``w = exp(-E(s, y)) / q(y|s)``, whose mean at fixed s is ``exp(-A(s))``.
+It hardly sees what the flow generates too rarely, and its gradient is dominated by samples of high energy, which count
+for nothing. Where A(s) is known, if only roughly, so is the ratio of the densities, ``u = p(y|s) / q(y|s) = w
+exp(A(s))``, and with it any f-divergence ``E_q[f(u)]``. Its path gradient is that of the reverse KL with a factor
+``u^2 f''(u)`` for each sample. For the Jensen-Shannon divergence, up to a constant, it is ``2 u / (1 + u)``: from
+0 for samples that do not count to 2 for those that are too rare.
 """
 
 from __future__ import annotations
@@ -25,6 +30,8 @@ __all__ = [
     "reverse_kl_losses",
     "set_learning_rate",
 ]
+
+LEAST_FACTOR = 1e-12  # of a sample's gradient: the slopes are recovered by division
 
 
 class Flow(Protocol):
@@ -79,8 +86,10 @@ def path_gradient_step(
     generator: torch.Generator,
     *,
     clip_norm: float | None,
+    units: torch.Tensor | None = None,
+    free_energy: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Accumulate the path gradient of the reverse KL in the flow's parameters; return log-weights and their slopes.
+    """Accumulate the path gradient of a divergence in the flow's parameters; return log-weights and their slopes.
 
     With ``y = f(z; s)`` the gradient of one sample is
 
@@ -88,14 +97,20 @@ def path_gradient_step(
 
     The remaining term of the full gradient, the score ``d ln q/dtheta`` at fixed y, is zero on average and omitted
     ("sticking the landing", Roeder et al. 2017). The path gradient vanishes for every sample if the flow is exact.
+    This is the reverse KL. The Jensen-Shannon divergence has a factor in front, ``2 u / (1 + u)``.
 
     Parameters
     ----------
     features
         The flow's context as a function of `s`.
     clip_norm
-        Largest norm of each sample's gradient with respect to `y`. With None, no gradient is computed for the
-        parameters.
+        Largest norm of each sample's gradient with respect to `y`, without the factor. With None, no gradient is
+        computed for the parameters.
+    units
+        Displacements of y that have norm one, as columns ``[fine, fine]``; by default those of one coordinate by one.
+    free_energy
+        ``-ln`` of the mean weight at each s, roughly ``[batch]``, for the Jensen-Shannon divergence; with None, it is
+        the reverse KL.
 
     Returns
     -------
@@ -114,8 +129,11 @@ def path_gradient_step(
     if clip_norm is None:
         (along,) = torch.autograd.grad(y, s, total)
     else:
-        norm = total.norm(dim=1, keepdim=True)
+        norm = (total if units is None else total @ units).norm(dim=1, keepdim=True)
         scale = (clip_norm / norm.clamp(min=1e-12)).clamp(max=1.0) / len(y)
+        if free_energy is not None:
+            ratio = (log_weights + free_energy).nan_to_num(nan=-torch.inf)
+            scale = scale * (2 * torch.sigmoid(ratio)).clamp(min=LEAST_FACTOR)[:, None]
         (scale * total * y).sum().backward()
         assert s.grad is not None
         along = s.grad / scale
@@ -131,15 +149,17 @@ def plain_gradient_step(
     generator: torch.Generator,
     *,
     clip_norm: float,
+    units: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Do as `path_gradient_step`, but with the full reparametrisation gradient, including the score."""
+    """Do as `path_gradient_step` for the reverse KL, but with the full reparametrisation gradient with the score."""
     s = s.detach().requires_grad_()
     y, log_q = flow.sample_with_log_prob(features(s), generator)
     energy, force, force_s = target.energy_and_gradients(s, y)
     usable = energy.isfinite() & log_q.isfinite()
     losses = torch.where(usable[:, None], force * y, 0.0).sum(1) + torch.where(usable, log_q, 0.0)
     (along,) = torch.autograd.grad(losses.sum(), s, retain_graph=True)
-    scale = (clip_norm / force.norm(dim=1).clamp(min=1e-12)).clamp(max=1.0)
+    norm = (force if units is None else force @ units).norm(dim=1)
+    scale = (clip_norm / norm.clamp(min=1e-12)).clamp(max=1.0)
     (scale * losses).mean().backward()
     slopes = torch.where(usable[:, None], -(force_s + along), torch.nan)
     return -(energy + log_q.detach()), slopes

@@ -17,13 +17,14 @@ weight ``w = exp(-E(s, y)) / q(y|s)``; the mean of w over z is ``exp(-A(s))``.
    next reference points: walkers on its mean stop where its standard deviation is large. With more than two CVs the
    points then grow along their frontier, across barriers. Grid conditioning instead adds the neighbouring nodes of a
    regular grid.
-2. *Flow* (`affine`, `flow`). Fit m(s) and L(s), Fourier series of s, to the minima and the inverse Hessians. The flow
-   starts as the conditional Gaussian ``y = m(s) + L(s) e``, with von Mises densities of the periodic coordinates, and
-   with spline couplings between e and z that start as the identity.
+2. *Flow* (`affine`, `response`, `flow`). Fit m(s) and L(s), Fourier series of s, to the minima and the inverse
+   Hessians. The flow starts as the conditional Gaussian ``y = m(s) + L(s) e``, with von Mises densities of the periodic
+   coordinates. Between e and z are a quadratic response, by which coordinates follow the products of others, and spline
+   couplings; both start as the identity.
 3. *Training round* (`rounds`; phase ``train``). Draw s mostly where A is low: from ``exp(-A / softness)`` and a uniform
-   share below a ceiling, and around the points of step 5. Minimise the reverse KL, ``E_z[E(s, y) + ln q(y|s)]``, by
-   Adam with path gradients, ``E_z[(dE/dy + d ln q/dy) dy/dtheta]``. Keep the log-weight ``ln w`` of every training
-   sample and its slopes ``d ln w/ds`` at fixed z.
+   share below a ceiling, and around the points of step 5. Minimise the Jensen-Shannon divergence of q(y|s) and p(y|s)
+   by Adam with path gradients, ``E_z[2 u/(1 + u) (dE/dy + d ln q/dy) dy/dtheta]`` with ``u = w exp(A(s))``. Keep the
+   log-weight ``ln w`` of every training sample and its slopes ``d ln w/ds`` at fixed z.
 4. *Fit* (`fit`; phase ``fit``). Fit a Fourier series with a Gaussian-process prior to all weighted
    samples so far: minimise
 

@@ -13,6 +13,7 @@ rotors by ``B(s) P/(2 pi) sin(2 pi v / P)``, which is their linear response for 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from nflows.transforms.base import Transform
@@ -21,9 +22,45 @@ from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
 from cgbench_methods.cgflow.harmonic.atlas.wells import Features
 from cgbench_methods.lib.flows.splines import parameters_of_spline, rational_quadratic_spline
 
-__all__ = ["ConditionalAffine", "Peaks", "fit_to_minima"]
+__all__ = ["ConditionalAffine", "Peaks", "fit_to_minima", "typical_displacements"]
 
 KNOTS = 16  # bins of the spline that maps a von Mises density to the uniform one
+
+
+class _BlockProduct(torch.autograd.Function):
+    """Product of features and parameters, where only one block of a row's features is not zero.
+
+    The derivative in the features is that in this block; the others are zero for all s.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, context: torch.Tensor, parameter: torch.Tensor, blocks: int) -> torch.Tensor:
+        own = context.unflatten(1, (blocks, -1))
+        block = (own != 0).any(dim=2).int().argmax(dim=1)
+        order = block.argsort(stable=True)
+        counts = torch.bincount(block, minlength=blocks).tolist()
+        features = own[order, block[order]]
+        parts = zip(features.split(counts), parameter.chunk(blocks), strict=True)
+        ctx.save_for_backward(features, parameter, block, order)
+        ctx.counts = counts
+        product = context.new_empty(len(context), parameter.shape[1])
+        return product.index_copy_(0, order, torch.cat([part @ of_block for part, of_block in parts]))
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+        features, parameter, block, order = ctx.saved_tensors
+        parts = grad[order].split(ctx.counts)
+        of_context = of_parameter = None
+        if ctx.needs_input_grad[0]:
+            chunks = parameter.chunk(len(parts))
+            own = torch.cat([part @ of_block.T for part, of_block in zip(parts, chunks, strict=True)])
+            of_context = own.new_zeros(len(own), len(parts), own.shape[1])
+            of_context[order, block[order]] = own
+            of_context = of_context.flatten(1)
+        if ctx.needs_input_grad[1]:
+            sources = features.split(ctx.counts)
+            of_parameter = torch.cat([source.T @ part for source, part in zip(sources, parts, strict=True)])
+        return of_context, of_parameter, None
 
 
 class ConditionalAffine(Transform):
@@ -42,12 +79,21 @@ class ConditionalAffine(Transform):
         ``L0``, lower triangular ``[gaussian, gaussian]``; fixed.
     lower, upper
         Domain of each fine-grained coordinate ``[fine]``; used where periodic.
+    blocks
+        Number of blocks of the features, of which all but one are zero: that of the wells.
     """
 
     def __init__(
-        self, periodic: torch.Tensor, features: int, factor: torch.Tensor, lower: torch.Tensor, upper: torch.Tensor
+        self,
+        periodic: torch.Tensor,
+        features: int,
+        factor: torch.Tensor,
+        lower: torch.Tensor,
+        upper: torch.Tensor,
+        blocks: int = 1,
     ) -> None:
         super().__init__()
+        self.blocks = blocks
         self.gaussian: torch.Tensor
         self.periodic: torch.Tensor
         self.factor: torch.Tensor
@@ -74,7 +120,11 @@ class ConditionalAffine(Transform):
         """Return ``T(s)`` ``[batch, gaussian, gaussian]`` and the logarithm of its diagonal."""
         n = len(self.factor)
         log_diagonal = context @ self.log_diagonal
-        flat = context.new_zeros(len(context), n * n).index_copy(1, self.flat, context @ self.lower_part)
+        if self.blocks == 1:
+            lower_part = context @ self.lower_part
+        else:  # many parameters: the product with zeros would take most of the time
+            lower_part = _BlockProduct.apply(context, self.lower_part, self.blocks)  # type: ignore[no-untyped-call]
+        flat = context.new_zeros(len(context), n * n).index_copy(1, self.flat, lower_part)
         return flat.reshape(-1, n, n) + torch.diag_embed(log_diagonal.exp()), log_diagonal
 
     def _means(self, turned: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
@@ -124,14 +174,22 @@ class Peaks(Transform):
         Which dimensions are periodic, boolean ``[fine]``.
     lower, upper
         Domain of each dimension ``[fine]``; used where periodic.
+
+    Attributes
+    ----------
+    spread
+        Standard deviation of each periodic dimension ``[periodic]``: that of small angles for a sharp peak, that of the
+        uniform density for none, in between roughly.
     """
 
     def __init__(self, kappa: torch.Tensor, periodic: torch.Tensor, lower: torch.Tensor, upper: torch.Tensor) -> None:
         super().__init__()
         self.turning: torch.Tensor
+        self.spread: torch.Tensor
         self.register_buffer("turning", periodic.nonzero().squeeze(1))
         for name, tensor in (("lower", lower), ("upper", upper)):
             self.register_buffer(name, tensor[periodic].to(kappa))
+        self.register_buffer("spread", (self.upper - self.lower) / (2 * math.pi) * (kappa + 3 / math.pi**2).rsqrt())
         self.register_buffer("circular", torch.ones(len(kappa), dtype=torch.bool))
         period = (self.upper - self.lower)[:, None]
         steps = torch.linspace(0.0, 1.0, 64 * KNOTS + 1, dtype=kappa.dtype)
@@ -170,6 +228,7 @@ def fit_to_minima(
     stiffness_offset: float,
     smoothness: float,
     peaks: bool = True,
+    blocks: int = 1,
     importance: float = 0.15,
     least_importance: float = 0.02,
 ) -> tuple[ConditionalAffine, Peaks]:
@@ -195,6 +254,8 @@ def fit_to_minima(
     peaks
         Whether periodic coordinates start with peaks, and the others respond to them; otherwise their density is
         uniform.
+    blocks
+        As for `ConditionalAffine`.
     importance, least_importance
         Weight of a minimum with harmonic free energy F in the fit: ``exp(-importance (F - F_min))``, but at least
         `least_importance`; then divided by the sum of all, so the penalty does not depend on the number of minima.
@@ -221,7 +282,7 @@ def fit_to_minima(
     middle = _mean_angle(minima.y[:, turning], weight, period)
     angles = middle + _shortest(minima.y[:, turning] - middle, period)
 
-    transform = ConditionalAffine(periodic, len(basis), factor, lower, upper)
+    transform = ConditionalAffine(periodic, len(basis), factor, lower, upper, blocks)
     targets = torch.cat(
         [
             minima.y[:, gaussian],
@@ -241,6 +302,18 @@ def fit_to_minima(
         for parameter, found in zip(parameters, solution.split([p.shape[1] for p in parameters], dim=1), strict=True):
             parameter.copy_(found)
     return transform, Peaks(kappa, periodic, lower, upper)
+
+
+def typical_displacements(affine: ConditionalAffine, peaks: Peaks) -> torch.Tensor:
+    """Return displacements of y by one standard deviation of the harmonic start, as columns ``[fine, fine]``.
+
+    Those of the Gaussian coordinates are ``L0``, the same for all s.
+    """
+    size = len(affine.order)
+    found = affine.factor.new_zeros(size, size)
+    found[affine.gaussian[:, None], affine.gaussian] = affine.factor
+    found[affine.periodic, affine.periodic] = peaks.spread
+    return found
 
 
 def _mean_angle(angles: torch.Tensor, weight: torch.Tensor, period: torch.Tensor) -> torch.Tensor:

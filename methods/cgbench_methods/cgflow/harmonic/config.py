@@ -114,10 +114,11 @@ class PairsConfig(MethodConfig):
 
 
 class FlowConfig(MethodConfig):
-    """Size of the conditional Gaussian and of the spline couplings after it."""
+    """Size and parts of the flow: conditional Gaussian, quadratic response, peaks, spline couplings."""
 
     feature_order: int = Field(3, ge=0, description="total order of the Fourier features of s")
     peaks: bool = Field(True, description="periodic coordinates start with the peaks of their minima; false: uniform")
+    quadratic: bool = Field(True, description="coordinates follow products of others")
     num_couplings: int = Field(6, ge=0)
     hidden_features: int = Field(96, ge=1)
     num_blocks: int = Field(1, ge=0)
@@ -132,7 +133,13 @@ class TrainingConfig(MethodConfig):
     batch: int = Field(128, ge=1)
     learning_rate: float = Field(1e-4, gt=0, description="of the spline couplings")
     gaussian_learning_rate: float = Field(1e-4, gt=0, description="of the harmonic start")
-    clip_norm: float = Field(40.0, gt=0, description="largest gradient norm of a sample")
+    quadratic_learning_rate: float = Field(5e-4, gt=0, description="of the quadratic response")
+    clip_norm: float = Field(
+        6.0, gt=0, description="largest gradient norm of a sample, in standard deviations of the harmonic start"
+    )
+    divergence: Literal["jensen_shannon", "reverse_kl"] = Field(
+        "jensen_shannon", description="that path gradients minimise"
+    )
     path_gradients: bool = Field(True, description="omit the score term from the gradient")
     labels: bool = Field(True, description="use the training samples for the PMF")
 

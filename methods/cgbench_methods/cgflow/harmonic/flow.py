@@ -12,10 +12,11 @@ from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.stack import conditional_flow
 from cgbench_methods.cgflow.common.training import path_gradient_step, plain_gradient_step, set_learning_rate
-from cgbench_methods.cgflow.harmonic.affine import fit_to_minima
+from cgbench_methods.cgflow.harmonic.affine import fit_to_minima, typical_displacements
 from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
 from cgbench_methods.cgflow.harmonic.atlas.wells import Features, Wells
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, more_for
+from cgbench_methods.cgflow.harmonic.response import QuadraticResponse
 from cgbench_methods.lib.flows.build import ConditionalFlow, fixed_parameters
 from cgbench_methods.lib.flows.steps import sound_step
 from cgbench_methods.lib.flows.target import ConditionalTarget
@@ -33,7 +34,7 @@ def flow_on_minima(
     generator: torch.Generator,
     device: str = "cpu",
     wells: Wells | None = None,
-) -> tuple[ConditionalFlow, torch.optim.Optimizer]:
+) -> tuple[ConditionalFlow, torch.optim.Optimizer, torch.Tensor]:
     """Build the flow, which starts as the harmonic approximation, and its optimiser.
 
     Parameters
@@ -56,7 +57,10 @@ def flow_on_minima(
     Returns
     -------
     flow, optimiser
-        The optimiser's first parameter group is the Gaussian; the second, if there are couplings, is the rest.
+        The optimiser's parameter groups are the Gaussian, the quadratic response and the couplings; any of these may
+        have no parameters.
+    units
+        Displacements by one standard deviation of the harmonic start ``[fine, fine]``, for `path_gradient_step`.
     """
     periodic = coordinates.periodic.clone()
     if wells is not None:
@@ -70,10 +74,12 @@ def flow_on_minima(
         stiffness_offset=config.atlas.stiffness_offset,
         smoothness=config.atlas.smoothness,
         peaks=config.flow.peaks,
+        blocks=1 if wells is None else len(wells),
     )
+    response = QuadraticResponse(~periodic if config.flow.quadratic else torch.zeros_like(periodic))
     flow = conditional_flow(
         coordinates,
-        [affine, peaks],
+        [affine, response, peaks],
         periodic,
         None if wells is None or config.wells.wide_share == 0 else wells.positions,
         config.wells.wide_share,
@@ -85,11 +91,11 @@ def flow_on_minima(
         generator=generator,
         dtype=torch.float64,
     ).to(device)
-    gaussian = list(affine.parameters())
-    known = {id(p) for p in gaussian}
-    others = [p for p in flow.parameters() if id(p) not in known]
-    groups = [{"params": gaussian}] + ([{"params": others}] if others else [])
-    return flow, torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), fused=True)
+    parts = [list(affine.parameters()), list(response.parameters())]
+    known = {id(p) for part in parts for p in part}
+    parts.append([p for p in flow.parameters() if id(p) not in known])
+    optimiser = torch.optim.Adam([{"params": part} for part in parts], lr=0.0, betas=(0.9, 0.99), fused=True)
+    return flow, optimiser, typical_displacements(affine, peaks).to(device)
 
 
 def draw_weighted_samples(
@@ -157,8 +163,8 @@ class FlowTraining:
     ----------
     wells
         Wells of the free torsions; None without these.
-    flow, optimiser
-        None until the minima are complete.
+    flow, optimiser, units
+        As from `flow_on_minima`; None until the minima are complete.
     """
 
     def __init__(
@@ -177,10 +183,11 @@ class FlowTraining:
         self.wells: Wells | None = None
         self.flow: ConditionalFlow | None = None
         self.optimiser: torch.optim.Optimizer | None = None
+        self.units: torch.Tensor | None = None
 
     def build_flow(self, minima: HarmonicMinima) -> None:
         """Build the flow, which starts as the harmonic approximation, and its optimiser."""
-        self.flow, self.optimiser = flow_on_minima(
+        self.flow, self.optimiser, self.units = flow_on_minima(
             minima,
             self.coordinates,
             self.basis,
@@ -199,13 +206,17 @@ class FlowTraining:
         growth: float = len(self.wells) ** config.growth
         return round(steps * min(growth, config.largest_growth))
 
-    def train_at(self, points: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def train_at(
+        self, points: torch.Tensor, free_energy: torch.Tensor, number: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Train the flow by energy for the steps of a round; return the log-weights and slopes of its samples.
 
         Parameters
         ----------
         points
             One point for each sample ``[steps * batch, ...]``.
+        free_energy
+            The model's ``-ln`` of the mean weight at each point ``[steps * batch]``.
         number
             Number of rounds before.
         """
@@ -215,23 +226,33 @@ class FlowTraining:
         steps = self.steps()
         total = config.rounds * steps
         generator = self.streams.torch("training samples", device)
-        take_step = path_gradient_step if config.path_gradients else plain_gradient_step
         log_weights, slopes = [], []
         for step in range(steps):
-            s = points[step * config.batch : (step + 1) * config.batch].to(device)
+            batch = slice(step * config.batch, (step + 1) * config.batch)
+            s, level = points[batch].to(device), free_energy[batch].to(device)
             done = (number * steps + step) / total
             decay = 0.5 * (1 + math.cos(math.pi * done))
-            rates = (config.gaussian_learning_rate * decay, config.learning_rate * decay)
-            set_learning_rate(self.optimiser, rates[: len(self.optimiser.param_groups)])
+            rates = (config.gaussian_learning_rate, config.quadratic_learning_rate, config.learning_rate)
+            set_learning_rate(self.optimiser, [decay * rate for rate in rates])
             self.optimiser.zero_grad(set_to_none=True)
-            of_batch, slopes_of_batch = take_step(
-                self.flow, self.target, s, self.basis, generator, clip_norm=config.clip_norm
-            )
+            of_batch, slopes_of_batch = self._step_at(s, level, generator)
             log_weights.append(of_batch.cpu())
             slopes.append(slopes_of_batch.cpu())
             sound_step(self.problem, self.optimiser)
             self.activity.progress = done
         return torch.cat(log_weights), torch.cat(slopes)
+
+    def _step_at(
+        self, s: torch.Tensor, free_energy: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Accumulate the gradient of a batch; return log-weights and slopes."""
+        config = self.config.training
+        assert self.flow is not None
+        given = (self.flow, self.target, s, self.basis, generator)
+        if not config.path_gradients:
+            return plain_gradient_step(*given, clip_norm=config.clip_norm, units=self.units)
+        level = free_energy if config.divergence == "jensen_shannon" else None
+        return path_gradient_step(*given, clip_norm=config.clip_norm, units=self.units, free_energy=level)
 
     def sample_at(self, points: torch.Tensor, *, mean_force: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Draw a sample of the trained flow at each point; return log-weights and slopes as `draw_weighted_samples`."""

@@ -141,7 +141,10 @@ class Rounds(FlowTraining):
             Points around which a share of s is drawn ``[points, cvs]``.
         """
         points, log_share = self._draw_points(self.steps() * self.config.training.batch, uncertain)
-        log_weights, slopes = self.train_at(points, number)
+        s = points[:, : len(self.cvs)]
+        # -ln of the mean of exp(-E_k) / q(y|s, k): the PMF of well k alone, as far as its share is right
+        free_energy = self.surrogate.mean(s) - (0.0 if log_share is None else log_share)
+        log_weights, slopes = self.train_at(points, free_energy, number)
         return _round_of(points, log_share, log_weights, slopes if self.config.labels.mean_force else None)
 
     def sample(self, uncertain: torch.Tensor) -> RoundOfSamples:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import torch
+import math
 
+import pytest
+import torch
+from nflows.transforms.base import CompositeTransform, Transform
+
+from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.problem import Problem
 from cgbench.counting.ledger import Ledger
 from cgbench_methods.cgflow.common.stack import conditional_flow
@@ -12,8 +17,10 @@ from cgbench_methods.cgflow.harmonic.affine import fit_to_minima
 from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
 from cgbench_methods.lib.estimators.fourier import FourierBasis
 from cgbench_methods.lib.flows.build import ConditionalFlow
+from cgbench_methods.lib.flows.distributions import UniformGaussian
 from cgbench_methods.lib.flows.target import ConditionalTarget
 from cgbench_systems.muller_brown import MullerBrown
+from tests.methods.cgflow.harmonic.plain import MadeUp, Unconditional
 
 
 def rough_flow(
@@ -91,3 +98,72 @@ def test_weighted_slopes_are_the_mean_force(generator) -> None:
     weights = (log_weights - log_weights.max()).exp()
     mean = float((weights * slopes[:, 0]).sum() / weights.sum())
     assert abs(mean - expected) < 0.005 * abs(expected)  # a second minimum far off makes a heavy tail
+
+
+class Shifted(MadeUp):
+    """A quartic well of y that does not depend on the CV."""
+
+    name, cvs = "shifted", CollectiveVariables(("x",), (-1.0,), (1.0,), (False,), bins=(4,))
+    names, angles, start = ("y",), (False,), (0.0, 0.0)
+
+    def energy(self, x: torch.Tensor) -> torch.Tensor:
+        return 0.1 * (x[:, 1] - 0.5) ** 4
+
+
+class Stretch(Transform):
+    """``y = m + e^t z``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parameters_ = torch.nn.Parameter(torch.tensor([-0.4, 0.9], dtype=torch.float64))
+
+    def forward(self, inputs, context=None):
+        m, t = self.parameters_
+        return (inputs - m) * torch.exp(-t), -t.expand(len(inputs))
+
+    def inverse(self, inputs, context=None):
+        m, t = self.parameters_
+        return m + inputs * torch.exp(t), t.expand(len(inputs))
+
+
+def of_one_coordinate(stretch: Stretch) -> ConditionalFlow:
+    infinite = torch.full((1,), torch.inf, dtype=torch.float64)
+    base = UniformGaussian(-infinite, infinite, torch.zeros(1, dtype=torch.bool))
+    return ConditionalFlow(CompositeTransform([stretch, Unconditional()]), base)
+
+
+def test_gradient_is_that_of_the_jensen_shannon_divergence(generator) -> None:
+    """By quadrature over the fine-grained coordinate."""
+    problem = Problem(Shifted(), Ledger())
+    target = ConditionalTarget(problem, problem.coordinates)
+    stretch = Stretch()
+    flow = of_one_coordinate(stretch)
+
+    y = torch.linspace(-12.0, 12.0, 24_001, dtype=torch.float64)[:, None]
+    log_p = -target.energy(torch.zeros(len(y), 1, dtype=torch.float64), y)
+    free_energy = -float(torch.logsumexp(log_p, 0)) - math.log(1e-3)
+    p, q = (log_p + free_energy).exp().clamp(min=1e-300), flow.log_prob(y, context=y).exp()
+    middle = 0.5 * (p + q)
+    divergence = 0.5e-3 * (torch.xlogy(p, p / middle) + torch.xlogy(q, q / middle)).sum()
+    (expected,) = torch.autograd.grad(divergence, stretch.parameters_)
+
+    samples = 400_000
+    s, level = torch.zeros(samples, 1, dtype=torch.float64), torch.full((samples,), free_energy, dtype=torch.float64)
+    path_gradient_step(flow, target, s, lambda t: t, generator, clip_norm=1e9, free_energy=level)
+    torch.testing.assert_close(stretch.parameters_.grad, 4 * expected, rtol=0.02, atol=0)
+
+
+def test_gradients_are_clipped_in_their_units(generator) -> None:
+    problem = Problem(Shifted(), Ledger())
+    target = ConditionalTarget(problem, problem.coordinates)
+    s = torch.zeros(100, 1, dtype=torch.float64)
+    found = {}
+    for unit in (1.0, 0.5, 1e-6):
+        stretch = Stretch()
+        flow = of_one_coordinate(stretch)
+        units = torch.tensor([[unit]], dtype=torch.float64)
+        path_gradient_step(flow, target, s, lambda t: t, generator.manual_seed(1), clip_norm=0.1, units=units)
+        found[unit] = float(stretch.parameters_.grad[0])
+    path_gradient_step(flow, target, s, lambda t: t, generator.manual_seed(1), clip_norm=1e9)
+    assert abs(found[1.0]) < abs(found[0.5]) < abs(found[1e-6])
+    assert found[1e-6] == pytest.approx(0.5 * float(stretch.parameters_.grad[0]))  # its own, and the unclipped one

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from nflows.transforms.base import Transform
 
 from cgbench.contracts.coordinates import Coordinates
 from cgbench.contracts.cvs import CollectiveVariables
@@ -29,6 +30,19 @@ class PlainCoordinates(Coordinates):
 
     def in_state_space(self, x: torch.Tensor) -> torch.Tensor:
         return torch.ones(len(x), dtype=torch.bool)
+
+
+class Unconditional(Transform):
+    """The identity, with a derivative in the context: zero. Flows are asked for it."""
+
+    def _map(self, inputs: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return inputs + 0 * context.sum(1, keepdim=True), inputs.new_zeros(len(inputs))
+
+    def forward(self, inputs: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._map(inputs, context)
+
+    def inverse(self, inputs: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._map(inputs, context)
 
 
 class MadeUp(System):

@@ -229,3 +229,28 @@ def test_log_dets_against_autograd(kind, generator) -> None:
             assert float(log_det[row].detach()) == pytest.approx(
                 float(torch.linalg.slogdet(jacobian).logabsdet), abs=1e-8
             )
+
+
+def test_blocks_of_features_change_nothing(generator) -> None:
+    """One of three wells has no sample."""
+    periodic = torch.tensor([False, True, False, False])
+    factor = torch.eye(3, dtype=torch.float64) * 2
+    lower = torch.full((4,), -math.pi, dtype=torch.float64)
+    features = torch.zeros(7, 3, 2, dtype=torch.float64)
+    well = torch.tensor([2, 0, 0, 2, 0, 2, 2])
+    features[torch.arange(7), well] = torch.randn(7, 2, generator=generator, dtype=torch.float64)
+    y = torch.randn(7, 4, generator=generator, dtype=torch.float64)
+    found = []
+    for blocks in (1, 3):
+        transform = ConditionalAffine(periodic, 6, factor, lower, -lower, blocks)
+        with torch.no_grad():
+            for parameter in transform.parameters():
+                parameter += torch.linspace(-0.5, 0.5, parameter.numel(), dtype=torch.float64).reshape(parameter.shape)
+        context = features.flatten(1).requires_grad_()
+        noise, log_det = transform.forward(y, context)
+        (noise.square().sum() + log_det.sum()).backward()
+        of_own_block = context.grad.unflatten(1, (3, 2))[torch.arange(7), well]
+        found.append((noise, log_det, of_own_block, *(parameter.grad for parameter in transform.parameters())))
+        context.grad = None
+    for dense, by_block in zip(*found, strict=True):
+        torch.testing.assert_close(by_block, dense)

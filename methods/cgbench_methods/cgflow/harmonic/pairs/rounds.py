@@ -157,7 +157,7 @@ class PairRounds(FlowTraining):
         """Train the flow by energy for some steps, after `number` rounds before; return the weighted samples."""
         s, group = self.draw_s(self.steps() * self.config.training.batch)
         density = -self.energy(s)
-        log_weights, slopes = self.train_at(s, number)
+        log_weights, slopes = self.train_at(s, self.model.mean(s), number)
         return Sampled(s, log_weights, slopes if self.config.labels.mean_force else None, density, group)
 
     def draw(self, count: int) -> Drawn:
