@@ -185,6 +185,29 @@ def test_resumes_bit_for_bit() -> None:
         assert recipe_numbers(other) == recipe_numbers(recipe)
 
 
+class Lifted(FiveAngles):
+    """The same energies, higher by a constant."""
+
+    def reduced_energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        energy, gradient = super().reduced_energy_and_gradient(x)
+        return energy + 300.0, gradient
+
+
+def test_training_does_not_depend_on_the_zero_of_the_energy() -> None:
+    """The ratio of the densities needs the constant of the PMF, which the model does not have."""
+    trained = []
+    for system in (FiveAngles(), Lifted()):
+        recipe = PairRecipe(Problem(system, Ledger()), SMALL, Streams(1))
+        estimates = recipe.estimates()
+        next(estimates)
+        assert recipe.rounds.flow is not None
+        start = torch.nn.utils.parameters_to_vector(recipe.rounds.flow.parameters()).detach().clone()
+        next(estimates)
+        trained.append(torch.nn.utils.parameters_to_vector(recipe.rounds.flow.parameters()).detach() - start)
+    assert float(trained[0].abs().max()) > 1e-3
+    torch.testing.assert_close(trained[1], trained[0], rtol=1e-3, atol=1e-6)
+
+
 def test_what_is_refused() -> None:
     with pytest.raises(UserError, match="a regular grid over 5 collective variables is too large"):
         recipe_of(0, CONFIG.model_copy(update={"atlas": CONFIG.atlas.model_copy(update={"grid": 4})}))

@@ -18,6 +18,7 @@ from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.cgflow.harmonic.flow import FlowTraining, draw_configurations, draw_weighted_samples
 from cgbench_methods.cgflow.harmonic.pairs.basis import PairBasis
 from cgbench_methods.cgflow.harmonic.pairs.chains import move
+from cgbench_methods.cgflow.harmonic.pairs.learning import constant_of
 from cgbench_methods.cgflow.harmonic.pairs.marginals import marginal
 from cgbench_methods.cgflow.harmonic.pairs.model import PairModel
 from cgbench_methods.lib.flows.target import ConditionalTarget
@@ -91,6 +92,9 @@ class PairRounds(FlowTraining):
         Positions of the chains ``[walkers, cvs]``.
     known
         Reference points, whose differences are jumps of the chains ``[points, cvs]``.
+    constant
+        What makes the model, which is known up to a constant, ``-ln`` of the mean weight: of the harmonic minima at
+        first, then of the last training round.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class PairRounds(FlowTraining):
         self.walkers = torch.zeros(0, len(self.cvs), dtype=torch.float64)
         self.known = self.walkers
         self._lowest = 0.0  # of the model: the ceiling is above it
+        self.constant = 0.0
 
     # ---- chains -----------------------------------------------------------------------------------
 
@@ -120,6 +125,7 @@ class PairRounds(FlowTraining):
     def start(self, points: torch.Tensor, free_energy: torch.Tensor) -> None:
         """Start the chains from reference points ``[n, cvs]`` with the given harmonic free energies ``[n]``."""
         above = free_energy - free_energy.min()
+        self.constant = float(free_energy.min())
         self.known = points[above < self.config.atlas.ceiling]
         generator = self.streams.torch("design")
         probability = torch.exp(-above / self.pairs.softness)
@@ -157,7 +163,11 @@ class PairRounds(FlowTraining):
         """Train the flow by energy for some steps, after `number` rounds before; return the weighted samples."""
         s, group = self.draw_s(self.steps() * self.config.training.batch)
         density = -self.energy(s)
-        log_weights, slopes = self.train_at(s, self.model.mean(s), number)
+        mean = self.model.mean(s)
+        log_weights, slopes = self.train_at(s, mean + self.constant, number)
+        usable = log_weights.isfinite()
+        if bool(usable.any()):
+            self.constant = constant_of((log_weights + mean)[usable], self.config.labels.truncation)
         return Sampled(s, log_weights, slopes if self.config.labels.mean_force else None, density, group)
 
     def draw(self, count: int) -> Drawn:
@@ -226,6 +236,7 @@ class PairRounds(FlowTraining):
             "walkers": self.walkers,
             "known": self.known,
             "lowest": self._lowest,
+            "constant": self.constant,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -234,3 +245,4 @@ class PairRounds(FlowTraining):
         self.flow.load_state_dict(state["flow"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.walkers, self.known, self._lowest = state["walkers"], state["known"], float(state["lowest"])
+        self.constant = float(state["constant"])
