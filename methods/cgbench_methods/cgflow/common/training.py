@@ -129,8 +129,7 @@ def path_gradient_step(
     if clip_norm is None:
         (along,) = torch.autograd.grad(y, s, total)
     else:
-        norm = (total if units is None else total @ units).norm(dim=1, keepdim=True)
-        scale = (clip_norm / norm.clamp(min=1e-12)).clamp(max=1.0) / len(y)
+        scale = _clipping(total, clip_norm, units)[:, None] / len(y)
         if free_energy is not None:
             ratio = (log_weights + free_energy).nan_to_num(nan=-torch.inf)
             scale = scale * (2 * torch.sigmoid(ratio)).clamp(min=LEAST_FACTOR)[:, None]
@@ -158,11 +157,16 @@ def plain_gradient_step(
     usable = energy.isfinite() & log_q.isfinite()
     losses = torch.where(usable[:, None], force * y, 0.0).sum(1) + torch.where(usable, log_q, 0.0)
     (along,) = torch.autograd.grad(losses.sum(), s, retain_graph=True)
-    norm = (force if units is None else force @ units).norm(dim=1)
-    scale = (clip_norm / norm.clamp(min=1e-12)).clamp(max=1.0)
-    (scale * losses).mean().backward()
+    (_clipping(force, clip_norm, units) * losses).mean().backward()
     slopes = torch.where(usable[:, None], -(force_s + along), torch.nan)
     return -(energy + log_q.detach()), slopes
+
+
+def _clipping(gradients: torch.Tensor, clip_norm: float, units: torch.Tensor | None) -> torch.Tensor:
+    """Return the factors that limit the norms of gradients ``[batch, fine]`` to `clip_norm`, ``[batch]``."""
+    norm = (gradients if units is None else gradients @ units).norm(dim=1)
+    factors: torch.Tensor = (clip_norm / norm.clamp(min=1e-12)).clamp(max=1.0)
+    return factors
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rates: Iterable[float]) -> None:

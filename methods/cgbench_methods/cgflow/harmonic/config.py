@@ -20,24 +20,16 @@ __all__ = [
     "TrainingConfig",
     "WellsConfig",
     "more_for",
-    "points_for",
 ]
 
-MORE_PER_CV = 4  # factor for each CV above two
 SLOPE_NOISE = 4.0  # times the noise of a harmonic free energy over the length scale: noise of its slope
 
 
 def more_for(cvs: int) -> int:
-    """Return the factor of the number of samples, and up to three CVs of reference points, for a number of CVs."""
-    if cvs > 3:
-        return cvs * (cvs - 1) // 2  # the number of pairs, as that of the functions in the model
-    factor: int = MORE_PER_CV ** max(0, cvs - 2)
-    return factor
-
-
-def points_for(cvs: int) -> int:
-    """Return the factor of the number of reference points: it grows linearly with the CVs above two."""
-    return 1 if cvs <= 2 else MORE_PER_CV if cvs == 3 else 2 * (cvs - 2)
+    """Return the factor of the numbers of samples and reference points for a number of CVs."""
+    if cvs <= 2:
+        return 1
+    return 4 if cvs == 3 else 2 * (cvs - 2)  # the model of pairs needs less than a grid
 
 
 class MinimaConfig(MethodConfig):

@@ -109,7 +109,7 @@ class HarmonicRecipe(Recipe):
             if self.rounds.shares is not None:
                 self.rounds.shares.set_harmonic(self.minima, self.config.atlas, self.config.surrogate.order)
             self.rounds.build_flow(self.minima)
-            self.surrogate.adopt_posterior(self.search.model)
+            self.surrogate.adopt_posterior(self.search.model, self.search.level)
             self.stage = "train"
             yield estimate_of(self.surrogate, self.samples, self.problem)
         while self.stage == "train":

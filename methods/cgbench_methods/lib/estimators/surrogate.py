@@ -25,8 +25,9 @@ from cgbench_methods.lib.estimators.fourier.likelihood import fit_series
 
 __all__ = ["FourierSurrogate"]
 
-LEAST_GAIN = (1e-3, 2e-2)  # nats; of a fit with few modes, and with many: far below the effect of noise
-DENSE_CVS = 2  # up to this number, the modes at all bins fit into memory and the cache
+FEW_CVS = 2  # up to this number, the modes at all bins fit into memory and the cache
+LEAST_GAIN = (1e-3, 2e-2)  # nats; of a fit with few CVs, and with more: far below the effect of noise
+POINTS_AT_ONCE = (20_000, 1_000)  # with few CVs, and with more: intermediate sums are larger
 
 
 class FourierSurrogate:
@@ -60,7 +61,8 @@ class FourierSurrogate:
     ) -> None:
         self.cvs = cvs
         self.basis = FourierBasis(cvs, order, product=True)
-        self.products = GridProducts(self.basis, cvs) if len(cvs) > DENSE_CVS else None
+        self.products = GridProducts(self.basis, cvs)
+        self.many = len(cvs) > FEW_CVS
         self.prior_mean = torch.zeros(len(self.basis), dtype=torch.float64) if prior_mean is None else prior_mean
         self.coefficients = self.prior_mean.clone()
         self.set_prior(length_scale, amplitude)
@@ -100,10 +102,11 @@ class FourierSurrogate:
             best = max(best, (evidence, length_scale, amplitude))
         self.set_prior(*best[1:])
 
-    def adopt_posterior(self, other: FourierSurrogate) -> None:
-        """Use another model's posterior mean as prior mean, and its posterior until the next fit."""
+    def adopt_posterior(self, other: FourierSurrogate, constant: float) -> None:
+        """Use another model's posterior, raised by a constant, until the next fit, and its mean as prior mean."""
         self.prior_mean = other.coefficients.clone()
-        self.coefficients = other.coefficients.clone()
+        self.prior_mean[0] += constant
+        self.coefficients = self.prior_mean.clone()
         self._inverse_factor = other._inverse_factor.clone()
         self._on_grid = self._stated_error = None
 
@@ -117,8 +120,7 @@ class FourierSurrogate:
 
     def mean_and_slopes(self, s: torch.Tensor) -> torch.Tensor:
         """Posterior mean of A and of its gradient, ``[batch, cvs] -> [batch, 1 + cvs]``."""
-        together = 20_000 if self.products is None else 1_000  # intermediate sums over more CVs are larger
-        return torch.cat([self.basis.series(part, self.coefficients) for part in s.split(together)])
+        return torch.cat([self.basis.series(part, self.coefficients) for part in s.split(POINTS_AT_ONCE[self.many])])
 
     def mean_and_std(self, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Posterior mean and standard deviation of A, each ``[batch]``."""
@@ -191,13 +193,10 @@ class FourierSurrogate:
 
     def on_grid(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Posterior mean and standard deviation at the centres of the PMF's bins, each ``[cells]``."""
-        if self._on_grid is None and self.products is not None:
+        if self._on_grid is None:
             mean = self.basis.on_product_grid(self.products.centres, self.coefficients).reshape(-1)
             variance = self.products.quadratic_form(self._inverse_factor @ self._inverse_factor.T)
             self._on_grid = mean, variance.clamp(min=0.0).sqrt()
-        elif self._on_grid is None:
-            parts = [self.mean_and_std(part) for part in torch.from_numpy(self.cvs.grid()).split(4096)]
-            self._on_grid = torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
         return self._on_grid
 
     def stated_error_on_grid(self) -> torch.Tensor:
@@ -306,14 +305,13 @@ class FourierSurrogate:
             Largest number of Newton steps.
         cells
             If the points are centres of bins of the PMF's grid: the numbers of these bins ``[n]``, each once. The fit
-            over more than two CVs is then much faster.
+            is then much faster.
         """
-        products = self.products if cells is not None else None
 
         def design(derivative: int | None) -> Design:
-            if products is None or cells is None:
+            if cells is None:
                 return PointDesign(self.basis, s, derivative)
-            return GridDesign(products, cells, derivative)
+            return GridDesign(self.products, cells, derivative)
 
         fitted, information, gradient = fit_series(
             design(None),
@@ -326,7 +324,7 @@ class FourierSurrogate:
             self.prior_mean,
             self._precision,
             iterations=iterations,
-            least_gain=LEAST_GAIN[products is not None],
+            least_gain=LEAST_GAIN[self.many],
         )
         self._likelihood = (information, gradient)
         self._set_posterior(fitted, information + torch.diag(self._precision))

@@ -253,6 +253,11 @@ class GrowingMinima(ABC):
         weights = torch.exp(lowest[group] - values)
         return lowest - torch.zeros_like(lowest).index_add_(0, group, weights).log()
 
+    @property
+    def level(self) -> float:
+        """Lowest value of the harmonic PMF at the reference points: its model holds the PMF above this value."""
+        return float(self.free_energies().min())
+
     def slopes(self) -> torch.Tensor:
         """Return the slopes of the harmonic PMF without its entropy ``[n, cvs]``: means over the wells."""
         slopes = self.minima.slope[:, : len(self.cvs)]

@@ -33,7 +33,7 @@ class MinimaSearch(GrowingMinima):
     Attributes
     ----------
     model
-        Gaussian-process model of the harmonic PMF; fitted to all minima at the end of `grow`.
+        Gaussian-process model of the harmonic PMF above its lowest value; fitted to all minima at the end of `grow`.
     """
 
     def __init__(

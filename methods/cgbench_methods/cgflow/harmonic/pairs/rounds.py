@@ -124,8 +124,8 @@ class PairRounds(FlowTraining):
 
     def start(self, points: torch.Tensor, free_energy: torch.Tensor) -> None:
         """Start the chains from reference points ``[n, cvs]`` with the given harmonic free energies ``[n]``."""
-        above = free_energy - free_energy.min()
         self.constant = float(free_energy.min())
+        above = free_energy - self.constant
         self.known = points[above < self.config.atlas.ceiling]
         generator = self.streams.torch("design")
         probability = torch.exp(-above / self.pairs.softness)

@@ -14,7 +14,7 @@ from cgbench.contracts.problem import Problem
 from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.harmonic.atlas.growing import GrowingMinima
 from cgbench_methods.cgflow.harmonic.atlas.minima import relax
-from cgbench_methods.cgflow.harmonic.config import SLOPE_NOISE, HarmonicConfig, points_for
+from cgbench_methods.cgflow.harmonic.config import SLOPE_NOISE, HarmonicConfig, more_for
 from cgbench_methods.cgflow.harmonic.pairs.chains import move
 from cgbench_methods.cgflow.harmonic.pairs.model import PairModel, PairPrior
 from cgbench_methods.lib.flows.target import ConditionalTarget
@@ -56,7 +56,7 @@ class PairSearch(GrowingMinima):
     @property
     def largest(self) -> int:
         """Largest number of reference points."""
-        return self.config.max_points * points_for(len(self.cvs)) * self.pairs.more_points
+        return self.config.max_points * more_for(len(self.cvs)) * self.pairs.more_points
 
     def _fit_model(self) -> None:
         """Fit the model to all minima; improve the prior each time their number has grown by half."""
@@ -86,7 +86,7 @@ class PairSearch(GrowingMinima):
         proposals = max(1, min(self.pairs.settling, config.walk_steps))
         s = move(self.cvs, energy, s, self.points[low], generator, steps=proposals, step=self.pairs.walk_step)
         uncertain = self.model.std(s)
-        batch = min(config.batch * points_for(len(self.cvs)), self.largest - len(self.points))
+        batch = min(config.batch * more_for(len(self.cvs)), self.largest - len(self.points))
         first = self._apart(s[uncertain.argsort(descending=True)], self.points, batch // 2)
         rest = self._apart(s, torch.cat([self.points, first]), batch - len(first))
         return torch.cat([first, rest])
