@@ -7,8 +7,12 @@ interrupted study resumes, and finished runs are not repeated.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +93,20 @@ def _measure(method: str, system: str, overrides: tuple[str, ...], seed: int, ou
     }
 
 
+def _measurements(
+    tasks: Sequence[tuple[str, str, tuple[str, ...], int, str]], workers: int
+) -> Iterator[dict[str, float | None]]:
+    """Yield what `_measure` returns for each task, in their order; with several workers, some run at a time."""
+    if workers == 1:
+        yield from itertools.starmap(_measure, tasks)
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
+        yield from pool.map(_measure, *zip(*tasks, strict=True))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _row(setting: str, runs: list[dict[str, float | None]]) -> dict[str, Any]:
     """Return the table's row of a setting: medians over seeds, range of the forward KLD, reliable seeds."""
     row: dict[str, Any] = {"setting": setting, "seeds": len(runs)}
@@ -117,21 +135,31 @@ def settings_of(system: str) -> dict[str, tuple[str, ...]]:
 @click.option(
     "--setting", "chosen", multiple=True, type=click.Choice([*SETTINGS, *SETTINGS_OF_WELLS]), help="Run only these."
 )
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time, of a thread each."
+)
 @click.option("--out", default="ablation", show_default=True, help="Folder of the runs.")
 @click.option("--tables", type=click.Path(file_okay=False), help="Their folder; default: OUT.")
 def command(
-    method: str, systems: tuple[str, ...], seeds: int, chosen: tuple[str, ...], out: str, tables: str | None
+    method: str,
+    systems: tuple[str, ...],
+    seeds: int,
+    chosen: tuple[str, ...],
+    workers: int,
+    out: str,
+    tables: str | None,
 ) -> None:
     """Run all settings and write the tables of medians over seeds."""
     for system in dict.fromkeys(systems):
-        rows = []
+        rows: list[dict[str, Any]] = []
         settings = settings_of(system)
         if missing := sorted(set(chosen) - settings.keys()):
             raise UserError(f"{system} has no free torsions, which setting {missing[0]!r} is about")
-        for setting, overrides in settings.items():
-            if chosen and setting not in chosen:
-                continue
-            rows.append(_row(setting, [_measure(method, system, overrides, seed, out) for seed in range(seeds)]))
+        wanted = [setting for setting in settings if setting in chosen or not chosen]
+        tasks = [(method, system, settings[setting], seed, out) for setting in wanted for seed in range(seeds)]
+        measurements = _measurements(tasks, workers)
+        for setting in wanted:
+            rows.append(_row(setting, list(itertools.islice(measurements, seeds))))
             click.echo(f"{system}: " + ", ".join(f"{key} {value}" for key, value in rows[-1].items()))
             target = Path(tables or out) / system / "ablation" / "ablation.csv"
             target.parent.mkdir(parents=True, exist_ok=True)

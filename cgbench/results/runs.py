@@ -27,11 +27,13 @@ __all__ = [
     "find_runs",
     "first_held",
     "grouped",
+    "same_speed",
 ]
 
 TARGETS = {f"evaluations_to_kld_{target}": float(target) for target in ("1e-1", "1e-2", "1e-3")}
 ENDED: tuple[Status, ...] = ("finished", "budget")  # statuses of runs that have a final PMF
 KEY = ("system", "version", "method", "preset")
+SAME_SPEED = 1.25  # largest ratio of the measured speeds of machines that count as the same
 Key = tuple[str, str, str, str]
 Array = NDArray[np.float64]
 
@@ -71,6 +73,12 @@ class FoundRun:
     def hardware(self) -> str:
         """Name of the accelerator, or of the CPU if none was used."""
         return str(self.record.provenance.get("accelerator") or self.record.provenance.get("cpu", ""))
+
+    @property
+    def speed(self) -> float | None:
+        """Speed of a thread of the machine, as `measured_speed` returns it; None if it was not measured."""
+        speed = self.record.provenance.get("speed")
+        return float(speed) if isinstance(speed, (int, float)) and speed > 0 else None
 
     @property
     def doubt(self) -> str | None:
@@ -191,17 +199,25 @@ def grouped(runs: Sequence[FoundRun]) -> dict[Key, list[FoundRun]]:
     return {key: [seeds[seed] for seed in sorted(seeds)] for key, seeds in sorted(groups.items())}
 
 
+def same_speed(runs: Sequence[FoundRun]) -> bool:
+    """Return whether the measured speeds of the machines of some runs agree, as far as they were measured."""
+    speeds = [run.speed for run in runs if run.speed is not None]
+    return not speeds or max(speeds) <= SAME_SPEED * min(speeds)
+
+
 def differences(members: Sequence[FoundRun]) -> dict[str, list[str]]:
     """Return what differs between the seeds of a row although it may change a score or a time, with the values.
 
-    Compared are the code, the version of the metrics, the hardware, threads and kernels (compiled or not). The code is
-    compared by its fingerprint; by the commit if a record has none.
+    Compared are the code, the version of the metrics, the hardware and its measured speed, threads and kernels
+    (compiled or not). The code is compared by its fingerprint; by the commit if a record has none. Speeds differ if
+    their ratio is above `SAME_SPEED`.
     """
     codes = [str(m.record.provenance.get("code") or "") for m in members]
     found = {
         **({"code": codes} if all(codes) else {"commit": [_commit(m.record) for m in members]}),
         "metrics version": [str(m.record.metrics_version or "unknown") for m in members],
         "hardware": [m.hardware for m in members],
+        "speed": [] if same_speed(members) else [f"{m.speed:.0f}" for m in members if m.speed is not None],
         "threads": [str(m.record.threads) for m in members],
         "kernels": ["compiled" if m.record.provenance.get("native") else "none" for m in members],
     }

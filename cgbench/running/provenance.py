@@ -8,11 +8,14 @@ import math
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import numpy as np
 
 from cgbench import native
 from cgbench.storage.source_code import fingerprint
@@ -24,6 +27,7 @@ __all__ = [
     "default_threads",
     "differences",
     "is_of_code",
+    "measured_speed",
     "parse_quota",
     "physical_cores",
     "segment",
@@ -33,6 +37,7 @@ PACKAGES = ("torch", "numpy", "scipy", "openmm", "nflows", "mdtraj", "pymbar", "
 PACKAGE_FOLDER = Path(__file__).resolve().parents[1]  # the folder of the package cgbench
 SOURCES = ("cgbench", "systems", "methods")  # folders of a checkout that results depend on
 OWN_PACKAGES = ("cgbench", "cgbench_methods", "cgbench_systems")  # those folders, as import packages
+SPEED_TRIALS = 25  # of which the fastest counts: what else the machine does slows the others
 ALWAYS_USED = ("cgbench.counting.energy_gate",)  # modules that every run imports, but late
 
 
@@ -195,6 +200,21 @@ def _native() -> str | None:
     return compiler and compiler[1]
 
 
+def measured_speed() -> float:
+    """Return the speed of one thread of this machine: fixed pieces of work, of NumPy and of Python, per CPU second."""
+    x = np.linspace(0.0, 1.0, 20_000)
+
+    def seconds() -> float:
+        start, total = time.thread_time(), 0.0
+        for number in range(40):
+            total += float(np.exp(-np.sqrt(x + number)).sum())
+        for number in range(50_000):
+            total += number * 0.5
+        return time.thread_time() - start
+
+    return round(1.0 / max(min(seconds() for _ in range(SPEED_TRIALS)), 1e-9), 2)
+
+
 def collect(device: str, threads: int) -> dict[str, Any]:
     """Return facts about software and hardware, without names of persons or hosts."""
     versions = {package: version for package in PACKAGES if (version := _version(package)) is not None}
@@ -210,6 +230,7 @@ def collect(device: str, threads: int) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_name(),
         "cores": physical_cores(),
+        "speed": measured_speed(),
         "threads": threads,
         "accelerator": accelerator,
         "native": _native(),

@@ -61,6 +61,17 @@ def test_medians_over_seeds() -> None:
     }
 
 
+def test_workers_do_the_same_runs(tmp_path: Path) -> None:
+    arguments = ["--system", "muller_brown", "--seeds", "2", "--setting", "a single harmonic minimum"]
+    rows = []
+    for workers in ("1", "2"):
+        out = tmp_path / workers
+        assert guarded(ablation.command, "ablation", [*arguments, "--workers", workers, "--out", str(out)]) == 0
+        (row,) = csv.DictReader((out / "muller_brown" / "ablation" / "ablation.csv").read_text().splitlines())
+        rows.append({key: value for key, value in row.items() if key != "cpu_seconds"})
+    assert rows[0] == rows[1] and rows[0]["seeds"] == "2"
+
+
 def test_command_reads_finished_runs_again(tmp_path: Path, capsys) -> None:
     arguments = ["--system", "muller_brown", "--seeds", "1", "--setting", "default", "--out", str(tmp_path / "out")]
     assert guarded(ablation.command, "ablation", arguments) == 0

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cgbench.results.runs import FoundRun, first_held
+from cgbench.results.runs import FoundRun, first_held, same_speed
 
 __all__ = ["md_seconds_per_evaluation", "scaled", "seconds_to", "total_seconds"]
 
@@ -75,8 +75,8 @@ def md_seconds_per_evaluation(members: Sequence[FoundRun], md: Sequence[FoundRun
     Returns
     -------
     tuple
-        Median over the runs of MD with the same hardware, threads, engine, device and kernels (compiled or not), and
-        ""; or nan and the reason.
+        Median over the runs of MD with the same hardware, threads, engine, device and kernels (compiled or not), on
+        machines whose measured speed, where it is known, differs by less than a quarter, and ""; or nan and the reason.
     """
     if any(math.isnan(total_seconds(m)) for m in members):
         return math.nan, "its time is unknown"
@@ -91,4 +91,7 @@ def md_seconds_per_evaluation(members: Sequence[FoundRun], md: Sequence[FoundRun
         threads = "1 thread" if one["threads"] == 1 else f"{one['threads']} threads"
         kernels = "compiled kernels" if one["kernels"] == "compiled" else "no compiled kernels"
         return math.nan, f"no run of MD on {one['hardware']} with {threads}, engine {one['engine']} and {kernels}"
+    same = [run for run in same if same_speed([run, *members])]
+    if not same:
+        return math.nan, "the machines of the seeds and of MD differ in measured speed"
     return float(np.median([total_seconds(run) / run.record.evaluations.total for run in same])), ""

@@ -276,6 +276,20 @@ def test_no_speedup_in_time_without_md_on_the_same_machine(changes: dict[str, ob
     assert not math.isnan(row["speedup_vs_md"])
 
 
+@pytest.mark.parametrize(("speeds", "comparable"), [((70, 80), True), ((70, 100), False), ((None, 100), True)])
+def test_machines_of_one_name_may_differ_in_speed(speeds: tuple[float | None, float], comparable: bool) -> None:
+    machines = [{"cpu": "abacus", "native": "c++"} | ({} if speed is None else {"speed": speed}) for speed in speeds]
+    runs = [
+        timed(power_law(0), 1e-3, provenance=machines[0]),
+        timed(made_up("fast", 0, [(1e4, 5e-3)]), 1e-2, provenance=machines[1]),
+    ]
+    row = leaderboard(runs).set_index("method").loc["fast"]
+    assert math.isnan(row["time_speedup_vs_md"]) != comparable
+    assert comparable or "differ in measured speed" in row["time_note"]
+    seeds = [varied(seed, 1.0, provenance=machine) for seed, machine in enumerate(machines)]
+    assert differences(seeds) == ({} if comparable else {"speed": ["100", "70"]})
+
+
 def test_rows_that_mix_commits_or_machines_say_so(tmp_path: Path, capsys) -> None:
     ours = {"cpu": "abacus", "git": {"commit": "a" * 40, "dirty": False}}
     mixed = [
