@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.maps import States
-from cgbench.contracts.reference import Reference
-from cgbench.contracts.system import System
-from tests.methods.cgflow.harmonic.plain import PlainCoordinates
+from tests.methods.cgflow.harmonic.plain import MadeUp
 
 BINS, FINE = 24, 2  # bins along each angle, and points of the quadrature in each
 CVS = CollectiveVariables(tuple("abcde"), (-math.pi,) * 5, (math.pi,) * 5, (True,) * 5, bins=(BINS,) * 5)
@@ -57,37 +55,13 @@ def exact_maps() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return blocks[0].div(blocks[0].sum()).numpy(), blocks[1].div(blocks[1].sum()).numpy()
 
 
-class FiveAngles(System):
+class FiveAngles(MadeUp):
     """The five angles, and two coordinates that are Gaussian at given angles."""
 
-    name = "five_angles"
-    version = "1"
+    name, cvs, maps, states = "five_angles", CVS, ((0, 1), (4, 2)), STATES
+    names, angles, start = ("u", "v"), (False, False), (0.0,) * 7
 
-    def __init__(self, *, engine: str | None = None, device: str = "cpu") -> None:
-        super().__init__(engine=engine, device=device)
-        self.temperature = 300.0
-        self.traits = frozenset({"gradient", "coordinates"})
-        self.cvs, self.coordinates = CVS, PlainCoordinates(5, ("u", "v"), (False, False))
-        self.maps, self.states = ((0, 1), (4, 2)), STATES
-
-    def initial_configuration(self) -> torch.Tensor:
-        """Return a point near a minimum."""
-        return torch.zeros(7, dtype=torch.float64)
-
-    def reduced_energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return energies in kT and gradients."""
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            u, v = leaf[:, 5], leaf[:, 6]
-            energy = free_energy(leaf[:, :5]) + 0.5 * (u - torch.sin(leaf[:, 0])) ** 2
-            energy = energy + 2.0 * (v - torch.cos(leaf[:, 3]) - 0.5 * u) ** 2
-            (gradient,) = torch.autograd.grad(energy.sum(), leaf)
-        return energy.detach(), gradient
-
-    def collective_variables(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the angles."""
-        return x[:, :5]
-
-    def reference(self) -> Reference:
-        """Refuse: the tests compare by themselves."""
-        raise NotImplementedError
+    def energy(self, x: torch.Tensor) -> torch.Tensor:
+        """Return reduced energies ``[batch]``."""
+        a, d, u, v = x[:, 0], x[:, 3], x[:, 5], x[:, 6]
+        return free_energy(x[:, :5]) + 0.5 * (u - torch.sin(a)) ** 2 + 2.0 * (v - torch.cos(d) - 0.5 * u) ** 2
