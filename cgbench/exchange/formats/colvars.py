@@ -35,8 +35,8 @@ def read(path: Path, hints: Hints) -> Landscape:
         raise UserError(f"{path} is no Colvars multicolumn file: '# Ncv' and, for each CV, '# lower width points 0|1'")
     kept = [(k + 1, line) for k, line in enumerate(lines) if not line.startswith("#")]
     first = next((line for _, line in kept if line.strip()), "")
-    if len(first.split()) == 2 * count and count > 1:
-        raise UserError(f"{path} holds gradients ({count} values at each point): give the .pmf file")
+    if path.suffix == ".grad" or (len(first.split()) == 2 * count and count > 1):
+        raise UserError(f"{path} holds gradients: give the .pmf file")
     data = table(path, [line for _, line in kept], count + 1, [k for k, _ in kept])
     axes, (values,) = from_points(str(path), data[:, :count], [data[:, count]])
     if hints.unit is None:

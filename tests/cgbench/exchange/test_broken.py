@@ -182,6 +182,7 @@ OTHERS = {
     "KERNELS": ("#! FIELDS time phi psi sigma_phi sigma_psi height logweight\n 1 0 0 1 1 1 1\n", "OPES kernels"),
     "gibbs.xpm": ("/* XPM */\n/* by gmx sham */\n", "gmx sham -dist ener.xvg"),
     "f.grad": ("# 2\n# -3 1 2 0\n# -3 1 2 0\n\n -2 -2 0.1 0.1\n".replace(" 0.1 0.1", " 0.1  0.1"), "holds gradients"),
+    "one.grad": ("# 1\n# -3 1 2 0\n\n -2.5 0.1\n -1.5 0.2\n", "holds gradients"),
     "letter.txt": ("Dear reader,\nthis is no PMF\n", "none of which is"),
     "words.txt": ("no format at all\n", "of no format that is known here"),
     "noheader.csv": ("1,2,3\n4,5,6\n", "needs a header"),

@@ -33,5 +33,5 @@ Differences from the publication, and choices where it leaves a detail open:
 - The batch size of an epoch counts values of s, each with all its noise samples.
 - The activation functions of the networks are SiLU.
 - Labels are new samples of the flow, drawn once per iteration.
-- Between iterations, the weights of the last epoch give estimates at no further evaluations (`estimates`).
+- Within an iteration, the weights of the last epoch give estimates at no further evaluations (`estimates`).
 """
