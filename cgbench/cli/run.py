@@ -185,7 +185,7 @@ def _summary(record: Any, folder: Any) -> str:
         if kind == "outside_state_space":  # in the line above
             continue
         lines.append(f"  anomalies     {kind}: {anomaly.count:,} of {anomaly.occasions:,}")
-    for warning in record.diagnostics.get("warnings", []):
+    for warning in record.warnings:
         lines.append(f"  warning       {warning}")
     lines.append(f"  files         {folder}")
     if record.status != "failed" and (folder / "pmf.png").exists():

@@ -20,7 +20,8 @@ EVALUATES = (*QUANTITIES, *(f"get{name[0].upper()}{name[1:]}" for name in QUANTI
 class CountedSimulation(app.Simulation):  # type: ignore[misc]
     """An ``openmm.app.Simulation`` with counted steps, for use with OpenMM classes such as ``app.Metadynamics``.
 
-    A step costs the evaluations that its integrator makes (`cgbench.counting.openmm_integrators`). A state of the
+    A step costs the evaluations that its integrator makes (`cgbench.counting.openmm_integrators`), also if the
+    integrator itself is called. A state of the
     context with the molecule's energy or forces costs one, also if a reporter asks for it. So do velocities drawn by
     the context, if OpenMM shifts them with forces. A state restricted to the force groups of added forces is free.
 
@@ -62,6 +63,10 @@ class CountedSimulation(app.Simulation):  # type: ignore[misc]
         self.context.getState = self._counted_state
         self._set_velocities = self.context.setVelocitiesToTemperature
         self.context.setVelocitiesToTemperature = self._counted_velocities
+        self._advance = self.integrator.step
+        self._charged = False  # whether the steps under way have been charged
+        self.integrator.step = self._counted_steps
+        self.context.getIntegrator = lambda: self.integrator  # OpenMM's own returns another object of Python
 
     def step(self, steps: int) -> None:
         """Charge the evaluations of so many steps, then advance the simulation.
@@ -72,7 +77,16 @@ class CountedSimulation(app.Simulation):  # type: ignore[misc]
             If the steps would exceed the budget; nothing is evaluated then.
         """
         self._charge(evaluations_of_steps(self.integrator, steps, self._own_groups))
-        super().step(steps)
+        self._charged = True
+        try:
+            super().step(steps)
+        finally:
+            self._charged = False
+
+    def _counted_steps(self, steps: int) -> None:
+        if not self._charged:  # the user calls the integrator
+            self._charge(evaluations_of_steps(self.integrator, steps, self._own_groups))
+        self._advance(steps)
 
     def _counted_state(self, *args: Any, **options: Any) -> Any:
         arguments = inspect.signature(openmm.Context.getState).bind(self.context, *args, **options).arguments

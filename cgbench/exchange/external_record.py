@@ -23,7 +23,8 @@ from cgbench.scoring.referee import METRICS_VERSION
 __all__ = ["prepare", "write_record"]
 
 DEFAULT_METHOD = "external"
-MACHINE = ("cpu", "cores", "threads", "accelerator", "native", "platform")  # facts about where it was scored, not made
+# facts about where it was scored, not made
+MACHINE = ("cpu", "cores", "speed", "threads", "accelerator", "native", "platform")
 SELF_REPORTED = "evaluations are self-reported: they were stated by a user, not counted"
 
 

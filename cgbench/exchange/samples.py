@@ -27,6 +27,7 @@ from cgbench.exchange.trajectories import (
 __all__ = ["Samples", "read_samples", "sample_columns"]
 
 Array = NDArray[np.float64]
+SMALLEST_DEGREES = 90.0  # samples of angles in degrees that go no further are doubtful
 LARGEST_TEXT = 1_000_000_000  # bytes of a file with weights
 DENSITY = "log_density_of_reference_samples"
 
@@ -51,8 +52,8 @@ class Samples:
         Log-density of a generative model at the reference samples of the system, or None.
     temperature
         Temperature that a bias was divided by; None if there was none.
-    assumed, notes
-        What was assumed and done, in words.
+    assumed, notes, warnings
+        What was assumed, what was done, and what is doubtful, in words.
     """
 
     format: str
@@ -64,6 +65,7 @@ class Samples:
     temperature: float | None = None
     assumed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def sample_columns(system: System) -> tuple[int, int]:
@@ -148,24 +150,33 @@ def _from_colvar(path: Path, system: System, hints: Hints, cvs: CollectiveVariab
             if hints.temperature is None:
                 assumed.append(f"temperature {kelvin:g} K: that of the system (--temperature gives another one)")
         log_weights = energy_scale(unit, kelvin) * found.bias
+    s, degrees, doubts = _angles(path, found.cvs, cvs)
     return Samples(
         "PLUMED COLVAR",
-        _angles(path, found.cvs, cvs),
+        s,
         log_weights,
         found.bias is not None,
         temperature=kelvin,
-        assumed=tuple(assumed),
+        assumed=(*degrees, *assumed),
         notes=found.notes,
+        warnings=doubts,
     )
 
 
-def _angles(path: Path, s: Array, cvs: CollectiveVariables) -> Array:
-    """Return CVs in the unit of the system: degrees are known from values beyond a full circle in radians."""
+def _angles(path: Path, s: Array, cvs: CollectiveVariables) -> tuple[Array, tuple[str, ...], tuple[str, ...]]:
+    """Return CVs in the unit of the system, what was assumed, and doubts.
+
+    Values beyond a full circle in radians are taken for degrees. They may also be radians that were not wrapped into
+    one period, but these seldom go as far as degrees do.
+    """
     if not np.isfinite(s).all():
         raise UserError(f"{path}: {int((~np.isfinite(s)).any(axis=1).sum()):,} of {len(s):,} samples are not finite")
-    if cvs.unit == "rad" and np.abs(s).max() > 2 * np.pi * 1.01:
-        return np.asarray(np.radians(s))
-    return s
+    largest = float(np.abs(s).max())
+    if cvs.unit != "rad" or largest <= 2 * np.pi * 1.01:
+        return s, (), ()
+    assumed = f"angles in degrees, converted to radians: values up to {largest:.4g} are beyond a full circle in radians"
+    doubt = f"the angles go up to {largest:.4g} degrees only: if they are radians, wrap them into one period"
+    return np.radians(s), (assumed,), (doubt,) if largest < SMALLEST_DEGREES else ()
 
 
 def _from_arrays(path: Path, system: System) -> Samples:
@@ -182,31 +193,42 @@ def _from_arrays(path: Path, system: System) -> Samples:
         arrays["cvs" if is_cvs else "positions"] = array
     if ("cvs" in arrays) == ("positions" in arrays):
         raise UserError(f"{path} must have one of the arrays 'cvs' and 'positions'; it has {', '.join(sorted(arrays))}")
-    log_weights, weighted = _weights_in(path, arrays, len(arrays["cvs" if "cvs" in arrays else "positions"]))
-    density = arrays.get(DENSITY)
-    density = None if density is None else np.asarray(density, dtype=np.float64).reshape(-1)
-    if "cvs" in arrays:
-        s = np.asarray(arrays["cvs"], dtype=np.float64)
-        s = s[:, None] if s.ndim == 1 else s
-        if s.ndim != 2 or s.shape[1] != few or not len(s):
-            raise UserError(f"{path}: cvs have shape {arrays['cvs'].shape}, not (samples, {few})")
-        return Samples(
-            "array of CVs", _angles(path, s, system.cvs), log_weights, weighted, reference_log_density=density
-        )
-    x = configurations(path, arrays["positions"], system)
-    return _of_positions(path, x, system, "array of positions", log_weights, weighted, density)
+    density = _column(path, DENSITY, arrays[DENSITY]) if DENSITY in arrays else None
+    if "positions" in arrays:
+        x = configurations(path, arrays["positions"], system)
+        log_weights, weighted = _weights_in(path, arrays, len(x))
+        return _of_positions(path, x, system, "array of positions", log_weights, weighted, density)
+    array = arrays["cvs"]
+    of_one = array.ndim == 1 and few == 1
+    s = archives.checked(path, "cvs", array[:, None] if of_one else array, ("samples", few))
+    log_weights, weighted = _weights_in(path, arrays, len(s))
+    s, degrees, doubts = _angles(path, s, system.cvs)
+    return Samples(
+        "array of CVs",
+        s,
+        log_weights,
+        weighted,
+        reference_log_density=density,
+        assumed=degrees,
+        warnings=doubts,
+    )
 
 
 def _weights_in(path: Path, arrays: dict[str, NDArray[Any]], count: int) -> tuple[Array, bool]:
     if "weights" not in arrays and "log_weights" not in arrays:
         return np.zeros(count), False
     if "log_weights" in arrays:
-        found = np.asarray(arrays["log_weights"], dtype=np.float64).reshape(-1)
+        found = _column(path, "log_weights", arrays["log_weights"])
     else:
-        found = _logarithms(path, np.asarray(arrays["weights"], dtype=np.float64).reshape(-1))
+        found = _logarithms(path, _column(path, "weights", arrays["weights"]))
     if len(found) != count:
         raise UserError(f"{path} has {len(found):,} weights for {count:,} samples")
     return found, True
+
+
+def _column(path: Path, name: str, array: NDArray[Any]) -> Array:
+    """Return an array with one number for each sample; it may have a second dimension of length 1."""
+    return archives.checked(path, name, array[:, 0] if array.shape[1:] == (1,) else array, ("samples",))
 
 
 def _of_positions(

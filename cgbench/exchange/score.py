@@ -282,7 +282,7 @@ def _of_samples(samples: Samples, system: System, only: Map, referee: Referee, e
         f"{len(samples.s):,} samples, statistical inefficiency {sampled.inefficiency:.3g}, "
         f"{sampled.independent:,.0f} independent ones; {sampled.visited:,} of {bins:,} bins visited",
     ]
-    warnings = [*_problem(referee), *_other_temperature(samples.temperature, system)]
+    warnings = [*_problem(referee), *samples.warnings, *_other_temperature(samples.temperature, system)]
     if sampled.inefficiency > len(samples.s) / 20:
         warnings.append("the samples are shorter than 20 correlation times: their errors are underestimated")
     return Score(

@@ -7,6 +7,7 @@ rounded like those of XTC are useless, so they are not computed.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import sys
 import warnings
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from cgbench.contracts.system import System
 from cgbench.errors import UserError
+from cgbench.exchange.formats.archives import checked
 
 __all__ = ["ROUNDED", "check_positions", "collective_variables", "configurations", "read_trajectory"]
 
@@ -165,12 +167,9 @@ def configurations(path: Path, array: NDArray[Any], system: System) -> Array:
         If it does not fit.
     """
     shape = tuple(system.initial_configuration().shape)
-    if array.ndim >= 2 and array.shape[1:] != shape and array[0].size == int(np.prod(shape)):
+    if array.ndim >= 2 and 0 < array.size == len(array) * math.prod(shape):
         array = array.reshape(len(array), *shape)
-    if array.shape[1:] != shape or len(array) == 0:
-        expected = " x ".join(map(str, ("frames", *shape)))
-        raise UserError(f"{path}: positions have shape {array.shape}, those of {system.name} are {expected}")
-    return np.asarray(array, dtype=np.float64)
+    return checked(path, "positions", array, ("frames", *shape))
 
 
 def check_positions(path: Path, x: Array, system: System) -> tuple[NDArray[np.bool_], list[str]]:

@@ -82,7 +82,7 @@ def read_results(path: Path) -> Results:
     Raises
     ------
     UserError
-        If it is neither, or lacks a column.
+        If it is neither, or lacks a column, or a field is no number.
     """
     if path.is_dir():
         found: Results = {}
@@ -110,20 +110,56 @@ def read_results(path: Path) -> Results:
         raise UserError(f"{path} has no column {missing[0]!r}: write it again with cgbench leaderboard")
     if table.duplicated(list(KEY)).any():
         raise UserError(f"{path} has two rows for the same system, version, method and preset")
-    return {tuple(str(row[name]) for name in KEY): _of_row(row) for row in table.to_dict("records")}  # type: ignore[misc]
+    return {
+        tuple(str(row[name]) for name in KEY): _of_row(_Row(row, f"{path}: row {number}"))  # type: ignore[misc]
+        for number, row in enumerate(table.to_dict("records"), 1)
+    }
 
 
-def _of_row(row: Mapping[Any, Any]) -> dict[str, Sample]:
-    seeds = int(row["n_seeds"])
+@dataclass(frozen=True)
+class _Row:
+    """A row of a leaderboard whose fields are checked when they are read."""
+
+    fields: Mapping[Any, Any]
+    where: str
+
+    def number(self, column: str) -> float:
+        """Return a number; nan for an empty field, or without the column."""
+        value = self.fields.get(column, math.nan)
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise self.wrong(column, "a number") from None
+
+    def seeds(self, column: str, least: int, most: float = math.inf) -> int:
+        """Return a number of seeds."""
+        value = self.number(column)
+        if not (least <= value <= most and value.is_integer()):
+            raise self.wrong(column, f"a whole number from {least}" + f" to {most}" * math.isfinite(most))
+        return int(value)
+
+    def wrong(self, column: str, right: str) -> UserError:
+        """Return the error for a field that is not right."""
+        value = self.fields.get(column, math.nan)
+        found = "nothing" if isinstance(value, float) and math.isnan(value) else repr(value)[:40]
+        return UserError(f"{self.where} has {found} in the column {column!r}, which must be {right}")
+
+
+def _of_row(row: _Row) -> dict[str, Sample]:
+    seeds = row.seeds("n_seeds", 1)
     found = {}
     for name, column in LN_COLUMNS.items():
-        mean, error = float(row[f"{column}_mean"]), float(row[f"{column}_se"])
-        reached = int(row[f"{name}_seeds"]) if name in COMPARED else seeds * math.isfinite(mean)
-        median = float(np.nan_to_num(row[name], nan=np.inf, posinf=np.inf))
+        mean, error = row.number(f"{column}_mean"), row.number(f"{column}_se")
+        reached = row.seeds(f"{name}_seeds", 0, seeds) if name in COMPARED else seeds * math.isfinite(mean)
+        if reached > 0 and not math.isfinite(mean):
+            raise row.wrong(f"{column}_mean", "finite, because seeds reached the target")
+        if reached > 1 and not 0 <= error < math.inf:
+            raise row.wrong(f"{column}_se", "finite and not negative, because it is of several seeds")
+        median = float(np.nan_to_num(row.number(name), nan=np.inf, posinf=np.inf))
         found[name] = Sample(
-            seeds, reached, mean, error, median if name in COMPARED else max(median, row["noise_floor"])
+            seeds, reached, mean, error, median if name in COMPARED else max(median, row.number("noise_floor"))
         )
-    if math.isfinite(count := float(row.get(SHOWN, math.nan))):  # tables of before do not have it
+    if math.isfinite(count := row.number(SHOWN)):  # tables of before do not have it
         found[SHOWN] = Sample.shown(seeds, count)
     return found
 
@@ -161,14 +197,16 @@ def _outcome(a: Sample, b: Sample, alpha: float) -> _Outcome:
 def _by_logarithms(a: Sample, b: Sample, alpha: float) -> _Outcome:
     """Apply Welch's test; if neither side has any spread, use the probability that the ranks separate completely."""
     difference, error = b.mean - a.mean, math.hypot(a.error, b.error)
-    ratio, worse = math.exp(difference), difference > 0
+    worse = difference > 0
+    with np.errstate(over="ignore"):
+        ratio = float(np.exp(difference))
     if error == 0:
         separated = abs(difference) > 1e-4  # leaderboards have six digits
         p = 2 / math.comb(a.seeds + b.seeds, a.seeds) if separated else 1.0
         if separated and p > alpha:
             return _Outcome("not enough seeds", ratio=ratio)
         return _Outcome("no spread", p, ratio, ratio, ratio, worse)
-    freedom = error**4 / (a.error**4 / (a.seeds - 1) + b.error**4 / (b.seeds - 1))
+    freedom = 1 / ((a.error / error) ** 4 / (a.seeds - 1) + (b.error / error) ** 4 / (b.seeds - 1))
     p = float(2 * stats.t.sf(abs(difference) / error, freedom))
     half = float(stats.t.ppf(0.975, freedom)) * error
     with np.errstate(over="ignore"):

@@ -84,4 +84,5 @@ def _row(run: FoundRun) -> dict[str, Any]:
 
 
 def _commit(git: dict[str, Any] | None) -> str | None:
-    return git["commit"] + "-dirty" * bool(git.get("dirty")) if git else None
+    commit = (git or {}).get("commit")
+    return f"{commit}{'-dirty' * bool((git or {}).get('dirty'))}" if commit else None

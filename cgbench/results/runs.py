@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,13 @@ __all__ = [
 TARGETS = {f"evaluations_to_kld_{target}": float(target) for target in ("1e-1", "1e-2", "1e-3")}
 ENDED: tuple[Status, ...] = ("finished", "budget")  # statuses of runs that have a final PMF
 KEY = ("system", "version", "method", "preset")
+AUXILIARY = {  # columns of side_estimates.csv
+    "name": "ESTIMATOR/WALKERS, such as histogram/8",
+    "replicate": "a number",
+    "evaluations": "a number above 0",
+    "forward_kld": "a number or empty",
+}
+WALKERS = r"[^/]+/[1-9][0-9]{0,8}"
 SAME_SPEED = 1.25  # largest ratio of the measured speeds of machines that count as the same
 Key = tuple[str, str, str, str]
 Array = NDArray[np.float64]
@@ -113,7 +121,7 @@ def find_runs(
     Raises
     ------
     UserError
-        If a folder is missing, or a record or curve cannot be read.
+        If a folder is missing, or a record, curve or table cannot be read.
     """
     paths: dict[Path, Path] = {}
     for folder in folders:
@@ -134,16 +142,70 @@ def find_runs(
 
 
 def _found_run(record: Record, path: Path) -> FoundRun:
-    curve, auxiliary = path / "curve.csv", path / "side_estimates.csv"
+    _check_record(record, path / "record.json")
+    curve = path / "curve.csv"
     if record.status not in ENDED and not curve.exists():  # interrupted before its first estimate was saved
         return FoundRun(record, np.empty(0), np.empty(0), None, path)
     try:
-        table = pd.read_csv(auxiliary) if auxiliary.exists() else None
         found = _read_curve(curve)
-        known = found["evaluations"], found["forward_kld"]
-        return FoundRun(record, *known, table, path, found.get("wall_s"), found.get("cpu_s"))
-    except (OSError, LookupError, ValueError) as error:
+    except (OSError, LookupError, ValueError, csv.Error) as error:
         raise UserError(f"curve {curve} cannot be read: {error}") from error
+    known = found["evaluations"], found["forward_kld"]
+    table = _read_auxiliary(path / "side_estimates.csv", _is_md(record))
+    return FoundRun(record, *known, table, path, found.get("wall_s"), found.get("cpu_s"))
+
+
+def _is_md(record: Record) -> bool:
+    """Whether the MD curve may rest on a run."""
+    return record.method == "md" and record.origin == "run"
+
+
+def _check_record(record: Record, path: Path) -> None:
+    """Check what is used of the parts of a record that may hold anything; somebody may have edited them."""
+    floor, git = (record.reference or {}).get("noise_floor", 0.0), record.provenance.get("git")
+    try:
+        float(floor)
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"{path}: reference.noise_floor is {str(floor)[:40]!r}, not a number") from None
+    if git and not isinstance(git, dict):
+        raise UserError(f"{path}: provenance.git is {str(git)[:40]!r}, not an object")
+    walkers = record.config.get("walkers", 1)
+    if _is_md(record) and not (type(walkers) is int and walkers >= 1):
+        raise UserError(f"{path}: config.walkers is {str(walkers)[:40]!r}, not a whole number above 0")
+
+
+def _read_auxiliary(path: Path, of_md: bool) -> pd.DataFrame | None:
+    """Read the auxiliary estimates; None if there are none.
+
+    The names of those `of_md` must state the number of walkers; the MD curve rests on it.
+    """
+    if not path.exists():
+        return None
+    try:
+        table = pd.read_csv(path, dtype={"name": str})
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    missing = [name for name in AUXILIARY if name not in table.columns]
+    if missing:
+        raise UserError(f"{path} has no column {missing[0]!r}: its columns must be {', '.join(AUXILIARY)}")
+    if table.empty:
+        return None
+    numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in AUXILIARY if name != "name"}
+    unknown = [name for name in table["name"].unique() if not re.fullmatch(WALKERS, str(name))] if of_md else []
+    wrong = {
+        "name": table["name"].isin(unknown),
+        "replicate": ~np.isfinite(numbers["replicate"]),
+        "evaluations": ~(np.isfinite(numbers["evaluations"]) & (numbers["evaluations"] > 0)),
+        "forward_kld": numbers["forward_kld"].isna() & table["forward_kld"].notna(),  # empty without a score
+    }
+    for name, rows in wrong.items():
+        if rows.any():
+            row = int(np.flatnonzero(rows)[0])
+            found = str(table[name].iloc[row])[:40]
+            raise UserError(
+                f"{path}: row {row + 1} has {found!r} in the column {name!r}, which must be {AUXILIARY[name]}"
+            )
+    return table.assign(**numbers)
 
 
 def _read_curve(path: Path) -> dict[str, Array]:
@@ -156,6 +218,8 @@ def _read_curve(path: Path) -> dict[str, Array]:
     columns = {name: header.index(name) for name in ("evaluations", "forward_kld")}
     columns |= {name: header.index(name) for name in ("wall_s", "cpu_s") if name in header}
     found = {name: np.array([float(row[column] or "nan") for row in rows]) for name, column in columns.items()}
+    if not (np.isfinite(found["evaluations"]) & (found["evaluations"] >= 0)).all():
+        raise ValueError("some evaluations are missing, negative or not finite")
     return {name: values for name, values in found.items() if not (name.endswith("_s") and np.isnan(values).any())}
 
 
@@ -191,12 +255,27 @@ def grouped(runs: Sequence[FoundRun]) -> dict[Key, list[FoundRun]]:
             r = run.record
             label = preset + f"-{r.config_hash[:8]}" * (len(configs) > 1) + f"-{r.engine}" * (len(engines) > 1)
             same = groups[names[0], names[1], names[2], label].setdefault(r.seed, run)
-            if (same.record.evaluations, str(same.record.metrics)) != (r.evaluations, str(r.metrics)):  # nan != nan
+            if not _is_copy(same.record, r):
                 raise UserError(
                     f"two different runs of {r.method} on {r.system}, preset {preset}, seed {r.seed}: "
                     f"{same.path} and {run.path}; give one of them"
                 )
     return {key: [seeds[seed] for seed in sorted(seeds)] for key, seeds in sorted(groups.items())}
+
+
+def _is_copy(a: Record, b: Record) -> bool:
+    """Return whether the records of one seed are of one run.
+
+    Without a reference all scores are None, so results alone do not tell runs apart. No two runs take the same
+    seconds. The provenance counts as far as both records state it, because ``studies/code.py`` adds to it later. That
+    of an external result is where it was scored, so its files count instead.
+    """
+    if (a.origin, a.evaluations, str(a.metrics)) != (b.origin, b.evaluations, str(b.metrics)):  # nan != nan
+        return False
+    if a.origin == "external":
+        return bool(a.diagnostics.get("files") == b.diagnostics.get("files"))
+    stated = a.provenance.keys() & b.provenance.keys()
+    return a.seconds == b.seconds and all(a.provenance[name] == b.provenance[name] for name in stated)
 
 
 def same_speed(runs: Sequence[FoundRun]) -> bool:

@@ -23,9 +23,8 @@ def verdict(record: Record) -> str:
     """Return in one line whether a run's result can be trusted, judged by its own diagnostics alone."""
     if record.status == "failed":
         return "no: the run failed"
-    warnings = [str(warning) for warning in record.diagnostics.get("warnings", [])]
-    if record.diagnostics.get("reliable") is False or warnings:
-        reason = record.diagnostics.get("reason") or (warnings[0] if warnings else "its diagnostics say so")
+    if record.diagnostics.get("reliable") is False or record.warnings:
+        reason = record.diagnostics.get("reason") or next(iter(record.warnings), "its diagnostics say so")
         return f"no: {reason}"
     if record.status == "budget":
         return "not yet: the budget ended the run; extend it with a larger --budget"

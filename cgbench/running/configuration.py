@@ -78,7 +78,9 @@ def make_config(method: type[Method], system: str, preset: str, overrides: Seque
     try:
         return validated(method.Config, settings)
     except ValidationError as error:
-        origin = "--set" if overrides else f"{path}, {position(text, error.errors()[0]['loc'])}"
+        origin = "--set" if overrides else f"preset {preset}, which has no file"
+        if path is not None and not overrides:
+            origin = f"{path}, {position(text, error.errors()[0]['loc'])}"
         raise UserError(f"configuration of {method.name} ({origin}): {explain(error, method.Config)}") from error
 
 

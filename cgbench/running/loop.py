@@ -15,7 +15,7 @@ from cgbench.contracts.method import FIRST_VERSION
 from cgbench.contracts.pmf import PMF
 from cgbench.counting.ledger import BudgetExhausted
 from cgbench.errors import StorageError, UserError
-from cgbench.running.plan import Plan
+from cgbench.running.plan import Plan, too_many
 from cgbench.running.record import Record, Status
 from cgbench.running.run_folder import RunFolder, plain_copy
 from cgbench.running.state import RunState
@@ -97,12 +97,15 @@ class Run(RunState):
                 f"give --device {device}, or --restart"
             )
         try:
-            self.load_state_dict(state)
-            return self.continue_provenance(state.get("segments"))
+            self.load_state_dict({**state, "streams": _moved(state["streams"], device, self.system.device)})
+            changes = self.continue_provenance(state.get("segments"))
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
             raise UserError(
                 f"{name} does not fit this version of the code ({_one_line(error)}); --restart starts over"
             ) from error
+        if self.budget is not None and self.ledger.total > self.budget:
+            raise UserError(f"{name} {too_many(self.ledger.total, self.budget)}")
+        return changes
 
     def _check_identity(self, state: Mapping[str, Any], name: str) -> None:
         found = state.get("identity")
@@ -313,6 +316,14 @@ class Run(RunState):
             ) from error
         if problem is not None:
             self._warn(f"warning: {path.name} cannot be drawn: {problem}")
+
+
+def _moved(streams: Mapping[str, Any], before: str, now: str) -> dict[str, Any]:
+    """Return the states of random streams under the names that they have on another device of the same type."""
+    if before == now:
+        return dict(streams)
+    end = f"@{before}"
+    return {f"{name.removesuffix(end)}@{now}" if name.endswith(end) else name: at for name, at in streams.items()}
 
 
 def _one_line(error: Exception) -> str:

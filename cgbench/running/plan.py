@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ from cgbench.running.provenance import code_of, is_of_code
 from cgbench.running.record import Record
 from cgbench.running.registry import load
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Plan", "make_plan", "too_many"]
 
+LARGEST = 2**63 - 1  # what tables can hold
 CVS_NEEDED = {PMF_GRID: "one map over at most two CVs", FEW_CVS: "at most three CVs"}
 
 
@@ -85,8 +87,18 @@ class Plan:
                 f"{folder} holds a run of version {before} of method {record.method}, which now has version "
                 f"{self.method_class.version}; choose another --out, or --restart"
             )
+        ended = record.status in ("finished", "budget")
+        if ended and self.budget is not None and record.evaluations.total > self.budget:
+            raise UserError(f"the run in {folder} {too_many(record.evaluations.total, self.budget)}")
         enough = self.budget is not None and self.budget <= (record.budget or 0)
         return record.status == "finished" or (record.status == "budget" and enough)
+
+
+def too_many(made: int, budget: int) -> str:
+    """Say that a run has made more evaluations than a budget allows."""
+    return (
+        f"has made {made:,} evaluations, more than --budget {budget:,}; give a larger one, another --out, or --restart"
+    )
 
 
 def make_plan(
@@ -117,9 +129,8 @@ def make_plan(
     """
     method_class = load("method", method)
     system_class = load("system", system)
-    for name, value, least in (("budget", budget, 1), ("seed", seed, 0)):
-        if value is not None and value < least:
-            raise UserError(f"--{name} must be at least {least}, not {value}")
+    seed = _whole("seed", seed, 0)
+    budget = None if budget is None else _whole("budget", budget, 1)
     if built is None:
         built = construct_system(system_class, system, engine, device)
     traits = traits_of(built)
@@ -136,9 +147,30 @@ def make_plan(
             f"{built.name} has {choices(traits)}"
         )
     label = preset
-    if overrides and config != make_config(method_class, built.name, preset):
+    if overrides and config != _unchanged(method_class, built.name, preset):
         label = f"{preset}-{config_hash(config)[:8]}"
     return Plan(built, method_class, config, label, seed, budget)
+
+
+def _unchanged(method: type[Method], system: str, preset: str) -> MethodConfig | None:
+    """Return the configuration of a preset; None if settings that it requires are not in it."""
+    try:
+        return make_config(method, system, preset)
+    except UserError:
+        return None
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    """Return a number from outside as an int."""
+    try:
+        whole = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
+    except TypeError as error:
+        raise UserError(f"--{name} must be a whole number, not {value!r}") from error
+    if whole < least:
+        raise UserError(f"--{name} must be at least {least}, not {whole}")
+    if whole > LARGEST:
+        raise UserError(f"--{name} must be at most {LARGEST}, not {whole}")
+    return whole
 
 
 def _maps(system: System) -> str:

@@ -107,6 +107,14 @@ class Record(BaseModel):
         return (_renamed(data) if data["schema_version"] == 1 else data) | {"schema_version": 3}
 
     @property
+    def warnings(self) -> list[str]:
+        """What the method warns of in its diagnostics, whatever form it gave the warnings."""
+        found = self.diagnostics.get("warnings")
+        if found is None:
+            return []
+        return [str(warning) for warning in found] if isinstance(found, (list, tuple)) else [str(found)]
+
+    @property
     def wall_seconds(self) -> float:
         """Wall seconds of the method, without scoring; nan for an external result, whose time is unknown."""
         if self.origin == "external":

@@ -25,6 +25,8 @@ from cgbench.running.run_folder import RunFolder
 
 __all__ = ["Run", "finished_record", "prepare", "run", "trained_method"]
 
+MOST_THREADS = 1024
+
 
 def run(system: str, method: str, **options: Any) -> Record:
     """Run a method on a system, or resume a run that was interrupted.
@@ -87,6 +89,7 @@ def prepare(
 ) -> Run:
     """Build a run and lock its folder, without starting it. Parameters are those of `run`."""
     threads = use_hardware(device, threads)
+    device = "cpu" if torch.device(device).type == "cpu" else device  # cpu:0 is the CPU too
     plan = make_plan(
         system,
         method,
@@ -175,8 +178,8 @@ def use_hardware(device: str, threads: int | None) -> int:
         If the number is less than 1, PyTorch cannot use the device on this machine, or threads would hang because this
         process was forked from one that has used them.
     """
-    if threads is not None and threads < 1:
-        raise UserError(f"--threads must be at least 1, not {threads}")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise UserError(f"--threads must be from 1 to {MOST_THREADS}, not {threads}")
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:

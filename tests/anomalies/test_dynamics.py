@@ -95,9 +95,37 @@ def test_a_loaded_state_is_the_one_to_restore() -> None:
     state = {name: value.clone() for name, value in dynamics.state_dict().items()}
     other = langevin()
     other.load_state_dict(state)
+    other.step(2)
     other.positions = other.positions * torch.nan
     assert other.restore_diverged().all()
     assert torch.equal(other.positions, state["positions"])
+
+
+def test_a_block_that_starts_at_an_infinite_energy_does_not_catch_its_walker() -> None:
+    """The energy at the end of a block is not known: only the next step evaluates it."""
+    forbidden: list[torch.Tensor] = []
+
+    def hole(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        energy, gradient = wells(x)
+        for place in forbidden:
+            energy = torch.where((x == place).flatten(1).all(dim=1), torch.inf, energy)
+        return energy, gradient
+
+    dynamics = langevin(hole)
+    start = dynamics.positions.clone()
+    dynamics.step(5)
+    assert not dynamics.restore_diverged().any()
+    forbidden.append(dynamics.positions[0])
+    others = dynamics.positions[1:].clone()
+    state = dynamics.state_dict()
+    for _ in range(2):
+        dynamics.step(5)
+        assert dynamics.restore_diverged().tolist() == [True, False, False, False]
+        assert torch.equal(dynamics.positions[0], start[0]) and not torch.equal(dynamics.positions[1:], others)
+        dynamics.step(5)
+        assert not dynamics.restore_diverged().any()
+        dynamics = langevin(hole)
+        dynamics.load_state_dict(state)  # and so it is after a resume
 
 
 def test_blocks_are_counted_and_do_not_change_the_trajectory() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 __all__ = ["command"]
+
+LARGEST_GRID = 100_000_000  # bins
 
 
 def _evaluations(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
@@ -83,13 +87,16 @@ def command(files: tuple[str, ...], system: str, evaluations: tuple[int, ...], *
     kelvin = options["temperature"]
     if kelvin is not None and not 0 < kelvin < 1e5:
         raise UserError(f"--temperature must be in kelvin and above 0, not {kelvin:g}")
+    factor = options["bias_factor"]
+    if factor is not None and not 1 < factor < math.inf:
+        raise UserError(f"--bias-factor must be finite and larger than 1, not {factor:g}")
     said = Options(
         unit=options["unit"],
         temperature=kelvin,
         axes=tuple(name.strip() for name in (options["axes"] or "").split(",") if name.strip()),
-        ranges=tuple(_range(text) for text in options["ranges"]),
+        ranges=_ranges(options["ranges"]),
         bias=options["bias"],
-        bias_factor=options["bias_factor"],
+        bias_factor=factor,
         format=options["form"],
         topology=None if options["topology"] is None else Path(options["topology"]),
         weights=None if options["weights"] is None else Path(options["weights"]),
@@ -110,6 +117,15 @@ def command(files: tuple[str, ...], system: str, evaluations: tuple[int, ...], *
     return 0
 
 
+def _ranges(texts: Sequence[str]) -> tuple[tuple[float, float, int], ...]:
+    from cgbench.errors import UserError
+
+    found = tuple(_range(text) for text in texts)
+    if (size := math.prod(bins for _, _, bins in found)) > LARGEST_GRID:
+        raise UserError(f"--range gives a grid of {size:,} bins: at most {LARGEST_GRID:,} are read")
+    return found
+
+
 def _range(text: str) -> tuple[float, float, int]:
     """Parse LOWER:UPPER:BINS."""
     from cgbench.errors import UserError
@@ -119,6 +135,8 @@ def _range(text: str) -> tuple[float, float, int]:
         found = float(lower), float(upper), int(bins)
     except ValueError:
         found = 0.0, 0.0, 0
-    if not found[0] < found[1] or found[2] < 2:
-        raise UserError(f"--range {text} must be LOWER:UPPER:BINS, such as -180:180:36")
+    low, high, count = found
+    width = (high - low) / count if 1 < count <= LARGEST_GRID else math.inf
+    if not (width < math.inf and low < low + width and high - width < high):  # finite, and bins that float64 separates
+        raise UserError(f"--range {text} must be LOWER:UPPER:BINS with finite ends, such as -180:180:36")
     return found

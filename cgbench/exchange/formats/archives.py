@@ -6,8 +6,9 @@ for; saved with numpy, the archive also needs the places: ``x``, or ``bin_center
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +18,16 @@ from cgbench.exchange.formats.text import beginning
 from cgbench.exchange.landscape import Axis, Hints, Landscape, from_points
 from cgbench.storage.files import read_npz
 
-__all__ = ["SAMPLES", "names_in", "read", "read_arrays"]
+__all__ = ["SAMPLES", "checked", "names_in", "read", "read_arrays"]
 
+Array = NDArray[np.float64]
 LARGEST = 1_500_000_000  # bytes of an archive when unpacked
 SAMPLES = ("positions", "cvs")
 PLACES = ("x", "bin_centers", "centers", "bins")
+KINDS = {"real numbers": "biuf", "text": "U"}  # of types in NumPy's letters
 
 
-def _checked(path: Path) -> list[str]:
+def _entries(path: Path) -> list[str]:
     """Return the names of the arrays, after a look at the sizes that the archive states."""
     import zipfile
 
@@ -48,7 +51,7 @@ def names_in(path: Path) -> list[str]:
     UserError
         If it cannot be read.
     """
-    return _checked(path)
+    return _entries(path)
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -59,11 +62,44 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     UserError
         If it is damaged, too large, or contains Python objects.
     """
-    _checked(path)
+    _entries(path)
     try:
         return read_npz(path)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def checked(
+    path: Path,
+    name: str,
+    array: NDArray[Any],
+    shape: Sequence[int | str],
+    kind: Literal["real numbers", "text"] = "real numbers",
+) -> NDArray[Any]:
+    """Return an array of a file, real numbers as float64, if its type and shape are right.
+
+    Parameters
+    ----------
+    path, name, array
+        The file, and the name and content of the array.
+    shape
+        The length along each dimension; a word for what is counted there if any length but zero is right.
+    kind
+        What it must hold.
+
+    Raises
+    ------
+    UserError
+        If it holds something else, or has another shape.
+    """
+    if array.dtype.kind not in KINDS[kind]:
+        found = "text" if array.dtype.kind in "US" else f"values of type {array.dtype}"
+        raise UserError(f"{path}: array {name!r} holds {found}, not {kind}")
+    pairs = zip(array.shape, shape, strict=False)
+    if array.ndim != len(shape) or not all(n > 0 if isinstance(right, str) else n == right for n, right in pairs):
+        words = f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
+        raise UserError(f"{path}: array {name!r} has shape {array.shape}, not {words}")
+    return array if kind == "text" else np.asarray(array, dtype=np.float64)
 
 
 def read(path: Path, hints: Hints) -> Landscape:
@@ -86,37 +122,36 @@ def read(path: Path, hints: Hints) -> Landscape:
 
 
 def _of_cgbench(path: Path, arrays: dict[str, NDArray[Any]]) -> Landscape:
-    try:
-        values = np.asarray(arrays["probability"], dtype=np.float64)
-        centers = [np.asarray(arrays[f"centers_{k}"], dtype=np.float64) for k in range(values.ndim)]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
-    if not centers or values.shape != tuple(len(c) for c in centers) or min(values.shape) < 2:
-        raise UserError(f"{path} is damaged: probability {values.shape} does not match its bin centres")
+    shape = arrays["probability"].shape
+    values: Array = checked(path, "probability", arrays["probability"], shape)
+    if not shape or min(shape) < 2:
+        raise UserError(f"{path}: array 'probability' has shape {shape}, a PMF has at least 2 bins along each CV")
+    missing = [name for k in range(len(shape)) if (name := f"centers_{k}") not in arrays]
+    if missing:
+        raise UserError(f"{path} is damaged: it has no array {missing[0]!r}")
+    centers = [checked(path, f"centers_{k}", arrays[f"centers_{k}"], (bins,)) for k, bins in enumerate(shape)]
     if not (np.isfinite(values).all() and (values >= 0).all() and all(np.isfinite(c).all() for c in centers)):
         raise UserError(f"{path} is damaged: some probabilities or bin centres are negative or not finite")
-    names = arrays.get("names")
-    labels = [str(name) for name in names] if names is not None and len(names) == values.ndim else [""] * values.ndim
+    labels = [""] * len(shape)
+    if "names" in arrays:
+        labels = [str(name) for name in checked(path, "names", arrays["names"], (len(shape),), "text")]
     if any((np.diff(c) <= 0).any() for c in centers):
         raise UserError(f"{path} is damaged: bin centres do not increase")
     axes = tuple(Axis(c, label) for c, label in zip(centers, labels, strict=True))
     std = arrays.get("free_energy_std")
-    return Landscape("npz of cgbench", axes, values, "density", "kT", error=None if std is None else np.asarray(std))
+    error = None if std is None else checked(path, "free_energy_std", std, shape)
+    return Landscape("npz of cgbench", axes, values, "density", "kT", error=error)
 
 
 def _of_pymbar(path: Path, arrays: dict[str, NDArray[Any]]) -> Landscape:
     place = next((name for name in PLACES if name in arrays), None)
     if place is None:
         raise UserError(f"{path} has 'f_i' but not the places of its values: add 'x', [points, cvs], in the CVs' order")
-    try:
-        values = np.asarray(arrays["f_i"], dtype=np.float64)
-        columns = np.asarray(arrays[place], dtype=np.float64)
-        error = np.asarray(arrays["df_i"], dtype=np.float64) if "df_i" in arrays else None
-    except (TypeError, ValueError) as problem:
-        raise UserError(f"{path} is damaged: {problem}") from problem
-    columns = columns.reshape(len(columns), -1) if columns.ndim else columns.reshape(1, 1)
-    if values.ndim != 1 or len(columns) != len(values) or (error is not None and error.shape != values.shape):
-        raise UserError(f"{path}: f_i {values.shape} and {place} {columns.shape} do not fit: one row for each value")
+    values: Array = checked(path, "f_i", arrays["f_i"], ("points",))
+    count = len(values)
+    error = checked(path, "df_i", arrays["df_i"], (count,)) if "df_i" in arrays else None
+    columns = checked(path, place, arrays[place], (count,) if arrays[place].ndim == 1 else (count, "CVs"))
+    columns = columns.reshape(count, -1)
     if np.isnan(values).any():
         raise UserError(f"{path}: {int(np.isnan(values).sum()):,} of {len(values):,} free energies are nan")
     axes, gridded = from_points(str(path), columns, [values] if error is None else [values, error])

@@ -44,7 +44,10 @@ def read(path: Path, hints: Hints) -> Landscape:
     if not lines:
         raise UserError(f"{path} holds no data")
     delimiter = next((mark for mark in (",", ";", "\t") if mark in lines[0]), ",")
-    rows = list(csv.reader(lines, delimiter=delimiter))
+    try:
+        rows = list(csv.reader(lines, delimiter=delimiter))
+    except csv.Error as error:
+        raise UserError(f"{path} is no CSV that can be read ({error}): is a quotation mark unbalanced?") from error
     header = [_parsed(name) for name in rows[0]]
     if len(rows) < 2 or any(_is_number(name) for name in rows[0]):
         raise UserError(f"{path} needs a header that names the columns, such as 'phi (deg),psi (deg),free energy (kT)'")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -291,19 +290,23 @@ def _reached(evaluations: Array, curve: Array, kld: Array) -> Array:
     return np.where(np.isnan(kld)[..., None], np.nan, ends)
 
 
+def _kind(run: FoundRun) -> tuple[str, str, str]:
+    """Return what runs must have in common to be independent simulations of one kind."""
+    return run.record.preset, run.record.config_hash, run.record.engine
+
+
 def md_curves(runs: Sequence[FoundRun]) -> dict[str, MDCurve]:
     """Return the curves of plain MD by estimator, from runs of method "md" on one version of one system.
 
-    Only the preset with the most evaluations is used, all its seeds. Runs without auxiliary estimates give one curve,
-    "histogram". External results are left out, whatever their method is called: nobody counted their evaluations.
+    Only the preset, configuration and engine with the most evaluations are used, with all their seeds. Runs without
+    auxiliary estimates give one curve, "histogram". External results are left out, whatever their method is called:
+    nobody counted their evaluations.
     """
     runs = [run for run in runs if run.record.origin == "run"]
-    totals: dict[str, int] = defaultdict(int)
-    for run in runs:
-        totals[run.record.preset] = max(totals[run.record.preset], run.record.evaluations.total)
-    if not totals:
+    if not runs:
         return {}
-    chosen = [run for run in runs if run.record.preset == max(totals, key=lambda name: totals[name])]
+    longest = max(runs, key=lambda run: run.record.evaluations.total)
+    chosen = [run for run in runs if _kind(run) == _kind(longest)]
     own = pd.concat(
         [
             pd.DataFrame(

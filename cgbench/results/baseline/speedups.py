@@ -114,16 +114,17 @@ class Seeds:
 
 def _speedup(md: Array, costs: Array, drawn_md: Array, drawn_costs: Array, cost_per_evaluation: float) -> Speedup:
     """Return the median of ``md / costs`` over seeds; the last axis of `md` holds the smallest and largest values."""
-    least, most = (float(end) for end in cost_per_evaluation * np.median(_ratios(md, costs), axis=0))
+    seeds = cost_per_evaluation * _ratios(md, costs)
+    least, most = (float(end) for end in np.median(seeds, axis=0))
     if math.isnan(least):
         return UNKNOWN
     ratios = cost_per_evaluation * np.median(_ratios(drawn_md, drawn_costs), axis=1)
     low, high = float(quantiles(ratios[:, 0])[0]), float(quantiles(ratios[:, 1])[1])
     if least == most:
         return Speedup(least, low, high)
-    if math.isinf(most):
-        return Speedup(least, low, high, "at least") if least > 0 else UNKNOWN
-    return Speedup(most, low, high, "at most")
+    if least > 0 and np.isinf(seeds[:, 1]).any():
+        return Speedup(least, low, high, "at least")
+    return UNKNOWN if math.isinf(most) else Speedup(most, low, high, "at most")
 
 
 def _ratios(md: Array, costs: Array) -> Array:

@@ -73,9 +73,14 @@ def reverse_kl_gradient(
 
 
 def forward_kl(flow: UnconditionalFlow, z: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-    """Return ``-mean w ln q(z)``, the forward KL divergence up to a constant; without weights they are 1."""
+    """Return ``-mean w ln q(z)``, the forward KL divergence up to a constant; without weights they are 1.
+
+    A sample of weight zero adds nothing, even where q is zero.
+    """
     log_q: torch.Tensor = flow.log_prob(z)
-    return -(log_q if weights is None else weights * log_q).mean()
+    if weights is None:
+        return -log_q.mean()
+    return -(weights * torch.where(weights > 0, log_q, 0.0)).mean()
 
 
 def clipped(log_weights: torch.Tensor, share: float) -> torch.Tensor:

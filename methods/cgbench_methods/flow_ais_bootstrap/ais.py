@@ -97,7 +97,9 @@ def hmc_transition(
         last = step == leapfrog_steps - 1
         momentum = momentum + (0.5 if last else 1.0) * step_size * gradient
     end = value - 0.5 * momentum.square().sum(1)
-    acceptance = torch.where(end.isfinite(), (end - start).clamp(max=0.0).exp(), 0.0)
+    # NaN, from a start without a density, would stay in the step size
+    known = end.isfinite() & ~start.isnan()
+    acceptance = torch.where(known, (end - start).clamp(max=0.0).exp(), 0.0)
     accepted = torch.rand(len(value), **options) < acceptance
     return proposal.where(accepted, points), acceptance
 

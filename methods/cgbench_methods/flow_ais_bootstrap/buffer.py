@@ -65,17 +65,19 @@ class ReplayBuffer:
     def correct(self, rows: torch.Tensor, log_q: torch.Tensor, limit: float) -> torch.Tensor:
         """Update the weights of `rows` for the flow's present log-densities.
 
+        A sample whose log-density is not finite keeps its weight and the log-density that this was computed for.
+
         Returns
         -------
         factors
             Ratio of the new weight to the one that the samples were drawn by ``[rows]``, at most `limit`:
-            ``(q_old / q)^(alpha - 1)``.
+            ``(q_old / q)^(alpha - 1)``. Zero where the log-density is not finite.
         """
         change = (self.alpha - 1.0) * (self.log_q[rows] - log_q)
-        change = torch.nan_to_num(change, nan=-torch.inf)
-        self.log_w[rows] += change
-        self.log_q[rows] = torch.where(log_q.isfinite(), log_q, self.log_q[rows])
-        return change.clamp(max=math.log(limit)).exp()
+        finite = change.isfinite()
+        self.log_w[rows] += torch.where(finite, change, 0.0)
+        self.log_q[rows] = torch.where(finite, log_q, self.log_q[rows])
+        return torch.where(finite, change.clamp(max=math.log(limit)).exp(), 0.0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return samples, weights and the next row to fill."""

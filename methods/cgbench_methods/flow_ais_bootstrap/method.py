@@ -157,7 +157,7 @@ class FlowAISBootstrap(Method):
                 for group in self.optimiser.param_groups:
                     group["lr"] = self._learning_rate()
                 self.optimiser.zero_grad(set_to_none=True)
-                log_q = self.flow.log_prob(self.buffer.z[chosen])
+                log_q = self._log_q(chosen)
                 self.problem.report_anomaly("unusable_sample", (~log_q.isfinite()).sum(), len(chosen))
                 factors = self.buffer.correct(chosen, log_q.detach(), self.config.buffer.correction_limit)
                 loss = -(factors * torch.where(factors > 0, log_q, 0.0)).mean()
@@ -167,6 +167,18 @@ class FlowAISBootstrap(Method):
                     losses.append(value)
                 self.updates += 1
         self.loss = float(np.mean(losses)) if losses else math.nan
+
+    def _log_q(self, chosen: torch.Tensor) -> torch.Tensor:
+        """Return ``ln q`` of rows of the buffer, without a graph where it is not finite.
+
+        Derivatives there may be NaN, and zero times NaN is NaN: one sample would spoil the gradient of every batch that
+        it is in.
+        """
+        log_q: torch.Tensor = self.flow.log_prob(self.buffer.z[chosen])
+        finite = log_q.detach().isfinite()
+        if bool(finite.all()):
+            return log_q
+        return log_q.detach().masked_scatter(finite, self.flow.log_prob(self.buffer.z[chosen[finite]]))
 
     def _learning_rate(self) -> float:
         config = self.config.training

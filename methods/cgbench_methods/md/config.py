@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from cgbench.contracts.method import MethodConfig
 from cgbench_methods.lib.sampling.settings import CompileEnergy, Friction, StepSize, TimeStep
@@ -32,6 +32,12 @@ class MDConfig(MethodConfig):
     dynamics: Literal["metropolis", "mala", "overdamped_langevin"] = Field(
         "metropolis", description="dynamics of systems without masses; molecules always have Langevin dynamics"
     )
+
+    @model_validator(mode="after")
+    def _has_samples(self) -> MDConfig:
+        if self.stride > self.steps:
+            raise ValueError("stride must not exceed steps")
+        return self
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -88,7 +88,14 @@ class MolecularDynamics(Method):
                     self._block(min(BLOCK, goal - self.produced))
             self.progress = self.produced / config.steps
             self.status = f"{self.produced:,} of {config.steps:,} steps of {config.walkers} walkers"
+            if not all(bool(counts.any()) for counts in self.counts):
+                continue
             yield self._estimate(self._histogram, slice(None))
+        if not all(bool(counts.any()) for counts in self.counts):
+            raise ValueError(
+                "no sample is usable: every walker diverged (diverged_walker), left the state space "
+                "(outside_state_space), or left the domain of the collective variables"
+            )
 
     def auxiliary_estimates(self) -> Sequence[AuxiliaryEstimate]:
         """Return the smoothed estimate, and both estimators on groups of 1, 8, 64, ... walkers.

@@ -24,7 +24,10 @@ from cgbench_methods.lib.estimators.mbar import solve
 __all__ = ["Reweighting", "reweighting"]
 
 Array = NDArray[np.float64]
-TABLE = 20_000  # points of the tabulated logarithm of the weight
+CHUNK = 20_000  # energies that are weighted at a time: their terms fit into the cache
+# kT above the lowest energy. Samples beyond it have no weight but at the highest temperature, whatever their energy is;
+# MBAR would lose the free energies in the rounding of larger numbers.
+HIGHEST = 1e9
 
 
 @dataclass(frozen=True)
@@ -46,20 +49,16 @@ class Reweighting:
     free_energy: Array
 
     def log_weights(self, energies: Array) -> Array:
-        """Return ``ln w`` of reduced energies of any shape; NaN for NaN.
-
-        Many energies are interpolated in a table, which is exact to 1e-6 for the smooth function that this is.
-        """
-        if energies.size <= TABLE:
-            return self._exact(energies)
-        low, high = np.nanmin(energies), np.nanmax(energies)
-        points = np.linspace(low, high, TABLE)
-        return np.asarray(np.interp(energies, points, self._exact(points)))
-
-    def _exact(self, energies: Array) -> Array:
-        terms = np.log(self.counts) + self.free_energy + (1.0 - self.inverse) * energies[..., None]
-        with np.errstate(invalid="ignore"):  # from NaN
-            return -np.asarray(np.logaddexp.reduce(terms, axis=-1))
+        """Return ``ln w`` of reduced energies of any shape, exact to rounding; NaN where the energy is not finite."""
+        flat = np.where(np.isfinite(energies), energies, np.nan).reshape(-1)
+        found = np.empty_like(flat)
+        constants, slopes = np.log(self.counts) + self.free_energy, 1.0 - self.inverse
+        for first in range(0, len(flat), CHUNK):
+            chosen = slice(first, first + CHUNK)
+            terms = constants[:, None] + slopes[:, None] * flat[chosen]
+            largest = terms.max(0)
+            found[chosen] = -(largest + np.log(np.exp(terms - largest).sum(0)))
+        return found.reshape(energies.shape)
 
 
 def reweighting(energies: torch.Tensor, relative: Array, most: int, near: Reweighting | None = None) -> Reweighting:
@@ -100,10 +99,12 @@ def reweighting(energies: torch.Tensor, relative: Array, most: int, near: Reweig
     if near is not None and np.array_equal(near.inverse, inverse):
         start = near.free_energy - (inverse - inverse[0]) * lowest
     else:
-        # thermodynamic integration over the inverse temperature, by the trapezoidal rule, is close to the solution
-        means = np.array([column.mean() for column in columns]) - lowest
-        start = np.concatenate([[0.0], np.cumsum(np.diff(inverse) * 0.5 * (means[1:] + means[:-1]))])
-    mbar = solve(inverse[:, None] * (together - lowest), np.array([len(column) for column in columns]), start)
+        # Thermodynamic integration over the inverse temperature, by the trapezoidal rule, is close to the solution. The
+        # median stands for the mean: one sample of enormous energy would move the start so far that MBAR fails.
+        middle = np.array([np.median(column) for column in columns]) - lowest
+        start = np.concatenate([[0.0], np.cumsum(np.diff(inverse) * 0.5 * (middle[1:] + middle[:-1]))])
+    above = np.minimum(together - lowest, HIGHEST)
+    mbar = solve(inverse[:, None] * above, np.array([len(column) for column in columns]), start)
     found = np.asarray(mbar.f_k)
     found = found - found[0]
     if not np.isfinite(found).all():

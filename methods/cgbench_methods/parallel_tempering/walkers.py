@@ -84,8 +84,8 @@ class TemperedWalkers:
         order = (self.exchange.holder + ladder)[:, torch.from_numpy(nearest)].flatten()
         state = rearranged(self.dynamics.state_dict(), order)
         self._begin(state["positions"], relative)
-        if "velocities" in state:  # new ones, so that copies of one walker take different ways
-            state["velocities"] = self.dynamics.state_dict()["velocities"]
+        fresh = self.dynamics.state_dict()  # new velocities, so that copies of one walker take different ways
+        state |= {name: fresh[name] for name in state if name.endswith("velocities")}
         self.dynamics.load_state_dict(state)
 
     def sample(self, strides: int, every: int = 1) -> torch.Tensor:

@@ -28,6 +28,8 @@ __all__ = ["Cells"]
 
 Array = NDArray[np.float64]
 PER_WIDTH = 8.0  # cells per thermal width w of a restraint; the mean energy of a cell is then off by 1/24 (1/8)^2 kT
+FARTHEST = 10_000  # cells beyond either end of a domain; a frame further out is counted in the last
+LARGEST = 600.0  # logarithm of a Boltzmann factor; sums of many are still far from overflow in float64
 
 
 class Cells:
@@ -77,8 +79,12 @@ class Cells:
         self.sampled = _table(of_block, of_window, (blocks, windows))
         centres = _means(cvs, points, cell, self.counts.sum(0))
         self._bin = cvs.bin_index(centres)
-        self._factors = _boltzmann_factors(restraints, centres)  # [cells, windows]
-        self._grid_factors = _boltzmann_factors(restraints, cvs.grid())  # [bins, windows]
+        energies = _energies(restraints, centres)  # [cells, windows]
+        # Relative to the largest factor of each cell: MBAR's equations depend on ratios alone.
+        # The factors themselves are all zero for a frame far from every window.
+        self._lowest = energies[:, self.sampled.sum(0) > 0].min(1)
+        self._factors = np.exp(np.minimum(self._lowest[:, None] - energies, LARGEST))
+        self._grid_factors = np.exp(-_energies(restraints, cvs.grid()))  # [bins, windows]
 
     @property
     def used(self) -> NDArray[np.bool_]:
@@ -132,7 +138,7 @@ class Cells:
         counts, sampled = self._sums(chosen)
         scale = sampled * np.exp(free_energy)
         used = (self._bin >= 0) & (counts > 0)
-        weights = counts[used] / (self._factors[used] @ scale)
+        weights = counts[used] / (self._factors[used] @ scale) * np.exp(self._lowest[used])
         histogram = np.asarray(np.bincount(self._bin[used], weights, math.prod(self.cvs.bins)), dtype=np.float64)
         return histogram.reshape(self.cvs.bins), (self._grid_factors @ scale).reshape(self.cvs.bins)
 
@@ -147,8 +153,9 @@ def _numbered(cvs: CollectiveVariables, s: Array, stiffness: Sequence[float]) ->
     wrapped = cvs.wrap(s)
     for axis, k in enumerate(stiffness):
         width = (cvs.upper[axis] - cvs.lower[axis]) / cvs.bins[axis]
-        width /= math.ceil(PER_WIDTH * width * math.sqrt(k))
-        columns.append(np.floor((wrapped[:, axis] - cvs.lower[axis]) / width).astype(np.int64))
+        parts = math.ceil(PER_WIDTH * width * math.sqrt(k))
+        place = np.floor((wrapped[:, axis] - cvs.lower[axis]) / (width / parts))
+        columns.append(np.clip(place, -FARTHEST, parts * cvs.bins[axis] + FARTHEST).astype(np.int64))
     flat = np.zeros(len(s), dtype=np.int64)
     for column in columns:
         flat = flat * (1 + np.ptp(column)) + column - column.min()
@@ -169,7 +176,7 @@ def _means(cvs: CollectiveVariables, s: Array, cell: NDArray[np.int64], counts: 
     return np.stack(sums, axis=1) / counts[:, None]
 
 
-def _boltzmann_factors(restraints: HarmonicRestraints, s: Array) -> Array:
-    """Return ``exp(-u_k(s))``, ``[points, windows]``."""
+def _energies(restraints: HarmonicRestraints, s: Array) -> Array:
+    """Return ``u_k(s)``, ``[points, windows]`` in kT."""
     energies = [restraints.between(p[:, None], restraints.centres[None]) for p in torch.from_numpy(s).split(5000)]
-    return np.asarray(torch.exp(-torch.cat(energies)).numpy())
+    return np.asarray(torch.cat(energies).numpy())

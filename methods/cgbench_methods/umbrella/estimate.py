@@ -124,7 +124,7 @@ def combine(
     sampling = _sampling_variance(cells, without, fitted.probability()) if stretches_for_errors else None
     if sampling is not None:
         blocks = [cells.histogram(free_energy, each) for each in np.eye(len(cells.used), dtype=bool)[cells.used]]
-        exposures = np.stack([(visited + least / len(blocks)) / inefficiency for _, visited in blocks])
+        exposures = _with_sum(np.stack([visited / inefficiency for _, visited in blocks]), exposure)
         visits = np.stack([part * visited / inefficiency for part, visited in blocks])
         rest = variance_of_fit(fitted, visits, exposures, ORDERS, stiffness)
         std = np.sqrt(sampling + student_factor(len(blocks)) ** 2 * rest.truncation + rest.penalty)
@@ -191,6 +191,19 @@ def _log_probability(fitted: FourierFit) -> Array:
     with np.errstate(divide="ignore"):
         values = np.log(fitted.probability())
     return np.asarray(np.maximum(values, values.max() - DEEPEST))
+
+
+def _with_sum(exposures: Array, total: Array) -> Array:
+    """Return exposures of blocks that add up to that of the fit, which is larger in unexplored bins.
+
+    Parameters
+    ----------
+    exposures
+        Those of the blocks, ``[blocks, *bins]``. Each gets the same share of what is missing.
+    total
+        That of the fit, of shape ``bins``.
+    """
+    return np.asarray(exposures + (total - exposures.sum(0)) / len(exposures))
 
 
 def _half(stretch: Frames, parity: int) -> Frames:

@@ -139,8 +139,8 @@ class WindowWalkers:
         """Make new walkers; walker i continues from the position of walker ``order[i]``, with a new velocity."""
         state = rearranged(self.dynamics.state_dict(), order)
         self._make_walkers(state["positions"])
-        if "velocities" in state:
-            state["velocities"] = self.dynamics.state_dict()["velocities"]
+        fresh = self.dynamics.state_dict()
+        state |= {name: fresh[name] for name in state if name.endswith("velocities")}
         self.dynamics.load_state_dict(state)
 
     def _pull(self, source: torch.Tensor) -> None:

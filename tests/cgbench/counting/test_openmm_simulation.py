@@ -54,6 +54,20 @@ def test_steps_and_energies_are_charged_before_they_are_made() -> None:
     assert given.evaluations == 28
 
 
+@pytest.mark.parametrize("integrator", [lambda made: made.integrator, lambda made: made.context.getIntegrator()])
+def test_steps_of_the_integrator_itself_are_charged_once(integrator) -> None:
+    given = problem(budget=40)
+    made = simulation(given)
+    integrator(made).step(25)
+    made.step(10)
+    assert given.evaluations == 35
+    with pytest.raises(BudgetExhausted):
+        integrator(made).step(6)
+    assert given.evaluations == 35
+    integrator(made).step(5)
+    assert given.evaluations == 40
+
+
 def test_a_system_without_an_openmm_model_says_so() -> None:
     with pytest.raises(TypeError, match="muller_brown has no OpenMM model"):
         Problem(MullerBrown(), Ledger()).openmm_simulation(openmm.VerletIntegrator(0.001))

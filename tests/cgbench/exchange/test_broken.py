@@ -146,6 +146,50 @@ def test_arrays_with_nan(name: str, files: dict[str, Path], tmp_path: Path, capf
     refused(path, capfd)
 
 
+TEXT_OF_NUMBERS = np.full(4, "x")
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "array", "reason"),
+    [
+        ("npz", "free_energy_std", np.zeros((3, 4, 5)), "has shape (3, 4, 5), not (100, 100)"),
+        ("npz", "free_energy_std", np.full((100, 100), "x"), "holds text, not real numbers"),
+        ("npz", "names", np.array("phi"), "has shape (), not (2,)"),
+        ("npz", "names", np.arange(2), "holds values of type int64, not text"),
+        ("npz", "centers_0", np.array(1.0), "has shape (), not (100,)"),
+        ("npz", "probability", np.array(1.0), "has shape (), a PMF has at least 2 bins along each CV"),
+        ("npz", "probability", np.full((100, 100), 1j), "holds values of type complex128, not real numbers"),
+        ("pymbar", "f_i", np.zeros(0), "has shape (0,), not (points,)"),
+        ("pymbar", "x", np.zeros((0, 2)), "has shape (0, 2), not (10000, CVs)"),
+        ("pymbar", "x", np.array(1.0), "has shape (), not (10000, CVs)"),
+        ("pymbar", "df_i", np.full(10_000, "x"), "holds text, not real numbers"),
+        ("cvs", "cvs", np.array(1.0), "has shape (), not (samples, 2)"),
+        ("cvs", "cvs", np.zeros((0, 2)), "has shape (0, 2), not (samples, 2)"),
+        ("cvs", "cvs", np.full((4, 2), "x"), "holds text, not real numbers"),
+        ("cvs", "weights", TEXT_OF_NUMBERS, "holds text, not real numbers"),
+        ("cvs", "weights", np.ones((2, 2)), "has shape (2, 2), not (samples,)"),
+        ("cvs", "log_weights", TEXT_OF_NUMBERS, "holds text, not real numbers"),
+        ("cvs", "log_density_of_reference_samples", TEXT_OF_NUMBERS, "holds text, not real numbers"),
+        ("positions", "positions", np.array(1.0), "has shape (), not (frames, 22, 3)"),
+        ("positions", "positions", np.zeros((0, 5)), "has shape (0, 5), not (frames, 22, 3)"),
+        ("positions", "positions", np.full((4, 66), "x"), "holds text, not real numbers"),
+    ],
+)
+def test_arrays_of_wrong_shape_or_type(
+    base: str,
+    name: str,
+    array: np.ndarray,
+    reason: str,
+    files: dict[str, Path],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    arrays = dict(np.load(files[base])) if base in files else {base: np.zeros((4, 2))}
+    path = tmp_path / "changed.npz"
+    np.savez(path, **(arrays | {name: array}))
+    assert f"{path}: array {name!r} {reason}" in refused(path, capfd)
+
+
 def test_headers_of_two_gigabytes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Files whose header never ends, or claims an array that is not there; nothing of that size is read."""
     size = 2_000_000_000
@@ -190,6 +234,7 @@ OTHERS = {
     "gap.csv": ("phi,psi,pmf (kT)\n1,1,0\n2,1,0\n1,2,0\n", "rows are no grid of 2 x 2"),
     "uneven.csv": ("phi,pmf (kT)\n1,1\n2,1\n4,1\n", "not evenly spaced"),
     "unit.csv": ("phi,psi,pmf\n1,1,0\n2,1,0\n1,2,0\n2,2,0\n", "names no unit"),
+    "quote.csv": ('phi,psi,pmf (kT)\n1,1,"0\n' + 30_000 * "2,1,0\n", "is a quotation mark unbalanced?"),
     "eV.csv": ("phi,psi,pmf (eV)\n1,1,0\n2,1,0\n1,2,0\n2,2,0\n", "has the unit 'eV'"),
     "empty.dat": (
         "#! FIELDS phi psi ff\n#! SET nbins_phi 2\n#! SET nbins_psi 2\n 1 1 inf\n 2 1 inf\n 1 2 inf\n 2 2 inf\n",
@@ -220,6 +265,12 @@ def test_bad_options(files: dict[str, Path], tmp_path: Path, capfd: pytest.Captu
     assert "not a whole number" in refused(plumed, capfd, "--evaluations", "inf")
     assert "--temperature must be in kelvin" in refused(plumed, capfd, "--temperature", "-3")
     assert "must be LOWER:UPPER:BINS" in refused(plumed, capfd, "--range", "1:0:x")
+    for ends in ("-inf:inf:11", "-1e308:1e308:11", "nan:1:11", "1e17:100000000000000016:11"):
+        assert "must be LOWER:UPPER:BINS with finite ends" in refused(plumed, capfd, f"--range={ends}")
+    for ends in (["0:1:99999999999"], ["0:1:99999", "0:1:99999"]):
+        assert "--range" in refused(files["gmx-sham"], capfd, *(f"--range={one}" for one in ends))
+    for factor in ("nan", "inf", "1"):
+        assert "--bias-factor must be finite and larger than 1" in refused(plumed, capfd, "--bias-factor", factor)
     assert "--range is for gmx-sham" in refused(plumed, capfd, "--range", "0:1:5")
     assert "--bias is for colvar" in refused(plumed, capfd, "--bias", "none")
     np.save(tmp_path / "square.npy", np.zeros((66, 66)))

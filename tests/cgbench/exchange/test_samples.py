@@ -18,6 +18,7 @@ from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
 from cgbench.errors import UserError
 from cgbench.exchange.landscape import Options
+from cgbench.exchange.samples import read_samples
 from cgbench.exchange.score import Score, score_file
 from cgbench.scoring.referee import Referee
 from cgbench_systems.aldp import AlanineDipeptide
@@ -164,6 +165,28 @@ def test_a_colvar_file_is_reweighted(tmp_path: Path, referee: Referee, aldp: Ala
     blind = scored(path, aldp, bias="none")
     assert blind.forward_kld > 5 * found.forward_kld and blind.metrics["ess"] is None
     assert found.sampled is not None and found.sampled.inefficiency == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.parametrize(("largest", "assumed", "doubted"), [(3.1, 0, 0), (179.0, 1, 0), (12.5, 1, 1)])
+@pytest.mark.parametrize("name", ["COLVAR", "s.npy"])
+def test_degrees_are_assumed_and_said(
+    name: str, largest: float, assumed: int, doubted: int, tmp_path: Path, aldp: AlanineDipeptide
+) -> None:
+    """Radians that were not wrapped look like few degrees."""
+    s = np.random.default_rng(0).uniform(-1, 1, (500, 2)).round(6) * largest
+    s[0, 0] = -largest
+    path = tmp_path / name
+    if name == "COLVAR":
+        colvar_file(path, s, np.zeros(500))
+    else:
+        np.save(path, s)
+    found = read_samples(path, "colvar" if name == "COLVAR" else "samples", aldp, Options(unit="kT"))
+    np.testing.assert_allclose(found.s, np.radians(s) if assumed else s, atol=1e-6)
+    said = [line for line in found.assumed if "angles in degrees, converted to radians" in line]
+    assert len(said) == assumed and all(f"up to {largest:g} " in line for line in said)
+    assert len(found.warnings) == doubted
+    assert all(f"up to {largest:g} degrees only: if they are radians" in line for line in found.warnings)
+    assert scored(path, aldp, unit="kT").assumed == found.assumed
 
 
 def test_columns_of_a_colvar_file(tmp_path: Path, aldp: AlanineDipeptide) -> None:

@@ -225,6 +225,42 @@ def test_versions_are_not_compared_with_each_other(tmp_path: Path, capsys) -> No
     assert "have no system (in the same version), method and preset in common" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("column", "text", "reason"),
+    [
+        ("n_seeds", "", "has nothing in the column 'n_seeds', which must be a whole number from 1"),
+        ("n_seeds", "2.5", "has 2.5 in the column 'n_seeds'"),
+        ("n_seeds", "inf", "has inf in the column 'n_seeds'"),
+        ("evaluations_to_kld_1e-2_seeds", "", "must be a whole number from 0 to 5"),
+        ("evaluations_to_kld_1e-2_seeds", "6", "has 6 in the column 'evaluations_to_kld_1e-2_seeds'"),
+        ("ln_kld_mean", "abc", "has 'abc' in the column 'ln_kld_mean', which must be a number"),
+        ("ln_kld_se", "", "has nothing in the column 'ln_kld_se', which must be finite"),
+        ("ln_evaluations_to_kld_1e-2_mean", "inf", "has inf in the column 'ln_evaluations_to_kld_1e-2_mean'"),
+        ("forward_kld", "abc", "has 'abc' in the column 'forward_kld'"),
+        ("noise_floor", "abc", "has 'abc' in the column 'noise_floor'"),
+        ("evaluations_with_gradient", "abc", "has 'abc' in the column 'evaluations_with_gradient'"),
+    ],
+)
+def test_a_field_that_is_not_right_is_named(column: str, text: str, reason: str, pair: Path, capsys) -> None:
+    table = pd.read_csv(pair / "a.csv", dtype=str, keep_default_na=False)
+    row = table.index[table["method"] == "same"][0]
+    table.loc[row, column] = text
+    table.to_csv(pair / "edited.csv", index=False)
+    assert main(["compare", str(pair / "edited.csv"), str(pair / "b.csv")]) == 2
+    err = capsys.readouterr().err
+    assert f"{pair / 'edited.csv'}: row {row + 1} has" in err and reason in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("column", "text"), [("ln_kld_mean", "-1e3"), ("ln_kld_se", "1e-100"), ("ln_kld_se", "1e100")])
+def test_extreme_numbers_are_compared(column: str, text: str, pair: Path, capsys) -> None:
+    table = pd.read_csv(pair / "a.csv", dtype=str, keep_default_na=False)
+    table[column] = text
+    for side in ("a", "b") if column == "ln_kld_se" else ("a",):
+        table.to_csv(pair / f"{side}.csv", index=False)
+    assert main(["compare", str(pair / "a.csv"), str(pair / "b.csv")]) == 0
+    capsys.readouterr()
+
+
 def test_mistakes_are_one_line(pair: Path, capsys) -> None:
     a, broken = str(pair / "a.csv"), pair / "broken.csv"
     lines = (pair / "a.csv").read_text().splitlines()

@@ -203,6 +203,74 @@ def written(folder: Path, run: FoundRun) -> Path:
     return out.path
 
 
+SIDE = "name,replicate,evaluations,forward_kld\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "cannot be read: No columns"),
+        ("a,b\n1,2\n", "has no column 'name': its columns must be name, replicate, evaluations, forward_kld"),
+        (
+            SIDE + "histogram/8,0,10,0.5\nhistogram,0,20,0.5\n",
+            "row 2 has 'histogram' in the column 'name', which must be",
+        ),
+        (SIDE + "histogram/0,0,10,0.5\n", "row 1 has 'histogram/0' in the column 'name'"),
+        (SIDE + ",0,10,0.5\n", "row 1 has 'nan' in the column 'name'"),
+        (
+            SIDE + "histogram/8,0,many,0.5\n",
+            "row 1 has 'many' in the column 'evaluations', which must be a number above 0",
+        ),
+        (SIDE + "histogram/8,0,0,0.5\n", "row 1 has '0' in the column 'evaluations'"),
+        (SIDE + "histogram/8,x,10,0.5\n", "row 1 has 'x' in the column 'replicate', which must be a number"),
+        (SIDE + "histogram/8,0,10,low\n", "row 1 has 'low' in the column 'forward_kld'"),
+        (SIDE, None),
+        (SIDE + "histogram/8,0,10,\nhistogram/8,0,20,inf\n", None),
+    ],
+)
+def test_a_damaged_table_of_auxiliary_estimates_is_named(
+    content: str, reason: str | None, tmp_path: Path, capsys
+) -> None:
+    path = written(tmp_path, power_law(0)) / "side_estimates.csv"
+    path.write_text(content)
+    assert main(["leaderboard", "--runs", str(tmp_path)]) == (0 if reason is None else 2)
+    err = capsys.readouterr().err
+    assert reason is None or (err.startswith(f"cgbench: {path} {reason}") or f"{path}: {reason}" in err), err
+    assert err.count("\n") == (reason is not None)
+
+
+def test_estimators_of_other_methods_may_have_any_name(tmp_path: Path) -> None:
+    path = written(tmp_path, made_up("fast", 0, [(1e3, 1e-2)])) / "side_estimates.csv"
+    path.write_text(SIDE + "flow without reweighting,0,10,0.5\n")
+    (run,) = find_runs([tmp_path])
+    assert run.auxiliary is not None and run.auxiliary["name"].tolist() == ["flow without reweighting"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"reference": {"noise_floor": "abc"}}, "reference.noise_floor is 'abc', not a number"),
+        ({"reference": {"noise_floor": None}}, "reference.noise_floor is 'None', not a number"),
+        ({"config": {"walkers": "x"}}, "config.walkers is 'x', not a whole number above 0"),
+        ({"config": {"walkers": 0}}, "config.walkers is '0', not a whole number above 0"),
+        ({"provenance": {"git": "abc"}}, "provenance.git is 'abc', not an object"),
+    ],
+)
+def test_a_record_edited_by_hand_is_named(changes: dict[str, object], reason: str, tmp_path: Path, capsys) -> None:
+    run = power_law(0)
+    path = written(tmp_path, FoundRun(run.record.model_copy(update=changes), run.evaluations, run.forward_kld))
+    assert main(["leaderboard", "--runs", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"cgbench: {path / 'record.json'}: {reason}\n"
+
+
+@pytest.mark.parametrize("content", ['evaluations,forward_kld\n1,"' + 140_000 * "0", "evaluations,forward_kld\n,0.5\n"])
+def test_a_damaged_curve_is_named(content: str, tmp_path: Path) -> None:
+    path = written(tmp_path, power_law(0)) / "curve.csv"
+    path.write_text(content)
+    with pytest.raises(UserError, match=f"curve {path} cannot be read"):
+        find_runs([tmp_path])
+
+
 def varied(seed: int, factor: float, **changes: object) -> FoundRun:
     run = made_up("fast", seed, [(1e3, 0.5 * factor), (1e4, 2e-3 * factor)])
     return FoundRun(run.record.model_copy(update=changes), run.evaluations, run.forward_kld)
@@ -356,6 +424,46 @@ def test_a_run_found_twice_counts_once_and_two_different_ones_are_an_error(tmp_p
         UserError, match="two different runs of fast on aldp, preset default, seed 0: .*/a/.* and .*/c/"
     ):
         leaderboard(find_runs([tmp_path]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "copy"),
+    [
+        ({}, True),
+        ({"provenance": {"cpu": "abacus", "code": "c0de"}}, True),  # added to the record later
+        ({"metrics_version": 2, "reference": {"noise_floor": 1e-4, "sha256": "00"}}, True),  # rescored
+        ({"seconds": {"train": {"wall": 1.1, "cpu": 1.0}}}, False),
+        ({"provenance": {"cpu": "slide rule"}}, False),
+        ({"origin": "external"}, False),
+    ],
+)
+def test_runs_without_scores_are_copies_only_if_they_took_the_same_seconds(
+    changes: dict[str, object], copy: bool, tmp_path: Path
+) -> None:
+    unscored = {"metrics": {"forward_kld": None}, "seconds": {"train": {"wall": 1.2, "cpu": 1.0}}}
+    written(tmp_path / "a", varied(0, 1.0, **unscored))
+    written(tmp_path / "b", varied(0, 1.0, **unscored | changes))
+    if copy:
+        assert leaderboard(find_runs([tmp_path]))["n_seeds"].tolist() == [1]
+        return
+    with pytest.raises(UserError, match="two different runs of fast on aldp, preset default, seed 0"):
+        leaderboard(find_runs([tmp_path]))
+
+
+@pytest.mark.parametrize(("sha256", "copy"), [("aa", True), ("bb", False)])
+def test_external_results_are_copies_if_their_files_are(sha256: str, copy: bool) -> None:
+    """Their provenance is where they were scored."""
+
+    def scored(digest: str, speed: float) -> FoundRun:
+        files = [{"name": "fes.dat", "sha256": digest, "evaluations": 10_000}]
+        facts = {"diagnostics": {"files": files}, "provenance": {"speed": speed}}
+        return varied(0, 1.0, origin="external", preset="self-reported", **facts)
+
+    if copy:
+        assert leaderboard([scored("aa", 200.0), scored(sha256, 300.0)])["n_seeds"].tolist() == [1]
+        return
+    with pytest.raises(UserError, match="two different runs"):
+        leaderboard([scored("aa", 200.0), scored(sha256, 300.0)])
 
 
 def board(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, str, str]:

@@ -57,6 +57,9 @@ def test_wrong_metrics_are_replaced_in_record_and_curve(copied: Path, capsys: py
     folder = RunFolder(path.parent)
     record = folder.read_record()
     assert record is not None and record.metrics_version == METRICS_VERSION
+    # evaluations after the last estimate, as those of a round that a budget has cut
+    after_last = record.evaluations.model_copy(update={"total": record.evaluations.total + 7})
+    record = record.model_copy(update={"evaluations": after_last})
     wrong = record.metrics | {"forward_kld": 0.125, "coverage_95": None}
     folder.write_record(record.model_copy(update={"metrics": wrong, "metrics_version": None}))
     curve = pd.read_csv(path.with_name("curve.csv"), dtype=str, keep_default_na=False)

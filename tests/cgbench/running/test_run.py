@@ -15,6 +15,7 @@ import torch
 from cgbench.contracts.method import Method, MethodConfig
 from cgbench.contracts.pmf import PMF
 from cgbench.errors import UserError
+from cgbench.running.loop import _moved
 from cgbench.running.run import Run, finished_record, prepare, run
 
 THIS = Path(__file__)
@@ -101,6 +102,53 @@ def test_budget(tmp_path) -> None:
     assert more.execute().status == "finished"
 
 
+def test_a_smaller_budget_than_what_was_made_is_refused(tmp_path) -> None:
+    options: dict[str, Any] = {"out": tmp_path, "threads": 1}
+    run("muller_brown", METHOD, budget=25, **options)
+    with pytest.raises(UserError, match="run in .* has made 20 evaluations, more than --budget 15"):
+        run("muller_brown", METHOD, budget=15, **options)
+    (tmp_path / "muller_brown" / "troubled" / "default" / "seed-0" / "record.json").unlink()  # as if it had been killed
+    with pytest.raises(UserError, match="latest.pt in .* has made 20 evaluations, more than --budget 15"):
+        run("muller_brown", METHOD, budget=15, **options)
+    assert run("muller_brown", METHOD, **options).evaluations.total == 30
+    with pytest.raises(UserError, match="has made 30 evaluations, more than --budget 29"):
+        run("muller_brown", METHOD, budget=29, **options)
+    assert run("muller_brown", METHOD, budget=30, **options).status == "finished"
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), 3.0])
+def test_numbers_of_other_types_are_the_same_seed(tmp_path, seed) -> None:
+    records = [run("muller_brown", METHOD, out=tmp_path / str(n), threads=1, seed=s) for n, s in enumerate((3, seed))]
+    assert records[0].metrics == records[1].metrics
+    assert [path.name for path in (tmp_path / "1" / "muller_brown" / "troubled" / "default").iterdir()] == ["seed-3"]
+
+
+class NeedyConfig(TroubleConfig):
+    needed: int
+
+
+class Needy(Troubled):
+    name = "needy"
+    Config = NeedyConfig
+
+
+def test_a_setting_without_a_default_can_be_given(tmp_path) -> None:
+    job = prepare("muller_brown", f"{THIS}:Needy", out=tmp_path, overrides=["needed=1"])
+    assert job.folder.path.parent.name.startswith("default-") and job.execute().status == "finished"
+    with pytest.raises(UserError, match=r"configuration of needy \(preset default, which has no file\): .*needed"):
+        prepare("muller_brown", f"{THIS}:Needy", out=tmp_path)
+
+
+def test_random_streams_continue_on_another_device_of_the_same_type() -> None:
+    streams = {"walk@cuda": 1, "walk@cpu": 2, "noise@cuda": 3}
+    assert _moved(streams, "cuda", "cuda:0") == {"walk@cuda:0": 1, "walk@cpu": 2, "noise@cuda:0": 3}
+    assert _moved(streams, "cuda", "cuda") == streams
+
+
+def test_the_cpu_has_no_number(tmp_path) -> None:
+    assert start(tmp_path, device="cpu:0").system.device == "cpu"
+
+
 def test_a_finished_run_is_not_run_again(tmp_path) -> None:
     first = run("muller_brown", METHOD, out=tmp_path, threads=1)
     folder = tmp_path / "muller_brown" / "troubled" / "default" / "seed-0"
@@ -150,7 +198,12 @@ def test_a_damaged_checkpoint_costs_one_estimate_not_the_run(tmp_path) -> None:
     "options, message",
     [
         ({"budget": 0}, "--budget must be at least 1, not 0"),
-        ({"threads": 0}, "--threads must be at least 1"),
+        ({"threads": 0}, "--threads must be from 1 to 1024, not 0"),
+        ({"threads": 10**11}, "--threads must be from 1 to 1024"),
+        ({"seed": 2**63}, "--seed must be at most"),
+        ({"seed": 1.5}, "--seed must be a whole number, not 1.5"),
+        ({"seed": "4"}, "--seed must be a whole number, not '4'"),
+        ({"budget": 1000.5}, "--budget must be a whole number"),
         ({"seed": -1}, "--seed must be at least 0"),
         ({"device": "abacus"}, "device 'abacus' cannot be used here"),
         ({"engine": "lammps"}, "no engine 'lammps': choose from torch"),

@@ -184,6 +184,21 @@ def test_samples_of_highest_energy_get_no_gradient_and_others_are_clipped() -> N
     assert not gradient(flow, 64, 1, dropped=64).any()
 
 
+def test_a_sample_of_weight_zero_adds_nothing_where_q_is_zero() -> None:
+    flow = small_flow()
+    z = flow.sample_with_log_prob(20, torch.Generator().manual_seed(0))[0]
+    weights = torch.linspace(0.0, 2.0, 20, dtype=FLOAT64)
+    z[0] = 1e200
+    assert flow.log_prob(z)[0] == -math.inf and weights[0] == 0
+    gradients = []
+    for rows in (slice(None), slice(1, None)):
+        flow.zero_grad()
+        loss = forward_kl(flow, z[rows], weights[rows]) * len(z[rows])
+        loss.backward()
+        gradients.append(torch.cat([loss.detach()[None], *(p.grad.flatten() for p in flow.parameters())]))
+    torch.testing.assert_close(*gradients)
+
+
 # ---- estimates --------------------------------------------------------------------------------------
 
 

@@ -86,6 +86,23 @@ def test_step_sizes_go_to_the_wanted_acceptance(generator) -> None:
     assert min(annealing.step_sizes) > 0.3  # from 0.05, where nearly everything was accepted
 
 
+def test_a_start_without_a_density_is_not_in_the_step_size(generator) -> None:
+    """At ``q^0 p^1`` its energy is zero times infinity. It counts as refused; the others are as without it."""
+    broken = torch.zeros(40, dtype=torch.bool).index_fill(0, torch.tensor([7]), True)
+    points = starts(40, generator)
+    spoilt = Points(points.z, points.log_q.masked_fill(broken, -torch.inf), points.log_p, points.grad_q, points.grad_p)
+    state = generator.get_state()
+    found = []
+    for each in (points, spoilt):
+        generator.set_state(state)
+        found.append(hmc_transition(each, 1.0, 0.4, 3, log_q, log_p, generator)[1])
+    assert torch.equal(found[1], found[0].masked_fill(broken, 0.0)) and found[0][broken] > 0
+    annealing = sampler(generator, 2.0, distributions=3)  # the second one is p
+    annealing.run(spoilt)
+    for step_size, rate in zip(annealing.step_sizes, annealing.acceptance, strict=True):
+        assert step_size == pytest.approx(0.4 * (1.0 + 0.1 * (rate - 0.65)))
+
+
 def test_a_chain_costs_one_evaluation_and_one_for_each_leapfrog_step(generator) -> None:
     calls = []
 
@@ -169,6 +186,28 @@ def test_stored_weights_follow_the_flow(generator) -> None:
     new = P**2 / Q_NEW / (P**2 / Q_NEW).sum()
     assert float(((found - new) / (new * (1 - new) / len(rows)).sqrt()).abs().max()) < 4.0
     assert torch.equal(buffer.correct(rows, buffer.log_q[rows], 10.0), torch.ones(len(rows), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1.5, 2.0])
+def test_a_sample_without_a_density_keeps_its_weight(alpha: float, generator) -> None:
+    """It gives no gradient now, and is drawn as often as before; for the others, the factor is ``(q_old/q)^(a-1)``."""
+    buffer = ReplayBuffer(5, 1, alpha, torch.float64)
+    buffer.add(torch.arange(5.0, dtype=torch.float64)[:, None], P.log(), Q_OLD.log())
+    rows = torch.tensor([4, 1, 0, 2])
+    present = torch.tensor([-torch.inf, torch.nan, torch.inf, float(Q_NEW[2].log())], dtype=torch.float64)
+    factors = buffer.correct(rows, present, limit=10.0)
+    change = (Q_OLD[2] / Q_NEW[2]) ** (alpha - 1.0)
+    torch.testing.assert_close(factors, torch.stack([change * 0, change * 0, change * 0, change]))
+    weights = P.clone()
+    weights[2] *= change
+    torch.testing.assert_close(buffer.log_w.exp(), weights)
+    torch.testing.assert_close(buffer.log_q.exp()[[0, 1, 3, 4]], Q_OLD[[0, 1, 3, 4]])
+    assert float(buffer.log_q[2].exp()) == pytest.approx(float(Q_NEW[2]))
+    drawn = torch.stack([buffer.draw(1, generator)[0] for _ in range(4000)])
+    expected = 4000 * (weights / weights.sum()).numpy()
+    assert stats.chisquare(torch.bincount(drawn, minlength=5).numpy(), expected).pvalue > 1e-3
+    again = buffer.correct(rows, Q_NEW.log()[rows], limit=10.0)  # the flow has learned it: nothing is left behind
+    torch.testing.assert_close(again[:3], (Q_OLD / Q_NEW)[rows[:3]] ** (alpha - 1.0))
 
 
 def test_factors_are_limited_and_non_finite_samples_are_ignored(generator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 
@@ -99,6 +100,30 @@ def test_samples_outside_the_state_space_count_as_drawn() -> None:
     share = histogram.add(s, torch.tensor([0.0, 0.0, -math.inf, -math.inf], dtype=FLOAT64), 8)
     assert share == pytest.approx(2 / 8)
     assert histogram.log_normalisation == pytest.approx(math.log(2 / 8))
+
+
+# ---- training -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [1, 32])
+def test_samples_without_a_density_do_not_spoil_the_gradient_of_a_batch(share: int, tmp_path) -> None:
+    """One of 32, or all: the gradient is the sum over the others, divided by the number of all."""
+    overrides = ["training.updates_per_pass=1"]
+    job = prepare("muller_brown", "flow_ais_bootstrap", preset="smoke", overrides=overrides, out=tmp_path)
+    method, buffer = job.method, job.method.buffer
+    start = copy.deepcopy(method.flow)
+    method._pass()
+    buffer.log_w[:32] = 0.0
+    buffer.log_w[32:] = -torch.inf  # the batch is drawn from the others
+    buffer.z[:share] = math.inf
+    method._learn()
+    counts = job.anomalies.counts()
+    assert counts["unusable_sample"][0] == share and "skipped_step" not in counts
+    if share < 32:
+        (-start.log_prob(buffer.z[share:32]).sum() / 32).backward()
+    for mine, other in zip(method.flow.parameters(), start.parameters(), strict=True):
+        expected = torch.zeros_like(other) if other.grad is None else other.grad
+        torch.testing.assert_close(mine.grad, expected, rtol=1e-3, atol=1e-5)
 
 
 # ---- the whole method -----------------------------------------------------------------------------

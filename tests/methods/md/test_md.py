@@ -6,12 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from cgbench.errors import UserError
 from cgbench.running.run import prepare, run
 from cgbench.scoring.divergences import forward_kld
 from cgbench_systems.muller_brown import MullerBrown
 
 DOUBLE_WELL = f"{Path(__file__).parents[2] / 'examples' / 'double_well.py'}:DoubleWell"
+
+
+@pytest.mark.parametrize("system", ["muller_brown", "aldp"])
+def test_no_sample_at_all_is_no_result(system: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="stride must not exceed steps"):
+        run(system, "md", preset="smoke", overrides=["steps=5", "stride=10"], out=tmp_path)
 
 
 def test_metropolis_converges_within_the_basin_that_it_starts_in(tmp_path) -> None:

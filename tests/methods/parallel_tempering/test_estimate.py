@@ -52,13 +52,32 @@ def test_weights_give_averages_at_the_lowest_temperature() -> None:
     assert np.abs(z).max() < 4
 
 
-def test_a_table_of_weights_is_exact_enough() -> None:
-    weighting = Reweighting(1 / LADDER, np.array([5.0, 3.0, 2.0]), np.array([0.0, -20.0, -35.0]))
-    energies = np.random.default_rng(1).uniform(-40.0, 260.0, 30_000)
-    energies[7] = np.nan
-    found, exact = weighting.log_weights(energies), weighting.log_weights(energies[:1000])
-    np.testing.assert_allclose(found[:1000], exact, atol=1e-5)
-    assert np.isnan(found[7]) and np.isfinite(np.delete(found, 7)).all()
+@pytest.mark.parametrize("largest", [260.0, 1e5, 1e10])
+def test_weights_of_many_energies_are_exact_whatever_the_largest(largest: float) -> None:
+    """Against the formula of the module, ``ln w = -u - ln sum_k N_k exp(f_k - b_k u)``, in extended precision."""
+    counts, free_energy = np.array([5.0, 3.0, 2.0]), np.array([0.0, -20.0, -35.0])
+    energies = np.random.default_rng(1).uniform(-40.0, 260.0, (3, 10_000))
+    energies[0, :3] = np.nan, np.inf, -np.inf
+    energies[2, 7] = largest
+    found = Reweighting(1 / LADDER, counts, free_energy).log_weights(energies)
+    assert found.shape == energies.shape and np.isnan(found[0, :3]).all()
+    u = energies.ravel()[3:].astype(np.longdouble)
+    terms = np.log(counts) + free_energy - u[:, None] / LADDER
+    highest = terms.max(1)
+    exact = -u - highest - np.log(np.exp(terms - highest[:, None]).sum(1))
+    np.testing.assert_allclose(found.ravel()[3:], exact.astype(np.float64), rtol=1e-12, atol=1e-11)
+
+
+@pytest.mark.parametrize("largest", [1e5, 1e7, 1e10, 1e30])
+def test_one_enormous_energy_leaves_free_energies_as_they_are(largest: float) -> None:
+    """Of 6,000 samples, all of which MBAR is solved with; the exact free energies are known."""
+    energies = oscillators(500, 4, 1)
+    plain = reweighting(energies, LADDER, 10_000)
+    energies[499, 3, 2] = largest
+    found = reweighting(energies, LADDER, 10_000)
+    truth = -0.5 * DEGREES * np.log(LADDER) + 30.0 * (1 / LADDER - 1)
+    np.testing.assert_allclose(found.free_energy, plain.free_energy, atol=5e-3)
+    np.testing.assert_allclose(found.free_energy, truth, atol=0.1)
 
 
 def test_unusable_samples_and_empty_temperatures() -> None:
@@ -122,6 +141,17 @@ def test_errors_of_the_jackknife_are_the_spread_of_independent_runs() -> None:
     claimed = np.mean([pmf.free_energy_std**2 for pmf in pmfs], axis=0)[low].mean() / student_factor(4) ** 2
     spread = np.var(aligned, axis=0, ddof=1)[low].mean()
     assert math.sqrt(claimed / spread) == pytest.approx(1.0, abs=0.25)
+
+
+@pytest.mark.parametrize("largest", [1e7, 1e30, math.inf])
+def test_one_enormous_energy_does_not_change_the_pmf(largest: float) -> None:
+    samples = torus_samples(500, 16, 5)
+    spoiled = samples.clone()
+    spoiled[3, 3, 2, 0] = largest  # a sample that free energies are not solved with
+    one, other = (Tempered(each, LADDER, 4, 5_000) for each in (samples, spoiled))
+    assert other.effective_sample_size == pytest.approx(one.effective_sample_size, rel=1e-3)
+    found, expected = (each.combine((0,), PHI, (3,)).pmf.probability for each in (other, one))
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
 def test_unusable_samples_have_no_weight() -> None:

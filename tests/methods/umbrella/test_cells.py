@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import torch
 from scipy import stats
 
@@ -54,6 +55,38 @@ def test_free_energies_are_those_of_pymbar_with_all_frames() -> None:
     assert residual < 1e-6
     exact = 0.5 * STIFFNESS * (CENTRES**2 - CENTRES[0] ** 2) / (1.0 + STIFFNESS)
     assert np.abs(found - found[0] - exact).max() < 0.25  # 4 sigma at the far end
+
+
+@pytest.mark.parametrize("place", [30.0, -1e4])
+def test_a_frame_far_outside_the_domain_counts_as_in_pymbar(place: float) -> None:
+    """All Boltzmann factors of such a frame are below the smallest number."""
+    frames = harmonic_frames(np.random.default_rng(1), 2_000, np.zeros((1, 1)))
+    frames.s[7, 3] = place
+    found, residual = Cells(LINE, line_restraints(), [frames]).free_energies(np.zeros(7))
+    expected = pymbar_energies(line_restraints(), frames)
+    np.testing.assert_allclose(found - found[0], expected - expected[0], atol=2e-3)
+    assert residual < 1e-6
+    frames.s[7, 3] = 1e30 * np.sign(place)  # pymbar itself rounds too much here
+    found, _ = Cells(LINE, line_restraints(), [frames]).free_energies(np.zeros(7))
+    np.testing.assert_allclose(found - found[0], expected - expected[0], atol=0.05)
+
+
+def test_histogram_and_exposure_of_cells_are_those_of_all_frames() -> None:
+    """The sum of the weights over the exposure, and the exposure by its formula, with a frame far out among them."""
+    frames = harmonic_frames(np.random.default_rng(5), 2_000, np.zeros((1, 1)))
+    frames.s[7, 3] = 40.0
+    restraints, free_energy = line_restraints(), 0.5 * STIFFNESS * CENTRES**2 / (1.0 + STIFFNESS)
+    cells = Cells(LINE, restraints, [frames])
+    histogram, exposure = cells.histogram(free_energy, np.ones(1, dtype=bool))
+
+    def exposed(s: np.ndarray) -> np.ndarray:
+        return (2_000 * np.exp(free_energy - 0.5 * STIFFNESS * (s[:, None] - CENTRES) ** 2)).sum(1)
+
+    np.testing.assert_allclose(exposure, exposed(LINE.centers(0)), rtol=1e-10)
+    s = frames.s.numpy().ravel()
+    s = s[np.abs(s) < 2.0]
+    expected = np.histogram(s, LINE.edges(0), weights=1.0 / exposed(s))[0]
+    np.testing.assert_allclose(histogram, expected, rtol=5e-3)
 
 
 def test_free_energies_on_a_torus_are_those_of_pymbar() -> None:

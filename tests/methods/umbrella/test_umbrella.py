@@ -13,8 +13,11 @@ import torch
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.running.run import prepare
 from cgbench.scoring.divergences import forward_kld
+from cgbench_methods.lib.estimators.fourier_fit import _basis
+from cgbench_methods.lib.estimators.jackknife import variance_of_fit
 from cgbench_methods.lib.estimators.mbar import Frames
 from cgbench_methods.lib.sampling.restraints import HarmonicRestraints
+from cgbench_methods.umbrella import estimate
 from cgbench_methods.umbrella.estimate import combine
 from cgbench_methods.umbrella.windows import Lattice, allocate
 
@@ -63,6 +66,51 @@ def test_smooth_estimate_and_its_error_on_a_torus() -> None:
     ratio = np.sqrt((weights * error**2).sum() / (weights * std**2).sum())
     student = scipy.stats.t.ppf(0.975, replicates - 1) / scipy.stats.norm.ppf(0.975)  # 1.6: a factor of the claim
     assert 0.5 / student < ratio < 2.0 / student
+
+
+def test_blocks_have_the_exposure_of_the_fit_where_nothing_was_explored(monkeypatch) -> None:
+    """Windows in one half of the domain, ten equal frames in a row: visits and exposures against their definitions."""
+    random = np.random.default_rng(3)
+    centres, stiffness, replicates = np.linspace(-2.5, 0.0, 5), 6.0, 4
+    mean, width = stiffness * centres / (1.0 + stiffness), 1.0 / math.sqrt(1.0 + stiffness)
+    s = random.normal(mean, width, (40, replicates, 5)).repeat(10, axis=0).reshape(400, -1, 1)
+    frames = Frames(
+        torch.from_numpy(s), torch.arange(5).repeat(replicates), torch.arange(replicates).repeat_interleave(5)
+    )
+    restraints = HarmonicRestraints(LINE, torch.from_numpy(centres)[:, None], (stiffness,))
+    given = []
+
+    def spy(fitted, visits, exposures, *rest):
+        given.append((fitted, visits, exposures))
+        return variance_of_fit(fitted, visits, exposures, *rest)
+
+    monkeypatch.setattr(estimate, "variance_of_fit", spy)
+    combined = combine(
+        LINE,
+        restraints,
+        [frames],
+        np.zeros(5),
+        cutoff=5.0,
+        mbar_frames=5_000,
+        min_overlap=0.01,
+        stretches_for_errors=4,
+    )
+    ((fitted, visits, exposures),) = given
+    inefficiency, histogram = combined.facts["statistical_inefficiency"], combined.histogram
+    assert inefficiency > 5.0 and len(visits) == len(exposures) == 16
+    bias = 0.5 * stiffness * (LINE.grid() - centres) ** 2
+    made = (400 * replicates * np.exp(combined.windows.free_energy - bias)).sum(1) / inefficiency
+    least = math.exp(5.0) / histogram.max()  # visited once at the cutoff
+    unexplored = (bias.min(1) > 1.0) & (histogram == 0)
+    expected = np.where(unexplored, np.maximum(made, least), made)
+    assert (expected > 10 * made).sum() > 10
+    np.testing.assert_allclose(exposures.sum(0), expected, rtol=1e-6)
+    np.testing.assert_allclose(visits.sum(0), histogram * expected, rtol=0.05, atol=0.1)
+    # as many visits as the fit expects in all: the derivative by its constant vanishes at the minimum
+    values = fitted.probability()
+    constant = fitted.coefficients[0] + _basis(LINE, 0, fitted.order)[0][:, 1:] @ fitted.coefficients[1:]
+    assert np.ptp(np.log(values) - constant) < 1e-9
+    assert visits.sum() == pytest.approx((exposures.sum(0) * np.exp(constant)).sum(), rel=1e-2)
 
 
 # ---- windows --------------------------------------------------------------------------------------

@@ -71,11 +71,12 @@ class Langevin:
         self.set_friction(friction)
         self.velocities = self._thermal * self._normal()
         self.energies = positions.new_zeros(len(positions))
+        self._valid_state = (self.positions, self.velocities)
         self._begin_block()
 
     def _begin_block(self) -> None:
-        """Keep the present state; nothing is copied, because every step makes new tensors."""
-        self._kept = (self.positions, self.velocities)
+        """Note the present state, whose energies are not known yet; `begin_step` keeps it where they are finite."""
+        self._start: tuple[torch.Tensor, torch.Tensor] | None = (self.positions, self.velocities)
         self._valid = torch.ones(len(self.positions), dtype=torch.bool, device=self.positions.device)
 
     def set_friction(self, friction: float) -> None:
@@ -104,10 +105,16 @@ class Langevin:
         self._relative = relative
         self._set_noise()
         self.velocities = scale * self.velocities
-        self._kept = (self._kept[0], scale * self._kept[1])
+        self._valid_state = (self._valid_state[0], scale * self._valid_state[1])
+        if self._start is not None:
+            self._start = (self._start[0], scale * self._start[1])
+
+    def _rows(self, chosen: torch.Tensor) -> torch.Tensor:
+        """Return a value for each walker in a shape that fits the positions."""
+        return chosen.reshape(-1, *(1,) * (self.positions.dim() - 1))
 
     def _per_walker(self, values: torch.Tensor) -> torch.Tensor:
-        return values.to(self.positions).reshape(-1, *(1,) * (self.positions.dim() - 1))
+        return self._rows(values.to(self.positions))
 
     def _normal(self) -> torch.Tensor:
         x = self.positions
@@ -121,7 +128,14 @@ class Langevin:
     def begin_step(self) -> torch.Tensor:
         """Evaluate `energies` of the present positions, and return the gradient that `finish_step` needs."""
         self.energies, gradient = self.energy_and_gradient(self.positions)
-        self._valid = self._valid & self.energies.isfinite()
+        finite = self.energies.isfinite()
+        if self._start is not None:  # the first step of a block
+            rows = self._rows(finite)
+            self._valid_state = tuple(  # type: ignore[assignment]
+                torch.where(rows, new, old) for new, old in zip(self._start, self._valid_state, strict=True)
+            )
+            self._start = None
+        self._valid = self._valid & finite
         return gradient
 
     def finish_step(self, gradient: torch.Tensor) -> None:
@@ -145,33 +159,48 @@ class Langevin:
         velocities = self._thermal * self._normal()
         if self._relative is not None:
             velocities = self._per_walker(self._relative.sqrt()) * velocities
-        rows = chosen.reshape(-1, *(1,) * (self.positions.dim() - 1))
+        rows = self._rows(chosen)
         self.positions = torch.where(rows, positions.to(self.positions), self.positions)
         self.velocities = torch.where(rows, velocities, self.velocities)
         self.energies = torch.where(chosen, energies.to(self.energies), self.energies)
         self._begin_block()
 
     def restore_diverged(self) -> torch.Tensor:
-        """End a block of steps, restore diverged walkers to its start, and return which they are, ``[walkers]``.
+        """End a block of steps, restore diverged walkers, and return which they are, ``[walkers]``.
 
-        A walker has diverged if its position, or any of its energies in the block, is not finite. It continues with
-        reversed velocity, as after a rejected move of generalised hybrid Monte Carlo (Horowitz, Phys. Lett. B 268, 247,
-        1991), which leaves the ensemble invariant. The call does not wait for the device.
+        A walker has diverged if its position, or any of its energies in the block, is not finite. It continues from the
+        last start of a block where its energy was finite, mostly that of this block. Its velocity is reversed, as after
+        a rejected move of generalised hybrid Monte Carlo (Horowitz, Phys. Lett. B 268, 247, 1991), which leaves the
+        ensemble invariant. The call does not wait for the device.
         """
         diverged = ~(self._valid & self.positions.flatten(1).isfinite().all(dim=1))
-        chosen = diverged.reshape(-1, *(1,) * (self.positions.dim() - 1))
-        positions, velocities = self._kept
+        chosen = self._rows(diverged)
+        positions, velocities = self._valid_state
         self.positions = torch.where(chosen, positions, self.positions)
         self.velocities = torch.where(chosen, -velocities, self.velocities)
         self._begin_block()
         return diverged
 
     def state_dict(self) -> dict[str, Any]:
-        """Return positions and velocities; the owner of the generator saves its state, and that of the temperatures."""
-        return {"positions": self.positions, "velocities": self.velocities}
+        """Return positions and velocities, now and of the last valid state.
+
+        The owner of the generator saves its state, and that of the temperatures.
+        """
+        positions, velocities = self._valid_state
+        return {
+            "positions": self.positions,
+            "velocities": self.velocities,
+            "valid_positions": positions,
+            "valid_velocities": velocities,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         device = self.positions.device
-        self.positions, self.velocities = (state[name].to(device, copy=True) for name in ("positions", "velocities"))
+        kept = {name: tensor.to(device, copy=True) for name, tensor in state.items()}
+        self.positions, self.velocities = kept["positions"], kept["velocities"]
+        self._valid_state = (  # older checkpoints do not have it
+            kept.get("valid_positions", self.positions),
+            kept.get("valid_velocities", self.velocities),
+        )
         self._begin_block()

@@ -12,7 +12,7 @@ import pytest
 
 from cgbench.cli.main import main
 from cgbench.results.baseline.curve import DRAWS, MDCurve, longest_walkers, md_curves
-from cgbench.results.runs import find_runs, first_held
+from cgbench.results.runs import FoundRun, find_runs, first_held
 
 ROOT = Path(__file__).parents[4]
 
@@ -130,6 +130,17 @@ def test_nothing_to_fit() -> None:
     curve = MDCurve.from_table(empty.assign(walkers=[]))
     assert np.isnan(curve.reached(np.array(1e-2))).all() and len(curve.table) == 0
     assert np.isnan(curve.to_target(1e-2)[0]).all() and np.isnan(curve.power_law[0])
+
+
+def test_runs_of_other_configurations_are_no_simulations_of_the_same_kind() -> None:
+    """Same preset and seed, another engine or configuration: the one with the most evaluations makes the curve."""
+    (found,) = find_runs([ROOT / "runs" / "aldp" / "md" / "long" / "seed-0"])
+    alone = md_curves([found])["histogram"]
+    for change in ({"engine": "openmm"}, {"config_hash": "0" * 64}):
+        record = found.record.model_copy(update=change)
+        worse = FoundRun(record, found.evaluations, 100 * found.forward_kld, auxiliary=found.auxiliary)
+        both = md_curves([found, worse])["histogram"]
+        assert np.array_equal(both.evaluations, alone.evaluations) and np.array_equal(both.held, alone.held)
 
 
 def test_published_curves_never_rise() -> None:

@@ -52,6 +52,13 @@ def test_beyond_the_ends_of_the_curve_there_are_bounds() -> None:
     assert math.isnan(none.value)
 
 
+def test_a_seed_below_the_noise_floor_is_a_bound_from_below() -> None:
+    """One of five seeds is below the floor at a large cost: its own speedup is anything from 100 on."""
+    scores, costs = np.array([1e-3, 1e-3, 1e-3, 1e-3, 1e-5]), np.array([40.0, 50.0, 20.0, 25.0, 1e4])
+    found = Seeds(scores, 1e-4, "x").at_scores(exact_curve(), costs)
+    assert found.bound == "at least" and found.value == pytest.approx(1e5 / 40, rel=0.03)
+
+
 def test_at_a_target_a_miss_is_an_infinite_cost() -> None:
     curve = exact_curve()
     seeds = Seeds(np.full(3, 1e-3), 0.0, "x")
