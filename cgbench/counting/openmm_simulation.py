@@ -21,9 +21,9 @@ class CountedSimulation(app.Simulation):  # type: ignore[misc]
     """An ``openmm.app.Simulation`` with counted steps, for use with OpenMM classes such as ``app.Metadynamics``.
 
     A step costs the evaluations that its integrator makes (`cgbench.counting.openmm_integrators`), also if the
-    integrator itself is called. A state of the
-    context with the molecule's energy or forces costs one, also if a reporter asks for it. So do velocities drawn by
-    the context, if OpenMM shifts them with forces. A state restricted to the force groups of added forces is free.
+    integrator itself is called. A state of the context with the molecule's energy or forces costs one, also if a
+    reporter asks for it. So do velocities drawn by the context, if OpenMM shifts them with forces. A state restricted
+    to the force groups of added forces is free.
 
     Parameters
     ----------

@@ -93,8 +93,7 @@ class FoundRun:
         """Why the result is not reliable, as the record says; None if it does not say so."""
         if self.record.diagnostics.get("reliable") is not False:
             return None
-        warnings = self.record.diagnostics.get("warnings")
-        return str(warnings[0]) if isinstance(warnings, list) and warnings else "the record gives no reason"
+        return next(iter(self.record.warnings), "the record gives no reason")
 
     def evaluations_to(self, target: float) -> float:
         """Return the evaluations from which on the forward KLD stays at or below the target; infinite for a miss."""

@@ -200,8 +200,12 @@ def _native() -> str | None:
     return compiler and compiler[1]
 
 
+@cache
 def measured_speed() -> float:
-    """Return the speed of one thread of this machine: fixed pieces of work, of NumPy and of Python, per CPU second."""
+    """Return the speed of one thread of this machine: fixed pieces of work, of NumPy and of Python, per CPU second.
+
+    It is measured once in a process, which takes half a second.
+    """
     x = np.linspace(0.0, 1.0, 20_000)
 
     def seconds() -> float:

@@ -21,6 +21,7 @@ __all__ = [
     "parse_record",
     "record_bytes",
     "to_json",
+    "warnings_in",
 ]
 
 EXTERNAL_PRESET = "self-reported"  # of results of other programs, whose evaluations a user has stated
@@ -66,6 +67,14 @@ class StateSpace(BaseModel):
     rejected: int
 
 
+def warnings_in(diagnostics: Mapping[str, Any]) -> list[str]:
+    """Return the warnings in a method's diagnostics, whatever form it gave them."""
+    found = diagnostics.get("warnings")
+    if found is None:
+        return []
+    return [str(warning) for warning in found] if isinstance(found, (list, tuple)) else [str(found)]
+
+
 class Record(BaseModel):
     """Everything about a run except its arrays; the content of ``record.json``."""
 
@@ -108,11 +117,8 @@ class Record(BaseModel):
 
     @property
     def warnings(self) -> list[str]:
-        """What the method warns of in its diagnostics, whatever form it gave the warnings."""
-        found = self.diagnostics.get("warnings")
-        if found is None:
-            return []
-        return [str(warning) for warning in found] if isinstance(found, (list, tuple)) else [str(found)]
+        """What the method warns of in its diagnostics."""
+        return warnings_in(self.diagnostics)
 
     @property
     def wall_seconds(self) -> float:

@@ -22,7 +22,16 @@ from cgbench.counting.streams import Streams
 from cgbench.running import provenance
 from cgbench.running.plan import Plan
 from cgbench.running.plugins import construct
-from cgbench.running.record import AnomalyCount, ClaimedErrors, Evaluations, Record, StateSpace, Status, to_json
+from cgbench.running.record import (
+    AnomalyCount,
+    ClaimedErrors,
+    Evaluations,
+    Record,
+    StateSpace,
+    Status,
+    to_json,
+    warnings_in,
+)
 from cgbench.running.run_folder import RunFolder
 from cgbench.scoring.referee import METRICS_VERSION, Referee
 
@@ -154,8 +163,7 @@ class RunState:
         problem = self.problem.state_space.problem()
         if problem is None:
             return found
-        own = found.get("warnings", [])
-        return found | {"reliable": False, "warnings": [problem, *(own if isinstance(own, list) else [str(own)])]}
+        return found | {"reliable": False, "warnings": [problem, *warnings_in(found)]}
 
     def _diagnostics_of_method(self) -> dict[str, Any]:
         try:

@@ -37,6 +37,16 @@ def test_verdicts(changes: dict, expected: str, record: Record) -> None:
     assert verdict(record.model_copy(update=changes)).startswith(expected)
 
 
+@pytest.mark.parametrize(("found", "expected"), [(None, []), ("too short", ["too short"]), (("a", 1), ["a", "1"])])
+def test_warnings_of_any_form(found: object, expected: list[str], record: Record, tmp_path) -> None:
+    warned = record.model_copy(update={"diagnostics": {"warnings": found}})
+    lines = [
+        line.split("warning")[1].strip() for line in _summary(warned, tmp_path).splitlines() if "  warning " in line
+    ]
+    assert lines == warned.warnings == expected
+    assert verdict(warned).startswith(f"no: {expected[0]}" if expected else "unknown")
+
+
 def test_claimed_errors_are_those_below_8_kt() -> None:
     cvs = MullerBrown().cvs
     energy = np.linspace(0.0, 16.0, 100)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -131,37 +131,6 @@ class FourierSurrogate:
         """Posterior standard deviation of linear functions of the coefficients, ``[batch, modes] -> [batch]``."""
         std: torch.Tensor = torch.linalg.vector_norm(features @ self._inverse_factor, dim=1)
         return std
-
-    def features_of_conditional_mean(self, axes: Sequence[int], probability: torch.Tensor) -> torch.Tensor:
-        """Modes, averaged over all but some CVs.
-
-        Parameters
-        ----------
-        axes
-            The CVs that are kept.
-        probability
-            Weights of the mean at the bin centres ``[cells]``; only their ratios at the same kept CVs matter.
-
-        Returns
-        -------
-        torch.Tensor
-            At the bins of the kept CVs, in their order, ``[bins, modes]``.
-        """
-        tables = [
-            axis.values(torch.from_numpy(self.cvs.centers(number)))[:, functions]
-            for number, (axis, functions) in enumerate(zip(self.basis.axes, self.basis.functions, strict=True))
-        ]
-        others = [axis for axis in range(len(self.cvs)) if axis not in axes]
-        p = probability.reshape(self.cvs.bins).permute(*axes, *others)
-        features = p[..., None]
-        for axis in reversed(others):
-            features = (features * tables[axis]).sum(-2)
-        for position, axis in enumerate(axes):
-            shape = [1] * len(axes) + [len(self.basis)]
-            shape[position] = self.cvs.bins[axis]
-            features = features * tables[axis].reshape(shape)
-        total = p.sum(dim=tuple(range(len(axes), len(self.cvs)))) if others else p
-        return (features / total[..., None]).reshape(-1, len(self.basis))
 
     def excess_of_prior_shift(self, features: torch.Tensor) -> torch.Tensor:
         """Return the squared shift of linear functions by the prior, less its expectation, where positive.

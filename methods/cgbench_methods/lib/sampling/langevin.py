@@ -131,9 +131,8 @@ class Langevin:
         finite = self.energies.isfinite()
         if self._start is not None:  # the first step of a block
             rows = self._rows(finite)
-            self._valid_state = tuple(  # type: ignore[assignment]
-                torch.where(rows, new, old) for new, old in zip(self._start, self._valid_state, strict=True)
-            )
+            (x, v), (kept_x, kept_v) = self._start, self._valid_state
+            self._valid_state = torch.where(rows, x, kept_x), torch.where(rows, v, kept_v)
             self._start = None
         self._valid = self._valid & finite
         return gradient

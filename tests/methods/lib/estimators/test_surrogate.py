@@ -155,7 +155,7 @@ def test_modes_averaged_over_other_cvs(generator) -> None:
     p = torch.softmax(-model.on_grid()[0], 0).reshape(CUBE.bins)
     modes = model.basis(torch.from_numpy(CUBE.grid())).reshape(*CUBE.bins, -1)
     mean_modes = torch.einsum("abc,abcm->cam", p, modes) / p.sum(1).T[..., None]
-    found = model.features_of_conditional_mean((2, 0), p.reshape(-1))
+    found = model.products.conditional_mean((2, 0), p.reshape(-1))
     torch.testing.assert_close(found, mean_modes.reshape(35, -1))
 
 

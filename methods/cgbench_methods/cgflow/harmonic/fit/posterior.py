@@ -127,7 +127,7 @@ def _features_of_map(surrogate: FourierSurrogate, one: Map) -> torch.Tensor:
     probabilities; hence the modes are averaged with these.
     """
     p = torch.softmax(-surrogate.on_grid()[0], 0).clamp(min=1e-300)
-    return surrogate.features_of_conditional_mean(one.axes, p)
+    return surrogate.products.conditional_mean(one.axes, p)
 
 
 def _errors_of_map(

@@ -1,4 +1,4 @@
-"""Sums of products of two modes over the bins of a grid.
+"""Sums of modes, and of products of two modes, over the bins of a grid.
 
 A product of two Fourier functions of one CV is a sum of two:
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -30,7 +30,7 @@ ROWS = 64  # modes at once: what is computed for them fits into the cache
 
 
 class GridProducts:
-    """Gram matrices and quadratic forms of the modes of a basis on the grid of the CVs.
+    """Gram matrices, quadratic forms and means of the modes of a basis on the grid of the CVs.
 
     Parameters
     ----------
@@ -102,6 +102,37 @@ class GridProducts:
         for functions in self._moments:
             result = torch.tensordot(result, functions, dims=([0], [1]))
         return result.reshape(-1)
+
+    def conditional_mean(self, axes: Sequence[int], probability: torch.Tensor) -> torch.Tensor:
+        """Modes, averaged over all but some CVs.
+
+        Parameters
+        ----------
+        axes
+            The CVs that are kept.
+        probability
+            Weights of the mean at the bin centres ``[cells]``; only their ratios at the same kept CVs matter.
+
+        Returns
+        -------
+        torch.Tensor
+            At the bins of the kept CVs, in their order, ``[bins, modes]``.
+        """
+        tables = [
+            axis.values(centres)[:, functions]
+            for axis, functions, centres in zip(self.basis.axes, self.basis.functions, self.centres, strict=True)
+        ]
+        others = [axis for axis in range(len(self.bins)) if axis not in axes]
+        p = probability.reshape(self.bins).permute(*axes, *others)
+        features = p[..., None]
+        for axis in reversed(others):
+            features = (features * tables[axis]).sum(-2)
+        for position, axis in enumerate(axes):
+            shape = [1] * len(axes) + [self.modes]
+            shape[position] = self.bins[axis]
+            features = features * tables[axis].reshape(shape)
+        total = p.sum(dim=tuple(range(len(axes), len(self.bins)))) if others else p
+        return (features / total[..., None]).reshape(-1, self.modes)
 
     @functools.cached_property
     def centres(self) -> list[torch.Tensor]:
