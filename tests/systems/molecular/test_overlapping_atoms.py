@@ -62,7 +62,9 @@ def test_padding_for_the_compiled_kernel_changes_nothing(monkeypatch: pytest.Mon
         torch.testing.assert_close(mine, theirs, equal_nan=True)
 
 
-def test_a_walker_whose_atoms_collide_is_restored() -> None:
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_walker_whose_atoms_collide_is_restored(steps: int) -> None:
+    """It continues from the last start of a block where its energy was finite: this one, or the one before."""
     from cgbench_methods.lib.sampling.walkers import end_block, make_walkers
 
     anomalies = Anomalies()
@@ -72,12 +74,14 @@ def test_a_walker_whose_atoms_collide_is_restored() -> None:
     dynamics = make_walkers(problem, start, torch.Generator().manual_seed(0), **options)
     dynamics.step(5)
     assert not end_block(problem, dynamics).any()
-    kept = dynamics.positions.clone()
-    dynamics.positions = kept.clone()
-    dynamics.positions[1, 20] = kept[1, 0]
+    before = dynamics.positions.clone()
+    dynamics.step(steps)
+    collided = dynamics.positions.clone()
+    collided[1, 20] = collided[1, 0]
+    dynamics.positions = collided
     dynamics.step(5)
     assert end_block(problem, dynamics).tolist() == [False, True, False]
-    assert torch.equal(dynamics.positions[1], kept[1])
+    assert torch.equal(dynamics.positions[1], (before if steps else start)[1].to(before))
     dynamics.step(20)
     assert not end_block(problem, dynamics).any()
     assert anomalies.counts()["diverged_walker"] == (1, 9)

@@ -177,7 +177,7 @@ def test_runs_are_scored_against_it(built: tuple[Workplace, str], tmp_path: Path
 MISTAKES = {
     "unknown route": (["--route", "fly"], "unknown route 'fly' (--route): choose from biased, openmm, umbrella, un"),
     "no blocks": (["--blocks", "0"], "--blocks must be at least 1, not 0"),
-    "no threads": (["--threads", "0"], "--threads must be at least 1, not 0"),
+    "no threads": (["--threads", "0"], "--threads must be from 1 to 1024, not 0"),
     "device": (["--device", "tpu9"], "device 'tpu9' cannot be used here"),
     "certify another route": (["--route", "umbrella", "--certify"], "from route biased: add --route biased"),
     "compare without a reference": (["--route", "umbrella", "--compare"], "cannot be read: [Errno 2] No such file"),
