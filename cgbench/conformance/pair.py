@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,7 +20,7 @@ from cgbench.conformance.side_effects import THREADS, SideEffects, watch_side_ef
 from cgbench.running.configuration import preset_names
 from cgbench.running.plan import Plan, make_plan
 from cgbench.running.plugins import explain
-from cgbench.running.registry import load
+from cgbench.running.registry import file_formats, load
 from cgbench.running.run import Run, prepare
 
 __all__ = ["Pair"]
@@ -35,7 +36,7 @@ class Pair:
     Parameters
     ----------
     system, method
-        Registered names, or ``path/to/file.py:Class``.
+        Registered names, ``path/to/file.py:Class``, or the file of a molecule.
     root
         Folder for all files.
     preset
@@ -107,7 +108,7 @@ class Pair:
         resume
             Resume from a checkpoint, if there is one.
         kill_after
-            Kill the run after this many estimates.
+            Kill the run after this many estimates; every estimate is saved then.
         attributes
             Attributes of the system's class to replace for this run.
         picture
@@ -131,6 +132,8 @@ class Pair:
             if not picture:
                 stack.enter_context(replaced(cgbench.drawing.pmf, "draw_pmf", lambda *args, **options: None))
             job = self.prepare(folder, on_estimate=take, **changes)
+            if kill_after:
+                job.save_share = math.inf  # save every estimate
             if resume and job.resume():
                 observed.resumed_at = job.ledger.total
             try:
@@ -208,6 +211,8 @@ class Pair:
 
 
 def _absolute(name: str) -> str:
-    """Make the path of ``path/to/file.py:Class`` absolute: the working directory changes during a run."""
+    """Make the path of a plugin or of a system's file absolute: the working directory changes during a run."""
     path, colon, cls = name.rpartition(":")
-    return f"{Path(path).resolve()}:{cls}" if colon and path.endswith(".py") else name
+    if colon and path.endswith(".py"):
+        return f"{Path(path).resolve()}:{cls}"
+    return str(Path(name).resolve()) if Path(name).suffix.removeprefix(".") in file_formats() else name

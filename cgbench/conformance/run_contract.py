@@ -141,6 +141,10 @@ def resume(pair: Pair) -> str:
             raise Failure(f"{subject} does not finish: {failed}", failed.log) from failed
         if resumed.resumed_at is None:
             raise Failure(f"{subject} starts over; the checkpoint was not found")
+        if resumed.resumed_at != killed.estimates[-1].charged:
+            raise Failure(
+                f"{subject} continues from {resumed.resumed_at:,} evaluations, not {killed.estimates[-1].charged:,}"
+            )
         _check_same(resumed, whole, subject, "does state_dict() hold everything that estimates() needs to continue?")
         made = whole.ended.evaluations.total - resumed.resumed_at
         if resumed.counter.count != made:

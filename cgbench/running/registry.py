@@ -24,6 +24,7 @@ __all__ = ["Kind", "Plugin", "build_system", "file_formats", "load", "names", "p
 
 GROUPS = {"system": "cgbench.systems", "method": "cgbench.methods"}
 PREFIX = "cgbench_plugin_"  # of the names of modules from files
+_defined: dict[tuple[Path, bytes, str], Any] = {}  # systems from files, by path, content and version
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def load(kind: Kind, name: str) -> Any:
             raise
         except Exception as error:  # a plugin can raise anything
             raise PluginError(f"system {name} cannot be loaded: {explain(error)}") from error
-        return check_class(kind, loaded, name)
+        cls = check_class(kind, loaded, name)
+        return _defined.setdefault((path.resolve(), path.read_bytes(), cls.version), cls)  # one class for all callers
     entries = _entries(kind)
     if name not in entries:
         more = " or path/to/molecule.yaml" if kind == "system" else ""

@@ -94,6 +94,11 @@ BROKEN = {
         {'self.round = state["weights"].numpy(), int(state["round"])': 'self.round = state["weights"].numpy(), 0'},
         "and resumed, a run has 800 evaluations",
     ),
+    "late-state": (
+        "resume",
+        {'"round": self.round}': '"round": min(self.round, 1)}'},
+        "killed after estimate 2 of 3 and resumed, a run has 800 evaluations",
+    ),
     "bad-load": (
         "resume",
         {'int(state["round"])': 'state["rounds"]'},

@@ -95,6 +95,10 @@ BROKEN = {
         system("def reduced_energy(self, x): return super().reduced_energy(x) + 1.0"),
         "reduced_energy and reduced_energy_and_gradient differ by",
     ),
+    "nan-by-autograd": (
+        system("def reduced_energy(self, x): return super().reduced_energy(x) + torch.sqrt(0.0 * x.sum(1))"),
+        "reduced_energy and reduced_energy_and_gradient differ by nan",
+    ),
     "exception": (energy("raise ZeroDivisionError('here')"), "ZeroDivisionError: here (broken.py, line "),
     "cvs-shape": ({CVS: "return x[:, 0] - x[:, 1]"}, "must be finite and [6, 1], not float64 [6]"),
     "cvs-domain": ({CVS: "return x[:, :1] - x[:, 1:] + 5.0"}, "s is 3.00005, outside its domain from -2.5 to 1.1"),

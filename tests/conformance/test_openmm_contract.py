@@ -51,6 +51,15 @@ class KilocaloriePerMole(Scaled):
     factor = KT / 4.184
 
 
+class NotANumber(Alanine):
+    """The gradient of one atom is NaN in one configuration."""
+
+    def reduced_energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        energy, gradient = super().reduced_energy_and_gradient(x)
+        gradient[-1, 3] = torch.nan
+        return energy, gradient
+
+
 class OtherTemperature(Scaled):
     factor = 300.0 / 310.0
 
@@ -168,6 +177,7 @@ class Particles(Alanine):
 
 
 BROKEN: dict[str, tuple[type[AlanineDipeptide], str]] = {
+    "NaN": (NotANumber, "energies or gradients differ by up to nan, relative"),
     "kJ/mol": (KilojoulePerMole, "energies seem to be in kJ/mol, not in kT; divide by kT = 2.4943 kJ/mol at 300 K"),
     "kcal/mol": (KilocaloriePerMole, "energies seem to be in kcal/mol, not in kT; divide by kT = 0.59616 kcal/mol"),
     "temperature": (OtherTemperature, "energies seem to be divided by kT at 310 K, but temperature is 300 K"),
