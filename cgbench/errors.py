@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["PluginError", "StorageError", "UserError", "choices"]
+__all__ = ["NoReference", "PluginError", "StorageError", "UserError", "choices"]
 
 
 class UserError(Exception):
@@ -17,6 +17,10 @@ class UserError(Exception):
 
 class StorageError(UserError):
     """A file of a run cannot be written, for example because the disk is full. Files written earlier stay intact."""
+
+
+class NoReference(UserError):
+    """A system has no reference yet, as a molecule from a file; its runs have no score."""
 
 
 class PluginError(UserError):

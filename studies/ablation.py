@@ -131,7 +131,9 @@ def settings_of(system: str) -> dict[str, tuple[str, ...]]:
 @click.command(help=__doc__)
 @click.option("--method", default="cgflow_al", show_default=True)
 @click.option("--system", "systems", multiple=True, default=("aldp",), show_default=True, help="May be repeated.")
-@click.option("--seeds", default=3, show_default=True, help="Number of seeds: 0, 1, ... for each setting.")
+@click.option(
+    "--seeds", type=click.IntRange(1), default=3, show_default=True, help="Number of seeds: 0, 1, ... for each setting."
+)
 @click.option(
     "--setting", "chosen", multiple=True, type=click.Choice([*SETTINGS, *SETTINGS_OF_WELLS]), help="Run only these."
 )

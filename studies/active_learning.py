@@ -48,7 +48,7 @@ def table_of(folder: Path) -> list[dict[str, Any]]:
     Raises
     ------
     UserError
-        If there is not one run in the folder, or it has no stages.
+        If there is not one run in the folder, it is of another version of its system, or it has no stages.
     """
     runs = find_runs([folder])
     if len(runs) != 1 or runs[0].path is None:
@@ -58,6 +58,8 @@ def table_of(folder: Path) -> list[dict[str, Any]]:
     if "stage_free_energy" not in arrays:
         raise UserError(f"{folder} has no stages: give a run of active learning")
     system: System = build_system(runs[0].record.system)
+    if (version := runs[0].record.system_version) != system.version:
+        raise UserError(f"{folder}: a run of version {version} of {system.name}, not {system.version}")
     p = system.reference().pmf.probability
     return [
         row
@@ -101,7 +103,9 @@ def _rows(system: System, p: Array, evaluations: int, free_energy: Array, points
 
 @click.command(help=__doc__)
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--table", default="active_learning.csv", show_default=True, type=click.Path(path_type=Path))
+@click.option(
+    "--table", default="active_learning.csv", show_default=True, type=click.Path(dir_okay=False, path_type=Path)
+)
 def command(folder: Path, table: Path) -> None:
     """Write the table and print it."""
     rows = table_of(folder)

@@ -21,11 +21,11 @@ import click
 from cgbench.errors import UserError
 from cgbench.results.runs import FoundRun, find_runs, grouped
 from cgbench.results.tables import markdown
-from cgbench.running.provenance import ALWAYS_USED, code_of
+from cgbench.running.provenance import code_of, fingerprint_of
 from cgbench.running.record import record_bytes
 from cgbench.running.registry import load
 from cgbench.running.run_folder import RunFolder
-from cgbench.storage.source_code import fingerprint, imported_files
+from cgbench.storage.source_code import imported_files
 
 __all__ = ["code_at", "command"]
 
@@ -39,7 +39,7 @@ def code_at(root: Path, modules: tuple[str, ...]) -> str | None:
     places = {name: path for name, path in inside.items() if path.is_dir()}
     if not set(modules) <= set(imported_files(modules, places)):
         return None
-    return fingerprint([*modules, *ALWAYS_USED], places)
+    return fingerprint_of(modules, places)
 
 
 class _History:

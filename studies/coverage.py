@@ -10,7 +10,7 @@ Errors of neighbouring bins are correlated: the coverage of one run scatters muc
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def row_of(runs: Sequence[tuple[Array, Array, Array]]) -> dict[str, Any]:
     return row | {"ratio": float(np.sqrt(np.mean(error**2) / np.mean(claim**2))), "mean": float(z.mean())}
 
 
-def table_of(folders: Sequence[Path]) -> list[dict[str, Any]]:
+def table_of(folders: Sequence[Path], on_skip: Callable[[str], None] = lambda words: None) -> list[dict[str, Any]]:
     """Return one row for each system, method and preset with claimed errors, and one or two for each method in all.
 
     The second is without the runs that call themselves not reliable, if there are some. Preset `paper` is left out of
@@ -72,6 +72,8 @@ def table_of(folders: Sequence[Path]) -> list[dict[str, Any]]:
     ----------
     folders
         Folders of runs, searched at any depth.
+    on_skip
+        Called for every run of another version of its system than the installed one, which is left out, with a line.
     """
     groups: dict[tuple[str, str, str], list[tuple[Array, Array, Array]]] = {}
     reliable: dict[str, list[tuple[Array, Array, Array]]] = {}
@@ -80,6 +82,9 @@ def table_of(folders: Sequence[Path]) -> list[dict[str, Any]]:
         assert run.path is not None
         name = run.record.system
         referee = referees[name] = referees.get(name) or Referee(build_system(name))
+        if (version := run.record.system_version) != referee.system.version:
+            on_skip(f"{run.path}: of version {version} of {name}, not {referee.system.version}")
+            continue
         if referee.reference is None:
             raise UserError(f"{name}: {referee.problem}")
         for true, pmf in zip(
@@ -107,7 +112,7 @@ def table_of(folders: Sequence[Path]) -> list[dict[str, Any]]:
 @click.option("--table", default="coverage.csv", show_default=True, type=click.Path(dir_okay=False, path_type=Path))
 def command(folders: tuple[Path, ...], table: Path) -> None:
     """Write the table."""
-    rows = table_of(folders)
+    rows = table_of(folders, on_skip=lambda words: click.echo(f"left out: {words}", err=True))
     if not rows:
         raise UserError(f"no run below {', '.join(map(str, folders))} claims an error of its PMF")
     text = [{name: f"{v:.2f}" if isinstance(v, float) else str(v) for name, v in row.items()} for row in rows]

@@ -151,15 +151,17 @@ def table_of(height: torch.Tensor, dynamics: torch.Tensor, flow: torch.Tensor) -
 @click.option("--system", default="aldp", show_default=True)
 @click.option("--preset", default="default", show_default=True)
 @click.option("--seed", default=0, show_default=True)
-@click.option("--walkers", default=128, show_default=True)
-@click.option("--steps", default=120_000, show_default=True)
-@click.option("--stride", default=100, show_default=True, help="Steps between configurations.")
+@click.option("--walkers", type=click.IntRange(1), default=128, show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=120_000, show_default=True)
+@click.option("--stride", type=click.IntRange(1), default=100, show_default=True, help="Steps between configurations.")
 @click.option("--out", default="weight_tails", show_default=True, help="Folder of the run.")
 @click.option("--table", type=click.Path(dir_okay=False), help="CSV table; by default weight_tails.csv in OUT.")
 def command(method: str, system: str, preset: str, seed: int, out: str, table: str | None, **sizes: int) -> None:
     """Make the run and write the table."""
     from cgbench.running.run import prepare
 
+    if sizes["stride"] > sizes["steps"]:
+        raise UserError(f"--stride {sizes['stride']} must not exceed --steps {sizes['steps']}")
     job = prepare(system, method, preset=preset, seed=seed, out=out, threads=1, restart=True)
     recipe = getattr(job.method, "recipe", None)
     if not isinstance(recipe, HarmonicRecipe):

@@ -6,12 +6,12 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cgbench.campaigns.local import Task
 from cgbench.campaigns.slurm.queue import QueuedRun
@@ -24,6 +24,8 @@ from cgbench.storage.yaml_text import position, read_yaml
 
 __all__ = ["Job", "Progress", "Runs", "SweepFile", "output_log", "progress", "read_sweep", "task"]
 
+MOST_SEEDS = 10_000  # of a range
+
 
 def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
@@ -33,8 +35,14 @@ def _seeds(value: Any) -> Any:
     """Expand seeds given singly or as ranges: 3, "0-4", [0, 2, "5-7"]."""
     seeds = []
     for part in _as_list(value):
-        span = re.fullmatch(r"(\d+)\s*-\s*(\d+)", part) if isinstance(part, str) else None
-        seeds += list(range(int(span[1]), int(span[2]) + 1)) if span else [part]
+        span = re.fullmatch(r"(\d{1,30})\s*-\s*(\d{1,30})", part) if isinstance(part, str) else None
+        if span is None:
+            seeds.append(part)
+            continue
+        first, last = int(span[1]), int(span[2])
+        if not first <= last < first + MOST_SEEDS:
+            raise ValueError(f"range {part!r} must rise and have at most {MOST_SEEDS:,} seeds")
+        seeds += range(first, last + 1)
     return seeds
 
 
@@ -66,6 +74,12 @@ class Excluded(BaseModel):
     methods: Names | None = None
     presets: Names | None = None
     seeds: Seeds | None = None
+
+    @model_validator(mode="after")
+    def _not_everything(self) -> Excluded:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("an exclusion must name systems, methods, presets or seeds")
+        return self
 
     def covers(self, system: str, method: str, preset: str, seed: int) -> bool:
         """Whether a run is excluded."""
@@ -119,8 +133,8 @@ def read_sweep(path: Path) -> list[Job]:
     Raises
     ------
     UserError
-        If the file cannot be read, a key, value or run is invalid, two different runs would share a folder, or an
-        exclusion matches no run.
+        If the file cannot be read, a key, value or run is invalid, two different runs would share a folder, an
+        exclusion matches no run, or no run is left.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -141,6 +155,8 @@ def read_sweep(path: Path) -> list[Job]:
     for number, excluded in enumerate(sweep.exclude, 1):
         if not any(_matches(excluded, sweep.defaults | entry) for entry in sweep.include):
             raise UserError(f"{path}, exclude {number}: no run matches it")
+    if not jobs:
+        raise UserError(f"{path}: all runs are excluded")
     return list(jobs.values())
 
 
@@ -174,8 +190,8 @@ def _product(
         for system, method, preset, seed in _combinations(runs):
             if any(excluded.covers(system, method, preset, seed) for excluded in exclude):
                 continue
-            if (system, method, preset) not in plans:
-                try:  # without the device, which this machine may not have
+            try:
+                if (system, method, preset) not in plans:  # without the device, which this machine may not have
                     plans[system, method, preset] = make_plan(
                         system,
                         method,
@@ -186,10 +202,10 @@ def _product(
                         engine=runs.engine,
                         built=systems.get((system, runs.engine)),
                     )
-                except UserError as error:
-                    raise UserError(f"{where}: {error}") from error
-                systems[system, runs.engine] = plans[system, method, preset].system
-            plan = replace(plans[system, method, preset], seed=seed)
+                    systems[system, runs.engine] = plans[system, method, preset].system
+                plan = plans[system, method, preset].with_seed(seed)
+            except UserError as error:
+                raise UserError(f"{where}: {error}") from error
             yield Job(system, method, preset, seed, words, runs.budget, runs.engine, runs.device, plan)
 
 

@@ -18,7 +18,7 @@ __all__ = ["command"]
 
 @click.command("check")
 @click.option("--method", required=True, metavar="NAME", help="Registered method, or path/to/file.py:Class.")
-@click.option("--system", required=True, metavar="NAME", help="Registered system, or path/to/file.py:Class.")
+@click.option("--system", required=True, metavar="NAME", help="Name, path/to/file.py:Class, or a molecule's YAML file.")
 @click.option("--preset", metavar="NAME", help='Preset of the method.  [default: "smoke" if it exists, else "default"]')
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting. Repeatable.")
 @click.option("--engine", metavar="NAME", help="Engine of the system.  [default: its first]")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +29,16 @@ def _reference(system: Any) -> Any:
     return referee.reference
 
 
-def _system(name: str, device: str = "cpu", threads: int | None = None, sampled: bool = False) -> Any:
+def _system(
+    name: str, device: str = "cpu", threads: int | None = None, sampled: bool = False, engine: str | None = None
+) -> Any:
     """Build a system; if it is to be sampled, check that it starts in its state space."""
     from cgbench.running.plugins import check_start
     from cgbench.running.registry import build_system
     from cgbench.running.run import use_hardware
 
     use_hardware(device, threads)
-    system = build_system(name, device=device)
+    system = build_system(name, engine=engine, device=device)
     if sampled:
         check_start(system)
     return system
@@ -54,6 +58,7 @@ def _system(name: str, device: str = "cpu", threads: int | None = None, sampled:
 @click.option("--blocks", type=int, metavar="N", help="Blocks of sampling per route.  [default: that of the route]")
 @click.option("--certify", is_flag=True, help="Write the certified files from the first route.")
 @click.option("--compare", is_flag=True, help="Compare the chosen routes with the certified files.")
+@click.option("--engine", metavar="ENGINE", help="Engine for the energies; openmm is slow.  [default: that of runs]")
 @click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="Torch device, such as cuda:0.")
 @click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: OMP_NUM_THREADS, or all cores]")
 def build(system: str, out: str, chosen: tuple[str, ...], blocks: int | None, **options: Any) -> int:
@@ -63,7 +68,7 @@ def build(system: str, out: str, chosen: tuple[str, ...], blocks: int | None, **
     """
     from cgbench.errors import UserError, choices
 
-    built = _system(system, options["device"], options["threads"], sampled=True)
+    built = _system(system, options["device"], options["threads"], sampled=True, engine=options["engine"])
     builder = built.reference_builder(Path(out))
     if builder is None:
         raise UserError(f"the reference of {built.name} is exact: there is nothing to build")
@@ -84,13 +89,35 @@ def build(system: str, out: str, chosen: tuple[str, ...], blocks: int | None, **
         raise UserError(f"--certify writes the reference from route {first}: add --route {first}")
     if options["compare"] and not options["certify"]:
         _reference(built)  # report a missing reference before hours of sampling, not after them
-    for name in routes:
-        builder.build(name, blocks or builder.routes[name])
-        if options["certify"] and name == first:
-            builder.certify()
-        if options["compare"]:
-            builder.compare(name)
+    sizes = {name: blocks or builder.routes[name] for name in routes}
+    with _locked(Path(out)):
+        if options["certify"]:
+            builder.check_certifiable(sizes[first])
+        for name, size in sizes.items():
+            builder.build(name, size)
+            if options["certify"] and name == first:
+                builder.certify()
+            if options["compare"]:
+                builder.compare(name)
     return 0
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder of checkpoints."""
+    from cgbench.errors import StorageError
+    from cgbench.storage.lock import FolderLock
+
+    lock = FolderLock(folder / "lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise StorageError(f"cannot write to {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @command.command("samples")
@@ -161,15 +188,16 @@ def show(system: str, out: str | None) -> int:
 
 @command.command("verify")
 @click.argument("system")
+@click.option("--engine", metavar="ENGINE", help="Engine for the energies.  [default: that of runs]")
 @click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="Torch device, such as cuda:0.")
 @click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: OMP_NUM_THREADS, or all cores]")
-def verify(system: str, device: str, threads: int | None) -> int:
+def verify(system: str, engine: str | None, device: str, threads: int | None) -> int:
     """Verify the reference PMF of SYSTEM in at most five minutes.
 
     Checks the hash of the certified files, and compares the reference with new samples. The exit code is 1 if a check
     fails.
     """
-    built = _system(system, device, threads, sampled=True)
+    built = _system(system, device, threads, sampled=True, engine=engine)
     reference = _reference(built)
     print(f"{built.name}: sha256 {reference.sha256[:16]}... agrees with the certificate")
     failed = 0

@@ -9,17 +9,18 @@ from typing import Any
 
 import click
 
+from cgbench.cli.numbers import EVALUATIONS
 from cgbench.storage.standard_streams import say
 
 __all__ = ["command"]
 
 
 @click.command("run")
-@click.option("--system", required=True, metavar="NAME", help="Registered system, or path/to/file.py:Class.")
+@click.option("--system", required=True, metavar="NAME", help="Name, path/to/file.py:Class, or a molecule's YAML file.")
 @click.option("--method", required=True, metavar="NAME", help="Registered method, or path/to/file.py:Class.")
 @click.option("--preset", default="default", show_default=True, metavar="NAME", help="Preset of the method.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Random seed.")
-@click.option("--budget", type=int, metavar="N", help="Stop before exceeding N energy evaluations.")
+@click.option("--budget", type=EVALUATIONS, metavar="N", help="Stop before exceeding N energy evaluations.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting. Repeatable.")
 @click.option("--engine", metavar="NAME", help="Engine of the system.  [default: its first]")
 @click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="Torch device, such as cuda:0.")

@@ -74,14 +74,17 @@ def new(
 @command.command("show", help="Explain the file of SYSTEM: torsions, coordinates and the state space; --out draws it.")
 @click.argument("system")
 @click.option("--out", help="Picture to write, .png or .pdf.")
-def show(system: str, out: str | None) -> int:
+@click.option("--pdb", help="PDB file to write: the initial configuration, with the atoms in the order of the system.")
+def show(system: str, out: str | None, pdb: str | None) -> int:
     """Print the description, and draw the molecule; SYSTEM is a file, or the name of a system that has one."""
     from cgbench.running.plugins import construct
 
     path = _file_of(system)
     loader, picture = _loader(path.suffix), None if out is None else Path(out)
-    for line in construct(lambda: loader.show(path, picture), "system", system):
+    structure = None if pdb is None else Path(pdb)
+    for line in construct(lambda: loader.show(path, picture, structure), "system", system):
         print(line)
-    if out is not None:
-        print(f"{out} written")
+    for written in (out, pdb):
+        if written is not None:
+            print(f"{written} written")
     return 0

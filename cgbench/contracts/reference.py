@@ -113,6 +113,9 @@ class ReferenceBuilder(ABC):
     def build(self, route: str, blocks: int) -> None:
         """Sample one route until it has `blocks` blocks; continue from existing blocks."""
 
+    def check_certifiable(self, blocks: int) -> None:  # noqa: B027  what is not known in advance shows in `certify`
+        """Refuse, before hours of sampling, a certificate that so many blocks of the first route cannot give."""
+
     @abstractmethod
     def certify(self) -> None:
         """Write the system's certified reference files."""

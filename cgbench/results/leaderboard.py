@@ -167,6 +167,8 @@ def _speedups(
     members: Sequence[FoundRun], key: Sequence[str], curves: Mapping[str, MDCurve], md: Sequence[FoundRun]
 ) -> Iterator[tuple[str, Any]]:
     """Yield the speedups over MD, in evaluations and in seconds, at the score of each seed and at the targets."""
+    if not any(m.scored for m in members):
+        return
     seeds = Seeds(np.array([m.final_kld for m in members]), members[0].noise_floor, "/".join(key))
     totals = np.array([float(m.record.evaluations.total) for m in members])
     yield "assumed_scatter", seeds.assumed

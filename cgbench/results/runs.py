@@ -95,8 +95,18 @@ class FoundRun:
             return None
         return next(iter(self.record.warnings), "the record gives no reason")
 
+    @property
+    def scored(self) -> bool:
+        """Whether any estimate has a score: the system may have no reference."""
+        return bool(np.isfinite(self.forward_kld).any())
+
     def evaluations_to(self, target: float) -> float:
-        """Return the evaluations from which on the forward KLD stays at or below the target; infinite for a miss."""
+        """Return the evaluations from which on the forward KLD stays at or below the target.
+
+        Infinite for a miss, nan for a run without scores.
+        """
+        if not self.scored:
+            return math.nan
         held = first_held(self.forward_kld, target)
         return math.inf if held is None else float(self.evaluations[held])
 

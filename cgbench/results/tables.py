@@ -103,7 +103,7 @@ def leaderboard_markdown(table: pd.DataFrame, warnings: Sequence[str] = ()) -> s
     speedups = [
         [*name[:2], name[2] + " \\*" * _assumed(row), *_speedups(row)]
         for name, row in zip(names, rows, strict=True)
-        if any(row[column] == row[column] for column in SPEEDUPS.values())  # nan != nan
+        if _has_speedups(row)
     ]
     if speedups:
         parts.append("\nSpeedups over plain MD, at the score that was reached and at fixed forward KLDs:\n\n")
@@ -131,8 +131,12 @@ def _costs(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _has_speedups(row: Mapping[str, Any]) -> bool:
+    return any(row[column] == row[column] for column in SPEEDUPS.values())  # nan != nan
+
+
 def _assumed(row: Mapping[str, Any]) -> bool:
-    return row["assumed_scatter"] is True
+    return row["assumed_scatter"] is True and _has_speedups(row)
 
 
 def _speedups(row: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,16 @@ class Plan:
             "config_hash": config_hash(self.config),
             "engine": self.system.engine,
         }
+
+    def with_seed(self, seed: int) -> Plan:
+        """Return the same run with another seed.
+
+        Raises
+        ------
+        UserError
+            If the seed is invalid.
+        """
+        return replace(self, seed=_whole("seed", seed, 0))
 
     def folder(self, out: str | Path) -> Path:
         """Return the folder of the run below `out`."""

@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -26,6 +26,7 @@ __all__ = [
     "cpu_quota",
     "default_threads",
     "differences",
+    "fingerprint_of",
     "is_of_code",
     "measured_speed",
     "parse_quota",
@@ -39,6 +40,8 @@ SOURCES = ("cgbench", "systems", "methods")  # folders of a checkout that result
 OWN_PACKAGES = ("cgbench", "cgbench_methods", "cgbench_systems")  # those folders, as import packages
 SPEED_TRIALS = 25  # of which the fastest counts: what else the machine does slows the others
 ALWAYS_USED = ("cgbench.counting.energy_gate",)  # modules that every run imports, but late
+# modules that runs import late if their code uses an attribute of this name, of `Problem`
+BEHIND = {"openmm_simulation": "cgbench.counting.openmm_simulation"}
 
 
 def physical_cores() -> int:
@@ -163,16 +166,27 @@ def code_of(*classes: type) -> str | None:
     """Return a fingerprint of the code of classes, such as a method and a system, and of what they import.
 
     It covers modules of this project and of the packages that the classes are from, as in
-    `cgbench.storage.source_code.fingerprint`, and is the same wherever this code is installed. None if a file cannot be
-    read.
+    `cgbench.storage.source_code.fingerprint`, and is the same wherever this code is installed. The counting of OpenMM's
+    steps belongs to it where the code uses ``Problem.openmm_simulation``. None if a file cannot be read.
     """
     modules = [cls.__module__ for cls in classes]
     tops = {name.partition(".")[0] for name in (*modules, *OWN_PACKAGES)}
     places = {top: place for top in sorted(tops) if (place := _place(top)) is not None}
     try:
-        return fingerprint([*modules, *ALWAYS_USED], places)
+        return fingerprint_of(modules, places)
     except (OSError, SyntaxError, UnicodeDecodeError):
         return None
+
+
+def fingerprint_of(modules: Iterable[str], places: Mapping[str, Path]) -> str:
+    """Return the fingerprint of the modules of a method and a system, in packages at these places; see `code_of`.
+
+    Raises
+    ------
+    OSError, SyntaxError, UnicodeDecodeError
+        If a file cannot be read.
+    """
+    return fingerprint([*modules, *ALWAYS_USED], places, BEHIND)
 
 
 def is_of_code(found: Mapping[str, Any], code: str | None) -> bool:

@@ -14,7 +14,7 @@ from cgbench.contracts.pmf import PMF, basin_mask
 from cgbench.contracts.reference import MapReference, Reference
 from cgbench.contracts.system import System, maps_of
 from cgbench.counting.streams import Streams
-from cgbench.errors import UserError
+from cgbench.errors import NoReference, UserError
 from cgbench.scoring import field_metrics
 from cgbench.scoring.divergences import forward_kld, jensen_shannon, reverse_kld, total_variation
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cgbench.contracts.method import Method
 
-__all__ = ["METRICS", "METRICS_VERSION", "Referee", "errors_and_claims"]
+__all__ = ["COVERED_BELOW", "METRICS", "METRICS_VERSION", "Referee", "errors_and_claims"]
 
 Array = NDArray[np.float64]
 METRICS_VERSION = 1  # rises when a metric of the same PMF and reference gets another value
@@ -52,17 +52,21 @@ class Referee:
         The system.
     problem
         Why there are no scores, or None.
+    unbuilt
+        Whether the reason is that no reference has been built yet.
     """
 
     def __init__(self, system: System, only: Map | None = None) -> None:
         self.reference: Reference | None = None
         self.problem: str | None = None
+        self.unbuilt = False
         self.system = system
         self._maps = maps_of(system)
         try:
             self.reference = _on_the_grid(system.reference(), system, self._maps)
         except UserError as error:
             self.problem = str(error)
+            self.unbuilt = isinstance(error, NoReference)
         except Exception as error:  # a damaged reference can raise anything
             self.problem = f"the reference cannot be read: {type(error).__name__}: {' '.join(str(error).split())}"
         self._basins = [
@@ -136,7 +140,8 @@ class Referee:
             ``log_likelihood``, the mean log-density per configuration, and its ``standard_error``, in the
             coordinate set named in ``coordinates`` (publications report it in such coordinates, but their scales
             differ); ``samples``, the number of configurations; and ``impossible``, the number to which the method
-            assigns zero density. None if the system has no samples or the method no density.
+            assigns zero density or none that is finite. If there are some, the mean is minus infinity. None if the
+            system has no samples or the method no density.
         """
         import torch
 
@@ -182,14 +187,14 @@ class Referee:
     def _score_log_density(self, x: torch.Tensor, density: torch.Tensor) -> dict[str, Any]:
         name = "literature" if "literature" in self.system.coordinate_sets else "default"
         values = (density - self.system.coordinate_sets[name].to_internal(x)[2].cpu()).numpy()
-        possible = np.isfinite(values)
-        count = int(possible.sum())
+        count = len(values)
+        impossible = int((~np.isfinite(values)).sum())
         return {
-            "log_likelihood": float(values[possible].mean()) if count else -math.inf,
-            "standard_error": float(values[possible].std(ddof=1) / math.sqrt(count)) if count > 1 else math.inf,
+            "log_likelihood": -math.inf if impossible else float(values.mean()),
+            "standard_error": math.inf if impossible or count < 2 else float(values.std(ddof=1) / math.sqrt(count)),
             "coordinates": name,
-            "samples": len(values),
-            "impossible": len(values) - count,
+            "samples": count,
+            "impossible": impossible,
         }
 
     def covered(self, pmf: PMF) -> tuple[float, float] | None:

@@ -9,20 +9,21 @@ import tokenize
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 __all__ = ["fingerprint", "imported_files"]
 
 KERNELS = (".cpp", ".hpp")
 
 
-def fingerprint(modules: Iterable[str], places: Mapping[str, Path]) -> str:
+def fingerprint(modules: Iterable[str], places: Mapping[str, Path], behind: Mapping[str, str] | None = None) -> str:
     """Return a hash of the code of some modules and of all that they import from known places.
 
     The hash changes with every statement, but not with comments, docstrings, blank lines, or the place of a package.
 
     Parameters
     ----------
-    modules, places
+    modules, places, behind
         As in `imported_files`.
 
     Returns
@@ -36,13 +37,15 @@ def fingerprint(modules: Iterable[str], places: Mapping[str, Path]) -> str:
         If a file cannot be read.
     """
     digest = hashlib.sha256()
-    for name, path in imported_files(modules, places).items():
-        text = _read(path)[0] if path.suffix == ".py" else path.read_text(encoding="utf-8")
+    for name, path in imported_files(modules, places, behind).items():
+        text = _read(path).code if path.suffix == ".py" else path.read_text(encoding="utf-8")
         digest.update(f"{name}\n{len(text)}\n{text}".encode())
     return digest.hexdigest()[:16]
 
 
-def imported_files(modules: Iterable[str], places: Mapping[str, Path]) -> dict[str, Path]:
+def imported_files(
+    modules: Iterable[str], places: Mapping[str, Path], behind: Mapping[str, str] | None = None
+) -> dict[str, Path]:
     """Return the files of some modules, of all that they import at any depth, and C++ sources beside them.
 
     Imports for type checking do not count. Those in functions count only if they are from the same package: what else
@@ -54,6 +57,9 @@ def imported_files(modules: Iterable[str], places: Mapping[str, Path]) -> dict[s
         Names of modules. Those outside the known places are left out, as are imports from elsewhere.
     places
         For each top-level package, its folder; for a top-level module, its file.
+    behind
+        Modules that functions import late, by the name of the function. Code that uses an attribute of this name
+        imports the module.
 
     Returns
     -------
@@ -70,8 +76,10 @@ def imported_files(modules: Iterable[str], places: Mapping[str, Path]) -> dict[s
         found[name] = path
         inside = path.name == "__init__.py"
         package = name if inside else name.rpartition(".")[0]
-        imported = [(_absolute(one, package), late) for one, late in _read(path)[1]]
+        source = _read(path)
+        imported = [(_absolute(one, package), late) for one, late in source.imports]
         waiting += [*_parents(name), *(one for one, late in imported if not late or one.rpartition(".")[0] == package)]
+        waiting += [module for function, module in (behind or {}).items() if function in source.attributes]
         found |= {f"{package}/{file.name}": file for file in path.parent.iterdir() if file.suffix in KERNELS}
     return dict(sorted(found.items()))
 
@@ -101,15 +109,22 @@ def _absolute(name: str, package: str) -> str:
     return name if rest == name else f"{package}.{rest}" if rest else package
 
 
-def _read(path: Path) -> tuple[str, tuple[tuple[str, bool], ...]]:
-    """Return the code of a file without what does not matter, and what it imports, as `_imports`."""
+class _Source(NamedTuple):
+    """The code of a file without what does not matter, what it imports, as `_imports`, and attributes that it uses."""
+
+    code: str
+    imports: tuple[tuple[str, bool], ...]
+    attributes: frozenset[str]
+
+
+def _read(path: Path) -> _Source:
     state = path.stat()
     return _parsed(path, state.st_mtime_ns, state.st_size)
 
 
 @cache
-def _parsed(path: Path, modified: int, size: int) -> tuple[str, tuple[tuple[str, bool], ...]]:
-    """Do the work of `_read` once for each state of a file."""
+def _parsed(path: Path, modified: int, size: int) -> _Source:
+    """Read a file once for each state of it."""
     source = path.read_text(encoding="utf-8")
     tree = ast.parse(source)
     lines = source.splitlines()
@@ -123,7 +138,9 @@ def _parsed(path: Path, modified: int, size: int) -> tuple[str, tuple[tuple[str,
             if isinstance(first, ast.Expr) and ast.get_docstring(node, clean=False) is not None:
                 assert first.end_lineno is not None
                 lines[first.lineno - 1 : first.end_lineno] = [""] * (first.end_lineno - first.lineno + 1)
-    return "\n".join(line.rstrip() for line in lines if line.strip()), tuple(_imports(tree))
+    code = "\n".join(line.rstrip() for line in lines if line.strip())
+    attributes = frozenset(node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+    return _Source(code, tuple(_imports(tree)), attributes)
 
 
 def _imports(tree: ast.Module) -> Iterator[tuple[str, bool]]:

@@ -11,11 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cgbench import load_system
-from cgbench.contracts.reference import Reference
+from cgbench.contracts.pmf import PMF
+from cgbench.contracts.reference import MapReference, Reference
 from cgbench.contracts.system import System
 from cgbench.errors import UserError
 from cgbench.results.baseline.curve import MDCurve, md_curves
 from cgbench.results.leaderboard import leaderboard
+from cgbench.results.rescore import stored_estimate
 from cgbench.results.runs import FoundRun, find_runs, grouped
 from cgbench.running.registry import load
 from cgbench.scoring.referee import Referee
@@ -135,6 +137,22 @@ class Records:
             self._references[system] = referee.reference
         return self._references[system]
 
+    def maps(self, run: FoundRun) -> list[tuple[MapReference, PMF]]:
+        """Return the reference and the final PMF of each map of a run's system.
+
+        Raises
+        ------
+        UserError
+            If one of them is missing or damaged.
+        """
+        name = run.record.system
+        assert run.path is not None
+        try:
+            found = stored_estimate(run.path / "pmf.npz", self.system(name)).pmfs
+        except (ValueError, KeyError) as error:
+            raise UserError(f"PMFs in {run.path}: {' '.join(str(error).split())}") from error
+        return list(zip(self.reference(name).maps, found, strict=True))
+
     def md_curves(self, system: str) -> dict[str, MDCurve]:
         """Return the curves of plain MD by estimator."""
         return md_curves([run for members in self.groups(system, ["md"]).values() for run in members])
@@ -191,6 +209,6 @@ def commands(runs: Iterable[FoundRun]) -> str:
         spread = f"{min(totals):,}" if min(totals) == max(totals) else f"{min(totals):,} to {max(totals):,}"
         command = f"cgbench run --system {system} --method {method} --preset {preset} --seed {seed}"
         if all(m.record.origin == "external" for m in members):  # of another program
-            command = f"cgbench score FILE --system {system} --method {method} --seed {seed}"
+            command = f"cgbench score FILE --system {system} --method {method} --seed {seed} --evaluations N --out runs"
         lines.append(f"- `{command}`: seed{'s N =' if len(seeds) > 1 else ''} {shown}; {spread} energy evaluations")
     return "\n".join(lines)

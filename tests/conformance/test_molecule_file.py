@@ -60,6 +60,14 @@ def test_a_method_that_keeps_the_promises_passes(molecule: str, tmp_path: Path) 
         assert outcome.passed, outcome
 
 
+def test_without_a_reference_it_passes_as_well(molecule: str, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "my.reference")
+    pair = Pair(molecule, "md", tmp_path / "runs", overrides=("walkers=4", "steps=20"))
+    for outcome in run_checks(pair, ("system", "blindness")):
+        assert outcome.passed, outcome
+        assert outcome.name != "system" or "no reference yet" in outcome.detail
+
+
 def test_a_method_that_uses_the_reference_is_found(molecule: str, tmp_path: Path) -> None:
     (tmp_path / "cheat.py").write_text(CHEAT, encoding="utf-8")
     (outcome,) = run_checks(Pair(molecule, "cheat.py:Cheat", tmp_path / "runs"), ["blindness"])

@@ -23,10 +23,13 @@ import cgbench_paper.figures.fig_s3_efficiency as fig_s3
 import cgbench_paper.figures.fig_s4_calibration as fig_s4
 import cgbench_paper.figures.fig_s5_ablation as fig_s5
 from cgbench.drawing.style import method_looks, theme
+from cgbench.errors import UserError
 from cgbench.results.runs import find_runs
 from cgbench_paper.figures.muller_brown_panels import ENERGIES, aligned, energies, run_with_stages
 from cgbench_paper.records import Records, arrays_of
 from cgbench_paper.style import legend_of_methods, save
+
+RUNS = Path(__file__).parents[2] / "runs"
 
 
 @pytest.fixture(scope="session")
@@ -261,11 +264,29 @@ def test_calibration_of_right_and_of_bold_claims() -> None:
 
 def test_calibration_takes_the_bins_of_the_referee(records: Records) -> None:
     run, reference = records.groups("muller_brown")["cgflow_al", "default"][0], records.reference("muller_brown")
-    error, claim = fig_s4.errors_and_claims(run, reference)
+    error, claim = fig_s4.pooled(records, [run])
     low = reference.pmf.free_energy < 12.0
     weight = reference.pmf.probability[low] / reference.pmf.probability[low].sum()
     assert len(error) == low.sum() and float((weight * error).sum()) == pytest.approx(0.0, abs=1e-12)
     assert claim == pytest.approx(np.full(low.sum(), 0.2))
+
+
+def test_calibration_takes_all_maps_and_its_caption_says_so(records: Records, tmp_path: Path) -> None:
+    shutil.copytree(RUNS / "tetra" / "cgflow_al" / "default", tmp_path / "tetra" / "cgflow_al" / "default")
+    found = Records(tmp_path)
+    members = found.groups("tetra")["cgflow_al", "default"]
+    low = [true.pmf.free_energy < true.pmf.free_energy.min() + 12.0 for true in found.reference("tetra").maps]
+    error, claim = fig_s4.pooled(found, members)
+    assert len(low) == 3 and len(error) == len(claim) == len(members) * sum(int(bins.sum()) for bins in low)
+    coverages = [run.record.metrics["coverage_95"] for run in members]  # means over the maps, of unequal sizes
+    assert fig_s4.coverage(error, claim, np.array([0.95])) == pytest.approx(np.mean(coverages), abs=0.01)
+    together = "of all maps of a system together (3 of tetra; one of each other system). The"
+    assert together in " ".join(fig_s4.draw(found).caption.split())
+    assert "of all maps of a system together. The" in " ".join(fig_s4.draw(records).caption.split())
+    with np.load(members[0].path / "pmf.npz") as stored:
+        np.savez(members[0].path / "pmf.npz", probability=stored["probability"])
+    with pytest.raises(UserError, match="PMFs in .*seed-0: .*map_1_probability"):
+        found.maps(members[0])
 
 
 def test_settings_of_the_ablation_and_those_that_miss_a_target(records: Records) -> None:
@@ -364,6 +385,16 @@ def test_fig_s7_is_own_time_plus_evaluations_times_cost(records: Records) -> Non
         assert md[1] == pytest.approx(1e5 * md[0], rel=0.2)  # 100 / 1e-3 evaluations
         (drawn,) = lines(axes, "cgflow_grid/default")
         assert drawn[1] == pytest.approx(own + 1e5 * drawn[0])
+
+
+def test_fig_s7_names_systems_without_a_panel(published: Path, tmp_path: Path) -> None:
+    shutil.copytree(published, tmp_path / "runs")
+    shutil.rmtree(tmp_path / "runs" / "muller_brown" / "md")
+    drawing = fig_s7.draw(Records(tmp_path / "runs"))
+    assert len(panels(drawing.figure)) == 1
+    words = " ".join(drawing.caption.split())
+    assert "is published: cgflow_al, default, on aldp; umbrella, default, on aldp. Systems" in words
+    assert "no method can be drawn: muller_brown." in words
 
 
 def test_fig_s7_break_even_points() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import shutil
 import statistics
 from collections import defaultdict
@@ -103,6 +104,38 @@ def test_table_2_sets_published_metrics_beside_ours(published: Path) -> None:
     reference = Records(published).reference("aldp").pmf.probability
     assert ours["ramachandran_tv"].tolist() == pytest.approx([0.5 * abs(reference - 1e-4).sum()] * len(ours), rel=1e-4)
     assert "muller_brown" not in set(table["system"])
+
+
+@pytest.mark.parametrize(("system", "maps"), [("tetra", 3), ("val_chi", 1)])
+def test_table_2_has_the_mean_over_the_maps_of_phi_and_psi(tmp_path: Path, system: str, maps: int) -> None:
+    """Total variation of the records: of each map, and the mean. The further maps of val_chi are over chi1."""
+    place = Path(system, "cgflow_al", "default")
+    shutil.copytree(ROOT / "runs" / place, tmp_path / place)
+    records = Records(tmp_path)
+    metrics = [run.record.metrics for run in records.groups(system)["cgflow_al", "default"]]
+    ours = [name for name in metrics[0] if re.fullmatch(r"total_variation/phi \d and psi \d", name)]
+    assert len(ours) == maps
+    means = [statistics.mean(one[name] for name in ours) for one in metrics]
+    row = table2.numbers(records).set_index(["system", "method"]).loc[system, "cgflow_al"]
+    assert row["ramachandran_tv"] == pytest.approx(statistics.median(means), rel=1e-9)
+
+
+def test_table_2_says_when_a_model_gives_configurations_no_density(
+    tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    """Of three seeds, one misses some: the median is finite; of the other method's, it is infinite."""
+    density = {"standard_error": 0.1, "coordinates": "literature", "samples": 2000, "log_likelihood": "-inf"}
+    older = density | {"log_likelihood": 9.0, "impossible": 4}  # the mean over the others
+    for seed, found in enumerate((older, density | {"impossible": 3}, density | {"impossible": 5})):
+        write_run(tmp_path, "aldp", "cmt", [(1000, 1e-3)], seed=seed, density=found)
+        known = density | {"log_likelihood": 8.0, "impossible": 0} if seed else found
+        write_run(tmp_path, "aldp", "ta_bg", [(1000, 1e-3)], seed=seed, density=known)
+    records = Records(tmp_path)
+    rows = table2.numbers(records).set_index(["system", "method", "preset"])
+    assert rows.loc["aldp", "cmt", "default"][["eubo", "impossible"]].tolist() == [math.inf, 12]
+    assert rows.loc["aldp", "ta_bg", "default"][["eubo", "impossible"]].tolist() == [-8.0, 4]
+    text = table2.make(records)[".md"]
+    assert "| inf (12) |" in text and "| -8.00 (4) |" in text
 
 
 def test_speedup_is_read_off_the_md_curve(published: Path) -> None:

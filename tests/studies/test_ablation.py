@@ -84,6 +84,8 @@ def test_command_reads_finished_runs_again(tmp_path: Path, capsys) -> None:
     assert (tmp_path / "tables" / place).read_bytes() == first  # with the CPU seconds of the first run
     assert guarded(ablation.command, "ablation", ["--setting", "none"]) == 2
     assert capsys.readouterr().err.startswith("ablation: Invalid value for '--setting'")
+    assert guarded(ablation.command, "ablation", ["--seeds", "0"]) == 2
+    assert capsys.readouterr().err.startswith("ablation: Invalid value for '--seeds': 0 is not in the range x>=1")
     arguments = ["--system", "gly", "--setting", "one well of the free torsions", "--out", str(tmp_path / "none")]
     assert guarded(ablation.command, "ablation", arguments) == 2
     assert "gly has no free torsions" in capsys.readouterr().err and not (tmp_path / "none").exists()

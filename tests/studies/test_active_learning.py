@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from cgbench.contracts.pmf import basin_mask
 from cgbench.errors import UserError
+from cgbench.running.record import parse_record, record_bytes
 from cgbench.running.registry import build_system
 from studies import active_learning
 
@@ -55,3 +56,11 @@ def test_what_it_cannot_use(tmp_path: Path) -> None:
         active_learning.table_of(tmp_path)
     with pytest.raises(UserError, match="no stages"):
         active_learning.table_of(RUNS / "aldp" / "opes" / "default" / "seed-0")
+    older = tmp_path / "older"
+    shutil.copytree(PAPER / "seed-0", older)
+    record = parse_record((older / "record.json").read_bytes())
+    (older / "record.json").write_bytes(record_bytes(record.model_copy(update={"system_version": "0"})))
+    with pytest.raises(UserError, match=f"a run of version 0 of aldp, not {record.system_version}"):
+        active_learning.table_of(older)
+    result = CliRunner().invoke(active_learning.command, [str(PAPER), "--table", "."])
+    assert result.exit_code == 2 and "is a directory" in result.output

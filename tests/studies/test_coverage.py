@@ -52,3 +52,15 @@ def test_runs_that_call_themselves_not_reliable_are_pooled_apart(tmp_path) -> No
     assert list(rows) == ["default", "all", "reliable"]
     assert rows["all"]["pmfs"] == 2 and rows["reliable"]["pmfs"] == 1
     assert rows["reliable"]["coverage"] == coverage.table_of(folders[:1])[0]["coverage"]
+
+
+def test_runs_of_another_version_of_their_system_are_left_out_and_named(tmp_path) -> None:
+    for seed in (0, 1):
+        shutil.copytree(PUBLISHED / f"default/seed-{seed}", tmp_path / f"seed-{seed}")
+    file = tmp_path / "seed-1" / "record.json"
+    record = parse_record(file.read_bytes())
+    file.write_bytes(record_bytes(record.model_copy(update={"system_version": "0"})))
+    result = CliRunner().invoke(coverage.command, [str(tmp_path), "--table", str(tmp_path / "table.csv")])
+    words = f"left out: {file.parent}: of version 0 of muller_brown, not {record.system_version}"
+    assert result.exit_code == 0 and words in result.output
+    assert [row["pmfs"] for row in coverage.table_of([tmp_path])] == [1, 1]

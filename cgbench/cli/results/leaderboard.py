@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgbench.cli.results.options import RUNS
+from cgbench.cli.results.options import RUNS, write_file
 
 if TYPE_CHECKING:
     from cgbench.running.record import Record
@@ -36,7 +36,6 @@ def command(folders: tuple[str, ...], sort: str | None, descending: bool, form: 
     from cgbench.results.leaderboard import leaderboard
     from cgbench.results.runs import differences, find_runs, grouped
     from cgbench.results.tables import choose, leaderboard_markdown, sort_by
-    from cgbench.storage.files import write_atomically
 
     if descending and sort is None:
         raise UserError("--descending needs --sort COLUMN")
@@ -72,11 +71,8 @@ def command(folders: tuple[str, ...], sort: str | None, descending: bool, form: 
         print(f"cgbench: {doubt}", file=sys.stderr)
     if out == "-":
         print(text, end="")
-        return 0
-    try:
-        write_atomically(Path(out), text.encode())
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}") from error
+    else:
+        write_file(out, text.encode())
     return 0
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cgbench.cli.results.options import RUNS
+from cgbench.cli.results.options import RUNS, write_file
 
 __all__ = ["command"]
 
@@ -21,17 +21,12 @@ def command(folders: tuple[str, ...], out: str) -> int:
     """
     from cgbench.errors import UserError
     from cgbench.results.report import report
-    from cgbench.storage.files import write_atomically
 
-    path = Path(out)
-    if path.suffix not in (".html", ".htm"):
+    if Path(out).suffix not in (".html", ".htm"):
         raise UserError(f"cannot write {out}: the suffix must be .html")
     page, runs = report([Path(folder) for folder in folders])
     content = page.encode()
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}") from error
+    write_file(out, content)
     words = "1 run" if runs == 1 else f"{runs} runs"
     print(f"{out}: {words}, {len(content) / 1e6:.1f} MB; open it in a browser")
     return 0

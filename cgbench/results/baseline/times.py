@@ -36,6 +36,8 @@ def scaled(run: FoundRun) -> bool:
 
 def seconds_to(run: FoundRun, target: float) -> float:
     """Return the seconds at which `FoundRun.evaluations_to` is reached; infinite for a miss, nan if not known."""
+    if not run.scored:
+        return math.nan
     total, held = total_seconds(run), first_held(run.forward_kld, target)
     if math.isnan(total):
         return math.nan

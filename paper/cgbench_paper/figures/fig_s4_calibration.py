@@ -11,41 +11,38 @@ import seaborn
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from cgbench.contracts.reference import Reference
 from cgbench.drawing.style import line_of_preset, method_looks, new_figure
 from cgbench.results.runs import FoundRun
+from cgbench.scoring.referee import COVERED_BELOW, errors_and_claims
 from cgbench_paper.records import MissingData, Records, arrays_of, commands
 from cgbench_paper.style import SYSTEMS, Drawing, legend_of_methods
 
-__all__ = ["binned", "coverage", "draw", "errors_and_claims"]
+__all__ = ["binned", "coverage", "draw", "pooled"]
 
 Array = NDArray[np.float64]
-HIGHEST = 12.0  # kT: bins below are used, as for the coverage in the records
 GROUPS = 12  # of equally many bins, by claim
 SYSTEMS_IN_A_ROW = 2
 HEIGHT = 1.9  # of a row, in inches
 CAPTION = """\
-**Calibration of the claimed standard deviation.** All bins where the reference is below {highest:.0f} kT, all seeds
-together. The additive constant of each PMF makes its mean error over the reference density zero. Left: root mean
-square error against the claimed standard deviation (with the standard error of the reference added in quadrature), in
-groups of equally many bins; claims are right on the dotted line and too small above it. Right: fraction of bins whose
-error is within the central interval of a normal distribution of the claimed width, against the probability of that
-interval; claims are too small below the dotted line. Methods that claim no error are not shown. Errors of neighbouring
-bins are correlated."""
+**Calibration of the claimed standard deviation.** All bins where the reference is below {highest:.0f} kT, of all seeds
+and of all maps of a system together{several}. The additive constant of each PMF makes its mean error over the reference
+density zero. Left: root mean square error against the claimed standard deviation (with the standard error of the
+reference added in quadrature), in groups of equally many bins; claims are right on the dotted line and too small above
+it. Right: fraction of bins whose error is within the central interval of a normal distribution of the claimed width,
+against the probability of that interval; claims are too small below the dotted line. Methods that claim no error are
+not shown. Errors of neighbouring bins are correlated, as are those of maps of one run."""
 
 
-def errors_and_claims(run: FoundRun, reference: Reference) -> tuple[Array, Array]:
-    """Return the errors of the PMF and their claimed standard deviations in kT, over the bins that are used."""
-    arrays = arrays_of(run)
-    true = reference.pmf
-    low = true.free_energy < HIGHEST
-    error = arrays["free_energy"][low] - true.free_energy[low]
-    weight = true.probability[low]
-    error = error - (weight * error).sum() / weight.sum()
-    variance = arrays["free_energy_std"][low] ** 2
-    if reference.standard_error is not None:
-        variance = variance + (reference.standard_error[low] / weight) ** 2
-    return np.asarray(error), np.sqrt(variance)
+def pooled(records: Records, members: Sequence[FoundRun]) -> tuple[Array, Array]:
+    """Return the errors and their claimed standard deviations in kT, over the bins of all maps of the runs."""
+    maps = [
+        errors_and_claims(true, pmf)[1:]
+        for run in members
+        for true, pmf in records.maps(run)
+        if pmf.free_energy_std is not None
+    ]
+    error, claim = (np.concatenate(column) for column in zip(*maps, strict=True))
+    return error, claim
 
 
 def binned(error: Array, claim: Array) -> tuple[Array, Array]:
@@ -60,7 +57,7 @@ def binned(error: Array, claim: Array) -> tuple[Array, Array]:
 
 def coverage(error: Array, claim: Array, nominal: Array) -> Array:
     """Return the fraction of errors within the central interval of each nominal probability."""
-    z = np.abs(error) / np.maximum(claim, 1e-300)
+    z = np.abs(error) / claim
     return np.array([np.mean(z < norm.ppf(0.5 + 0.5 * p)) for p in nominal])
 
 
@@ -85,16 +82,17 @@ def draw(records: Records) -> Drawing:
             getattr(row[0], f"set_{axis}scale")("log")
         for (method, preset), members in groups.items():
             style = {"color": looks[method].colour, "marker": looks[method].marker, "linestyle": line_of_preset(preset)}
-            _draw_group(row, members, records.reference(system), style | {"gid": f"{method}/{preset}"})
+            _draw_group(row, *pooled(records, members), style | {"gid": f"{method}/{preset}"})
         _finish(row, SYSTEMS.get(system, system))
     legend_of_methods(figure, records.methods, [key for groups in claiming.values() for key in groups])
     used = [run for groups in claiming.values() for members in groups.values() for run in members]
-    return Drawing(figure, f"{CAPTION.format(highest=HIGHEST)}\n\n{commands(used)}")
+    counts = {SYSTEMS.get(system, system): len(records.reference(system).maps) for system in claiming}
+    several = ", ".join(f"{count} of {name}" for name, count in counts.items() if count > 1)
+    several = f" ({several}; one of each other system)" if several else ""
+    return Drawing(figure, f"{CAPTION.format(highest=COVERED_BELOW, several=several)}\n\n{commands(used)}")
 
 
-def _draw_group(row: Sequence[Any], members: Sequence[FoundRun], reference: Reference, style: dict[str, Any]) -> None:
-    pooled = [errors_and_claims(run, reference) for run in members]
-    error, claim = (np.concatenate(column) for column in zip(*pooled, strict=True))
+def _draw_group(row: Sequence[Any], error: Array, claim: Array, style: dict[str, Any]) -> None:
     style = style | {"estimator": None, "sort": False, "markersize": 4, "markeredgewidth": 0.4}
     claims, errors = binned(error, claim)
     seaborn.lineplot(x=claims, y=errors, ax=row[0], **style)

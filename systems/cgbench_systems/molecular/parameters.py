@@ -98,8 +98,11 @@ def read_parameters(system: openmm.System) -> ForceFieldParameters:
     UserError
         If a force or a feature is not supported; the message names it.
     """
-    if system.getNumConstraints():
-        raise _unsupported(f"constraints ({system.getNumConstraints()} in this system)")
+    if system.getNumConstraints():  # of no use with OpenMM either: the energy does not contain them
+        raise UserError(
+            f"constraints ({system.getNumConstraints()} in this system) are not supported: build it with "
+            "constraints=None"
+        )
     atoms = system.getNumParticles()
     for index in range(atoms):
         if system.isVirtualSite(index):

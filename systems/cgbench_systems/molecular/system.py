@@ -19,7 +19,8 @@ from cgbench.contracts.reference import Reference, ReferenceBuilder
 from cgbench.contracts.system import Check, OpenMMModel, System, maps_of, traits_of
 from cgbench.scoring.reference_files import load_reference
 from cgbench_systems.molecular.forcefield import TorchForceField
-from cgbench_systems.molecular.openmm_engine import OpenMMEngine
+from cgbench_systems.molecular.openmm_engine import OpenMMEngine, platform_properties
+from cgbench_systems.molecular.stored_samples import load_samples
 from cgbench_systems.molecular.torsions import torsions
 
 __all__ = ["Columns", "MolecularSystem", "angle_range", "torsion_cvs"]
@@ -102,15 +103,15 @@ class MolecularSystem(System):
             angle = openmm.CustomTorsionForce("theta")
             angle.addTorsion(*atoms, [])
             angles.append(angle)
-        properties = {"DeterministicForces": "true"}
-        if self._platform == "CPU":
-            properties["Threads"] = "1"  # with more, not even deterministic forces give the same bits every time
+        properties = {"DeterministicForces": "true"} | platform_properties(self.device)
         return OpenMMModel(self.topology(), self.openmm_system(), tuple(angles), self._platform, properties)
 
     @cached_property
     def _engine(self) -> TorchForceField | OpenMMEngine:
         if self.engine == "openmm":
-            return OpenMMEngine(self.openmm_system(), self.temperature, self._platform)
+            return OpenMMEngine(
+                self.openmm_system(), self.temperature, self._platform, platform_properties(self.device)
+            )
         return TorchForceField.from_openmm(self.openmm_system(), self.temperature)
 
     @cached_property
@@ -134,14 +135,7 @@ class MolecularSystem(System):
 
     def reference_samples(self) -> torch.Tensor | None:
         """Return equilibrium configurations (`cgbench_systems.molecular.reference.samples`), or None without any."""
-        return self._stored_samples()
-
-    def _stored_samples(self) -> torch.Tensor | None:
-        path = self.reference_folder / "samples.npz"
-        if not path.exists():
-            return None
-        with np.load(path, allow_pickle=False) as arrays:
-            return torch.from_numpy(arrays["positions"].astype(np.float64))
+        return load_samples(self.reference_folder, self.version)
 
     def reference_builder(self, folder: Path) -> ReferenceBuilder:
         """Return the builder: biased, umbrella and unbiased MD, checked against OpenMM."""
@@ -163,7 +157,7 @@ class MolecularSystem(System):
         from cgbench_systems.molecular.reference.verify import Sampling, verify
 
         if PMF_GRID not in traits_of(self):
-            return verify_maps(self, reference, self._stored_samples(), MapsSampling())
+            return verify_maps(self, reference, load_samples(self.reference_folder, self.version), MapsSampling())
         return verify(self, reference, Sampling())
 
     def compile(self) -> None:

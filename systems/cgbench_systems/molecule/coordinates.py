@@ -29,7 +29,8 @@ class MoleculeCoordinates(ZMatrixCoordinates):
     Attributes
     ----------
     stereocentres
-        Atom, three of its neighbours, and the sign of their triple product.
+        Atom, three of its neighbours, and the sign of their triple product; also those that only the names of equal
+        atoms make (`_stereocentres`).
     amides
         Torsion of each amide bond, and of each double bond with two configurations, and whether it is trans.
     """
@@ -38,12 +39,12 @@ class MoleculeCoordinates(ZMatrixCoordinates):
     amides: tuple[tuple[Torsion, bool], ...] = ()
 
     def in_state_space(self, x: torch.Tensor) -> torch.Tensor:
-        """Whether all stereocentres, amide and double bonds are as in the reference, boolean ``[batch]``.
+        """Whether all stereocentres, amide and double bonds are as in the reference, and x finite, boolean ``[batch]``.
 
         Dynamics at 300 K neither inverts a stereocentre nor isomerises an amide bond within any affordable time, so
         the density is confined to this part.
         """
-        inside = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        inside = x.flatten(1).isfinite().all(dim=1)
         for atom, neighbours, sign in self.stereocentres:
             inside &= triple_product(x, atom, neighbours) * sign > 0
         if self.amides:
@@ -91,7 +92,7 @@ def molecule_coordinates(
         }
     else:
         zmatrices = {"default": (_automatic(structure, torsions, names, reference), SCALES)}
-    stereocentres = _stereocentres(structure, definition, reference)
+    stereocentres = _stereocentres(structure, definition, torsions, reference)
     amides = _amides(structure, torsions, reference)
     if definition.positions is None and not definition.stereocentres:
         _check_unchanged(structure, stereocentres, amides)
@@ -141,6 +142,7 @@ def _given(
     def atoms(labels: Sequence[str]) -> tuple[int, ...]:
         return tuple(structure.index(label) for label in labels)
 
+    graph = structure.graph
     (a, b, c), rows = atoms(given.start), [atoms(row) for row in given.rows]
     cv_atoms = []
     for torsion, name in zip(torsions, names, strict=True):
@@ -150,15 +152,31 @@ def _given(
             raise UserError(f"coordinates {where}: {name} must be the dihedral of one row, [{labels}] or its reverse")
         cv_atoms.append(found[0])
     rotors = [Rotor(first, (second, third)) for first, second, third in map(atoms, given.rotors)]
+    for rotor in rotors:
+        if set(graph.neighbours[rotor.first]) & structure.unequal:
+            raise UserError(
+                f"coordinates {where}: the energy tells the three hydrogens of rotor {structure.labels[rotor.first]} "
+                "apart: leave it out of rotors, and make the first one's dihedral free"
+            )
     return ZMatrix(
         (a, b, c), tuple((p, i, j, k) for p, i, j, k in rows), tuple(cv_atoms), atoms(given.free), tuple(rotors)
     )
 
 
-def _stereocentres(structure: Structure, definition: Definition, reference: torch.Tensor) -> tuple[Centre, ...]:
-    """Return atom, three neighbours and sign of each stereocentre."""
+def _stereocentres(
+    structure: Structure, definition: Definition, torsions: Sequence[Torsion], reference: torch.Tensor
+) -> tuple[Centre, ...]:
+    """Return atom, three neighbours and sign of each stereocentre.
+
+    A CV that ends in one of two equal atoms, such as chi1 of valine in CG1, tells them apart, and so makes their atom a
+    stereocentre: if the two exchanged their names, the CV would have another value in the same configuration.
+    """
     graph, labels = structure.graph, structure.labels
     neighbours = {centre.atom: centre.neighbours for centre in graph.stereocentres}
+    for end, centre in ((one[0], one[1]) for torsion in torsions for one in (torsion, torsion[::-1])):
+        around = graph.neighbours[centre]
+        if len(around) == 4 and [graph.classes[one] for one in around].count(graph.classes[end]) == 2:
+            neighbours.setdefault(centre, (around[0], around[1], around[2]))
     for label, others in definition.stereocentres.items():
         atom, chosen = structure.index(label), tuple(structure.index(other) for other in others)
         if atom not in neighbours or not set(chosen) <= set(graph.neighbours[atom]) or len(set(chosen)) < 3:

@@ -18,6 +18,7 @@ __all__ = ["CV", "Definition", "ZMatrixDefinition", "read_definition"]
 HOTTEST = 5000.0  # K
 LARGEST_MAP = 3  # CVs; a grid over more of them is too large
 BINS, COARSE_BINS = 100, 36  # along each CV; coarse where a map has three CVs
+FINEST_OF_THREE = 100  # bins along each of three CVs: a million
 
 
 class CV(BaseModel):
@@ -144,6 +145,8 @@ class Definition(BaseModel):
                 raise ValueError(
                     f"basin {basin!r} restricts {', '.join(ranges)}, which no map holds together: make it one of states"
                 )
+        if shared := sorted(set(self.basins) & set(self.states)):
+            raise ValueError(f"a basin and a state have the name {shared[0]!r}: give them names of their own")
         for (one, first), (other, second) in itertools.combinations(self.states.items(), 2):
             if all(_overlap(first[cv], second[cv]) for cv in set(first) & set(second)):
                 raise ValueError(f"states {one!r} and {other!r} overlap: states must be disjoint")
@@ -158,6 +161,9 @@ class Definition(BaseModel):
                 raise ValueError(f"the map {', '.join(one)} holds a collective variable twice")
         if len({tuple(one) for one in self.maps}) < len(self.maps):
             raise ValueError("two maps are the same")
+        largest = max((len(one) for one in self.named_maps()), default=0)
+        if largest == LARGEST_MAP and (self.bins or 0) > FINEST_OF_THREE:
+            raise ValueError(f"bins must be at most {FINEST_OF_THREE} where a map has three CVs, not {self.bins}")
         missing = set(names).difference(*self.named_maps())
         if missing:
             listed = ", ".join(cv for cv in names if cv in missing)
@@ -234,5 +240,16 @@ def _version(definition: Definition, folder: Path) -> str:
     digest = hashlib.sha256(settings.encode())
     for name in (definition.pdb, definition.openmm_system, definition.positions, *definition.force_field):
         if name is not None and (folder / name).is_file():
-            digest.update((folder / name).read_bytes())
+            for path in _with_included(folder / name):
+                digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def _with_included(path: Path) -> list[Path]:
+    """Return a file, and after it the files beside it that it includes as a force field, and those that these do."""
+    found = [path]
+    for one in found:  # grows in the loop
+        names = re.findall(rb"""<Include\s+file\s*=\s*["']([^"']+)["']""", one.read_bytes())
+        beside = (one.parent / name.decode(errors="replace") for name in names)
+        found += [other for other in beside if other.is_file() and other not in found]
+    return found

@@ -13,6 +13,7 @@ import torch
 from cgbench.contracts.system import maps_of
 from cgbench.errors import UserError
 from cgbench_systems.molecular.geometry import dihedral
+from cgbench_systems.molecular.parameters import read_parameters
 from cgbench_systems.molecule.graph import FreeTorsion
 from cgbench_systems.molecule.structure import Structure
 from cgbench_systems.molecule.system import Molecule
@@ -151,6 +152,7 @@ def describe_system(system: Molecule) -> list[str]:
     labels, coordinates = system.structure.labels, system.coordinates
     lines = describe_structure(system.structure)
     lines.append(f"system {system.name}, version {system.version}, {system.temperature:g} K")
+    lines.append(f"  energy: {system.force_field}, {_engines(system)}")
     start = system.collective_variables(system.initial_configuration()[None])[0]
     for name, atoms, value in zip(system.cvs.names, system.torsions, np.degrees(start.cpu().numpy()), strict=True):
         lines.append(f"  CV {name}: {' - '.join(labels[atom] for atom in atoms)}, {value:.1f} degrees at the start")
@@ -158,11 +160,20 @@ def describe_system(system: Molecule) -> list[str]:
     for name, periodic in zip(coordinates.names, coordinates.periodic.tolist(), strict=True):
         if periodic:
             lines.append(f"  free: {_readable(name, labels)}")
-    kept = [labels[atom] for atom, _, _ in coordinates.stereocentres]
-    lines.append(f"  state space: chirality of {', '.join(kept) or 'nothing'}")
+    kept = ", ".join(labels[atom] for atom, _, _ in coordinates.stereocentres)
+    lines.append(f"  state space: {f'chirality of {kept}' if kept else 'no stereocentres'}")
     for quadruple, trans in coordinates.amides:
         lines.append(f"  state space: {labels[quadruple[1]]} - {labels[quadruple[2]]} {'trans' if trans else 'cis'}")
     return lines
+
+
+def _engines(system: Molecule) -> str:
+    """Say in what the molecule is, as far as the batched force field knows it, and which engines can evaluate it."""
+    try:
+        parameters = read_parameters(system.openmm_system())
+    except UserError as error:
+        return f"only by --engine openmm: {str(error).partition(';')[0]}"
+    return f"{'in vacuum' if parameters.born is None else 'with OBC implicit solvent'}, without cutoff"
 
 
 def _readable(name: str, labels: Sequence[str]) -> str:

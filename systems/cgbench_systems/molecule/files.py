@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from openmm import app, unit
+
 from cgbench.drawing.backend import attempt
 from cgbench.errors import UserError, choices
 from cgbench_systems.molecule.definition import HOTTEST
@@ -76,13 +78,13 @@ def _quoted(text: str) -> str:
     return text if re.fullmatch(r"[A-Za-z0-9._/][A-Za-z0-9._/+-]*", text) else json.dumps(text, ensure_ascii=False)
 
 
-def show(path: Path, picture: Path | None) -> list[str]:
-    """Return the description of a system, and draw it where a picture is asked for.
+def show(path: Path, picture: Path | None, pdb: Path | None = None) -> list[str]:
+    """Return the description of a system; draw it, and write its initial configuration, where this is asked for.
 
     Raises
     ------
     UserError
-        If the file is wrong, or the picture cannot be written.
+        If the file is wrong, or the picture or the PDB file cannot be written.
     """
     if picture is not None and picture.suffix not in PICTURES:
         raise UserError(f"--out {picture}: choose a picture of type {choices(PICTURES)}")
@@ -99,4 +101,11 @@ def show(path: Path, picture: Path | None) -> list[str]:
         problem = attempt(draw)
         if problem is not None:
             raise UserError(f"{picture} cannot be drawn: {problem}")
+    if pdb is not None:
+        try:
+            with pdb.open("w", encoding="utf-8") as file:
+                positions = system.initial_configuration().cpu().numpy() * unit.nanometer
+                app.PDBFile.writeFile(system.topology(), positions, file, keepIds=True)
+        except OSError as error:
+            raise UserError(f"cannot write {pdb}: {error.strerror}") from error
     return describe_system(system)

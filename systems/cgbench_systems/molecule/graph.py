@@ -64,13 +64,20 @@ class BondGraph:
     positions
         Configuration ``[atoms, 3]`` in nm whose bond lengths tell double bonds from single ones; without it, all bonds
         between planar atoms other than amide bonds count as single.
+    unequal
+        Atoms that are no rotors although they have three hydrogens.
     """
 
     def __init__(
-        self, elements: Sequence[str], bonds: Iterable[Bond], positions: NDArray[np.float64] | None = None
+        self,
+        elements: Sequence[str],
+        bonds: Iterable[Bond],
+        positions: NDArray[np.float64] | None = None,
+        unequal: frozenset[int] = frozenset(),
     ) -> None:
         self.elements = tuple(elements)
         self.positions = positions
+        self.unequal = unequal
         self.neighbours: list[list[int]] = [[] for _ in self.elements]
         for i, j in bonds:
             self.neighbours[i].append(j)
@@ -194,15 +201,15 @@ class BondGraph:
 
     @cached_property
     def rotors(self) -> tuple[tuple[int, tuple[int, int, int]], ...]:
-        """Atoms with three hydrogens (methyl, ammonium), and these hydrogens."""
+        """Atoms with three equal hydrogens (methyl, ammonium), and these hydrogens."""
         found = []
         for atom, others in enumerate(self.neighbours):
             hydrogens = [j for j in others if self.is_hydrogen(j)]
-            if len(hydrogens) == 3 and len(others) == 4:
+            if len(hydrogens) == 3 and len(others) == 4 and atom not in self.unequal:
                 found.append((atom, (hydrogens[0], hydrogens[1], hydrogens[2])))
         return tuple(found)
 
-    def _is_planar(self, atom: int) -> bool:
+    def is_planar(self, atom: int) -> bool:
         """Whether an atom has three neighbours in a plane: a carbon, or a nitrogen next to such a carbon."""
         if len(self.neighbours[atom]) != 3:
             return False
@@ -218,7 +225,7 @@ class BondGraph:
             return False
         if self.is_double(i, j):
             return False
-        return not (self._is_planar(i) and self._is_planar(j) and "N" in (self.elements[i], self.elements[j]))
+        return not (self.is_planar(i) and self.is_planar(j) and "N" in (self.elements[i], self.elements[j]))
 
     @cached_property
     def free_torsions(self) -> tuple[FreeTorsion, ...]:
@@ -233,7 +240,7 @@ class BondGraph:
 
     def _wells(self, i: int, j: int) -> int:
         """Three between tetrahedral ends; two where an end is planar or an hydroxyl turns at a planar atom."""
-        planar = [self._is_planar(atom) for atom in (i, j)]
+        planar = [self.is_planar(atom) for atom in (i, j)]
         if not any(planar):
             return 3
         hydroxyl = any(self.elements[atom] in ("O", "S") and len(self.neighbours[atom]) == 2 for atom in (i, j))

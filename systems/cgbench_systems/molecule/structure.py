@@ -35,11 +35,14 @@ class Structure:
         ``[atoms, 3]`` in nm.
     source
         What it was read from, for messages.
+    unequal
+        Atoms with three hydrogens that the energy tells apart; their graph calls no such hydrogens equal.
     """
 
     topology: app.Topology
     positions: Array
     source: str
+    unequal: frozenset[int] = frozenset()
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -51,7 +54,7 @@ class Structure:
         """The bond graph."""
         atoms = list(self.topology.atoms())
         bonds = [(bond[0].index, bond[1].index) for bond in self.topology.bonds()]
-        return BondGraph([atom.element.symbol for atom in atoms], bonds, self.positions)
+        return BondGraph([atom.element.symbol for atom in atoms], bonds, self.positions, self.unequal)
 
     def index(self, label: str) -> int:
         """Return the index of an atom from its label.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -15,13 +16,15 @@ from openmm import app, unit
 
 from cgbench.contracts.coordinates import Coordinates
 from cgbench.contracts.maps import PMF_GRID, States
+from cgbench.contracts.pmf import basin_mask
 from cgbench.contracts.reference import Reference, ReferenceBuilder
-from cgbench.contracts.system import Basin, traits_of
-from cgbench.errors import UserError
+from cgbench.contracts.system import Basin, maps_of, traits_of
+from cgbench.errors import NoReference, UserError
 from cgbench_systems.molecular.parameters import read_parameters
 from cgbench_systems.molecular.system import Columns, MolecularSystem, Torsion, angle_range, torsion_cvs
 from cgbench_systems.molecule.coordinates import MoleculeCoordinates, molecule_coordinates
 from cgbench_systems.molecule.definition import BINS, COARSE_BINS, Definition, Range, read_definition
+from cgbench_systems.molecule.density import check_invariance, check_system, reference_context, unequal_hydrogens
 from cgbench_systems.molecule.sequence import build_peptide
 from cgbench_systems.molecule.structure import Structure, check_molecule, create_system, read_pdb, read_system
 from cgbench_systems.molecule.torsions import torsion
@@ -62,9 +65,11 @@ class Molecule(MolecularSystem):
         self.states = _states(self.definition.states, names)
         basins = self.definition.basins or ({} if self.states else _halves(maps))
         self.basins = tuple(_basin(name, ranges, maps) for name, ranges in basins.items())
-        start = torch.from_numpy(self._start.copy())
+        self._check_basins()
         if self.engine == "torch":
             read_parameters(self.openmm_system())  # refuses what the engine does not support, before anything runs
+        start = torch.from_numpy(self._start.copy())
+        self.structure = replace(self.structure, unequal=self._unequal_hydrogens())
         self._sets = molecule_coordinates(self.structure, self.definition, self.torsions, start)
         self.coordinates = self._sets["default"]
 
@@ -72,6 +77,22 @@ class Molecule(MolecularSystem):
     def coordinate_sets(self) -> Mapping[str, Coordinates]:
         """Sets of coordinates by name: ``default``, and others that the file gives."""
         return self._sets
+
+    def _check_basins(self) -> None:
+        """Refuse a basin so small that no bin lies in it: no reference could find its population."""
+        for basin in self.basins:
+            cvs = maps_of(self)[basin.map].cvs
+            if not basin_mask(cvs, basin.contains).any():
+                raise UserError(
+                    f"system {self.file}: no bin of {360 / cvs.bins[0]:g} degrees has its centre in basin "
+                    f"{basin.name!r}: make it larger"
+                )
+
+    def _unequal_hydrogens(self) -> frozenset[int]:
+        """Check the density at the start; return atoms with three hydrogens that the energy tells apart."""
+        state = self._serialized, self._start.tobytes(), self.temperature
+        check_invariance(*state, self.structure.source)
+        return unequal_hydrogens(*state, self.structure.graph.rotors)
 
     def _torsion(self, name: str, atoms: list[str] | None) -> Torsion:
         if atoms is None:
@@ -97,8 +118,12 @@ class Molecule(MolecularSystem):
     def _serialized(self) -> str:
         if self.definition.openmm_system is None:
             system = create_system(self.structure, self.definition.force_field, self.file.parent)
+            check_system(system, ", ".join(self.definition.force_field))
             return str(openmm.XmlSerializer.serialize(system))
-        return read_system(self.file.parent / self.definition.openmm_system, self.structure)
+        path = self.file.parent / self.definition.openmm_system
+        serialized = read_system(path, self.structure)
+        check_system(openmm.XmlSerializer.deserialize(serialized), f"openmm_system {path}")
+        return serialized
 
     def openmm_system(self) -> openmm.System:
         """Return a new ``openmm.System`` of the molecule."""
@@ -120,13 +145,14 @@ class Molecule(MolecularSystem):
 
         Raises
         ------
+        NoReference
+            If none has been built.
         UserError
-            If none has been built, or it is of another version of the system.
+            If it is of another version of the system.
         """
         if not self.reference_folder.exists():
-            raise UserError(
-                f"{self.name} has no reference yet: `cgbench reference build {self.file} --out work --certify`"
-            )
+            build = f"`cgbench reference build {self.file} --out work --certify`"
+            raise NoReference(f"{self.name} has no reference yet: {self._unreferenced or build}")
         reference = super().reference()
         version = reference.details.get("system_version")
         if version != self.version:
@@ -135,8 +161,23 @@ class Molecule(MolecularSystem):
             )
         return reference
 
+    @property
+    def _unreferenced(self) -> str:
+        """Why no reference can be built; empty if one can."""
+        if PMF_GRID in traits_of(self) and len(self.cvs) == 1:
+            return "a reference can be built for two CVs or several maps, not for one CV"
+        return ""
+
     def reference_builder(self, folder: Path) -> ReferenceBuilder:
-        """Return the builder that takes minutes to an hour, or that of several maps."""
+        """Return the builder that takes minutes to an hour, or that of several maps.
+
+        Raises
+        ------
+        UserError
+            For a molecule with one CV, which no builder serves.
+        """
+        if self._unreferenced:
+            raise UserError(f"{self.name}: {self._unreferenced}")
         from cgbench_systems.molecular.reference.build import ShorterReferenceBuilder
 
         if PMF_GRID not in traits_of(self):
@@ -161,11 +202,7 @@ def _read_positions(path: Path, atoms: int) -> NDArray[np.float64]:
 @cache
 def _minimised(serialized: str, positions: bytes, source: str) -> NDArray[np.float64]:
     """Minimise a structure, once in a process: a run builds its system several times."""
-    context = openmm.Context(
-        openmm.XmlSerializer.deserialize(serialized),
-        openmm.VerletIntegrator(0.001),
-        openmm.Platform.getPlatformByName("Reference"),
-    )
+    context = reference_context(serialized, source)
     context.setPositions(np.frombuffer(positions).reshape(-1, 3))
     energy = context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
     if not np.isfinite(energy):
@@ -187,11 +224,9 @@ def _basin(name: str, ranges: Mapping[str, Range], maps: Sequence[Sequence[str]]
 
 
 def _halves(maps: Sequence[Sequence[str]]) -> dict[str, dict[str, Range]]:
-    """Return the two halves of the first CV of each map, for molecules whose file names no basins or states."""
-    firsts = dict.fromkeys(one[0] for one in maps)
-    return {
-        f"{cv}{sign}0": {cv: limits} for cv in firsts for sign, limits in (("<", [-180.0, 0.0]), (">", [0.0, 180.0]))
-    }
+    """Return the two halves of each CV, for molecules whose file names no basins or states."""
+    cvs = dict.fromkeys(cv for one in maps for cv in one)
+    return {f"{cv}{sign}0": {cv: limits} for cv in cvs for sign, limits in (("<", [-180.0, 0.0]), (">", [0.0, 180.0]))}
 
 
 def _states(definitions: Mapping[str, Mapping[str, Range]], names: Sequence[str]) -> States | None:

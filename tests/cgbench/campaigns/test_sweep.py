@@ -99,7 +99,20 @@ MISTAKES = {
     "octal seed": ("include: [{systems: aldp, methods: md, seeds: 010}]", "010 is ambiguous"),
     "seed yes": ("include: [{systems: aldp, methods: md, seeds: yes}]", "yes is ambiguous"),
     "negative seed": ("include: [{systems: aldp, methods: md, seeds: -1}]", "greater than or equal to 0"),
-    "no seeds": ("include: [{systems: aldp, methods: md, seeds: 4-0}]", "key 'seeds'"),
+    "no seeds": ("include: [{systems: aldp, methods: md, seeds: []}]", "key 'seeds'"),
+    "range that falls": (
+        "include: [{systems: aldp, methods: md, seeds: [0, '7-5']}]",
+        "include 1 (line 1, column 47): key 'seeds': Value error, range '7-5' must rise and have at most 10,000 seeds",
+    ),
+    "huge range": ("include: [{systems: aldp, methods: md, seeds: 0-99999999999}]", "at most 10,000 seeds"),
+    "range of more digits": (
+        f"include: [{{systems: aldp, methods: md, seeds: 0-{'9' * 5000}}}]",
+        "key 'seeds.0': Input should be a valid integer, not '0-999",
+    ),
+    "large seed": (
+        f"include: [{{systems: aldp, methods: md, seeds: [0, {10**20 - 1}]}}]",
+        f"include 1: --seed must be at most {2**63 - 1}, not {10**20 - 1}",
+    ),
     "method": ("include: [{systems: aldp, methods: mdd}]", "include 1: unknown method 'mdd': choose from"),
     "preset": ("include: [{systems: aldp, methods: md, presets: x}]", "include 1: unknown preset 'x' of md on aldp"),
     "override": (
@@ -108,6 +121,12 @@ MISTAKES = {
     ),
     "budget": ("include: [{systems: aldp, methods: md, budget: 0}]", "include 1: --budget must be at least 1, not 0"),
     "exclude": (GOOD + "exclude: [{seeds: 1}]", "exclude 1: no run matches it"),
+    "exclude without keys": (GOOD + "exclude: [{}]", "key 'exclude.0': Value error, an exclusion must name systems"),
+    "exclude of nothing": (
+        GOOD + "exclude: [{seeds: null}]",
+        "an exclusion must name systems, methods, presets or seeds",
+    ),
+    "everything excluded": (GOOD + "exclude: [{methods: md}]", "sweep.yaml: all runs are excluded"),
     "twice": (
         "include: [{systems: aldp, methods: md}, {systems: aldp, methods: md, budget: 9}]",
         "include 2: md on aldp, default, seed 0 is in the file twice, with different settings",

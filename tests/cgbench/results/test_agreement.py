@@ -41,6 +41,18 @@ def test_every_pair_once(runs: Path) -> None:
     assert row["within_errors"] == pytest.approx(np.mean(np.abs(expected) <= 1.96 * 0.05 * np.sqrt(2)))
 
 
+def test_the_table_says_which_is_in_the_place_of_the_reference(runs: Path, capsys) -> None:
+    """The divergence is not symmetric: A is the reference, in the heading and in the documentation."""
+    assert main(["compare", str(runs), str(runs), "--pmf"]) == 0
+    head, _, row = capsys.readouterr().out.splitlines()[:3]
+    at = [cell.strip() for cell in head.split("|")].index("KLD (A ∥ B)")
+    p, q = (read_npz(path)["probability"] for path in sorted(runs.glob("toy/**/pmf.npz")))
+    assert f"{forward_kld(p, q):.2g}" != f"{forward_kld(q, p):.2g}"
+    assert float(row.split("|")[at]) == pytest.approx(forward_kld(p, q), rel=0.02)
+    page = (Path(__file__).parents[3] / "docs" / "comparing.md").read_text(encoding="utf-8")
+    assert r"forward KLD $D(A \,\|\, B)$" in page
+
+
 def test_errors_that_are_not_claimed_are_not_judged(tmp_path: Path, write_run, capsys) -> None:
     for seed in (0, 1):
         write_run(tmp_path, "toy", "one", np.exp(-ENERGY), seed=seed)

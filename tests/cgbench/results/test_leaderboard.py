@@ -134,6 +134,14 @@ def test_estimates_without_a_score_reach_no_target() -> None:
     assert first_held(np.empty(0), 1e-2) is None
 
 
+def test_without_a_reference_nothing_is_said_about_targets_and_speedups() -> None:
+    runs = [made_up(name, seed, [(10, math.nan), (20, math.nan)]) for name in ("md", "fast") for seed in range(2)]
+    table = leaderboard(runs)
+    assert table["evaluations_to_kld_1e-2"].isna().all() and table["seconds_to_kld_1e-2"].isna().all()
+    text = leaderboard_markdown(table)
+    assert "not reached" not in text and "no speedup in time" not in text and "fewer than three seeds" not in text
+
+
 def test_a_target_is_reached_at_the_first_point_from_which_no_score_is_above_it() -> None:
     random = np.random.default_rng(0)
     for _ in range(200):
@@ -174,6 +182,12 @@ def test_from_runs_to_csv(tmp_path: Path, capsys) -> None:
     assert main(["leaderboard", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "board.csv")]) == 0
     assert (tmp_path / "board.csv").read_text() == printed
     assert main(["leaderboard", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "no" / "board.csv")]) == 2
+    for folder in (".", "/", str(tmp_path)):
+        capsys.readouterr()
+        assert main(["leaderboard", "--runs", str(tmp_path / "runs"), "--out", folder]) == 2
+        assert capsys.readouterr().err.endswith(
+            f"cgbench: cannot write {folder}: it is a folder; give the name of a file with --out\n"
+        )
 
 
 def test_unfinished_runs_are_left_out_and_broken_ones_named(tmp_path: Path, capsys) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -183,3 +184,24 @@ def test_runs_and_sweeps_use_the_default_and_an_option_overrides_it(tmp_path: Pa
     options = {"executor": "local", "workers": None, "threads": None}
     assert _executor(tmp_path, options)[1] == 3 and _executor(tmp_path, options | {"workers": 8})[1] == 1
     assert _executor(tmp_path, options | {"threads": 5})[1] == 5
+
+
+def test_the_counting_of_openmm_steps_is_code_of_methods_that_make_them(tmp_path: Path) -> None:
+    """Other methods keep their fingerprint when it changes; both have that of `Problem`."""
+    shutil.copytree(provenance.PACKAGE_FOLDER, tmp_path / "cgbench", ignore=shutil.ignore_patterns("__pycache__"))
+    places = {"cgbench": tmp_path / "cgbench"}
+    for name, call in (("steps", "openmm_simulation(None).step(1)"), ("plain", "reduced_energy(None)")):
+        places[name] = tmp_path / f"{name}.py"
+        places[name].write_text(
+            "from cgbench.contracts.method import Method\n\n\nclass Mine(Method):\n    def estimates(self):\n"
+            f"        yield self.problem.{call}\n"
+        )
+
+    def changed_by(file: str) -> set[str]:
+        before = {name: provenance.fingerprint_of([name], places) for name in ("steps", "plain")}
+        with open(tmp_path / "cgbench" / file, "a") as module:
+            module.write("new = 1\n")
+        return {name for name, code in before.items() if provenance.fingerprint_of([name], places) != code}
+
+    assert changed_by("counting/openmm_simulation.py") == changed_by("counting/openmm_integrators.py") == {"steps"}
+    assert changed_by("contracts/problem.py") == {"steps", "plain"}

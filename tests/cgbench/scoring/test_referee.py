@@ -179,6 +179,31 @@ def test_densities_are_scored_on_configurations_in_scaled_coordinates(referee: R
     assert blind["impossible"] == int((x[:, 0] > 0).sum()) > 10
 
 
+def test_a_density_of_zero_at_one_configuration_is_an_infinitely_bad_one(referee: Referee) -> None:
+    """Also if it misses all of them; the mean over the others would be better than that of the exact density."""
+
+    class Misses(Generative):
+        def __init__(self, count: int, value: float) -> None:
+            super().__init__()
+            self.count, self.value = count, value
+
+        def log_density(self, x: torch.Tensor) -> torch.Tensor | None:
+            density = super().log_density(x)
+            first, self.count = min(self.count, len(x)), max(self.count - len(x), 0)
+            density[:first] = self.value
+            return density
+
+    for count in (1, 2000):
+        for value in (-math.inf, math.nan):
+            score = referee.score_density(Misses(count, value))
+            assert score["impossible"] == count and score["samples"] == 2000
+            assert score["log_likelihood"] == -math.inf and score["standard_error"] == math.inf
+    known = Generative().log_density(MullerBrown().reference_samples()).numpy()
+    assert referee.score_log_density(known)["log_likelihood"] == referee.score_density(Generative())["log_likelihood"]
+    known[7] = -math.inf
+    assert referee.score_log_density(known)["log_likelihood"] == -math.inf
+
+
 def test_methods_and_systems_without_densities_have_no_such_score(referee: Referee) -> None:
     assert referee.score_density(Generative(offset=math.inf)) is None
 

@@ -69,6 +69,21 @@ def test_imports_are_followed(places: dict[str, Path]) -> None:
     ]
 
 
+def test_what_is_behind_a_function_counts_where_the_function_is_used(places: dict[str, Path]) -> None:
+    """Neither its definition nor words are a use; its name may be used in any file that counts."""
+    behind = {"simulate": "two.elsewhere.far"}
+    assert fingerprint(["one.method"], places, behind) == code(places)
+    shared = places["one"] / "shared.py"
+    shared.write_text("def simulate():  # x.simulate()\n    from two.elsewhere.far import away\n\n    return away\n")
+    assert fingerprint(["one.method"], places, behind) == code(places)
+    shared.write_text(shared.read_text() + "\n\ndef run(x):\n    return x.simulate()\n")
+    found = imported_files(["one.method"], places, behind)
+    assert set(found) - set(imported_files(["one.method"], places)) == {"two.elsewhere", "two.elsewhere.far"}
+    before = fingerprint(["one.method"], places, behind)
+    (places["two"] / "elsewhere" / "far.py").write_text("away = 2\n")
+    assert fingerprint(["one.method"], places, behind) != before
+
+
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_code_that_is_used_counts(places: dict[str, Path], name: str) -> None:
     before = code(places)

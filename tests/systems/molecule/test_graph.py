@@ -28,6 +28,13 @@ def test_valine() -> None:
     assert not graph.ring_bonds
 
 
+def test_an_amine_is_not_planar_and_an_amide_is() -> None:
+    # CH3-CH2-NH2 and CH3-C(=O)-NH2: half a turn of the amine's hydrogens is no exchange that changes nothing
+    amine = hydrogens("CCN", [(0, 1), (1, 2)], {0: 3, 1: 2, 2: 2})
+    amide = hydrogens("CCON", [(0, 1), (1, 2), (1, 3)], {0: 3, 3: 2})
+    assert not amine.is_planar(2) and amide.is_planar(3)
+
+
 def test_every_residue_of_the_tetrapeptide_is_found() -> None:
     structure = read_pdb(TETRA)
     assert [structure.labels[c.atom] for c in structure.graph.stereocentres] == ["2:CA", "3:CA", "4:CA"]

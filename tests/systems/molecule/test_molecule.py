@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from cgbench_systems.molecule import Molecule, load_molecule
 from cgbench_systems.molecule.sequence import build_peptide
 from cgbench_systems.molecule.structure import Structure, create_system, read_pdb
 from tests.systems.molecule.conftest import TETRA, VALINE
+
+METHYLS = [[f"CG{n}", f"HG{n}1", f"HG{n}2", f"HG{n}3"] for n in (1, 2)]
 
 
 @pytest.mark.parametrize("name", ["valine", "tetra"])
@@ -49,6 +52,42 @@ def test_the_mirror_image_and_a_cis_amide_are_outside(valine: Molecule) -> None:
     turned = y.clone()
     turned[0, position] += torch.pi / 0.1
     assert not bool(valine.coordinates.in_state_space(valine.coordinates.to_cartesian(s, turned)[0]))
+
+
+def test_a_configuration_that_is_not_finite_is_outside(define: Callable[..., Path]) -> None:
+    """Also for a molecule that has nothing else to keep: here all bonds that could be are CVs or have no centre."""
+    coordinates = copy.copy(load_molecule(define())().coordinates)
+    coordinates.stereocentres, coordinates.amides = (), ()
+    x = torch.zeros(3, 28, 3, dtype=torch.float64)
+    x[1, 4, 2], x[2, 0, 0] = torch.nan, torch.inf
+    assert coordinates.in_state_space(x).tolist() == [True, False, False]
+
+
+def test_a_cv_that_ends_in_one_of_two_equal_atoms_tells_them_apart(define: Callable[..., Path]) -> None:
+    """With the names of the methyl groups exchanged, chi1 has another value in the same configuration of valine."""
+    for cvs, inside in (("[phi 2, psi 2]", True), ("[phi 2, psi 2, chi1 2]", False)):
+        molecule = load_molecule(define(cvs=cvs, more="maps: [[phi 2, psi 2], [chi1 2]]" if not inside else ""))()
+        x = molecule.initial_configuration()[None]
+        first, second = ([molecule.structure.index(f"2:{name}") for name in names] for names in METHYLS)
+        exchanged = x.clone()
+        exchanged[:, first + second] = x[:, second + first]
+        torch.testing.assert_close(molecule.reduced_energy(exchanged), molecule.reduced_energy(x))
+        assert bool(molecule.coordinates.in_state_space(x))
+        assert bool(molecule.coordinates.in_state_space(exchanged)) == inside
+
+
+def test_the_version_follows_files_that_a_force_field_includes(define: Callable[..., Path]) -> None:
+    path = define()
+    outer, inner = path.with_name("outer.xml"), path.with_name("inner.xml")
+    path.write_text(path.read_text().replace("amber96.xml", "outer.xml"))
+    outer.write_text('<ForceField>\n <Include file="inner.xml"/>\n</ForceField>\n')
+    inner.write_text("<ForceField/>")
+    before = load_molecule(path).version
+    assert load_molecule(path).version == before
+    inner.write_text("<ForceField> </ForceField>")
+    assert load_molecule(path).version != before
+    outer.write_text('<ForceField>\n <Include file="outer.xml"/>\n</ForceField>\n')  # a loop ends
+    assert load_molecule(path).version != before
 
 
 def test_openmm_sees_the_same_torsions(valine: Molecule) -> None:
@@ -106,6 +145,9 @@ def test_a_peptide_from_its_sequence() -> None:
             "maps: [[phi 2, psi 2], [chi1 2]]\nbasins: {a: {phi 2: [0, 120], chi1 2: [0, 120]}}",
             "which no map holds together: make it one of states",
         ),
+        ("[phi 2, psi 2]", "basins: {a: {phi 2: [0, 90]}}\nstates: {a: {psi 2: [0, 90]}}", "have the name 'a'"),
+        ("[phi 2, psi 2, chi1 2]", "maps: [[phi 2, psi 2, chi1 2]]\nbins: 101", "bins must be at most 100 where a map"),
+        ("[phi 2, psi 2]", "basins: {a: {phi 2: [0, 0.1]}}", "no bin of 3.6 degrees has its centre in basin 'a'"),
         ("[]", "", "cvs:"),
         ("[phi 2, phi 2]", "", "two collective variables have the same name"),
         ("[phi 2]", "temperature: 300 K", "temperature: "),
@@ -201,8 +243,8 @@ def test_maps_states_and_bins_of_a_file(define: Callable[..., Path]) -> None:
     assert placed.basins[0].contains([np.zeros(2), np.radians([60.0, -60.0])]).tolist() == [True, False]
 
 
-def test_halves_of_the_first_cv_are_the_default_basins(define: Callable[..., Path]) -> None:
+def test_halves_of_each_cv_are_the_default_basins(define: Callable[..., Path]) -> None:
     two = load_molecule(define())()
-    assert [basin.name for basin in two.basins] == ["phi 2<0", "phi 2>0"]
+    assert [basin.name for basin in two.basins] == ["phi 2<0", "phi 2>0", "psi 2<0", "psi 2>0"]
     assert two.basins[1].contains([np.array([-1.0, 1.0]), np.zeros(2)]).tolist() == [False, True]
     assert load_molecule(define(more="states: {a: {phi 2: [0, 120]}}"))().basins == ()

@@ -10,7 +10,8 @@ import pytest
 from openmm import app
 
 from cgbench.errors import UserError
-from cgbench_systems.molecule import files, load_molecule
+from cgbench_systems.molecule import Molecule, files, load_molecule
+from cgbench_systems.molecule.describe import describe_system
 from cgbench_systems.molecule.graph import BondGraph
 from cgbench_systems.molecule.sequence import build_peptide
 from cgbench_systems.molecule.structure import Structure, create_system, read_pdb
@@ -75,6 +76,28 @@ def test_the_new_file_of_proline_loads(tmp_path: Path) -> None:
     system = load_molecule(out)()
     assert system.cvs.names == ("psi 2",)
     assert [trans for _, trans in system.coordinates.amides] == [True, True]
+    for ask in (system.reference, lambda: system.reference_builder(tmp_path)):
+        with pytest.raises(UserError, match="for two CVs or several maps, not for one CV"):
+            ask()
+    assert f"  energy: {', '.join(FORCES)}, in vacuum, without cutoff" in describe_system(system)
+
+
+def test_the_initial_configuration_as_a_pdb_file(valine: Molecule, tmp_path: Path) -> None:
+    written = tmp_path / "start.pdb"
+    files.show(valine.file, None, written)
+    read = read_pdb(written)
+    assert read.labels == valine.structure.labels
+    np.testing.assert_allclose(read.positions, valine.initial_configuration().numpy(), atol=1e-4)
+    with pytest.raises(UserError, match="cannot write"):
+        files.show(valine.file, None, tmp_path / "none" / "start.pdb")
+
+
+def test_what_only_openmm_evaluates_is_said(tmp_path: Path) -> None:
+    out = tmp_path / "ala.yaml"
+    text, _ = files.new(None, "ACE ALA NME", ["amber99sbildn.xml", "implicit/gbn2.xml"], 300.0, out)
+    out.write_text(text)
+    (line,) = (line for line in files.show(out, None) if line.startswith("  energy: "))
+    assert "only by --engine openmm: the batched force field does not support CustomGBForce" in line
 
 
 def test_proline_is_built_l_and_trans() -> None:

@@ -30,7 +30,8 @@ MD on the same machine, with the same threads, engine and kernels; not below zer
 evaluations are those of the MD curve, with the 95 % band. Circles: break-even with plain MD; to the right of it, the
 method is faster. Dotted: what an evaluation cost in these runs of MD ({here}). {words} Best method by cost: {best};
 lines closer to each other than a factor of two differ by less than the scatter of their seeds. Not drawn, because they
-did not reach the target or no run of MD on their machine is published: {left_out}."""
+did not reach the target or no run of MD on their machine is published: {left_out}. Systems without a panel, because
+their MD curve does not reach the target or no method can be drawn: {systems}."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,9 @@ def draw(records: Records) -> Drawing:
         lines, rates, missing = lines_of(records, system)
         if curve is None or not lines:
             continue
-        left_out += missing
         ends, drawn = curve.to_target(TARGET)
         if math.isfinite(ends[1]) and ends[0] > 0:
+            left_out += missing
             md = {("md", ""): Line(ends[:1], np.zeros(1))}
             panels[system] = md | lines, np.quantile(drawn[:, 1], [0.025, 0.975], method="nearest"), rates
     if not panels:
@@ -121,7 +122,13 @@ def draw(records: Records) -> Drawing:
         for system, panel in panels.items()
         for rate in sorted(set(panel[2]))
     )
-    caption = CAPTION.format(here=here, words=" ".join(words), left_out="; ".join(left_out) or "none", best=best)
+    caption = CAPTION.format(
+        here=here,
+        words=" ".join(words),
+        best=best,
+        left_out="; ".join(left_out) or "none",
+        systems=", ".join(system for system in records.systems if system not in panels) or "none",
+    )
     used = [run for system in panels for members in records.counted(system).values() for run in members]
     return Drawing(figure, f"{caption}\n\n{commands(used)}")
 

@@ -116,6 +116,14 @@ class BiasedRoute(Route):
         """Return the histograms of successive stretches of time, ``[groups, bins, bins]``."""
         return np.asarray(self.kept().sum(axis=1)) if self.walker_groups > 1 else grouped(self.kept(), self.group)
 
+    def halves_of_time(self) -> tuple[Array, Array]:
+        """Return the histograms of independent groups over the first and the second half of the production."""
+        if self.walker_groups > 1:
+            first, second = np.array_split(self.kept(), 2)
+            return np.asarray(first.sum(axis=0)), np.asarray(second.sum(axis=0))
+        first, second = np.array_split(grouped(self.kept(), self.group), 2)
+        return first, second
+
     def exposure(self) -> Array:
         """Return how often each bin is visited relative to equilibrium, ``exp(offset - bias)`` at its centre.
 

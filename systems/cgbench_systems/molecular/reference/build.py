@@ -15,7 +15,6 @@ from cgbench.contracts.reference import Reference
 from cgbench.contracts.system import Check, System
 from cgbench.errors import UserError
 from cgbench.scoring.reference_files import load_reference
-from cgbench.storage.files import write_npz
 from cgbench_methods.lib.estimators.importance import RELIABLE_PARETO_K
 from cgbench_systems.molecular.reference.biased import BiasedRoute
 from cgbench_systems.molecular.reference.certificate import (
@@ -44,6 +43,7 @@ from cgbench_systems.molecular.reference.side_chains.torsions import SideTorsion
 from cgbench_systems.molecular.reference.umbrella import UmbrellaRoute
 from cgbench_systems.molecular.reference.unbiased import UnbiasedRoute
 from cgbench_systems.molecular.reference.verify import Sampling
+from cgbench_systems.molecular.stored_samples import write_samples
 
 __all__ = ["Effort", "MolecularReferenceBuilder", "ShorterReferenceBuilder"]
 
@@ -119,7 +119,7 @@ class MolecularReferenceBuilder(RoutesBuilder):
         if not bool(inside.all()):
             raise UserError(f"{int((~inside).sum())} of {len(inside)} samples left the state space")
         with writing(self.destination):
-            write_npz(self.destination / "samples.npz", {"positions": positions.cpu().numpy()})
+            write_samples(self.destination, positions)
         log(f"wrote {len(positions)} configurations")
 
     def _reference(self) -> Reference:

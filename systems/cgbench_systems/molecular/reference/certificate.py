@@ -20,14 +20,17 @@ from cgbench.scoring.divergences import forward_kld
 from cgbench.storage.files import npz_bytes, write_atomically
 from cgbench_methods.lib.estimators.fourier_fit import FourierFit, choose_order, fit
 from cgbench_systems.molecular.reference.biased import BiasedRoute
+from cgbench_systems.molecular.reference.comparison import compare_halves
 from cgbench_systems.molecular.reference.confirming.uncertainty import total_uncertainty
-from cgbench_systems.molecular.reference.route import FRICTION, TIME_STEP, Array, Route
+from cgbench_systems.molecular.reference.route import FRICTION, TIME_STEP, Array, Route, check_blocks
 from cgbench_systems.molecular.reference.side_chains.bias import TorsionBias
 from cgbench_systems.molecular.reference.statistics import (
+    FEWEST_GROUPS,
     bootstrap,
     halves,
+    log_ratio_error,
     noise_floor,
-    share,
+    ratio,
 )
 
 __all__ = [
@@ -74,16 +77,11 @@ def certify(
     Raises
     ------
     UserError
-        If there are too few blocks, or the route never visited a basin.
+        If there are too few blocks, the route never visited a basin, or the folder has a certificate of more steps.
     """
-    fewest = route.fewest_blocks
-    if len(route.blocks) < fewest:
-        raise UserError(
-            f"route {route.name} has {len(route.blocks)} blocks in {route.folder}: a certificate needs at least "
-            f"{fewest} (--blocks)"
-        )
+    check_blocks(route, len(route.blocks), folder)
     system, exposure = route.system, route.exposure()
-    groups = route.independent_groups()
+    groups, successive = route.independent_groups(), route.successive_groups()
     basins = _basins(system, groups)
     whole, parts = groups.sum(0), halves(groups)
     raw_floor = noise_floor(*parts)
@@ -120,10 +118,11 @@ def certify(
         },
         "basins": basins,
         "standard_errors": f"bootstrap over {bootstrapped}",
+        "free_energy_errors": "scatter of the ratio to the largest basin over the same groups",
         "discretisation": _discretisation(best, raw.probability, scores, half_fits, raw_floor),
-        "stationarity": _stationarity(system, route.successive_groups()),
+        "stationarity": _stationarity(system, successive),
         **versions_and_date(),
-        "checks": [],
+        "checks": check_entries(_halves_agree(route)),
     }
     if route.mixing is not None:
         names = route.torsions.names
@@ -133,7 +132,7 @@ def certify(
             "barriers_lowered_to_kT": TorsionBias.level,
         }
         record["side_torsions"] = route.mixing.facts(names)
-        record["checks"] = check_entries(route.mixing.checks(names))
+        record["checks"] += check_entries(route.mixing.checks(names))
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "reference.npz", content)
     _write(folder, record)
@@ -145,7 +144,7 @@ def sampling_facts(route: Route) -> dict[str, Any]:
     return {
         "system_version": route.system.version,
         "temperature_K": route.system.temperature,
-        "engine": "batched force field, float32",
+        "engine": "OpenMM" if route.system.engine == "openmm" else "batched force field, float32",
         "dynamics": f"Langevin middle scheme, {1000 * TIME_STEP:g} fs, {FRICTION:g}/ps",
         "walkers": route.walkers,
         "production_steps": route.steps,
@@ -165,32 +164,40 @@ def versions_and_date() -> dict[str, Any]:
 
 def _basins(system: System, groups: Array) -> dict[str, dict[str, float]]:
     """Return population and free energy of each basin, with standard errors, from histograms of independent groups."""
-    return region_facts({basin.name: share(groups, basin_mask(system.cvs, basin.contains)) for basin in system.basins})
+    inside = {basin.name: groups[:, basin_mask(system.cvs, basin.contains)].sum(axis=1) for basin in system.basins}
+    return region_facts(inside, groups.sum(axis=(1, 2)))
 
 
-def region_facts(shares: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
-    """Return population and free energy of regions from populations with standard errors.
+def region_facts(inside: Mapping[str, Array], total: Array) -> dict[str, dict[str, float]]:
+    """Return population and free energy of regions, with standard errors.
 
     Free energies are relative to the most populated region.
+
+    Parameters
+    ----------
+    inside
+        Sums of the weights in each region, of independent groups ``[groups]``.
+    total
+        Sums of all weights ``[groups]``.
 
     Raises
     ------
     UserError
         If a region was never visited.
     """
-    empty = [name for name, (value, _) in shares.items() if not value > 0]
-    if empty:
+    if empty := [name for name, sums in inside.items() if not sums.sum() > 0]:
         raise UserError(f"route biased never visited {', '.join(empty)}: build more blocks (--blocks)")
-    top = max(shares, key=lambda name: shares[name][0], default="")
-    return {
-        name: {
-            "population": value,
+    top = max(inside, key=lambda name: float(inside[name].sum()), default="")
+    facts = {}
+    for name, sums in inside.items():
+        population, error = ratio(sums, total)
+        facts[name] = {
+            "population": population,
             "population_standard_error": error,
-            "free_energy_kT": float(np.log(shares[top][0] / value)),
-            "free_energy_standard_error_kT": error / value if name != top else 0.0,
+            "free_energy_kT": float(np.log(inside[top].sum() / sums.sum())),
+            "free_energy_standard_error_kT": log_ratio_error(sums, inside[top]) if name != top else 0.0,
         }
-        for name, (value, error) in shares.items()
-    }
+    return facts
 
 
 def _discretisation(
@@ -219,6 +226,14 @@ def _stationarity(system: System, groups: Array, parts: int = 8) -> dict[str, li
         basin.name: [round(PMF(system.cvs, p).population(basin_mask(system.cvs, basin.contains)), 6) for p in pieces]
         for basin in system.basins
     }
+
+
+def _halves_agree(route: BiasedRoute) -> list[Check]:
+    """Compare the first and the second half of the production, where there are groups enough for errors of both."""
+    first, second = route.halves_of_time()
+    if min(len(first), len(second)) < FEWEST_GROUPS:
+        return []
+    return compare_halves(route.system, "production", first, second)
 
 
 def write_checks(folder: Path, checks: Sequence[Check]) -> None:

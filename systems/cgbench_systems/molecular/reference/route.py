@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +22,7 @@ from cgbench.errors import StorageError, UserError
 from cgbench.storage.files import write_atomically
 from cgbench_methods.lib.sampling.langevin import EnergyAndGradient, Langevin
 
-__all__ = ["FRICTION", "TIME_STEP", "Array", "Route", "RoutesBuilder", "log", "writing"]
+__all__ = ["FRICTION", "TIME_STEP", "Array", "Route", "RoutesBuilder", "check_blocks", "log", "writing"]
 
 R = TypeVar("R", bound="Route")
 
@@ -274,6 +275,18 @@ class RoutesBuilder(ReferenceBuilder):
             self.system.compile()
             sampler.run(blocks)
 
+    def check_certifiable(self, blocks: int) -> None:
+        """Check what `check_blocks` does, for the blocks that the biased route has or is to have.
+
+        Raises
+        ------
+        UserError
+            In words of the command line.
+        """
+        route: Any = self.sampling_route("biased")
+        route.load()
+        check_blocks(route, max(blocks, len(route.blocks)), self.destination)
+
     def sampling_route(self, route: str) -> Route:
         """Return a route that can be sampled."""
         kind: type[Route] = getattr(self, route)
@@ -293,6 +306,39 @@ class RoutesBuilder(ReferenceBuilder):
                 f"route {kind.name} has no checkpoint in {self.folder}: build it first (--route {kind.name})"
             )
         return sampler
+
+
+def check_blocks(route: Any, blocks: int, destination: Path) -> None:
+    """Refuse a certificate from so few blocks that it has no errors, or that would replace a better one.
+
+    Parameters
+    ----------
+    route
+        The biased route, with `fewest_blocks`.
+    blocks
+        Number of its blocks.
+    destination
+        The system's reference folder.
+
+    Raises
+    ------
+    UserError
+        In words of the command line.
+    """
+    if blocks < route.fewest_blocks:
+        raise UserError(
+            f"a certificate needs at least {route.fewest_blocks} blocks of route {route.name} (--blocks), not {blocks} "
+            f"in {route.folder}"
+        )
+    if not (destination / "reference.json").exists():
+        return
+    known = json.loads((destination / "reference.json").read_text(encoding="utf-8"))
+    steps = (blocks - route.equilibration) * route.block_steps * route.walkers
+    if known.get("system_version") == route.system.version and known.get("production_steps", 0) > steps:
+        raise UserError(
+            f"{destination} has a certificate of {known['production_steps']:.1e} steps, more than the {steps:.1e} of "
+            f"{blocks} blocks: build more blocks (--blocks), or remove it first"
+        )
 
 
 @contextmanager

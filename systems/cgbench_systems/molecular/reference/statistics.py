@@ -7,7 +7,17 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FEWEST_GROUPS", "bootstrap", "expected_divergence", "grouped", "halves", "noise_floor", "ratio", "share"]
+__all__ = [
+    "FEWEST_GROUPS",
+    "bootstrap",
+    "expected_divergence",
+    "grouped",
+    "halves",
+    "log_ratio_error",
+    "noise_floor",
+    "ratio",
+    "share",
+]
 
 Array = NDArray[np.float64]
 FEWEST_GROUPS = 4  # for standard errors
@@ -54,6 +64,15 @@ def ratio(inside: Array, total: Array) -> tuple[float, float]:
     value = inside.sum() / total.sum()
     residual = inside - value * total
     return float(value), float(residual.std(ddof=1) * np.sqrt(len(total)) / total.sum())
+
+
+def log_ratio_error(first: Array, second: Array) -> float:
+    """Return the standard error of ln(sum of first / sum of second), from sums over independent groups.
+
+    By the delta method for a ratio: the two sums are correlated, as populations that add up to one are.
+    """
+    scatter = first / first.sum() - second / second.sum()
+    return float(scatter.std(ddof=1) * np.sqrt(len(scatter)))
 
 
 def expected_divergence(p: Array, parts: Array, seen: NDArray[np.bool_]) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.reference import Reference
@@ -81,7 +82,11 @@ def compare_energies(system: System, certified: list[dict[str, Any]]) -> Check:
 
 
 def flattening_bias(cvs: CollectiveVariables, probability: Array, order: int = 12, scale: float = 1.0) -> FourierBias:
-    """Return a bias that flattens a PMF, given as probabilities over the grid, up to `CUT`; or a share of it."""
+    """Return a bias that flattens a PMF, given as probabilities over the grid, up to `CUT`; or a share of it.
+
+    The order of its Fourier series is at most what the grid can tell.
+    """
+    order = min(order, (min(cvs.bins) - 1) // 2)
     energy = -np.log(np.maximum(probability / probability.max(), np.exp(-CUT)))
     return FourierBias.from_grid(cvs, -scale * energy, order)
 
@@ -229,17 +234,13 @@ def verify(
     cvs, probability = system.cvs, reference.pmf.probability
     flattened = Flattened(system, reference, sampling, seed)
     dynamics, expected = flattened.dynamics, flattened.expected
-    cells = (PER_SIDE, PER_SIDE)
     counts = np.zeros((sampling.walkers, PER_SIDE * PER_SIDE))
     energy, weight = np.zeros(sampling.walkers), np.zeros(sampling.walkers)
     rows, done = np.arange(sampling.walkers), 0
     while done < sampling.least or (done < sampling.steps and time.monotonic() - began < sampling.seconds):
         s, pull, side = flattened.sample(sampling.stride)
         done += sampling.stride
-        index = cvs.bin_index(s)
-        first, second = np.divmod(index, cvs.bins[1])
-        cell = (first * PER_SIDE // cvs.bins[0]) * PER_SIDE + second * PER_SIDE // cvs.bins[1]
-        counts[rows, cell] += np.exp(side)
+        counts[rows, cells(cvs)[cvs.bin_index(s)]] += np.exp(side)
         factor = np.exp(pull)
         energy += factor * (dynamics.energies.double().cpu().numpy() - pull)
         weight += factor
@@ -249,7 +250,7 @@ def verify(
     checks = [compare_energies(system, energies)] if energies is not None else []
     checks += [
         Check("state space", bool(inside.all()), f"{int((~inside).sum())} of {len(inside)} walkers are outside"),
-        *_occupation(counts, expected, probability, cells),
+        *_occupation(counts, expected, probability, cells(cvs)),
     ]
     certified = reference.details.get("mean_reduced_energy")
     if certified is not None:
@@ -263,10 +264,19 @@ def verify(
     return checks
 
 
-def _occupation(counts: Array, expected: Array, probability: Array, cells: tuple[int, int]) -> list[Check]:
+def cells(cvs: CollectiveVariables) -> NDArray[np.int64]:
+    """Return the coarse cell of each bin ``[bins]``, in the order of `CollectiveVariables.bin_index`."""
+    first, second = (np.arange(count) * PER_SIDE // count for count in cvs.bins)
+    return np.asarray(first[:, None] * PER_SIDE + second).ravel()
+
+
+def _occupation(counts: Array, expected: Array, probability: Array, cell: NDArray[np.int64]) -> list[Check]:
     """Compare weighted counts ``[walkers, cells]`` with expectation, cell by cell and as a tilt along the PMF."""
-    blocks = (cells[0], expected.shape[0] // cells[0], cells[1], expected.shape[1] // cells[1])
-    predicted = expected.reshape(blocks).sum(axis=(1, 3)).ravel()
+
+    def coarse(values: Array) -> Array:
+        return np.asarray(np.bincount(cell, values.ravel(), counts.shape[1]), dtype=np.float64)
+
+    predicted = coarse(expected)
     populated = predicted > 2e-3
     number, total = len(counts), counts.sum(axis=1, keepdims=True)
     shares = counts.sum(axis=0) / total.sum()
@@ -278,7 +288,7 @@ def _occupation(counts: Array, expected: Array, probability: Array, cells: tuple
     error = np.maximum(standard_error(counts, shares), np.sqrt(predicted / number) / 5)
     z = ((shares - predicted) / error)[populated]
     free_energy = -np.log(probability / probability.max())
-    mean_energy = (expected * np.minimum(free_energy, CUT)).reshape(blocks).sum(axis=(1, 3)).ravel() / predicted
+    mean_energy = coarse(expected * np.minimum(free_energy, CUT)) / predicted
     tilt, target = float(shares @ mean_energy), float(predicted @ mean_energy)
     tilt_z = (tilt - target) / float(standard_error(counts @ mean_energy[:, None], np.array([tilt]))[0])
     return [

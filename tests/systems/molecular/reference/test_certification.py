@@ -19,6 +19,9 @@ from cgbench.running.registry import load
 from cgbench.scoring.divergences import forward_kld
 from cgbench.scoring.referee import Referee
 from cgbench.scoring.reference_files import load_reference
+from cgbench.storage.lock import FolderLock
+from cgbench_systems.molecular.reference.certificate import write_facts
+from cgbench_systems.molecular.stored_samples import load_samples
 
 PLUGIN = Path(__file__).with_name("small_molecule.py")
 
@@ -151,6 +154,42 @@ def test_samples_are_written_from_the_reference(built: tuple[Workplace, str]) ->
         assert counts[mask].sum() / 200 == pytest.approx(population, abs=4 * error)
 
 
+def test_samples_of_another_certificate_or_version_are_not_used(built: tuple[Workplace, str]) -> None:
+    workplace, _ = built
+    folder, certificate = workplace.reference, workplace.certificate
+    assert load_samples(folder, "1") is not None and load_samples(folder, "2") is None
+    try:
+        write_facts(folder, new=True, **{k: v for k, v in certificate.items() if k != "samples_sha256"})
+        assert load_samples(folder, "1") is None
+    finally:
+        write_facts(folder, new=True, **certificate)
+
+
+def test_a_better_certificate_is_not_replaced(built: tuple[Workplace, str], capsys: pytest.CaptureFixture[str]) -> None:
+    workplace, _ = built
+    certificate = workplace.certificate
+    try:
+        write_facts(workplace.reference, production_steps=certificate["production_steps"] + 1)
+        assert workplace.build("--route", "biased", "--certify") == 2
+        assert "has a certificate of" in (err := capsys.readouterr().err) and err.count("\n") == 1
+        write_facts(workplace.reference, production_steps=certificate["production_steps"] + 1, system_version="0")
+        load_route = workplace.system.reference_builder(workplace.checkpoints)
+        load_route.check_certifiable(1)  # a certificate of another version may be replaced
+    finally:
+        write_facts(workplace.reference, new=True, **certificate)
+
+
+def test_two_builds_in_one_folder_are_refused(built: tuple[Workplace, str], capsys: pytest.CaptureFixture[str]) -> None:
+    workplace, _ = built
+    lock = FolderLock(workplace.checkpoints / "lock")
+    lock.acquire()
+    try:
+        assert workplace.build("--route", "biased") == 2
+    finally:
+        lock.release()
+    assert "another process is running in this folder" in capsys.readouterr().err
+
+
 def test_the_reference_is_shown_and_verified(built: tuple[Workplace, str], capsys: pytest.CaptureFixture[str]) -> None:
     workplace, _ = built
     assert main(["reference", "show", workplace.plugin]) == 0
@@ -184,8 +223,9 @@ MISTAKES = {
     "unbiased first": (["--route", "unbiased"], "starts from route biased, which has no samples in"),
     "too short": (
         ["--route", "biased", "--blocks", "1", "--certify"],
-        "route biased has 1 blocks in {checkpoints}: a certificate needs at least 20 (--blocks)",
+        "a certificate needs at least 20 blocks of route biased (--blocks), not 1 in {checkpoints}",
     ),
+    "no such engine": (["--engine", "abacus"], "engine 'abacus'"),
 }
 
 
@@ -198,6 +238,8 @@ def test_a_mistake_is_one_line(name: str, tmp_path: Path, capsys: pytest.Capture
     assert message.format(checkpoints=workplace.checkpoints) in err
     assert err.startswith("cgbench: ") and err.count("\n") == 1
     assert not workplace.reference.exists()
+    if name in ("too short", "no such engine"):
+        assert not list(workplace.folder.rglob("*.pt"))  # refused before anything was sampled
 
 
 def test_a_route_too_short_to_compare_is_one_line(

@@ -93,7 +93,7 @@ def test_importance_sampling_finds_the_populations(tmp_path: Path) -> None:
     basins = {
         basin.name: {
             "population": chain.exact().population(basin_mask(chain.cvs, basin.contains)),
-            "population_standard_error": 0.0,
+            "free_energy_standard_error_kT": 0.0,
         }
         for basin in chain.basins
     }
@@ -114,7 +114,7 @@ def test_differences_and_their_errors_are_those_of_drawn_histograms() -> None:
     names = [basin.name for basin in chain.basins]
     top = max(values)
     basins = {
-        name: {"population": v, "population_standard_error": 0.0, "free_energy_kT": np.log(top / v)}
+        name: {"population": v, "free_energy_standard_error_kT": 0.0, "free_energy_kT": np.log(top / v)}
         for name, v in zip(names, values, strict=True)
     }
     z = []

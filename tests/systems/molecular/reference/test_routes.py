@@ -15,7 +15,7 @@ from cgbench.errors import UserError
 from cgbench_systems.aldp import AlanineDipeptide
 from cgbench_systems.molecular.reference.biased import BiasedRoute
 from cgbench_systems.molecular.reference.build import MolecularReferenceBuilder
-from cgbench_systems.molecular.reference.comparison import compare_estimate, compare_halves
+from cgbench_systems.molecular.reference.comparison import compare_estimate, compare_halves, divergence_check
 from cgbench_systems.molecular.reference.route import Route
 from cgbench_systems.molecular.reference.umbrella import UmbrellaRoute
 from cgbench_systems.molecular.reference.unbiased import UnbiasedRoute, relaxation_time
@@ -178,6 +178,17 @@ def test_comparison_passes_what_agrees_and_fails_what_does_not(aldp: AlanineDipe
     tilted = p * np.where(aldp.cvs.grid()[:, 0].reshape(p.shape) > 0, 1.2, 1.0)
     checks = compare_estimate(aldp, invented_reference(aldp, tilted / tilted.sum()), "other", parts.sum(0), parts)
     assert not all(check.passed for check in checks)
+
+
+def test_a_basin_that_an_estimate_never_visited_fails(aldp: AlanineDipeptide) -> None:
+    """The divergence over visited bins alone is as small as for an estimate that agrees."""
+    random = np.random.default_rng(0)
+    p = aldp.reference().pmf.probability
+    alpha = basin_mask(aldp.cvs, next(basin for basin in aldp.basins if basin.name == "alphaR").contains)
+    without = np.where(alpha, 0.0, p)
+    parts = random.multinomial(200_000, without.ravel() / without.sum(), size=8).reshape(8, *p.shape).astype(float)
+    check = divergence_check("divergence", p, parts.sum(0), parts, invented_reference(aldp, p))
+    assert not check.passed and f"{p[parts.sum(0) == 0].sum():.1e} of the probability in the other bins" in check.detail
 
 
 def test_halves_that_drift_do_not_pass(aldp: AlanineDipeptide) -> None:

@@ -197,7 +197,9 @@ def test_a_reference_with_a_side_chain_is_the_exact_one(built: tuple[Path, str])
     assert np.abs((found[order] - system.exact_rotamers()) / error[order]).max() < 4
     assert torsion["transitions_per_walker"] > 4
     checks = json.loads((folder / "reference" / "reference.json").read_text())["checks"]
-    assert checks[0]["name"] == "rotamers of 2-3-4-5" and all(check["passed"] for check in checks), checks
+    assert all(check["passed"] for check in checks), checks
+    checks = [check for check in checks if not check["name"].startswith("production: halves agree on ")]
+    assert checks[0]["name"] == "rotamers of 2-3-4-5"
     assert {check["name"].partition(",")[0] for check in checks[1:]} == {
         "umbrella + MBAR",
         "unbiased from weighted starts",

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from cgbench.scoring.divergences import forward_kld
-from cgbench_systems.molecular.reference.statistics import bootstrap, grouped, halves, noise_floor, share
+from cgbench_systems.molecular.reference.statistics import (
+    bootstrap,
+    grouped,
+    halves,
+    log_ratio_error,
+    noise_floor,
+    share,
+)
 
 BINS = 40
 
@@ -38,6 +45,16 @@ def test_share_and_its_error_are_binomial_and_right() -> None:
     true = p[mask].sum()
     assert abs(value - true) < 4 * error
     assert error == pytest.approx(np.sqrt(true * (1 - true) / 300_000), rel=0.3)
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.45, 0.45, 0.1), (0.85, 0.1, 0.05)])
+def test_the_error_of_a_free_energy_is_that_of_the_ratio(shares: tuple[float, ...]) -> None:
+    """Populations that add up to one are anticorrelated: for two, errors of their logarithms add up."""
+    random = np.random.default_rng(3)
+    drawn = random.multinomial(500, shares, size=(4000, 16)).astype(float)
+    ratios = np.log(drawn[:, :, 0].sum(1) / drawn[:, :, 1].sum(1))
+    errors = [log_ratio_error(groups[:, 0], groups[:, 1]) for groups in drawn[:400]]
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(ratios.std(), rel=0.06)
 
 
 def test_correlated_blocks_need_grouping() -> None:

@@ -14,7 +14,8 @@ from cgbench.contracts.reference import Reference
 from cgbench.contracts.system import Check
 from cgbench_systems.aldp import AlanineDipeptide
 from cgbench_systems.molecular.reference.dynamics_check import compare_dynamics
-from cgbench_systems.molecular.reference.verify import Sampling, flattening_bias, verify
+from cgbench_systems.molecular.reference.verify import Sampling, _occupation, cells, flattening_bias, verify
+from cgbench_systems.molecular.system import torsion_cvs
 from tests.systems.alanine import initial_positions, make_coordinates, make_topology
 
 SMALL = Sampling(walkers=256, equilibration=800, steps=1600, compile=False)
@@ -87,6 +88,21 @@ def test_the_true_molecule_passes() -> None:
 def test_a_planted_fault_fails(fault: type[AlanineDipeptide]) -> None:
     found = outcome(fault())
     assert not all(check.passed for check in found.values()), found
+
+
+@pytest.mark.parametrize("bins", [10, 36, 100, 101])
+def test_every_grid_has_cells_and_a_bias_that_it_can_tell(bins: int) -> None:
+    cvs = torsion_cvs(("phi", "psi"), bins)
+    cell = cells(cvs)
+    assert sorted(set(cell)) == list(range(100)) and np.bincount(cell).max() <= (bins // 10 + 1) ** 2
+    angle = cvs.grid()
+    assert np.all(np.diff(angle[cell // 10 == 3][:, 0].round(9)) >= 0)
+    p = np.exp(-4.0 * np.cos(angle[:, 0]) - 2.0 * np.sin(angle[:, 1])).reshape(cvs.bins)
+    bias = flattening_bias(cvs, p / p.sum())
+    total = -np.log(p).ravel() + bias.energy(torch.from_numpy(angle)).numpy()
+    assert np.ptp(total) < (2.0 if bins == 10 else 0.2)
+    counts = np.random.default_rng(0).multinomial(2000, np.bincount(cell, p.ravel()) / p.sum(), size=400)
+    assert all(check.passed for check in _occupation(counts.astype(float), p / p.sum(), p, cell))
 
 
 def test_flattening_bias_flattens() -> None:

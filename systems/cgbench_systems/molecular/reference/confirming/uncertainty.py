@@ -16,6 +16,7 @@ import numpy as np
 from cgbench.contracts.pmf import basin_mask
 from cgbench.contracts.system import Check, System
 from cgbench_systems.molecular.reference.route import Array
+from cgbench_systems.molecular.reference.statistics import log_ratio_error
 
 __all__ = ["basin_checks", "basin_differences", "total_uncertainty"]
 
@@ -51,17 +52,11 @@ def basin_differences(system: System, basins: Mapping[str, Any], groups: Array) 
         mine, highest = own.sum(), inside[top].sum()
         if not (mine > 0 and highest > 0):
             continue
-        scatter = own / mine - inside[top] / highest
-        error = float(np.hypot(scatter.std(ddof=1) * np.sqrt(len(groups)), _certified_error(basins, name, top)))
+        certified = basins[name]["free_energy_standard_error_kT"]
+        error = float(np.hypot(log_ratio_error(own, inside[top]), certified))
         difference = float(np.log(highest / mine) - basins[name]["free_energy_kT"])
         found[name] = {"difference_kT": difference, "standard_error_kT": error, "z": difference / error}
     return found
-
-
-def _certified_error(basins: Mapping[str, Any], name: str, top: str) -> float:
-    """Return the standard error of a certified free energy; population errors of the two basins add up at most."""
-    relative = [basins[one]["population_standard_error"] / basins[one]["population"] for one in (name, top)]
-    return float(np.hypot(*relative))
 
 
 def basin_checks(name: str, differences: Mapping[str, Mapping[str, float]]) -> list[Check]:

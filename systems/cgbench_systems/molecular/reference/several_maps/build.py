@@ -11,12 +11,12 @@ import torch
 from cgbench.contracts.reference import Reference
 from cgbench.contracts.system import Check, maps_of
 from cgbench.scoring.reference_files import load_reference
-from cgbench.storage.files import write_npz
 from cgbench_systems.molecular.reference.certificate import write_checks, write_facts
 from cgbench_systems.molecular.reference.dynamics_check import compare_dynamics, openmm_reduced_energies
 from cgbench_systems.molecular.reference.route import RoutesBuilder, log, writing
 from cgbench_systems.molecular.reference.several_maps.certificate import certify_maps, compare_rows
 from cgbench_systems.molecular.reference.several_maps.routes import BiasedMaps, UnbiasedMaps
+from cgbench_systems.molecular.stored_samples import write_samples
 
 __all__ = ["MapsReferenceBuilder"]
 
@@ -76,7 +76,7 @@ class MapsReferenceBuilder(RoutesBuilder):
         """Write configurations of the reservoir, which has them sorted by a random key."""
         order = torch.randperm(len(route.reservoir), generator=torch.Generator().manual_seed(route.seed))
         positions = route.reservoir[order[: self.effort.samples]]
-        write_npz(self.destination / "samples.npz", {"positions": positions.float().numpy()})
+        write_samples(self.destination, positions.float())
 
     def _write_fixed(self, route: BiasedMaps) -> None:
         """Write the energies of three configurations by OpenMM, as their CVs at zero fine-grained coordinates."""

@@ -25,9 +25,9 @@ from cgbench_systems.molecular.reference.certificate import (
     write_facts,
 )
 from cgbench_systems.molecular.reference.comparison import divergence_check, halves_check, population_check
-from cgbench_systems.molecular.reference.route import Array
+from cgbench_systems.molecular.reference.route import Array, check_blocks
 from cgbench_systems.molecular.reference.several_maps.routes import BiasedMaps, Layout
-from cgbench_systems.molecular.reference.statistics import FEWEST_GROUPS, bootstrap, halves, noise_floor, ratio
+from cgbench_systems.molecular.reference.statistics import bootstrap, halves, noise_floor, ratio
 
 __all__ = ["certify_maps", "compare_rows"]
 
@@ -58,14 +58,10 @@ def certify_maps(
     Raises
     ------
     UserError
-        If there are too few blocks, or the route never visited a basin or state.
+        If there are too few blocks, the route never visited a basin or state, or the folder has a certificate of more
+        steps.
     """
-    fewest = route.equilibration + FEWEST_GROUPS
-    if len(route.blocks) < fewest:
-        raise UserError(
-            f"route {route.name} has {len(route.blocks)} blocks in {route.folder}: a certificate needs at least "
-            f"{fewest} (--blocks)"
-        )
+    check_blocks(route, len(route.blocks), folder)
     system, layout = route.system, route.layout
     groups = route.kept().sum(axis=0)
     pmfs: list[PMF] = []
@@ -95,6 +91,7 @@ def certify_maps(
         "maps": fits,
         "basins": _regions(system, layout, groups),
         "standard_errors": f"bootstrap over {len(groups)} groups of walkers, {resamples} resamples",
+        "free_energy_errors": "scatter of the ratio to the largest region over the same groups",
         "stationarity": _stationarity(system, layout, route.kept().sum(axis=1)),
         "torsions": [
             {name: value for name, value in one.items() if name != "free_energy_kT"}
@@ -158,15 +155,21 @@ def _shares(system: System, layout: Layout, groups: Array) -> dict[str, tuple[fl
 
 
 def _regions(system: System, layout: Layout, groups: Array) -> dict[str, dict[str, float]]:
-    shares = _shares(system, layout, groups)
-    return region_facts({basin.name: shares[basin.name] for basin in system.basins})
+    """Return populations and free energies of the basins; the latter are relative to the largest in the same map."""
+    facts: dict[str, dict[str, float]] = {}
+    for number, one in enumerate(layout.maps):
+        rows = layout.map(groups, number)
+        masks = {b.name: basin_mask(one.cvs, b.contains) for b in system.basins if b.map == number}
+        inside = {name: rows[:, mask].sum(axis=1) for name, mask in masks.items()}
+        facts |= region_facts(inside, rows.reshape(len(rows), -1).sum(axis=1))
+    return {basin.name: facts[basin.name] for basin in system.basins}
 
 
 def _states(layout: Layout, groups: Array) -> dict[str, dict[str, float]]:
     assert layout.states is not None
-    sums = layout.state_sums(groups)
-    total = sums.sum(axis=1)
-    return region_facts({name: ratio(sums[:, number], total) for number, name in enumerate(layout.states.names)})
+    sums = layout.state_sums(groups)  # the last column is of samples in no state
+    inside = {name: sums[:, number] for number, name in enumerate(layout.states.names)}
+    return region_facts(inside, sums.sum(axis=1))
 
 
 def _stationarity(system: System, layout: Layout, blocks: Array, parts: int = 8) -> dict[str, list[float]]:

@@ -19,6 +19,7 @@ from cgbench_systems.molecular.reference.several_maps.starts import spread_start
 from cgbench_systems.molecular.reference.side_chains.bias import BINS
 from cgbench_systems.molecular.reference.side_chains.mixing import Mixing
 from cgbench_systems.molecular.reference.side_chains.torsions import SideTorsions
+from cgbench_systems.molecular.reference.statistics import FEWEST_GROUPS
 
 __all__ = ["BiasedMaps", "Layout", "UnbiasedMaps", "histogram_rows"]
 
@@ -193,6 +194,11 @@ class BiasedMaps(Route):
         offered = torch.cat([self.reservoir.reshape(-1, *positions.shape[1:]), positions.cpu()])
         best = keys.topk(min(len(keys), self.walkers)).indices
         self.reservoir, self._keys = offered[best], keys[best]
+
+    @property
+    def fewest_blocks(self) -> int:
+        """Least number of blocks for a certificate."""
+        return self.equilibration + FEWEST_GROUPS
 
     def exposure(self, number: int) -> Array:
         """Return the effective number of samples per unit of weight in each bin of a map, shape of its grid.

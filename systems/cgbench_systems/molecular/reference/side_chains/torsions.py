@@ -93,13 +93,13 @@ class SideTorsions:
         return len(self.atoms)
 
     def _ends_in_equal_atoms(self, end: int, inner: int) -> bool:
-        """Whether an atom has two equal neighbours besides the one before it, as far as the bond graph is known."""
+        """Whether a planar atom has two equal neighbours besides the one before it, as far as the graph is known."""
         structure = getattr(self.system, "structure", None)
         if structure is None:
             return False
         graph = structure.graph
         others = [graph.classes[j] for j in graph.neighbours[end] if j != inner]
-        return len(others) == 2 and others[0] == others[1]
+        return len(others) == 2 and others[0] == others[1] and graph.is_planar(end)
 
     def _cvs_as_torsions(self) -> tuple[Torsion, ...] | None:
         """Return the atoms of the CVs if these are the torsions that the system names, so that all go in one call."""
