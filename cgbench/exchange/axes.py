@@ -1,4 +1,4 @@
-"""Which axis of a landscape is which CV, in which unit, and where its points are in the domain of the CV.
+"""Axes of a landscape as those of CVs: in their order and unit, with their points in the domain of the CV.
 
 Order, unit and place come from names and coordinates, never from the shape of an array. What they do not tell is
 assumed, and said.
@@ -6,7 +6,6 @@ assumed, and said.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
-from cgbench.contracts.maps import Map
-from cgbench.errors import UserError, choices
+from cgbench.errors import UserError
 from cgbench.exchange.landscape import EVEN, Axis, Hints, Landscape
+from cgbench.exchange.names import axis_order
 
-__all__ = ["Oriented", "Points", "find_map", "orient"]
+__all__ = ["Oriented", "Points", "orient"]
 
 Array = NDArray[np.float64]
 FULL_CIRCLE = 2 * np.pi
@@ -105,7 +104,7 @@ def orient(landscape: Landscape, cvs: CollectiveVariables, hints: Hints, where: 
             f"{where} has {len(landscape.axes)} axes, but the PMF of the system is over {', '.join(cvs.names)}"
         )
     assumed, notes, warnings = list(landscape.assumed), list(landscape.notes), []
-    order, said = _order([axis.name for axis in landscape.axes], cvs.names, hints.axes, where)
+    order, said = axis_order([axis.name for axis in landscape.axes], cvs.names, hints.axes, where)
     assumed += said
     values, visited = landscape.values.transpose(order), landscape.visited.transpose(order)
     error = None if landscape.error is None else landscape.error.transpose(order)
@@ -130,83 +129,6 @@ def orient(landscape: Landscape, cvs: CollectiveVariables, hints: Hints, where: 
 
 def _range(points: Points) -> str:
     return f"{points.first:.4g} to {points.first + points.spacing * (points.count - 1):.4g}"
-
-
-def find_map(names: Sequence[str], maps: Sequence[Map], wanted: str | None, where: str) -> Map:
-    """Return the map that a PMF is on.
-
-    Parameters
-    ----------
-    names
-        Names of its axes; "" for axes without a name.
-    maps
-        The maps of the system.
-    wanted
-        Name of the map as the user gives it, or None.
-    where
-        The file, for messages.
-
-    Raises
-    ------
-    UserError
-        If there is no map of that name, or if there are several maps and the names do not fit exactly one.
-    """
-    known = {one.name: one for one in maps}
-    if wanted is not None:
-        if wanted not in known:
-            raise UserError(f"the system has no map {wanted!r} (--map): choose from {choices(known)}")
-        return known[wanted]
-    fits = [one for one in maps if len(maps) == 1 or _fits(names, one.cvs.names)]
-    if len(fits) != 1:
-        named = f"its axes are called {', '.join(names)}" if any(names) else "it does not name its axes"
-        raise UserError(f"{where} does not tell which map it is on: {named}; give --map: {choices(known)}")
-    return fits[0]
-
-
-def _fits(names: Sequence[str], cvs: Sequence[str]) -> bool:
-    """Whether each CV is one of the axes, and each axis one of the CVs."""
-    found = [[k for k, name in enumerate(names) if _matches(name, cv)] for cv in cvs]
-    return len(names) == len(cvs) == len({one[0] for one in found if len(one) == 1})
-
-
-def _matches(name: str, cv: str) -> bool:
-    """Whether an axis is a CV, such as "phi.x", "t_phi" and "phi" for "phi", and "phi_2" and "phi2" for "phi 2"."""
-    low = cv.lower()
-    joined = re.sub(r"\s", "", low)
-    return bool(name) and (
-        low in (name.lower(), *name.lower().replace("_", ".").split("."))
-        or joined in (re.sub(r"[\s_.]", "", part) for part in (name.lower(), *name.lower().split(".")))
-    )
-
-
-def _order(
-    names: Sequence[str], cvs: Sequence[str], wanted: Sequence[str], where: str
-) -> tuple[tuple[int, ...], list[str]]:
-    """Return for each CV the number of its axis, and what was assumed."""
-    if wanted:
-        return _given(names, cvs, wanted, where), []
-    if len(cvs) == 1:
-        return (0,), []
-    found = [[k for k, name in enumerate(names) if _matches(name, cv)] for cv in cvs]
-    chosen = [one[0] for one in found if len(one) == 1]
-    if len(chosen) == len(cvs) == len(set(chosen)):
-        return tuple(chosen), []
-    if len(chosen) == len(cvs) - 1 == len(set(chosen)):  # the last one is what remains
-        (rest,) = set(range(len(cvs))) - set(chosen)
-        return tuple(one[0] if len(one) == 1 else rest for one in found), []
-    named = f"its axes are called {', '.join(names)}" if any(names) else "the file does not name its axes"
-    return tuple(range(len(cvs))), [f"axes in the order {', '.join(cvs)}: {named} (--axes gives another order)"]
-
-
-def _given(names: Sequence[str], cvs: Sequence[str], wanted: Sequence[str], where: str) -> tuple[int, ...]:
-    known = {str(k + 1): k for k in range(len(names))} | {name: k for k, name in enumerate(names) if name}
-    unknown = [name for name in wanted if name not in known]
-    if unknown or len(wanted) != len(cvs) or len({known[name] for name in wanted}) != len(cvs):
-        raise UserError(
-            f"--axes {','.join(wanted)} does not name one axis of {where} for each of {', '.join(cvs)}: choose from "
-            f"{choices(known)}"
-        )
-    return tuple(known[name] for name in wanted)
 
 
 def _radians(axes: Sequence[Axis], cvs: CollectiveVariables) -> tuple[list[Axis], list[str], list[str]]:

@@ -99,3 +99,6 @@ def _scores(score: Score) -> Iterator[str]:
         value = metrics.get(name)
         if value is not None:
             yield _line(words, f"{value:.4g}{UNITS.get(name, '')}")
+    if score.density and score.density["impossible"]:
+        impossible, samples = score.density["impossible"], score.density["samples"]
+        yield _line("", f"infinite: zero density at {impossible:,} of {samples:,} reference samples")

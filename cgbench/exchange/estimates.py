@@ -15,7 +15,7 @@ from cgbench.contracts.pmf import PMF
 from cgbench.contracts.smoothing import smoothed_pmf
 from cgbench.errors import UserError
 
-__all__ = ["SampledPMF", "estimate", "inefficiency", "normalised_weights"]
+__all__ = ["SampledPMF", "estimate", "inefficiency", "inefficiency_of_one", "normalised_weights"]
 
 Array = NDArray[np.float64]
 PSEUDOCOUNT = 0.5  # per bin: the Jeffreys prior
@@ -106,16 +106,19 @@ def inefficiency(cvs: CollectiveVariables, s: Array) -> float:
     Chodera et al., J. Chem. Theory Comput. 3, 26 (2007). It is 1 for independent samples, and is underestimated if the
     samples are shorter than the slowest process.
     """
-    if len(s) < 10:
-        return 1.0
-    of_one = _timeseries().statistical_inefficiency
     found = [1.0]
     for k, periodic in enumerate(cvs.periodic):
         turn = 2 * np.pi * (s[:, k] - cvs.lower[k]) / (cvs.upper[k] - cvs.lower[k])
         for series in (np.cos(turn), np.sin(turn)) if periodic else (s[:, k],):
-            if series.std() > 1e-12:
-                found.append(float(of_one(series, fast=True)))
+            found.append(inefficiency_of_one(series))
     return max(found)
+
+
+def inefficiency_of_one(series: Array) -> float:
+    """Return the statistical inefficiency of one time series, by pymbar; 1 if it is too short or constant."""
+    if len(series) < 10 or series.std() <= 1e-12:
+        return 1.0
+    return float(_timeseries().statistical_inefficiency(series, fast=True))
 
 
 def _timeseries() -> Any:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cgbench.contracts.system import System, maps_of
 from cgbench.drawing import pmf as pictures
 from cgbench.drawing.backend import attempt
-from cgbench.errors import UserError
+from cgbench.errors import StorageError, UserError
 from cgbench.exchange.formats.writers import npz_content
 from cgbench.exchange.score import Score
 from cgbench.running import provenance
-from cgbench.running.record import EXTERNAL_PRESET, Evaluations, Record, to_json
-from cgbench.running.run_folder import RunFolder
+from cgbench.running.plan import LARGEST
+from cgbench.running.record import EXTERNAL_PRESET, Evaluations, Record, record_bytes, to_json
+from cgbench.running.run_folder import RESULTS, RunFolder
 from cgbench.scoring.referee import METRICS_VERSION
+from cgbench.storage.files import csv_bytes
 
 __all__ = ["prepare", "write_record"]
 
@@ -62,28 +65,53 @@ def write_record(
     Raises
     ------
     UserError
-        As for `prepare`, or if the PMF has no score or the folder cannot be written.
+        As for `prepare`, or if the PMF has no score, the folder cannot be written, or another process is writing there.
     """
     scores = sorted(scores, key=lambda one: one[0])
     folder = prepare(out, system, [n for n, _ in scores], method=method, seed=seed, overwrite=overwrite)
     total, last = scores[-1]
     if last.reference is None:
         raise UserError(f"{system.name} has no reference that can be read, so there is nothing to record")
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder.path}: {error.strerror}; choose another folder with --out") from error
     names = list(last.metrics)
-    folder.clear_results()
-    folder.write("pmf.npz", npz_content(last.pmf))
     rows: list[dict[str, Any]] = [
         {"evaluations": n, "wall_s": None, **{name: one.metrics.get(name) for name in names}} for n, one in scores
     ]
-    folder.write_table("curve.csv", ["evaluations", "wall_s", *names], rows)
-    record = _record(system, scores, method, seed)
-    folder.write_record(record)
-    _draw(folder.path / "pmf.png", last, method, total)
+    record = record_bytes(_record(system, scores, method, seed))
+    content = {
+        "pmf.npz": npz_content(last.pmf),
+        "curve.csv": csv_bytes(["evaluations", "wall_s", *names], rows),
+        "checkpoint/record.copy": record,
+        "record.json": record,
+    }
+    folder.create()
+    try:
+        _check_earlier(folder, overwrite)  # again, as another process may have written since
+        _replace(folder, content)
+        folder.clear_results([name for name in RESULTS if name not in content])
+        _draw(folder.path / "pmf.png", last, method, total)
+    finally:
+        folder.release()
     return folder.path
+
+
+def _replace(folder: RunFolder, content: Mapping[str, bytes]) -> None:
+    """Write all files of a result, then move them over those of an earlier one, the record last.
+
+    A full disk, or a kill while they are written, leaves the earlier result as it was.
+
+    Raises
+    ------
+    StorageError
+        If a file cannot be written.
+    """
+    new = {name: f"checkpoint/{Path(name).name}.new" for name in content}
+    for name, temporary in new.items():
+        folder.write(temporary, content[name])
+    for name, temporary in new.items():
+        try:
+            os.replace(folder.path / temporary, folder.path / name)
+        except OSError as error:
+            raise StorageError(f"cannot write {folder.path / name}: {error.strerror or error}") from error
 
 
 def prepare(
@@ -94,24 +122,31 @@ def prepare(
     Raises
     ------
     UserError
-        If the system has several maps, the name of the method cannot be that of a folder, the evaluations are not
-        positive and different, or there is a result already.
+        If the system has several maps, the name of the method cannot be that of a folder, the seed is negative, the
+        evaluations are not positive and different, a number is too large for tables, or there is a result already.
     """
     if (count := len(maps_of(system))) > 1:
         raise UserError(f"a record holds all {count} maps of {system.name}, a file only one: leave out --out")
     if not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,60}", method):
         raise UserError(f"--method {method!r} must be a name of letters, digits, '.', '_', '+' and '-'")
-    if seed < 0:
-        raise UserError(f"--seed must be at least 0, not {seed}")
-    if min(evaluations) < 1 or len(set(evaluations)) < len(evaluations):
-        raise UserError(f"--evaluations must be at least 1 and different for each file, not {list(evaluations)}")
+    if not 0 <= seed <= LARGEST:
+        raise UserError(f"--seed must be from 0 to {LARGEST}, not {seed}")
+    if not 1 <= min(evaluations) <= max(evaluations) <= LARGEST or len(set(evaluations)) < len(evaluations):
+        raise UserError(
+            f"--evaluations must be from 1 to {LARGEST} and different for each file, not {list(evaluations)}"
+        )
     folder = RunFolder(out / system.name / method / EXTERNAL_PRESET / f"seed-{seed}")
+    _check_earlier(folder, overwrite)
+    return folder
+
+
+def _check_earlier(folder: RunFolder, overwrite: bool) -> None:
+    """Refuse a folder with a run, or with an earlier result that must not be replaced."""
     before = folder.read_record()
     if before is not None and before.origin != "external":
         raise UserError(f"{folder.path} holds a run of cgbench: give another --out or --method")
     if before is not None and not overwrite:
         raise UserError(f"{folder.path} holds a result already: give another --seed, or --overwrite")
-    return folder
 
 
 def _record(system: System, scores: Sequence[tuple[int, Score]], method: str, seed: int) -> Record:

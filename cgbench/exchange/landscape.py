@@ -111,8 +111,8 @@ class Landscape:
     axes
         One axis for each CV.
     values
-        Free energies in `unit`, or densities, shape of the axes; infinite or nan (or a density of zero) where nothing
-        was sampled.
+        Free energies in `unit`, or densities, shape of the axes; infinite (or a density of zero) where nothing was
+        sampled.
     quantity
         What the values are.
     unit
@@ -122,7 +122,9 @@ class Landscape:
     temperature
         In kelvin; None if the file does not say.
     error
-        Standard errors of free energies in `unit`, or None.
+        Standard errors of free energies in `error_unit`, or None.
+    error_unit
+        Unit of the standard errors; None for that of the free energies.
     assumed
         What the reader assumed, each in words.
     notes
@@ -138,6 +140,7 @@ class Landscape:
     unit: str | None = None
     temperature: float | None = None
     error: Array | None = None
+    error_unit: str | None = None
     assumed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     usual_unit: str | None = None

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.pmf import PMF
+from cgbench.contracts.system import System
 from cgbench.errors import UserError
 from cgbench.exchange.axes import Oriented, orient
 from cgbench.exchange.binning import to_bins
 from cgbench.exchange.formats.detect import SAMPLE_FORMATS, detect, read_landscape
+from cgbench.exchange.formats.options import refuse_physical_unit, refuse_unused
 from cgbench.exchange.landscape import Axis, Hints, Landscape, Options, energy_scale
 
 __all__ = ["LoadedPMF", "bring_onto_grid", "load", "load_pmf", "regrid"]
@@ -36,7 +38,7 @@ class LoadedPMF:
     format, unit
         Format of the file in words, and unit of its free energies ("" for probabilities).
     temperature
-        Temperature in kelvin that energies were divided by; None if they needed none.
+        Temperature of the PMF in kelvin, as stated or assumed; None if it is not stated and energies are in kT.
     axes
         Where the points are, in words.
     unvisited
@@ -64,7 +66,7 @@ def load_pmf(
     paths: Sequence[Path],
     cvs: CollectiveVariables | None,
     options: Options | None = None,
-    temperature: float | None = None,
+    system: System | None = None,
 ) -> LoadedPMF:
     """Load a PMF and bring it onto a grid.
 
@@ -76,8 +78,9 @@ def load_pmf(
         CVs and grid of the PMF; by default the file's own grid, whose CVs are named and periodic as the file says.
     options
         What the user says about the file.
-    temperature
-        Assumed, and said, where neither the user nor the program's default gives one.
+    system
+        The system that it is a PMF of. If this is a molecule, its temperature is assumed, and said, where neither the
+        user nor the program's default gives one.
 
     Raises
     ------
@@ -87,28 +90,35 @@ def load_pmf(
     options = options or Options()
     found = options.format or detect(paths[0], () if cvs is None else (len(cvs),))
     if found in SAMPLE_FORMATS:
-        raise UserError(f"{paths[0]} holds samples, not a PMF: score it with cgbench score or cgbench.score")
+        raise UserError(
+            f"{paths[0]} holds samples, not a PMF: score it with cgbench score or cgbench.score, or give its format if "
+            "it is a PMF"
+        )
+    refuse_unused(paths[0], found, options, system)
     landscape = read_landscape(paths, found, options, cvs)
-    return bring_onto_grid(landscape, cvs or _own_grid(landscape, str(paths[0])), options, str(paths[0]), temperature)
+    return bring_onto_grid(landscape, cvs or _own_grid(landscape, str(paths[0])), options, str(paths[0]), system)
 
 
 def bring_onto_grid(
-    landscape: Landscape, cvs: CollectiveVariables, hints: Hints, where: str, temperature: float | None = None
+    landscape: Landscape, cvs: CollectiveVariables, hints: Hints, where: str, system: System | None = None
 ) -> LoadedPMF:
     """Bring a landscape onto a grid. Parameters are those of `load_pmf`; `where` is the file, for messages.
 
     Raises
     ------
     UserError
-        If it cannot be understood.
+        If it cannot be understood, or has densities or free energies that are impossible.
     """
+    _check_values(landscape, where)
+    scale, unit, kelvin, assumed = _scale(landscape, hints, where, system)
     oriented = orient(landscape, cvs, hints, where)
-    scale, unit, kelvin, assumed = _scale(landscape, hints, where, temperature)
     try:
         binned = to_bins(oriented, scale * _free_energy(landscape, oriented), cvs)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-    std = None if binned.error is None else np.asarray(binned.error * scale)
+    std = None
+    if binned.error is not None:
+        std = np.asarray(binned.error * energy_scale(landscape.error_unit or unit or "kT", kelvin))
     if std is not None and not (np.isfinite(std).all() and (std >= 0).all()):
         std = None
     pmf = PMF(cvs, binned.probability, std)
@@ -127,6 +137,23 @@ def bring_onto_grid(
     )
 
 
+def _check_values(landscape: Landscape, where: str) -> None:
+    """Refuse what is neither a value nor an unvisited point.
+
+    Nan is not how a program says that nothing was there: ``-log(0)`` is infinite, as sum_hills, CONVERT_TO_FES and WHAM
+    write it. It comes from weights that overflowed or a division by zero, also in bins that were visited.
+    """
+    values = landscape.values
+    if landscape.quantity == "density":
+        wrong = ~(np.isfinite(values) & (values >= 0))
+        words = "densities are negative or not finite: an unvisited point has 0"
+    else:
+        wrong = np.isnan(values) | np.isneginf(values)
+        words = "free energies are nan or -inf: an unvisited point has inf"
+    if wrong.any():
+        raise UserError(f"{where}: {int(wrong.sum()):,} of {values.size:,} {words}")
+
+
 def _free_energy(landscape: Landscape, oriented: Oriented) -> Array:
     if landscape.quantity == "free energy":
         return oriented.values
@@ -134,29 +161,30 @@ def _free_energy(landscape: Landscape, oriented: Oriented) -> Array:
 
 
 def _scale(
-    landscape: Landscape, hints: Hints, where: str, temperature: float | None
+    landscape: Landscape, hints: Hints, where: str, system: System | None
 ) -> tuple[float, str, float | None, list[str]]:
-    """Return the factor to kT, the unit, the temperature used, and what was assumed."""
-    if landscape.quantity == "density":
-        return 1.0, "", None, []
-    if landscape.unit is not None and hints.unit not in (None, landscape.unit):
-        raise UserError(f"{where}: the file states {landscape.unit}, but --unit says {hints.unit}")
-    unit, assumed = landscape.unit or hints.unit, []
+    """Return the factor to kT, the unit ("" of a density), the temperature of the PMF, and what was assumed."""
+    density = landscape.quantity == "density"
+    stated = "kT" if density else landscape.unit
+    if stated is not None and hints.unit not in (None, stated):
+        words = "holds probabilities, whose free energies are in kT" if density else f"states {stated}"
+        raise UserError(f"{where}: the file {words}, but --unit says {hints.unit}")
+    unit, assumed = stated or hints.unit, []
     if unit is None:
         unit = landscape.usual_unit
         if unit is None:
             raise UserError(f"{where}: the file does not state a unit of energy: give --unit")
         assumed.append(f"unit {unit}: the default of the program (--unit gives another one)")
-    if unit == "kT":
-        return 1.0, unit, None, assumed
+    for one in (unit, landscape.error_unit or unit):
+        refuse_physical_unit(where, one, system)
     kelvin = hints.temperature or landscape.temperature
-    if kelvin is None:
+    if kelvin is None and {unit, landscape.error_unit or unit} != {"kT"}:
         usual = landscape.usual_temperature
-        kelvin = usual or temperature
+        kelvin = usual or (None if system is None else system.temperature)
         if kelvin is not None:
             source = "the default of the program" if usual else "that of the system"
             assumed.append(f"temperature {kelvin:g} K: {source} (--temperature gives another one)")
-    return energy_scale(unit, kelvin), unit, kelvin, assumed
+    return energy_scale(unit, kelvin), "" if density else unit, kelvin, assumed
 
 
 def _own_grid(landscape: Landscape, where: str) -> CollectiveVariables:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ from cgbench.contracts.maps import Map
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.system import System, maps_of
 from cgbench.errors import UserError
-from cgbench.exchange.axes import find_map
-from cgbench.exchange.doubts import covered_kld, doubts
+from cgbench.exchange.doubts import covered_kld, doubts, energy_doubts
 from cgbench.exchange.estimates import SampledPMF, estimate, normalised_weights
 from cgbench.exchange.formats import archives
 from cgbench.exchange.formats.detect import SAMPLE_FORMATS, detect, read_landscape
 from cgbench.exchange.landscape import Options
 from cgbench.exchange.load import LoadedPMF, load_pmf, regrid
+from cgbench.exchange.names import find_map
 from cgbench.exchange.samples import Samples, read_samples, sample_columns
 from cgbench.scoring.field_metrics import WeightedSamples
 from cgbench.scoring.referee import Referee
@@ -31,7 +31,6 @@ __all__ = ["ESTIMATORS", "Score", "score", "score_file"]
 
 Array = NDArray[np.float64]
 ESTIMATORS = ("histogram", "smoothed")
-UNSTATED = ("plumed", "plumed-fes", "wham", "wham-2d", "openmm", "openmm-bias", "gmx-sham", "colvars", "colvar")
 WITHOUT_NAMES = (*SAMPLE_FORMATS, "openmm", "openmm-bias")  # files of these formats do not tell the map
 
 
@@ -50,8 +49,8 @@ class Score:
         estimate is positive and the forward KLD within; ``interpolation_error`` of the forward KLD; the metrics of
         publications.
     format, unit, temperature, axes
-        How the file was understood: format and unit ("" for none) in words, temperature in kelvin that energies were
-        divided by (None if they needed none), and where the points are.
+        How the file was understood: format and unit ("" for none) in words, temperature in kelvin as stated or assumed
+        (None if neither), and where the points are.
     unvisited, empty_bins
         Number of points of the file without a value, and of bins with probability zero.
     assumed, notes, warnings
@@ -122,6 +121,9 @@ def score(pmf: PMF | str | Path, system: str | System, options: Options | None =
         system = build_system(system)
     if not isinstance(pmf, PMF):
         return score_file([Path(pmf)], system, options)
+    said = [one.name for one in fields(options) if getattr(options, one.name) != one.default and one.name != "map"]
+    if said:
+        raise UserError(f"a PMF in memory takes no {' or '.join(said)}: these are for files; leave them out")
     only = find_map(pmf.cvs.names, maps_of(system), options.map, "the PMF")
     same = pmf.cvs == only.cvs
     loaded = LoadedPMF(pmf, None, "PMF", "kT", None, "the grid of the system", 0, int((pmf.probability == 0).sum()))
@@ -150,7 +152,6 @@ def score_file(paths: Sequence[Path], system: System, options: Options | None = 
     if options.estimator not in ESTIMATORS:
         raise UserError(f"unknown estimator {options.estimator!r} (--estimator): choose from {', '.join(ESTIMATORS)}")
     found = options.format or detect(paths[0], sample_columns(system))
-    _check_request(system, options, found, paths[0])
     options = replace(options, format=found)
     only = _map_of(paths, system, options)
     referee = Referee(system, only)
@@ -158,7 +159,7 @@ def score_file(paths: Sequence[Path], system: System, options: Options | None = 
         samples = read_samples(paths[0], found, system, options, only if len(maps_of(system)) > 1 else None)
         scored = _of_samples(samples, system, only, referee, options.estimator, str(paths[0]))
     else:
-        loaded = load_pmf(paths, only.cvs, options, _kelvin(system))
+        loaded = load_pmf(paths, only.cvs, options, system)
         scored = _of_pmf(loaded, system, referee)
     digests = []
     for path in paths:
@@ -186,27 +187,6 @@ def _name(only: Map, system: System) -> str | None:
     return only.name if len(maps_of(system)) > 1 else None
 
 
-def _kelvin(system: System) -> float | None:
-    return system.temperature if "molecular" in system.traits else None
-
-
-def _check_request(system: System, options: Options, format: str, path: Path) -> None:
-    physical = options.unit in ("kJ/mol", "kcal/mol") or (options.unit is None and format in UNSTATED)
-    if "molecular" not in system.traits and physical:
-        raise UserError(f"{path}: {system.name} is a model without physical units, so energies are in kT: --unit kT")
-    for given, option, formats in (
-        (options.ranges, "--range", ("gmx-sham", "openmm", "openmm-bias")),
-        (options.bias, "--bias", ("colvar",)),
-        (options.bias_factor, "--bias-factor", ("openmm-bias",)),
-    ):
-        if given and format not in formats:
-            raise UserError(f"{path} is of format {format}: {option} is for {', '.join(formats)}")
-    if format not in SAMPLE_FORMATS and (options.topology is not None or options.weights is not None):
-        raise UserError(f"{path} is a PMF ({format}): --topology and --weights are for samples")
-    if options.topology is not None and format != "trajectory":
-        raise UserError(f"{path} is no trajectory ({format}): leave out --topology")
-
-
 # ---- PMFs -----------------------------------------------------------------------------------------------
 
 
@@ -216,7 +196,7 @@ def _of_pmf(loaded: LoadedPMF, system: System, referee: Referee) -> Score:
     metrics["interpolation_error"] = _interpolation_error(referee, pmf, loaded.linear)
     metrics |= referee.score_as_published(pmf)
     warnings = [*loaded.warnings, *doubts(referee, pmf)]
-    warnings += _other_temperature(loaded.temperature, system)
+    warnings += _other_temperature(loaded.temperature, system, "PMF is one")
     return Score(
         system=system.name,
         system_version=system.version,
@@ -252,10 +232,10 @@ def _interpolation_error(referee: Referee, pmf: PMF, linear: PMF | None) -> floa
     return 0.0 if linear is None else abs(covered_kld(referee, pmf) - covered_kld(referee, linear))
 
 
-def _other_temperature(temperature: float | None, system: System) -> list[str]:
+def _other_temperature(temperature: float | None, system: System, what: str) -> list[str]:
     if temperature is None or abs(temperature - system.temperature) < 0.01:
         return []
-    return [f"the PMF is one at {temperature:g} K, the reference of {system.name} is at {system.temperature:g} K"]
+    return [f"the {what} at {temperature:g} K, the reference of {system.name} is at {system.temperature:g} K"]
 
 
 # ---- samples --------------------------------------------------------------------------------------------
@@ -263,7 +243,7 @@ def _other_temperature(temperature: float | None, system: System) -> list[str]:
 
 def _of_samples(samples: Samples, system: System, only: Map, referee: Referee, estimator: str, where: str) -> Score:
     try:
-        weights = normalised_weights(samples.log_weights)
+        weights = np.ones(len(samples.s)) if samples.log_weights is None else normalised_weights(samples.log_weights)
         sampled = estimate(only.cvs, samples.s, weights)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
@@ -271,7 +251,9 @@ def _of_samples(samples: Samples, system: System, only: Map, referee: Referee, e
     if estimator == "smoothed":
         pmf, other = other, pmf
     metrics = referee.score(pmf) | _covered(referee, pmf) | {"interpolation_error": 0.0}
-    metrics |= referee.score_as_published(pmf, WeightedSamples(samples.s, weights, samples.weighted, samples.x))
+    weighted = WeightedSamples(samples.s, weights, samples.log_weights is not None, samples.x)
+    energies = referee.compared_energies(weighted)
+    metrics |= referee.score_as_published(pmf, weighted, energies)
     density = None
     if samples.reference_log_density is not None:
         density = referee.score_log_density(samples.reference_log_density)
@@ -282,7 +264,10 @@ def _of_samples(samples: Samples, system: System, only: Map, referee: Referee, e
         f"{len(samples.s):,} samples, statistical inefficiency {sampled.inefficiency:.3g}, "
         f"{sampled.independent:,.0f} independent ones; {sampled.visited:,} of {bins:,} bins visited",
     ]
-    warnings = [*_problem(referee), *samples.warnings, *_other_temperature(samples.temperature, system)]
+    warnings = [*_problem(referee), *samples.warnings, *_other_temperature(samples.temperature, system, "samples are")]
+    if samples.columns:
+        warnings += doubts(referee, pmf, of_samples=True)
+    warnings += energy_doubts(energies)
     if sampled.inefficiency > len(samples.s) / 20:
         warnings.append("the samples are shorter than 20 correlation times: their errors are underestimated")
     return Score(

@@ -37,7 +37,7 @@ def agreement(first: Sequence[Path], second: Sequence[Path]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row per pair of runs on the same system and version. ``forward_kld`` is that of b from a, as means over
+        One row per pair of runs on the same system and version. ``forward_kld`` is D(a || b), as means over
         maps, like ``total_variation``. Differences of free energies are over the bins below 8 kT in both, shifted to
         zero mean; the root mean square is weighted by the mean of the two probabilities. ``within_errors`` is the share
         of these bins whose difference is within 1.96 combined standard errors; nan if either run claims none.

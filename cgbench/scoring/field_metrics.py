@@ -66,6 +66,23 @@ class WeightedSamples:
     x: Array | None = None
 
 
+@dataclass(frozen=True)
+class ComparedEnergies:
+    """Energies of samples beside those of equilibrium.
+
+    Attributes
+    ----------
+    reference
+        Reduced energies of equilibrium samples.
+    samples, weights
+        Reduced energies of samples, and their weights.
+    """
+
+    reference: Array
+    samples: Array
+    weights: Array
+
+
 def _is_ramachandran(cvs: CollectiveVariables) -> bool:
     return cvs.bins == RAMACHANDRAN_BINS and all(cvs.periodic) and cvs.unit == "rad"
 
@@ -165,7 +182,7 @@ def of_samples(
     samples: WeightedSamples,
     random: np.random.Generator,
     reference_s: Array | None = None,
-    energies: tuple[Array, Array, Array] | None = None,
+    energies: ComparedEnergies | None = None,
 ) -> dict[str, float | None]:
     """Return the metrics of `OF_SAMPLES` but "eubo"; None where something is missing.
 
@@ -180,7 +197,7 @@ def of_samples(
     reference_s
         CVs of equilibrium samples.
     energies
-        Reduced energies of equilibrium samples, reduced energies of samples, and weights of the latter.
+        Energies of equilibrium samples and of the samples.
     """
     cvs, s, weights = reference.cvs, samples.s, samples.weights
     found: dict[str, float | None] = dict.fromkeys(OF_SAMPLES)
@@ -199,6 +216,6 @@ def of_samples(
         chosen = random.choice(len(reference_s), count, replace=False)
         found["torus_w2"] = torus_w2(cvs, reference_s[chosen], s[_systematic(weights, count, random)])
     if energies is not None:
-        distance, w2 = energy_distances(*energies)
+        distance, w2 = energy_distances(energies.reference, energies.samples, energies.weights)
         found |= {"energy_histogram_distance": distance, "energy_w2": w2}
     return found

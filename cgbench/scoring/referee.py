@@ -210,24 +210,31 @@ class Referee:
         return mass, max(0.0, forward_kld(p, q)) if mass > 0 else math.inf  # not below zero by rounding
 
     def score_as_published(
-        self, pmf: PMF, samples: field_metrics.WeightedSamples | None = None
+        self,
+        pmf: PMF,
+        samples: field_metrics.WeightedSamples | None = None,
+        energies: field_metrics.ComparedEnergies | None = None,
     ) -> dict[str, float | None]:
         """Return the metrics of publications (`cgbench.scoring.field_metrics`) for a PMF, or for the samples it is of.
 
-        Energies of at most 4,000 samples are computed for the metrics that compare them.
+        Those that compare energies are None without `energies` (`compared_energies`).
         """
         if self.reference is None:
             return dict.fromkeys(field_metrics.OF_PMF if samples is None else field_metrics.OF_SAMPLES)
         if samples is None:
             return field_metrics.of_pmf(self.reference.pmf, pmf)
         x = self.system.reference_samples()
-        s = energies = None
-        if x is not None:
-            s = self._maps[0].select(self.system.collective_variables(x)).double().cpu().numpy()
-            if samples.x is not None:
-                chosen = np.unique(np.linspace(0, len(samples.x) - 1, ENERGIES).astype(int))
-                energies = (self._energies(x), self._energies(samples.x[chosen]), samples.weights[chosen])
+        s = None if x is None else self._maps[0].select(self.system.collective_variables(x)).double().cpu().numpy()
         return field_metrics.of_samples(self.reference.pmf, samples, Streams(0).numpy("torus_w2"), s, energies)
+
+    def compared_energies(self, samples: field_metrics.WeightedSamples) -> field_metrics.ComparedEnergies | None:
+        """Return the energies of equilibrium samples and of at most 4,000 samples; None if either has none."""
+        if self.reference is None or samples.x is None or (x := self.system.reference_samples()) is None:
+            return None
+        chosen = np.unique(np.linspace(0, len(samples.x) - 1, ENERGIES).astype(int))
+        return field_metrics.ComparedEnergies(
+            self._energies(x), self._energies(samples.x[chosen]), samples.weights[chosen]
+        )
 
     def _energies(self, x: Any) -> np.ndarray:
         import torch

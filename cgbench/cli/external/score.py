@@ -8,24 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
+
+from cgbench.cli.numbers import EVALUATIONS
 
 __all__ = ["command"]
 
 LARGEST_GRID = 100_000_000  # bins
-
-
-def _evaluations(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
-    """Parse whole numbers, also written as 2e7."""
-    found = []
-    for value in values:
-        try:
-            number = float(value.replace(",", ""))
-        except ValueError:
-            number = 0.5
-        if number != int(number) if abs(number) < 1e18 else True:
-            raise click.BadParameter(f"{value!r} is not a whole number of evaluations, such as 20000000 or 2e7")
-        found.append(int(number))
-    return tuple(found)
 
 
 @click.command("score")
@@ -34,13 +23,13 @@ def _evaluations(context: click.Context, parameter: click.Parameter, values: tup
 @click.option(
     "--evaluations",
     multiple=True,
-    callback=_evaluations,
+    type=EVALUATIONS,
     metavar="N",
     help="Energy evaluations that the result cost. With several files, once for each: they give a curve.",
 )
 @click.option("--method", default="external", show_default=True, metavar="NAME", help="Name in the record.")
-@click.option("--temperature", type=float, metavar="KELVIN", help="Temperature of the PMF or of the bias.")
-@click.option("--unit", type=click.Choice(["kJ/mol", "kcal/mol", "kT"]), help="Unit of energy.")
+@click.option("--temperature", type=float, metavar="KELVIN", help="Temperature of the PMF or of the samples.")
+@click.option("--unit", type=click.Choice(["kJ/mol", "kcal/mol", "kT"]), help="Unit of energy of the PMF or bias.")
 @click.option("--format", "form", metavar="F", help="Format of the files; by default it is found out.")
 @click.option(
     "--axes", metavar="A,B", help="For each CV of the system the name or number of its axis or column in the file."
@@ -84,6 +73,10 @@ def command(files: tuple[str, ...], system: str, evaluations: tuple[int, ...], *
     out = options["out"]
     if out is not None and not evaluations:
         raise UserError("a record needs the number of energy evaluations: give --evaluations with --out")
+    source = click.get_current_context().get_parameter_source
+    unused = [f"--{name}" for name in ("method", "seed", "overwrite") if source(name) is not ParameterSource.DEFAULT]
+    if out is None and unused:
+        raise UserError(f"without --out there is no record: give --out, or leave out {' and '.join(unused)}")
     kelvin = options["temperature"]
     if kelvin is not None and not 0 < kelvin < 1e5:
         raise UserError(f"--temperature must be in kelvin and above 0, not {kelvin:g}")

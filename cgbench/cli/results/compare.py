@@ -76,7 +76,7 @@ def _compare_pmfs(a: Path, b: Path, form: str) -> int:
     if form == "csv":
         print(table.to_csv(index=False, lineterminator="\n", float_format="%.6g"), end="")
         return 0
-    header = ["system", "A", "B", "KLD (A from B)", "total variation", "RMS (kT)", "largest (kT)", "within errors"]
+    header = ["system", "A", "B", "KLD (A ∥ B)", "total variation", "RMS (kT)", "largest (kT)", "within errors"]
     rows = []
     for row in table.to_dict("records"):
         numbers = [rounded(row[name], 2) for name in table.columns[3:7]]

@@ -18,11 +18,22 @@ from cgbench.exchange.formats.text import beginning
 from cgbench.exchange.landscape import Axis, Hints, Landscape, from_points
 from cgbench.storage.files import read_npz
 
-__all__ = ["SAMPLES", "checked", "names_in", "read", "read_arrays"]
+__all__ = [
+    "SAMPLES",
+    "WEIGHTS",
+    "checked",
+    "column",
+    "log_weights_in",
+    "logarithms",
+    "names_in",
+    "read",
+    "read_arrays",
+]
 
 Array = NDArray[np.float64]
 LARGEST = 1_500_000_000  # bytes of an archive when unpacked
 SAMPLES = ("positions", "cvs")
+WEIGHTS = ("weights", "log_weights")
 PLACES = ("x", "bin_centers", "centers", "bins")
 KINDS = {"real numbers": "biuf", "text": "U"}  # of types in NumPy's letters
 
@@ -102,6 +113,41 @@ def checked(
     return array if kind == "text" else np.asarray(array, dtype=np.float64)
 
 
+def column(path: Path, name: str, array: NDArray[Any]) -> Array:
+    """Return an array with one number for each sample, as `checked` does; a second dimension may have length 1."""
+    return checked(path, name, array[:, 0] if array.shape[1:] == (1,) else array, ("samples",))
+
+
+def log_weights_in(path: Path, arrays: dict[str, NDArray[Any]]) -> Array | None:
+    """Return the logarithms of the weights in an archive, or None.
+
+    Raises
+    ------
+    UserError
+        If they are not usable, or there are both weights and their logarithms.
+    """
+    weights, log_weights = (column(path, name, arrays[name]) if name in arrays else None for name in WEIGHTS)
+    if weights is None:
+        return log_weights
+    if log_weights is not None:
+        raise UserError(f"{path} has both {' and '.join(WEIGHTS)}: keep one of the two arrays")
+    return logarithms(path, weights)
+
+
+def logarithms(path: Path, weights: Array) -> Array:
+    """Return the logarithms of weights.
+
+    Raises
+    ------
+    UserError
+        If one is negative or not finite, or all are zero.
+    """
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+        raise UserError(f"{path}: weights must be finite, not negative, and not all zero")
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(weights))
+
+
 def read(path: Path, hints: Hints) -> Landscape:
     """Read a PMF of cgbench or of pymbar.
 
@@ -130,13 +176,11 @@ def _of_cgbench(path: Path, arrays: dict[str, NDArray[Any]]) -> Landscape:
     if missing:
         raise UserError(f"{path} is damaged: it has no array {missing[0]!r}")
     centers = [checked(path, f"centers_{k}", arrays[f"centers_{k}"], (bins,)) for k, bins in enumerate(shape)]
-    if not (np.isfinite(values).all() and (values >= 0).all() and all(np.isfinite(c).all() for c in centers)):
-        raise UserError(f"{path} is damaged: some probabilities or bin centres are negative or not finite")
     labels = [""] * len(shape)
     if "names" in arrays:
         labels = [str(name) for name in checked(path, "names", arrays["names"], (len(shape),), "text")]
-    if any((np.diff(c) <= 0).any() for c in centers):
-        raise UserError(f"{path} is damaged: bin centres do not increase")
+    if not all(np.isfinite(c).all() and (np.diff(c) > 0).all() for c in centers):
+        raise UserError(f"{path} is damaged: bin centres are not finite, or do not increase")
     axes = tuple(Axis(c, label) for c, label in zip(centers, labels, strict=True))
     std = arrays.get("free_energy_std")
     error = None if std is None else checked(path, "free_energy_std", std, shape)
@@ -152,7 +196,5 @@ def _of_pymbar(path: Path, arrays: dict[str, NDArray[Any]]) -> Landscape:
     error = checked(path, "df_i", arrays["df_i"], (count,)) if "df_i" in arrays else None
     columns = checked(path, place, arrays[place], (count,) if arrays[place].ndim == 1 else (count, "CVs"))
     columns = columns.reshape(count, -1)
-    if np.isnan(values).any():
-        raise UserError(f"{path}: {int(np.isnan(values).sum()):,} of {len(values):,} free energies are nan")
     axes, gridded = from_points(str(path), columns, [values] if error is None else [values, error])
     return Landscape("pymbar FES", axes, gridded[0], unit="kT", error=gridded[1] if error is not None else None)

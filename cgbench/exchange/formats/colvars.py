@@ -42,7 +42,7 @@ def read(path: Path, hints: Hints) -> Landscape:
     if hints.unit is None:
         raise UserError(
             f"{path}: Colvars does not write the unit of energy: give --unit kcal/mol (NAMD, VMD, LAMMPS with real "
-            "units) or --unit kJ/mol (GROMACS)"
+            "units), --unit kJ/mol (GROMACS) or --unit kT (a model without units)"
         )
     read_axes, notes = [], []
     for k, (axis, words) in enumerate(zip(axes, rows, strict=True)):

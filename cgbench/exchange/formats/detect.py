@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.errors import UserError, choices
-from cgbench.exchange.formats import archives, colvars, csv_table, gromacs, openmm, plumed, wham
+from cgbench.exchange.formats import archives, columns, colvars, csv_table, gromacs, openmm, plumed, wham
 from cgbench.exchange.formats.text import BEGINNING, beginning
 from cgbench.exchange.landscape import Hints, Landscape
 
@@ -31,6 +31,7 @@ READERS: dict[str, Callable[[Path, Hints], Landscape]] = {
 }
 PMF_FORMATS = (*(name for name in READERS if name != "xpm"), "openmm", "openmm-bias")
 SAMPLE_FORMATS = ("colvar", "trajectory", "samples")
+FEWEST, LONGEST = 10, 50  # points along each CV of a grid, and the largest ratio of their numbers
 
 
 def read_landscape(paths: Sequence[Path], format: str, hints: Hints, cvs: CollectiveVariables | None) -> Landscape:
@@ -51,15 +52,15 @@ def read_landscape(paths: Sequence[Path], format: str, hints: Hints, cvs: Collec
     return READERS[format](path, hints)
 
 
-def detect(path: Path, columns: Sequence[int] = ()) -> str:
+def detect(path: Path, widths: Sequence[int] = ()) -> str:
     """Return the format of a file: one of `PMF_FORMATS` or `SAMPLE_FORMATS`, or "xpm".
 
     Parameters
     ----------
     path
         The file.
-    columns
-        Numbers of columns that an array of samples may have; an array of two dimensions with another shape is a PMF.
+    widths
+        Numbers of columns that samples may have, of CVs first; other arrays that can be a grid are PMFs.
 
     Raises
     ------
@@ -73,10 +74,10 @@ def detect(path: Path, columns: Sequence[int] = ()) -> str:
     if content.startswith(b"PK"):
         return "samples" if set(archives.names_in(path)) & set(archives.SAMPLES) else "npz"
     if content.startswith(b"\x93NUMPY"):
-        return _array(path, columns)
+        return _array(path, widths)
     if content.startswith(b"/* XPM"):
         return "xpm"
-    found = _text(path, content)
+    found = _text(path, content, widths)
     if found is None:
         raise UserError(
             f"{path} is of no format that is known here: choose one of {choices((*PMF_FORMATS, *SAMPLE_FORMATS))} with "
@@ -85,23 +86,25 @@ def detect(path: Path, columns: Sequence[int] = ()) -> str:
     return found
 
 
-def _array(path: Path, columns: Sequence[int]) -> str:
+def _array(path: Path, widths: Sequence[int]) -> str:
     if path.name.startswith("bias_"):
         raise UserError(
             f"{path} looks like the raw bias of one walker of OpenMM: save getFreeEnergy() instead, or give the files "
             "of all walkers with --format openmm-bias --bias-factor G"
         )
     shape = openmm.read_array(path).shape
-    if len(shape) == 2 and shape[0] == shape[1] and shape[1] in columns:
+    if len(shape) == 2 and shape[0] == shape[1] and shape[1] in widths:
         raise UserError(f"{path} may be a PMF or samples: give --format openmm or --format samples")
-    if len(shape) == 3 and shape[2] == 3 or len(shape) == 2 and shape[1] in columns and shape[0] > 1:
+    if len(shape) == 3 and shape[2] == 3 or len(shape) == 2 and shape[1] in widths and shape[0] > 1:
         return "samples"
-    if len(shape) == 1 and 1 in columns:
+    if len(shape) > 1 and widths and not FEWEST <= min(shape) <= max(shape) <= LONGEST * min(shape):
+        return "samples"  # it cannot be a grid: with a column more, such as the time, or transposed
+    if len(shape) == 1 and 1 in widths:
         raise UserError(f"{path} may be a PMF or samples of the CV: give --format openmm or --format samples")
     return "openmm"
 
 
-def _text(path: Path, content: bytes) -> str | None:
+def _text(path: Path, content: bytes, widths: Sequence[int]) -> str | None:
     """Return the format of a text file, or None."""
     if b"\0" in content:
         raise UserError(f"{path} is a binary file of no format that is known here")
@@ -123,6 +126,19 @@ def _text(path: Path, content: bytes) -> str | None:
     if path.suffix.lower() == ".xvg" or any(line.startswith("@") for line in lines):
         data = next((line for line in lines if not line.startswith(("#", "@"))), "")
         return "gmx-sham" if len(data.split()) == 4 else "gmx-wham"
+    table = columns.heading(lines)
+    if table is not None and len(table.names) in widths[:1] and _may_be_samples(table.names):
+        return "samples"
     if path.suffix.lower() in (".csv", ".tsv") or any(mark in first for mark in ",;"):
         return "csv"
+    if table is not None:
+        raise UserError(
+            f"{path} has {len(table.names)} columns of numbers: if its rows are samples, give --format samples, and "
+            "--axes unless the columns have the names of the CVs"
+        )
     return None
+
+
+def _may_be_samples(names: Sequence[str]) -> bool:
+    """Whether columns, as many as CVs, are samples: three without names may also be a PMF on two of the CVs."""
+    return csv_table.value_column(names) is None if any(names) else len(names) < 3

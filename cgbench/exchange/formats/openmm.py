@@ -89,19 +89,25 @@ def _landscape(path: Path, array: Array, hints: Hints, cvs: CollectiveVariables 
     if not np.isfinite(array).all():
         raise UserError(f"{path}: {int((~np.isfinite(array)).sum()):,} of {array.size:,} values are not finite")
     values = array.transpose()
-    ranges: list[tuple[float, float]] = [(low, high) for low, high, _ in hints.ranges]
+    ranges = hints.ranges
     assumed = []
     names: tuple[str, ...] = ("",) * values.ndim
     if not ranges:
         if cvs is None or len(cvs) != values.ndim:
             raise UserError(f"{path}: an array of {values.ndim} dimensions has no axes: give --range for each CV")
-        ranges = list(zip(cvs.lower, cvs.upper, strict=True))
+        ranges = tuple(zip(cvs.lower, cvs.upper, values.shape, strict=True))
         names = cvs.names
         assumed = ["axes from the lower to the upper end of each CV of the system, the last CV on axis 0"]
-    if len(ranges) != values.ndim or min(values.shape) < 2:
-        raise UserError(f"{path}: an array of shape {array.shape} does not fit {len(ranges)} ranges")
-    axes = tuple(
-        Axis(np.linspace(low, high, count), name)
-        for (low, high), count, name in zip(ranges, values.shape, names, strict=True)
-    )
+    if min(values.shape, default=0) < 2:
+        raise UserError(f"{path}: an array of shape {array.shape} is no grid: it needs at least 2 points along each CV")
+    if (stated := tuple(count for _, _, count in ranges)) != values.shape:
+        raise UserError(
+            f"{path}: the array has {_times(values.shape)} points in the order of the CVs, but BINS of --range are "
+            f"{_times(stated)}"
+        )
+    axes = tuple(Axis(np.linspace(*one), name) for one, name in zip(ranges, names, strict=True))
     return Landscape(words, axes, np.ascontiguousarray(values), usual_unit="kJ/mol", assumed=tuple(assumed))
+
+
+def _times(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgbench.errors import UserError, choices
-from cgbench.exchange.formats.text import number, read_text, table
+from cgbench.exchange.formats.text import LARGEST_SAMPLES, number, read_text, table
 from cgbench.exchange.landscape import Axis, Hints, Landscape, from_points
+from cgbench.exchange.names import cv_columns
 
 __all__ = ["Colvar", "read_colvar", "read_grid"]
 
 Array = NDArray[np.float64]
-LARGEST_COLVAR = 1_000_000_000  # bytes
 
 
 def _headers(path: Path, lines: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -83,13 +83,14 @@ def read_grid(path: Path, hints: Hints, density: bool | None = None) -> Landscap
     read = tuple(_checked(path, axis, constants) for axis in axes)
     notes: list[str] = []
     value = fields[count]
-    if density is None and (density := _is_density(value, values, constants)):
-        notes.append(f"column {value!r} is taken for a density; --format plumed-fes takes it for a free energy")
-    if density:
-        if not (np.isfinite(values).all() and (values >= 0).all()):
-            raise UserError(f"{path}: column {value!r} is no density: some values are negative or not finite")
-    elif "bias" in value:
-        raise UserError(f"{path}: column {value!r} is a bias, not a free energy: leave out --negbias of sum_hills")
+    if density is None:
+        if value.split(".")[-1] == "bias":  # METAD's own grid; sum_hills writes "file.free", with --negbias too
+            raise UserError(
+                f"{path}: column {value!r} is a bias, not a free energy: give the grid of sum_hills, or --format "
+                "plumed-fes if it is one"
+            )
+        if density := _is_density(value, values, constants):
+            notes.append(f"column {value!r} is taken for a density; --format plumed-fes takes it for a free energy")
     return Landscape(
         "PLUMED grid",
         read,
@@ -148,18 +149,11 @@ def read_colvar(path: Path, names: tuple[str, ...], hints: Hints) -> Colvar:
     UserError
         If a column is missing or has values that are not finite, or the bias is ambiguous.
     """
-    lines = read_text(path, LARGEST_COLVAR)
+    lines = read_text(path, LARGEST_SAMPLES)
     fields, constants = _headers(path, lines)
     _refuse_kernels(path, fields, constants)
     data = _data(path, lines, len(fields))
-    wanted = hints.axes or names
-    places = []
-    for name in wanted:
-        spellings = (name, "_".join(name.split()))  # names of columns have no spaces
-        known = [k for k, field in enumerate(fields) if field in spellings or name == str(k + 1)]
-        if not known:
-            raise UserError(f"{path} has no column {name!r}: choose from {choices(fields)} with --axes, in CV order")
-        places.append(known[0])
+    places = list(cv_columns(fields, names, hints.axes, str(path)))
     notes = [f"columns of the CVs: {', '.join(fields[k] for k in places)}"]
     restarts = sum(line.startswith("#! FIELDS") for line in lines) - 1
     notes += [f"{restarts} restarts"] if restarts > 0 else []

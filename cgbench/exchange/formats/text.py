@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +12,21 @@ from numpy.typing import NDArray
 
 from cgbench.errors import UserError
 
-__all__ = ["LARGEST_GRID", "beginning", "number", "read_text", "table"]
+__all__ = [
+    "LARGEST_GRID",
+    "LARGEST_SAMPLES",
+    "beginning",
+    "is_number",
+    "name_and_unit",
+    "number",
+    "read_text",
+    "separator",
+    "table",
+]
 
 Array = NDArray[np.float64]
 LARGEST_GRID = 200_000_000  # bytes of a file with a PMF
+LARGEST_SAMPLES = 1_000_000_000  # bytes of a file with samples or weights
 BEGINNING = 65_536  # bytes that tell the format
 
 
@@ -77,6 +89,27 @@ def read_text(path: Path, largest: int = LARGEST_GRID) -> list[str]:
     return text.splitlines()
 
 
+def is_number(text: str) -> bool:
+    """Whether a word is a number; nan and infinite ones are."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def separator(line: str) -> str | None:
+    """Return what separates the columns of a line: a comma, a semicolon or a tab; None for spaces."""
+    return next((mark for mark in (",", ";", "\t") if mark in line), None)
+
+
+def name_and_unit(title: str) -> tuple[str, str]:
+    """Split the title of a column such as "free energy (kJ/mol)" into a name without spaces and a unit."""
+    match = re.fullmatch(r"\s*(.*?)\s*(?:[(\[/]\s*([^)\]]*?)\s*[)\]]?)?\s*", title)
+    words, unit = (match[1], match[2] or "") if match is not None else (title, "")
+    return re.sub(r"[\s-]+", "_", words.strip()), unit
+
+
 def number(path: Path, text: str, what: str) -> float:
     """Return a number in a header; PLUMED writes pi and -pi as words.
 
@@ -130,8 +163,6 @@ def table(path: Path, lines: Sequence[str], columns: int, numbers: Sequence[int]
         if len(words) != columns:
             raise UserError(f"{path}: {place} has {len(words)} columns, not {columns}: {line.strip()[:40]!r}")
         for word in words:
-            try:
-                float(word)
-            except ValueError:
-                raise UserError(f"{path}: {place} has {word[:30]!r} where a number should be") from None
+            if not is_number(word):
+                raise UserError(f"{path}: {place} has {word[:30]!r} where a number should be")
     raise UserError(f"{path}: the table cannot be read")

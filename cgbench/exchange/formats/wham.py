@@ -36,7 +36,6 @@ def read_1d(path: Path, hints: Hints) -> Landscape:
     rows = [(k + 1, line) for k, line in enumerate(lines[:last]) if not line.startswith("#")]
     data = table(path, [line for _, line in rows], 5, [k for k, _ in rows])
     axes, (values, error, probability) = from_points(str(path), data[:, :1], [data[:, 1], data[:, 2], data[:, 3]])
-    _refuse_nan(path, values)
     values = np.where((values >= MASKED) | (probability == 0) & (values == 0), np.inf, values)
     usable = bool(np.isfinite(error[np.isfinite(values)]).all() and (error > 0).any())
     return Landscape("WHAM, 1-D (Grossfield)", axes, values, error=error if usable else None, usual_unit=UNIT)
@@ -58,11 +57,5 @@ def read_2d(path: Path, hints: Hints) -> Landscape:
         raise UserError(f"{path}: the first row has {columns} columns; wham-2d writes x, y, free energy, probability")
     data = table(path, [line for _, line in rows], columns, [k for k, _ in rows])
     axes, (values,) = from_points(str(path), data[:, :2], [data[:, 2]])
-    _refuse_nan(path, values)
     values = np.where(values >= MASKED, np.inf, values)
     return Landscape("WHAM, 2-D (Grossfield)", axes, values, usual_unit=UNIT)
-
-
-def _refuse_nan(path: Path, values: np.ndarray) -> None:
-    if np.isnan(values).any():
-        raise UserError(f"{path}: {int(np.isnan(values).sum()):,} of {values.size:,} free energies are nan")

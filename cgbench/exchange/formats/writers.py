@@ -13,6 +13,7 @@ from cgbench.errors import UserError, choices
 from cgbench.exchange.axes import Points
 from cgbench.exchange.binning import interpolate
 from cgbench.exchange.landscape import energy_scale
+from cgbench.exchange.names import without_spaces
 from cgbench.storage.files import npz_bytes, write_atomically
 
 __all__ = ["SUFFIXES", "csv_text", "export", "npz_content", "plumed_text", "write_plumed"]
@@ -51,7 +52,7 @@ def write_plumed(pmf: PMF, path: Path, unit: str, temperature: float | None, nod
 
 
 def _column_names(pmf: PMF) -> list[str]:
-    return ["_".join(name.split()) for name in pmf.cvs.names]
+    return [without_spaces(name) for name in pmf.cvs.names]
 
 
 def plumed_text(pmf: PMF, unit: str, temperature: float | None, nodes: bool = False) -> str:

@@ -38,6 +38,15 @@ def noisy(referee: Referee) -> PMF:
 
 
 @pytest.fixture(scope="session")
+def drawn(referee: Referee) -> np.ndarray:
+    """CVs drawn from the reference of aldp."""
+    assert referee.reference is not None
+    pmf = referee.reference.pmf
+    index = np.random.default_rng(3).choice(10_000, 20_000, p=pmf.probability.reshape(-1))
+    return pmf.cvs.grid()[index]
+
+
+@pytest.fixture(scope="session")
 def line() -> PhiOfAlanine:
     """A system with one CV."""
     return PhiOfAlanine()

@@ -106,7 +106,7 @@ def test_empty_and_binary(
 
 @pytest.mark.parametrize("name", TEXT)
 def test_no_number_or_nan(name: str, files: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A value in the middle that is no number; one that is nan (in a PLUMED grid, nan means unvisited); a word more."""
+    """A value in the middle that is no number; one that is nan; a word more."""
 
     def changed(word: str, column: int) -> Callable[[bytes], bytes]:
         def change(content: bytes) -> bytes:
@@ -127,8 +127,10 @@ def test_no_number_or_nan(name: str, files: dict[str, Path], tmp_path: Path, cap
     )
     refused(damaged(files[name], tmp_path, changed("1 2" if name != "csv" else "1;2", value)), capfd, *options)
     refused(damaged(files[name], tmp_path, changed("nan", 1)), capfd, *options)
-    if name != "plumed" and name != "colvars":
-        refused(damaged(files[name], tmp_path, changed("nan", value)), capfd, *options)
+    refused(damaged(files[name], tmp_path, changed("nan", value)), capfd, *options)
+    if name not in ("gmx-sham", "colvar"):
+        reason = refused(damaged(files[name], tmp_path, changed("-inf", value)), capfd, *options)
+        assert ": 1 of 1" in reason and "free energies are nan or -inf: an unvisited point has inf" in reason
 
 
 @pytest.mark.parametrize("name", ["npz", "pymbar", "openmm"])
@@ -234,6 +236,13 @@ OTHERS = {
     "gap.csv": ("phi,psi,pmf (kT)\n1,1,0\n2,1,0\n1,2,0\n", "rows are no grid of 2 x 2"),
     "uneven.csv": ("phi,pmf (kT)\n1,1\n2,1\n4,1\n", "not evenly spaced"),
     "unit.csv": ("phi,psi,pmf\n1,1,0\n2,1,0\n1,2,0\n2,2,0\n", "names no unit"),
+    "negative.csv": ("phi,probability\n1,0.5\n2,-0.25\n", "1 of 2 densities are negative or not finite"),
+    "infinite.csv": ("phi,probability\n1,0.5\n2,inf\n", "1 of 2 densities are negative or not finite"),
+    "error.csv": (
+        "phi,psi,pmf (kT),error (eV)\n1,1,0,1\n2,1,0,1\n1,2,0,1\n2,2,0,1\n",
+        "'error (eV)' has the unit 'eV'",
+    ),
+    "density.xvg": ('@ yaxis label "Density of states"\n 1 0.5\n 2 -0.5\n', "1 of 2 densities are negative"),
     "quote.csv": ('phi,psi,pmf (kT)\n1,1,"0\n' + 30_000 * "2,1,0\n", "is a quotation mark unbalanced?"),
     "eV.csv": ("phi,psi,pmf (eV)\n1,1,0\n2,1,0\n1,2,0\n2,2,0\n", "has the unit 'eV'"),
     "empty.dat": (
@@ -276,11 +285,28 @@ def test_bad_options(files: dict[str, Path], tmp_path: Path, capfd: pytest.Captu
     np.save(tmp_path / "square.npy", np.zeros((66, 66)))
     assert "may be a PMF or samples" in refused(tmp_path / "square.npy", capfd)
     assert "needs the number of energy evaluations" in refused(plumed, capfd, "--out", str(tmp_path))
-    assert "--topology and --weights are for samples" in refused(plumed, capfd, "--topology", str(plumed))
+    assert "--topology is for trajectory" in refused(plumed, capfd, "--topology", str(plumed))
+    assert "--weights is for colvar, trajectory, samples" in refused(plumed, capfd, "--weights", str(plumed))
+    assert "--estimator is for colvar" in refused(plumed, capfd, "--estimator", "smoothed")
+    assert "is of format trajectory: --axes is for" in refused(files["dcd"], capfd, "--axes", "2,1")
+    assert "is of format trajectory: --unit is for" in refused(files["dcd"], capfd, "--unit", "kT")
+    assert "no energy in kcal/mol: leave out --unit" in refused(
+        files["colvar"], capfd, "--bias", "none", "--unit", "kcal/mol"
+    )
+    assert "probabilities, whose free energies are in kT, but --unit says kJ/mol" in refused(
+        files["npz"], capfd, "--unit", "kJ/mol"
+    )
+    for option in (["--method", "external"], ["--seed", "0"], ["--overwrite"]):
+        assert f"give --out, or leave out {option[0]}" in refused(plumed, capfd, *option)
     assert "no file" in refused(tmp_path / "nowhere.dat", capfd)
     out = ["--out", str(tmp_path), "--evaluations", "10", "--method"]
     assert "must be a name of letters" in refused(plumed, capfd, *out, "../up")
+    for seed in ("-1", str(2**63)):
+        assert f"--seed must be from 0 to {2**63 - 1}" in refused(plumed, capfd, *out, "me", "--seed", seed)
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
     code = main(["score", str(plumed), str(plumed), "--system", "aldp"])
     assert code == 2 and "2 results need --evaluations 2 times" in capfd.readouterr().err
     code = main(["score", str(plumed), "--system", "muller_brown"])
     assert code == 2 and "model without physical units" in capfd.readouterr().err
+    code = main(["score", str(plumed), "--system", "muller_brown", "--unit", "kT", "--temperature", "300"])
+    assert code == 2 and "model without physical units: leave out --temperature" in capfd.readouterr().err

@@ -51,15 +51,17 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     keep("openmm", path.with_suffix(".npy"))
     np.savez(path.with_suffix(".npz"), cvs=np.zeros((4, 2)), weights=np.ones(4))
     keep("samples", path.with_suffix(".npz"))
+    np.savetxt(path, np.stack([x, x], 1), header="phi psi")
+    keep("text", path)
     return found
 
 
 def read(path: Path, format: str | None, system: AlanineDipeptide) -> None:
     """Read a file; the only way to fail is one line."""
     try:
-        found = format or detect(path, (2, 66))
+        found = "samples" if format == "text" else format or detect(path, (2, 66))
         if found in SAMPLE_FORMATS:
-            read_samples(path, found, system, SAID)
+            read_samples(path, found, system, SAID if found == "colvar" else Options())
         else:
             said = RANGES if found == "gmx-sham" else SAID
             load_pmf([path], system.cvs, replace(said, format=found))
@@ -68,6 +70,7 @@ def read(path: Path, format: str | None, system: AlanineDipeptide) -> None:
 
 
 NAMES = ("plumed", "colvars", "wham-2d", "wham", "gmx-wham", "gmx-sham", "colvar", "csv", "npz", "openmm", "samples")
+NAMES += ("text",)
 
 
 @FUZZ

@@ -117,14 +117,11 @@ def test_unvisited_bins_are_probability_zero(
     assert found.metrics["delta_f_error/phi>0"] == math.inf
 
 
-@pytest.mark.parametrize("empty", ["inf", "nan"])
-def test_plumed_leaves_out_what_was_not_visited(
-    empty: str, tmp_path: Path, truth: Truth, aldp: AlanineDipeptide
-) -> None:
+def test_plumed_leaves_out_what_was_not_visited(tmp_path: Path, truth: Truth, aldp: AlanineDipeptide) -> None:
     """At nodes: half of a bin may be unvisited, and interpolation stays away from the edge of the known."""
     x = nodes(100)
     values = KT * truth.on(x, x)
-    values[60:90] = float(empty)
+    values[60:90] = np.inf
     found = scored(plumed(tmp_path / "ff.dat", {"phi": x, "psi": x}, values, value="ff"), aldp)
     assert found.unvisited == 30 * 100 and found.empty_bins == 29 * 100 and found.forward_kld == math.inf
     known = found.pmf.probability > 0
@@ -174,3 +171,37 @@ def test_older_wham_has_errors_after_each_value(
     six = ["\t".join([*row[:3], "0.1", row[3], "0.0"]) if row else "" for row in words]
     file.write_text("\n".join([header, *six]) + "\n")
     assert scored(file, aldp).forward_kld == pytest.approx(referee.score(noisy)["forward_kld"], abs=1e-6)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("", 1.0), (" (kcal/mol)", 1 / 4.184), (" (kT)", 1 / KT)])
+def test_errors_in_another_unit_than_the_free_energy(
+    unit: str, factor: float, tmp_path: Path, noisy: PMF, aldp: AlanineDipeptide
+) -> None:
+    """0.5 kJ/mol, in the unit of the column of errors; without one in that of the free energy."""
+    table = np.column_stack([noisy.cvs.grid(), KT * noisy.free_energy.reshape(-1), np.full(10_000, 0.5 * factor)])
+    header = f"phi (rad),psi (rad),free energy (kJ/mol),error{unit}"
+    np.savetxt(tmp_path / "pmf.csv", table, delimiter=",", header=header, comments="")
+    std = scored(tmp_path / "pmf.csv", aldp).pmf.free_energy_std
+    np.testing.assert_allclose(std, 0.5 / KT, rtol=1e-12)  # type: ignore[arg-type]
+
+
+def test_the_temperature_of_errors_is_that_of_the_system(tmp_path: Path, noisy: PMF, aldp: AlanineDipeptide) -> None:
+    table = np.column_stack([noisy.cvs.grid(), noisy.free_energy.reshape(-1), np.full(10_000, 0.5)])
+    header = "phi (rad),psi (rad),free energy (kT),error (kJ/mol)"
+    np.savetxt(tmp_path / "pmf.csv", table, delimiter=",", header=header, comments="")
+    found = scored(tmp_path / "pmf.csv", aldp)
+    np.testing.assert_allclose(found.pmf.free_energy_std, 0.5 / KT, rtol=1e-12)  # type: ignore[arg-type]
+    assert any("temperature 300 K: that of the system" in line for line in found.assumed)
+
+
+@pytest.mark.parametrize(("column", "values"), [("probability", ("", "0")), ("pmf (kT)", ("", "inf"))])
+def test_an_empty_field_of_csv_is_an_unvisited_point(
+    column: str, values: tuple[str, str], tmp_path: Path, noisy: PMF, aldp: AlanineDipeptide
+) -> None:
+    known = noisy.probability if column == "probability" else noisy.free_energy
+    rows = [f"{a:.9f},{b:.9f},{v:.12g}" for (a, b), v in zip(noisy.cvs.grid(), known.reshape(-1), strict=True)]
+    for place, empty in enumerate(values):
+        rows[place] = rows[place].rsplit(",", 1)[0] + f",{empty}"
+    (tmp_path / "pmf.csv").write_text("\n".join([f"phi (rad),psi (rad),{column}", *rows]) + "\n")
+    found = scored(tmp_path / "pmf.csv", aldp)
+    assert found.unvisited == found.empty_bins == 2 and (found.pmf.probability.reshape(-1)[:2] == 0).all()

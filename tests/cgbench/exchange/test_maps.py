@@ -15,7 +15,7 @@ from cgbench.contracts.maps import Estimate
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.system import System, maps_of
 from cgbench.errors import UserError
-from cgbench.exchange.axes import find_map
+from cgbench.exchange.names import find_map
 from cgbench.scoring.divergences import forward_kld
 from cgbench.scoring.referee import Referee
 from cgbench_systems.suite import valine_chi

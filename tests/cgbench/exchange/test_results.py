@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import math
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,12 +17,15 @@ import pytest
 from golden import Truth, other_grid, same_grid
 
 import cgbench
+import cgbench_systems
 from cgbench.cli.main import main
 from cgbench.contracts.pmf import PMF
 from cgbench.errors import UserError
+from cgbench.exchange.external_record import write_record
 from cgbench.results.baseline.curve import md_curves
 from cgbench.results.leaderboard import leaderboard
 from cgbench.results.runs import find_runs
+from cgbench.running import run_folder
 from cgbench.running.record import parse_record
 from cgbench.scoring.referee import Referee
 from cgbench_systems.aldp import AlanineDipeptide
@@ -167,6 +173,97 @@ def test_a_record_is_not_overwritten(runs: Path, files: list[Path], capsys: pyte
     assert parse_record((runs / "aldp/my_opes/self-reported/seed-2/record.json").read_bytes()).evaluations.total == 9
 
 
+@pytest.fixture
+def earlier(files: list[Path], tmp_path: Path) -> tuple[Path, list[str]]:
+    """The folder of an external result, and the command that replaces it by another one."""
+    words = ["score", "--system", "aldp", "--out", str(tmp_path), "--temperature", "300", "--unit", "kJ/mol"]
+    assert main([*words, str(files[0]), "--evaluations", "1000"]) == 0
+    folder = tmp_path / "aldp" / "external" / "self-reported" / "seed-0"
+    return folder, [*words, str(files[2]), "--evaluations", "2000", "--overwrite"]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    names = ("record.json", "pmf.npz", "curve.csv", "pmf.png")
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.mark.parametrize("kind", ["full disk", "kill"])
+def test_an_earlier_result_stays_until_the_new_one_is_written(
+    kind: str, earlier: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every write of a file of the result fails once, in turn, or is interrupted."""
+    folder, words = earlier
+    before = content(folder)
+    write, left = run_folder.write_atomically, 0
+
+    def failing(path: Path, *more: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            path.with_name(f".{path.name}.new").write_bytes(b"half a file")  # as a kill leaves it
+            raise OSError(errno.ENOSPC, "No space left on device") if kind == "full disk" else KeyboardInterrupt
+        write(path, *more)
+
+    monkeypatch.setattr(run_folder, "write_atomically", failing)
+    for written in range(20):
+        left = written
+        code = main(words)
+        if code == 0:
+            break
+        assert code == (2 if kind == "full disk" else 130)
+        assert content(folder) == before
+        assert main(["leaderboard", "--runs", str(folder.parents[3])]) == 0
+    message = "No space left on device" if kind == "full disk" else "interrupted"
+    assert written > 4 and capsys.readouterr().err.count(message) == written
+    after = content(folder)
+    assert all(after[name] != before[name] for name in before)
+    assert parse_record(after["record.json"]).evaluations.total == 2000
+
+
+def test_files_of_an_earlier_result_do_not_stay(
+    earlier: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If there is no new picture, the old one is removed; the copy of the record is the new one."""
+    folder, words = earlier
+    (folder / "side_estimates.csv").write_text("evaluations\n")
+
+    def broken(*more: Any) -> None:
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr("cgbench.drawing.pmf.draw_pmf", broken)
+    assert main(words) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint", "curve.csv", "pmf.npz", "record.json"]
+    assert (folder / "checkpoint" / "record.copy").read_bytes() == (folder / "record.json").read_bytes()
+    assert not list((folder / "checkpoint").glob("*.new"))
+
+
+def test_two_processes_do_not_write_one_result(
+    earlier: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, words = earlier
+    before = content(folder)
+    other = run_folder.RunFolder(folder)
+    other.create()
+    try:
+        assert main(words) == 2
+        assert "another process is running in this folder" in capsys.readouterr().err
+    finally:
+        other.release()
+    assert content(folder) == before
+    assert main(words) == 0 and not other.held()
+
+
+def test_numbers_that_tables_hold(files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["score", str(files[2]), "--system", "aldp", "--out", str(tmp_path), "--evaluations", "1000", "--seed"]
+    assert main([*words, "99999999999999999999"]) == 2
+    assert "--seed must be from 0 to 9223372036854775807" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert main([*words, str(2**63 - 1)]) == 0
+    assert cgbench.read_runs(tmp_path)["seed"].tolist() == [2**63 - 1]
+    system, scores = cgbench.load_system("aldp"), [(2**63, cgbench.score(files[2], "aldp"))]
+    with pytest.raises(UserError, match=f"--evaluations must be from 1 to {2**63 - 1}"):
+        write_record(tmp_path, system, scores)
+
+
 def test_export_and_back(runs: Path, noisy: PMF, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every format comes back with the score of the run."""
     folder = runs / "aldp" / "my_opes" / "self-reported" / "seed-1"
@@ -181,6 +278,8 @@ def test_export_and_back(runs: Path, noisy: PMF, tmp_path: Path, capsys: pytest.
     assert "holds no record" in capsys.readouterr().err
     assert main(["export", str(folder), "--format", "csv", "--nodes"]) == 2
     assert "--nodes is for PLUMED grids only" in capsys.readouterr().err
+    assert main(["export", str(folder), "--format", "npz", "--unit", "kcal/mol"]) == 2
+    assert "--unit is for plumed and csv: an npz is in kT" in capsys.readouterr().err
 
 
 def test_export_of_a_model_without_units(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,6 +300,31 @@ def test_export_of_one_of_several_maps(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["export", str(folder), "--map", "phi 2 and chi1 2", "--out", str(out)]) == 0
     stated = parse_record((folder / "record.json").read_bytes()).metrics
     assert cgbench.score(out, "val_chi").forward_kld == pytest.approx(stated["forward_kld/phi 2 and chi1 2"], rel=1e-6)
+
+
+def test_export_of_a_molecule_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file is given, and its name and version are compared with those of the run."""
+    file, glycine = tmp_path / "my.yaml", Path(cgbench_systems.__path__[0], "suite", "gly")
+    file.write_text((glycine / "molecule.yaml").read_text().replace("name: gly", "name: my"))
+    shutil.copy(glycine / "ace_gly_nme.pdb", tmp_path)
+    words = ["run", "--method", "md", "--system", str(file), "--set", "walkers=4", "--set", "steps=20"]
+    assert main([*words, "--threads", "1", "--out", str(tmp_path)]) == 0
+    (folder,) = (path.parent for path in tmp_path.rglob("record.json"))
+    capsys.readouterr()
+    assert main(["export", str(folder)]) == 2
+    assert "is a run on my, which is not registered: give its file with --system" in capsys.readouterr().err
+    assert main(["export", str(folder), "--system", "gly"]) == 2
+    assert "is a run on my, not on gly" in capsys.readouterr().err
+    assert main(["export", str(folder), "--system", str(file), "--out", str(tmp_path / "fes.dat")]) == 0
+    printed = capsys.readouterr()
+    assert "fes.dat written" in printed.out and not printed.err
+    cvs = cgbench.load_system(str(file)).cvs
+    pmf = PMF.load(tmp_path / "fes.dat", cvs, format="plumed", temperature=300.0)
+    np.testing.assert_allclose(pmf.probability, PMF.load(folder / "pmf.npz", cvs).probability, rtol=1e-6)
+    file.write_text(file.read_text().replace('version: "1"', 'version: "2"'))
+    assert main(["export", str(folder), "--system", str(file), "--out", str(tmp_path / "fes.dat")]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: ") and "is a run on version 1 of my, which now has version 2" in line
 
 
 def test_what_is_printed(tmp_path: Path, noisy: PMF, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ import cgbench
 from cgbench.contracts.pmf import PMF
 from cgbench.contracts.problem import Problem
 from cgbench.errors import UserError
+from cgbench.exchange.describe import describe
 from cgbench.exchange.landscape import Options
 from cgbench.exchange.samples import read_samples
 from cgbench.exchange.score import Score, score_file
@@ -180,13 +181,14 @@ def test_degrees_are_assumed_and_said(
         colvar_file(path, s, np.zeros(500))
     else:
         np.save(path, s)
-    found = read_samples(path, "colvar" if name == "COLVAR" else "samples", aldp, Options(unit="kT"))
+    said = {"unit": "kT"} if name == "COLVAR" else {}
+    found = read_samples(path, "colvar" if name == "COLVAR" else "samples", aldp, Options(**said))
     np.testing.assert_allclose(found.s, np.radians(s) if assumed else s, atol=1e-6)
-    said = [line for line in found.assumed if "angles in degrees, converted to radians" in line]
-    assert len(said) == assumed and all(f"up to {largest:g} " in line for line in said)
+    lines = [line for line in found.assumed if "angles in degrees, converted to radians" in line]
+    assert len(lines) == assumed and all(f"up to {largest:g} " in line for line in lines)
     assert len(found.warnings) == doubted
     assert all(f"up to {largest:g} degrees only: if they are radians" in line for line in found.warnings)
-    assert scored(path, aldp, unit="kT").assumed == found.assumed
+    assert scored(path, aldp, **said).assumed == found.assumed
 
 
 def test_columns_of_a_colvar_file(tmp_path: Path, aldp: AlanineDipeptide) -> None:
@@ -197,6 +199,12 @@ def test_columns_of_a_colvar_file(tmp_path: Path, aldp: AlanineDipeptide) -> Non
     with pytest.raises(UserError, match="has no column 'phi': choose from a.bias, t1, t2, time with --axes"):
         scored(path, aldp)
     assert scored(path, aldp, axes=("t1", "t2")).forward_kld > 0
+    assert scored(path, aldp, axes=("t1", "t2")).forward_kld == scored(path, aldp, axes=("2", "3")).forward_kld
+    for axes in (("t1",), ("t1", "t2", "time"), ("t1", "t1"), ("t1", "2"), ("t1", "5")):
+        with pytest.raises(
+            UserError, match=f"--axes {','.join(axes)} does not name one axis of .*COLVAR for each of phi"
+        ):
+            scored(path, aldp, axes=axes)
     path.write_text(text.replace("time phi psi metad.rbias", "a.bias phi psi b.bias"))
     with pytest.raises(UserError, match="several bias columns"):
         scored(path, aldp)
@@ -236,6 +244,10 @@ def test_arrays_with_weights_and_a_density(
     jacobian = aldp.coordinate_sets["literature"].to_internal(samples)[2].numpy()
     assert found.metrics["eubo"] == pytest.approx(-(density - jacobian).mean())
     assert found.density is not None and found.density["coordinates"] == "literature"
+    np.savez(path, positions=x, log_density_of_reference_samples=np.where(np.arange(2000) == 7, -np.inf, density))
+    missed = scored(path, aldp)
+    assert missed.metrics["eubo"] == np.inf
+    assert "infinite: zero density at 1 of 2,000 reference samples" in describe(missed)
     np.savez(path, positions=x, log_density_of_reference_samples=density[:-1])
     with pytest.raises(UserError, match="2,000 reference samples, each needs one number"):
         scored(path, aldp)
@@ -265,3 +277,91 @@ def test_a_model_without_atoms(tmp_path: Path) -> None:
     assert smoothed.forward_kld == positions.other_metrics["forward_kld"]
     assert smoothed.other_metrics["forward_kld"] == positions.forward_kld
     assert math.isfinite(smoothed.forward_kld)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_axes_of_an_array_of_cvs(weighted: bool, drawn: np.ndarray, tmp_path: Path, aldp: AlanineDipeptide) -> None:
+    """Exchanged columns are doubted, and --axes gives them the score that they have in the order of the system."""
+    path = tmp_path / "s.npz"
+    more = {"weights": np.ones(len(drawn))} if weighted else {}
+    np.savez(path, cvs=drawn, **more)
+    right = scored(path, aldp)
+    assert not right.warnings and right.forward_kld < 0.2
+    np.savez(path, cvs=drawn[:, ::-1], **more)
+    wrong = scored(path, aldp)
+    assert (
+        wrong.forward_kld > 3
+        and "with phi and psi exchanged: check the order of the axes (--axes)" in wrong.warnings[0]
+    )
+    found = scored(path, aldp, axes=("2", "1"))
+    assert (found.metrics, found.warnings) == (right.metrics, ())
+    for axes in (("1", "1"), ("1",), ("1", "3"), ("psi", "phi")):  # columns of an array have no names
+        with pytest.raises(UserError, match=f"--axes {','.join(axes)} does not name .* choose from 1, 2"):
+            scored(path, aldp, axes=axes)
+
+
+@pytest.mark.parametrize("estimator", ["histogram", "smoothed"])
+def test_doubts_about_samples(estimator: str, drawn: np.ndarray, tmp_path: Path, aldp: AlanineDipeptide) -> None:
+    """Other signs and ranges of the columns of a COLVAR file; that there are few samples is no reason."""
+
+    def doubts(s: np.ndarray) -> list[str]:
+        path = colvar_file(tmp_path / "COLVAR", s, np.zeros(len(s)))
+        return [line for line in scored(path, aldp, estimator=estimator).warnings if "the forward KLD would be" in line]
+
+    for count in (30, 1000, 20_000):
+        assert not doubts(drawn[:count])
+    assert "with the sign of phi changed" in doubts(drawn * [-1, 1])[0]
+    assert "with psi shifted by half a period" in doubts(drawn + [0, np.pi])[0]
+
+
+def test_positions_have_no_axes(run: tuple[Any, np.ndarray], tmp_path: Path, aldp: AlanineDipeptide) -> None:
+    np.save(tmp_path / "x.npy", run[1])
+    with pytest.raises(UserError, match="holds positions, whose CVs the system computes: leave out --axes"):
+        scored(tmp_path / "x.npy", aldp, axes=("2", "1"))
+
+
+def test_the_temperature_of_samples(drawn: np.ndarray, tmp_path: Path, aldp: AlanineDipeptide) -> None:
+    np.save(tmp_path / "s.npy", drawn)
+    colvar_file(tmp_path / "COLVAR", drawn[:500], np.zeros(500))
+    for name in ("s.npy", "COLVAR"):
+        said = {} if name == "s.npy" else {"bias": "none"}
+        hot = scored(tmp_path / name, aldp, temperature=310.0, **said)
+        assert hot.temperature == 310.0
+        assert any("samples are at 310 K, the reference of aldp is at 300 K" in line for line in hot.warnings)
+        assert not scored(tmp_path / name, aldp, temperature=300.0, **said).warnings
+
+
+def test_arrays_that_are_not_read(drawn: np.ndarray, tmp_path: Path, aldp: AlanineDipeptide) -> None:
+    path, ones = tmp_path / "s.npz", np.ones(len(drawn))
+    np.savez(path, cvs=drawn, weight=ones)
+    with pytest.raises(
+        UserError, match="has arrays that are not read, weight: beside 'cvs' or 'positions' it may have"
+    ):
+        scored(path, aldp)
+    np.savez(path, cvs=drawn, weights=ones, log_weights=0 * ones)
+    with pytest.raises(UserError, match="has both weights and log_weights: keep one"):
+        scored(path, aldp)
+    np.savez(path, cvs=drawn, weights=ones)
+    np.save(tmp_path / "w.npy", ones)
+    with pytest.raises(UserError, match="has weights of its own: leave out --weights"):
+        scored(path, aldp, weights=tmp_path / "w.npy")
+
+
+def test_weights_of_configurations_outside_the_state_space(
+    run: tuple[Any, np.ndarray], tmp_path: Path, aldp: AlanineDipeptide
+) -> None:
+    """One weight for each configuration in the file; those of dropped ones are dropped too."""
+    x = run[1].copy()
+    weights = np.random.default_rng(0).uniform(0.5, 2.0, len(x))
+    outside = np.arange(len(x)) % 7 == 0
+    x[outside] *= -1
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "inside.npy", x[~outside])
+    np.save(tmp_path / "w.npy", weights)
+    np.save(tmp_path / "w_inside.npy", weights[~outside])
+    np.savez(tmp_path / "both.npz", positions=x, weights=weights)
+    found = scored(tmp_path / "x.npy", aldp, weights=tmp_path / "w.npy")
+    expected = scored(tmp_path / "inside.npy", aldp, weights=tmp_path / "w_inside.npy")
+    assert found.metrics == expected.metrics == scored(tmp_path / "both.npz", aldp).metrics
+    with pytest.raises(UserError, match=f"w_inside.npy has .* weights for {len(x):,} samples"):
+        scored(tmp_path / "x.npy", aldp, weights=tmp_path / "w_inside.npy")
