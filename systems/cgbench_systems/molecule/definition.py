@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -213,16 +214,17 @@ def read_definition(path: Path) -> tuple[Definition, str, str]:
     try:
         definition = Definition.model_validate(content)
     except ValidationError as error:
-        at = position(text, error.errors()[0]["loc"])
-        raise UserError(f"system {path} ({at}): {_explain(error)}") from error
+        # a misspelt key first: the right one is missing for that reason
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        raise UserError(f"system {path} ({position(text, first['loc'])}): {_explain(first)}") from error
     name = definition.name or re.sub(r"[^a-z0-9]+", "_", path.stem.lower()).strip("_")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UserError(f"system {path}: give it a name (lower-case letters, digits, _), since {path.stem!r} is none")
     return definition, name, definition.version or _version(definition, path.parent)
 
 
-def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
+def _explain(first: Mapping[str, Any]) -> str:
+    """Say in words what is wrong with a key."""
     where = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":

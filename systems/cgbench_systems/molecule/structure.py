@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -271,11 +272,27 @@ def _bonded_pairs(system: openmm.System) -> set[frozenset[int]] | None:
 
 def _template_error(structure: Structure, message: str) -> str:
     """Say in one line what OpenMM's message means, and what to do about it."""
-    text = " ".join(message.split())
+    text = _with_numbers(" ".join(message.split()), structure)
     if len(structure.residue_numbers()) == 1 and structure.source.startswith("sequence "):
         return "the force field has no single amino acid without caps: give ACE, NME or both, such as ACE ALA NME"
-    if "missing" in text and "hydrogen" in text:
+    if "missing" in text and "ydrogen" in text:
         return f"{text.partition('For more')[0]}Add them, for example by pdbfixer --add-atoms=hydrogen"
     if "missing" in text or "externally bonded" in text:
         return f"{text.partition('For more')[0]}Add the missing atoms or caps, for example by pdbfixer --add-atoms=all"
+    if "Multiple non-identical matching templates" in text:
+        return (
+            f"{text} The force field has several residues of these atoms and bonds: choose one by residueTemplates of "
+            "ForceField.createSystem, serialise the openmm.System, and give it as openmm_system"
+        )
     return text.partition("For more")[0].strip()
+
+
+def _with_numbers(message: str, structure: Structure) -> str:
+    """Replace OpenMM's count of a residue, from 0, by its number in the file."""
+    residues = list(structure.topology.residues())
+
+    def numbered(match: re.Match[str]) -> str:
+        index = int(match[1])
+        return f"residue {residues[index].id} ({match[2]})" if 0 <= index < len(residues) else match[0]
+
+    return re.sub(r"residue (-?\d+) \((\w+)\)", numbered, message)

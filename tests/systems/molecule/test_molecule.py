@@ -165,6 +165,20 @@ def test_mistakes_in_the_file(cvs: str, more: str, expected: str, define: Callab
     assert expected in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_misspelt_key_is_named_and_not_the_missing_one(define: Callable[..., Path]) -> None:
+    path = define()
+    path.write_text(path.read_text().replace("cvs:", "cv:"))
+    with pytest.raises(UserError, match=r"line 3, .*cv: unknown key: choose from"):
+        load_molecule(path)
+
+
+def test_a_force_field_with_two_residues_of_the_same_atoms(tmp_path: Path) -> None:
+    structure = Structure(*build_peptide("ACE ALA NME"), "sequence ACE ALA NME")
+    with pytest.raises(UserError, match="choose one by residueTemplates") as caught:
+        create_system(structure, ["charmm36.xml"], tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def changed(text: str, change: str) -> str:
     lines = text.splitlines()
     atoms = [number for number, line in enumerate(lines) if line.startswith(("ATOM", "HETATM"))]
@@ -191,7 +205,7 @@ def changed(text: str, change: str) -> str:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ("hydrogen", "ydrogen"),
+        ("hydrogen", "residue 2 (VAL). The set of heavy atoms matches VAL"),
         ("alternate", "alternate locations"),
         ("models", "2 models"),
         ("water", "water"),
