@@ -196,6 +196,6 @@ def _draw(path: Path, score: Score, method: str, total: int) -> None:
     title = f"{method} on {score.system}, {score.format}\n{total:,} evaluations (self-reported), "
     title += f"forward KLD {score.forward_kld:.1e}"
     try:
-        attempt(lambda: pictures.draw_pmf(path, score.pmf, title))
+        attempt(lambda: pictures.draw_pmf(path, score.pmf, title, score.true))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; only the picture is missing") from error

@@ -55,8 +55,8 @@ class Score:
         Number of points of the file without a value, and of bins with probability zero.
     assumed, notes, warnings
         What was assumed, what was done, and what is doubtful, in words.
-    reference
-        Source, hash and noise floor of the reference.
+    reference, true
+        Source, hash and noise floor of the reference, and its PMF.
     sampled
         Estimates from samples, or None.
     other_metrics
@@ -83,6 +83,7 @@ class Score:
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     reference: dict[str, Any] | None
+    true: PMF | None = None
     sampled: SampledPMF | None = None
     other_metrics: dict[str, float | None] = field(default_factory=dict)
     density: dict[str, Any] | None = None
@@ -212,6 +213,7 @@ def _of_pmf(loaded: LoadedPMF, system: System, referee: Referee) -> Score:
         notes=loaded.notes,
         warnings=(*_problem(referee), *warnings),
         reference=referee.facts(),
+        true=None if referee.reference is None else referee.reference.pmf,
     )
 
 
@@ -285,6 +287,7 @@ def _of_samples(samples: Samples, system: System, only: Map, referee: Referee, e
         notes=tuple(notes),
         warnings=tuple(warnings),
         reference=referee.facts(),
+        true=None if referee.reference is None else referee.reference.pmf,
         sampled=sampled,
         other_metrics=referee.score(other),
         density=density,

@@ -29,6 +29,7 @@ from cgbench.running import run_folder
 from cgbench.running.record import parse_record
 from cgbench.scoring.referee import Referee
 from cgbench_systems.aldp import AlanineDipeptide
+from cgbench_systems.muller_brown import MullerBrown
 
 ROOT = Path(__file__).parents[3]
 
@@ -235,6 +236,17 @@ def test_files_of_an_earlier_result_do_not_stay(
     assert sorted(path.name for path in folder.iterdir()) == ["checkpoint", "curve.csv", "pmf.npz", "record.json"]
     assert (folder / "checkpoint" / "record.copy").read_bytes() == (folder / "record.json").read_bytes()
     assert not list((folder / "checkpoint").glob("*.new"))
+
+
+def test_the_picture_of_one_cv_has_the_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr("cgbench.drawing.pmf.draw_pmf", lambda path, *arguments: drawn.append(arguments))
+    np.save(tmp_path / "x.npy", MullerBrown().reference_samples(500).numpy())
+    words = ["score", str(tmp_path / "x.npy"), "--system", "muller_brown", "--evaluations", "1000"]
+    assert main([*words, "--out", str(tmp_path / "runs")]) == 0
+    ((pmf, _, true),) = drawn
+    np.testing.assert_array_equal(true.probability, MullerBrown().reference().pmf.probability)
+    assert pmf.cvs == true.cvs
 
 
 def test_two_processes_do_not_write_one_result(
