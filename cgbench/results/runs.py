@@ -97,8 +97,8 @@ class FoundRun:
 
     @property
     def scored(self) -> bool:
-        """Whether any estimate has a score: the system may have no reference."""
-        return bool(np.isfinite(self.forward_kld).any())
+        """Whether its estimates are scored: the system may have no reference."""
+        return self.record.reference is not None
 
     def evaluations_to(self, target: float) -> float:
         """Return the evaluations from which on the forward KLD stays at or below the target.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -57,11 +58,13 @@ def running(jobs: list[Job], out: Path) -> list[Path]:
 
 
 def table(out: Path, tmp_path: Path) -> list[dict[str, str]]:
-    """The leaderboard without the times, which differ between any two sweeps."""
+    """The leaderboard without the times and the speeds of the machine, which differ between any two sweeps."""
     assert main(["leaderboard", "--runs", str(out), "--out", str(tmp_path / "leaderboard.csv")]) == 0
     with open(tmp_path / "leaderboard.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    times = ("wall_s", "seconds", "time_speedup")
+    for row in rows:
+        row["differences"] = re.sub(r"(; )?speed: [0-9, ]+", "", row["differences"])
+    times = ("wall_s", "seconds", "time_speedup", "time_note")
     return [{name: cell for name, cell in row.items() if not name.startswith(times)} for row in rows]
 
 

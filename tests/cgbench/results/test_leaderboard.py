@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,8 +136,8 @@ def test_estimates_without_a_score_reach_no_target() -> None:
 
 
 def test_without_a_reference_nothing_is_said_about_targets_and_speedups() -> None:
-    runs = [made_up(name, seed, [(10, math.nan), (20, math.nan)]) for name in ("md", "fast") for seed in range(2)]
-    table = leaderboard(runs)
+    scored = [made_up(name, seed, [(10, math.nan), (20, math.nan)]) for name in ("md", "fast") for seed in range(2)]
+    table = leaderboard([replace(run, record=run.record.model_copy(update={"reference": None})) for run in scored])
     assert table["evaluations_to_kld_1e-2"].isna().all() and table["seconds_to_kld_1e-2"].isna().all()
     text = leaderboard_markdown(table)
     assert "not reached" not in text and "no speedup in time" not in text and "fewer than three seeds" not in text

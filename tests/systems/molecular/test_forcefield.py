@@ -196,7 +196,6 @@ UNSUPPORTED = {
     "RBTorsionForce": lambda system: system.addForce(openmm.RBTorsionForce()),
     "CustomExternalForce": lambda system: system.addForce(openmm.CustomExternalForce("x")),
     "with a cutoff": _cutoff,
-    "constraints": lambda system: system.addConstraint(0, 1, 0.1),
     "virtual sites": _virtual,
     "two forces of type NonbondedForce": lambda system: system.addForce(openmm.NonbondedForce()),
     "this CustomGBForce": lambda system: _unknown_gb(system),
@@ -220,6 +219,14 @@ def test_unsupported_forces_are_named(name: str) -> None:
     with pytest.raises(UserError, match=name) as caught:
         TorchForceField.from_openmm(system, TEMPERATURE)
     assert "it supports" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_constraints_are_refused_with_the_way_out() -> None:
+    """OpenMM is none: its energy does not contain the constraints either."""
+    system = make_system()
+    system.addConstraint(0, 1, 0.1)
+    with pytest.raises(UserError, match=r"constraints \(1 in this system\) .*: build it with constraints=None"):
+        TorchForceField.from_openmm(system, TEMPERATURE)
 
 
 def test_openmm_engine_names_platforms() -> None:

@@ -17,6 +17,7 @@ SIZES = {"val_chi": (28, 3, 3), "tetra": (42, 3, 8)}  # atoms, maps, states
 CLASSES = {cls.name: cls for cls in (suite.valine_chi, suite.tetrapeptide)}
 # rare states whose free energy is not known to 0.03 kT, with what is reached (docs/suite.md)
 MISSED = {("tetra", "-++"): 0.07, ("tetra", "++-"): 0.07, ("tetra", "+-+"): 0.14, ("tetra", "+++"): 0.15}
+MISSED["tetra", "--+"] = 0.031  # an upper bound, which contains the error of the largest state; 0.029 without it
 CERTIFIED = sorted(set(SIZES) & {entry.name for entry in entry_points(group="cgbench.systems")})
 
 
