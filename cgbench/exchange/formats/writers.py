@@ -40,6 +40,8 @@ def export(pmf: PMF, path: Path, format: str, unit: str, temperature: float | No
         content = csv_text(pmf, unit, temperature).encode()
     else:
         content = npz_content(pmf)
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder; give the name of a file")
     try:
         write_atomically(path, content)
     except OSError as error:
