@@ -22,6 +22,7 @@ from cgbench.cli.main import main
 from cgbench.contracts.pmf import PMF
 from cgbench.errors import UserError
 from cgbench.exchange.external_record import write_record
+from cgbench.exchange.formats.writers import export
 from cgbench.results.baseline.curve import md_curves
 from cgbench.results.leaderboard import leaderboard
 from cgbench.results.runs import find_runs
@@ -356,3 +357,10 @@ def test_what_is_printed(tmp_path: Path, noisy: PMF, capsys: pytest.CaptureFixtu
         "Ramachandran TV",
     ):
         assert words in out, words
+
+
+def test_export_to_a_folder_is_one_line(tmp_path: Path) -> None:
+    pmf = MullerBrown().reference().pmf
+    with pytest.raises(UserError, match="it is a folder; give the name of a file"):
+        export(pmf, tmp_path, "csv", "kT", None)
+    assert not list(tmp_path.iterdir())
