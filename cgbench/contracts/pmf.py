@@ -61,7 +61,7 @@ class PMF:
             raise ValueError(f"probabilities must be finite, not negative, and not all zero{wrong}")
         object.__setattr__(self, "probability", p / p.sum())
         if self.free_energy_std is not None:
-            std = np.asarray(self.free_energy_std, dtype=np.float64)
+            std = np.array(self.free_energy_std, dtype=np.float64)  # a copy: the method may use its array again
             if std.shape != self.cvs.bins:
                 raise ValueError(f"free_energy_std has shape {std.shape}, the grid is {self.cvs.bins}")
             object.__setattr__(self, "free_energy_std", std)
@@ -89,7 +89,7 @@ class PMF:
         pmf = cls(cvs, probability, std)
         if abs(probability.sum() - 1.0) > 1e-9:
             raise ValueError(f"probabilities sum to {probability.sum()}, not to 1")
-        object.__setattr__(pmf, "probability", np.asarray(probability, dtype=np.float64))
+        object.__setattr__(pmf, "probability", np.array(probability, dtype=np.float64))
         return pmf
 
     @classmethod

@@ -14,6 +14,7 @@ from cgbench.contracts.system import System, maps_of, traits_of
 from cgbench.counting.anomalies import Anomalies
 from cgbench.counting.ledger import Ledger
 from cgbench.counting.state_space import StateSpaceCounts
+from cgbench.errors import UserError, choices
 
 if TYPE_CHECKING:
     import openmm
@@ -89,6 +90,19 @@ class Problem:
     def coordinate_sets(self) -> Mapping[str, Coordinates]:
         """All coordinate sets of the system, by name."""
         return self._system.coordinate_sets
+
+    def coordinate_set(self, name: str) -> Coordinates:
+        """Return the set of that name.
+
+        Raises
+        ------
+        UserError
+            If there is none.
+        """
+        sets = self.coordinate_sets
+        if name not in sets:
+            raise UserError(f"{self._system.name} has no coordinate set {name!r}: choose from {choices(sets)}")
+        return sets[name]
 
     @property
     def free_torsions(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import openmm
 
-__all__ = ["check_system", "evaluations_of_steps", "evaluations_of_velocities"]
+__all__ = ["check_system", "evaluations_of_a_start", "evaluations_of_steps", "evaluations_of_velocities"]
 
 # each evaluates once per step; True where velocities are half a step late, and forces are needed to set them
 ONCE_PER_STEP = {
@@ -56,11 +56,19 @@ def evaluations_of_steps(integrator: openmm.Integrator, steps: int, own_groups: 
     """
     integrator = _current(integrator)
     if isinstance(integrator, openmm.CustomIntegrator):
-        first, valid = _evaluations_of_computations(integrator, own_groups, None)
-        later, _ = _evaluations_of_computations(integrator, own_groups, valid)
+        first, later = _first_and_later(integrator, own_groups)
         return first + (steps - 1) * later if steps > 0 else 0
     _known(integrator)
     return steps if _integrated(integrator) & _mask(own_groups) else 0
+
+
+def evaluations_of_a_start(integrator: openmm.Integrator, own_groups: Collection[int]) -> int:
+    """Return what a step costs more if OpenMM has not kept the forces from the step before."""
+    integrator = _current(integrator)
+    if not isinstance(integrator, openmm.CustomIntegrator):
+        return 0
+    first, later = _first_and_later(integrator, own_groups)
+    return first - later
 
 
 def evaluations_of_velocities(integrator: openmm.Integrator) -> int:
@@ -110,6 +118,13 @@ def _integrated(integrator: openmm.Integrator) -> int:
     return int(integrator.getIntegrationForceGroups()) & 0xFFFFFFFF
 
 
+def _first_and_later(integrator: openmm.CustomIntegrator, own_groups: Collection[int]) -> tuple[int, int]:
+    """Return the evaluations of a step without forces from before, and of one that follows it."""
+    first, valid = _evaluations_of_computations(integrator, own_groups, None)
+    later, _ = _evaluations_of_computations(integrator, own_groups, valid)
+    return first, later
+
+
 def _evaluations_of_computations(
     integrator: openmm.CustomIntegrator, own_groups: Collection[int], valid: int | None
 ) -> tuple[int, int | None]:
@@ -136,7 +151,7 @@ def _evaluations_of_computations(
         if depth and (groups is not None or moves):
             raise TypeError(
                 f"a counted simulation cannot count the evaluations of {integrator.getComputationStep(number)[2]!r}: "
-                "energies, forces and moves must be outside conditions and loops"
+                "energies, forces, moves and changes of parameters must be outside conditions and loops"
             )
         if groups is not None:
             needs_energy = groups.energy or _energy_follows(program[number + 1 :], groups.mask)
@@ -156,11 +171,18 @@ class _Needed(NamedTuple):
 
 
 def _program(integrator: openmm.CustomIntegrator) -> list[tuple[int, _Needed | None, bool]]:
-    """Return the kind of each computation, what it needs, and whether it moves particles."""
+    """Return the kind of each computation, what it needs, and whether forces change by it.
+
+    They change where particles move, and where a parameter of a force is set.
+    """
     found = []
+    own = {"dt", *(integrator.getGlobalVariableName(number) for number in range(integrator.getNumGlobalVariables()))}
     for number in range(integrator.getNumComputations()):
         kind, variable, expression = integrator.getComputationStep(number)
         moves = kind == openmm.CustomIntegrator.ConstrainPositions or variable == "x"
+        moves |= kind in (openmm.CustomIntegrator.ComputeGlobal, openmm.CustomIntegrator.ComputeSum) and (
+            variable not in own
+        )
         found.append((kind, _needed(expression, _integrated(integrator)), moves))
     return found
 

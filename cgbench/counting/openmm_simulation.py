@@ -9,7 +9,12 @@ from typing import Any, NoReturn
 import openmm
 from openmm import app
 
-from cgbench.counting.openmm_integrators import check_system, evaluations_of_steps, evaluations_of_velocities
+from cgbench.counting.openmm_integrators import (
+    check_system,
+    evaluations_of_a_start,
+    evaluations_of_steps,
+    evaluations_of_velocities,
+)
 
 __all__ = ["CountedSimulation"]
 
@@ -21,9 +26,11 @@ class CountedSimulation(app.Simulation):  # type: ignore[misc]
     """An ``openmm.app.Simulation`` with counted steps, for use with OpenMM classes such as ``app.Metadynamics``.
 
     A step costs the evaluations that its integrator makes (`cgbench.counting.openmm_integrators`), also if the
-    integrator itself is called. A state of the context with the molecule's energy or forces costs one, also if a
-    reporter asks for it. So do velocities drawn by the context, if OpenMM shifts them with forces. A state restricted
-    to the force groups of added forces is free.
+    integrator itself is called. A `CustomIntegrator` that keeps forces from one step to the next cannot keep them
+    where a reporter has changed the state. With reporters, each of the pieces of at most ten steps in which OpenMM
+    advances is therefore charged as if they were lost. A state of the context with the molecule's energy or forces
+    costs one, also if a reporter asks for it. So do velocities drawn by the context, if OpenMM shifts them with
+    forces. A state restricted to the force groups of added forces is free.
 
     Parameters
     ----------
@@ -65,7 +72,12 @@ class CountedSimulation(app.Simulation):  # type: ignore[misc]
         self.context.setVelocitiesToTemperature = self._counted_velocities
         self._advance = self.integrator.step
         self._charged = False  # whether the steps under way have been charged
+        self._pieces = 0  # calls of the integrator in these steps
         self.integrator.step = self._counted_steps
+        self.integrator.stepTo = _refuse_step_to  # of integrators with variable steps
+        if isinstance(self.integrator, openmm.CompoundIntegrator):
+            self._member = self.integrator.getIntegrator
+            self.integrator.getIntegrator = self._member_without_steps
         self.context.getIntegrator = lambda: self.integrator  # OpenMM's own returns another object of Python
 
     def step(self, steps: int) -> None:
@@ -74,10 +86,11 @@ class CountedSimulation(app.Simulation):  # type: ignore[misc]
         Raises
         ------
         BudgetExhausted
-            If the steps would exceed the budget; nothing is evaluated then.
+            If the steps would exceed the budget; nothing is evaluated then. Steps with reporters may also be stopped
+            between two pieces, by what is charged for forces that may be lost.
         """
         self._charge(evaluations_of_steps(self.integrator, steps, self._own_groups))
-        self._charged = True
+        self._charged, self._pieces = True, 0
         try:
             super().step(steps)
         finally:
@@ -86,7 +99,16 @@ class CountedSimulation(app.Simulation):  # type: ignore[misc]
     def _counted_steps(self, steps: int) -> None:
         if not self._charged:  # the user calls the integrator
             self._charge(evaluations_of_steps(self.integrator, steps, self._own_groups))
+        elif self.reporters and self._pieces and steps:
+            self._charge(evaluations_of_a_start(self.integrator, self._own_groups))
+        self._pieces += 1
         self._advance(steps)
+
+    def _member_without_steps(self, index: int) -> openmm.Integrator:
+        """Return a member of a compound integrator, for its settings alone."""
+        member = self._member(index)
+        member.step = member.stepTo = _refuse_steps_of_a_member
+        return member
 
     def _counted_state(self, *args: Any, **options: Any) -> Any:
         arguments = inspect.signature(openmm.Context.getState).bind(self.context, *args, **options).arguments
@@ -109,3 +131,13 @@ class CountedSimulation(app.Simulation):  # type: ignore[misc]
     def runForClockTime(self, *args: Any, **options: Any) -> NoReturn:  # noqa: N802 - OpenMM's name
         """Raise TypeError: the number of steps is not known in advance."""
         raise TypeError("a counted simulation runs for a given number of steps, not for a given time")
+
+
+def _refuse_step_to(*args: Any) -> NoReturn:
+    raise TypeError("a counted simulation makes a given number of steps: those of stepTo are not known in advance")
+
+
+def _refuse_steps_of_a_member(*args: Any) -> NoReturn:
+    raise TypeError(
+        "a counted simulation makes steps of the compound integrator: choose a member by setCurrentIntegrator"
+    )

@@ -3,9 +3,9 @@
 Each side is shown by its median over seeds, as in the leaderboard. Scores and costs scatter by factors, so Welch's test
 compares their logarithms. Its ratio is that of geometric means, which estimates the ratio of medians where the
 logarithms scatter symmetrically; a test of medians alone would find nothing with five seeds. If some seeds missed a
-target, a rank test is used instead, in which a miss is the largest cost. Leaderboards have no value of each seed, so
-for them Fisher's exact test compares the numbers of seeds that reached the target. Holm's correction covers all tests
-of a comparison.
+target, or failed, a rank test is used instead, in which a miss is the largest cost. Leaderboards have no value of each
+seed, so for them Fisher's exact test compares the numbers of seeds that reached the target. Holm's correction covers
+all tests of a comparison.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import pandas as pd
 from scipy import stats
 
 from cgbench.errors import UserError
-from cgbench.results.runs import KEY, TARGETS, Key, find_runs, grouped
-from cgbench.results.statistics import standard_error
+from cgbench.results.runs import KEY, TARGETS, Key, find_runs, grouped, of_row
+from cgbench.results.statistics import SMALLEST, standard_error
 from cgbench.running.record import Record
 
 __all__ = ["Results", "Sample", "compare", "holm", "read_results"]
@@ -90,10 +90,13 @@ def read_results(path: Path) -> Results:
         runs = find_runs([path], on_skip=unfinished.append)
         if unfinished and not runs:
             raise UserError(f"{path} holds no finished run: {len(unfinished)} unfinished or failed")
+        failed = [record for record in unfinished if record.status == "failed"]
         for key, members in grouped(runs).items():
-            found[key] = {"forward_kld": Sample.of([max(m.final_kld, m.noise_floor) for m in members])}
+            misses = [math.inf] * len(of_row(members, failed))
+            klds = [max(m.final_kld, m.noise_floor, SMALLEST) for m in members]
+            found[key] = {"forward_kld": Sample.of([*klds, *misses])}
             for name, target in COMPARED.items():
-                found[key][name] = Sample.of([m.evaluations_to(target) for m in members])
+                found[key][name] = Sample.of([*(m.evaluations_to(target) for m in members), *misses])
             counts = [m.record.evaluations.with_gradient for m in members]
             if (known := [count for count in counts if count is not None]) == counts:
                 found[key][SHOWN] = Sample.shown(len(known), float(np.median(known)))
@@ -146,11 +149,13 @@ class _Row:
 
 
 def _of_row(row: _Row) -> dict[str, Sample]:
-    seeds = row.seeds("n_seeds", 1)
+    finished = row.seeds("n_seeds", 1)
+    failed = row.number("n_failed")  # tables of before do not have it
+    seeds = finished + (0 if math.isnan(failed) else row.seeds("n_failed", 0))
     found = {}
     for name, column in LN_COLUMNS.items():
         mean, error = row.number(f"{column}_mean"), row.number(f"{column}_se")
-        reached = row.seeds(f"{name}_seeds", 0, seeds) if name in COMPARED else seeds * math.isfinite(mean)
+        reached = row.seeds(f"{name}_seeds", 0, finished) if name in COMPARED else finished * math.isfinite(mean)
         if reached > 0 and not math.isfinite(mean):
             raise row.wrong(f"{column}_mean", "finite, because seeds reached the target")
         if reached > 1 and not 0 <= error < math.inf:

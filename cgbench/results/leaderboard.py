@@ -16,8 +16,8 @@ from cgbench.results.baseline.curve import ESTIMATORS, MDCurve, md_curves
 from cgbench.results.baseline.speedups import UNKNOWN, Seeds, Speedup
 from cgbench.results.baseline.times import md_seconds_per_evaluation, scaled, seconds_to, total_seconds
 from cgbench.results.numbers import show_kld
-from cgbench.results.runs import KEY, TARGETS, FoundRun, differences, grouped
-from cgbench.results.statistics import median_interval, standard_error
+from cgbench.results.runs import KEY, TARGETS, FoundRun, differences, grouped, of_row
+from cgbench.results.statistics import SMALLEST, median_interval, standard_error
 from cgbench.running.configuration import preset_facts
 from cgbench.running.record import Record
 from cgbench.running.registry import load
@@ -38,7 +38,7 @@ def _speedup_columns(name: str) -> list[str]:
 
 LEVELS = ("vs_md", *(f"to_{name.removeprefix('evaluations_to_')}" for name in TARGETS))
 COLUMNS = (
-    [*KEY, "algorithm", "n_seeds", "confidence", "evaluations", "evaluations_with_gradient"]
+    [*KEY, "algorithm", "n_seeds", "n_failed", "confidence", "evaluations", "evaluations_with_gradient"]
     + ["evaluations_paper_convention", *_ends("forward_kld")]
     + ["noise_floor", "shown_kld", *(column for name in TARGETS for column in _ends(name))]
     + [column for e in ESTIMATORS for level in LEVELS for column in _speedup_columns(f"{PREFIXES[e]}_{level}")]
@@ -51,8 +51,15 @@ COLUMNS = (
 )
 
 
-def leaderboard(runs: Sequence[FoundRun]) -> pd.DataFrame:
+def leaderboard(runs: Sequence[FoundRun], failed: Sequence[Record] = ()) -> pd.DataFrame:
     """Return one row per system, version, method and preset: medians over seeds, best forward KLD first.
+
+    Parameters
+    ----------
+    runs
+        Runs with a final PMF.
+    failed
+        Records of failed runs, which are counted in the rows that they would be in.
 
     Raises
     ------
@@ -66,7 +73,10 @@ def leaderboard(runs: Sequence[FoundRun]) -> pd.DataFrame:
     }
     curves = {version: md_curves(found) for version, found in md.items()}
     rows = [
-        dict(zip(KEY, key, strict=True)) | _row(ms, key, curves[key[:2]], md[key[:2]]) for key, ms in groups.items()
+        dict(zip(KEY, key, strict=True))
+        | {"n_failed": len(of_row(ms, failed))}
+        | _row(ms, key, curves[key[:2]], md[key[:2]])
+        for key, ms in groups.items()
     ]
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.sort_values(["system", "version", "forward_kld", "method", "preset"], kind="stable")
@@ -81,7 +91,7 @@ def _row(
 ) -> dict[str, Any]:
     records = [m.record for m in members]
     klds = np.array([m.final_kld for m in members])
-    kld, floor = float(np.median(klds)), members[0].noise_floor
+    kld, floor = float(np.median(klds)), max(m.noise_floor for m in members)
     mixed = differences(members)
     row: dict[str, Any] = {
         "algorithm": _algorithm(records[0]),
@@ -101,7 +111,7 @@ def _row(
         "md_runs": max((curve.runs for curve in curves.values()), default=0),
     }
     with np.errstate(divide="ignore"):
-        logs = np.log(np.maximum(klds, floor))
+        logs = np.log(np.maximum(klds, max(floor, SMALLEST)))
     row |= {"ln_kld_mean": float(logs.mean()), "ln_kld_se": standard_error(logs)}
     for name, target in TARGETS.items():
         needed = np.array([m.evaluations_to(target) for m in members])
@@ -169,7 +179,7 @@ def _speedups(
     """Yield the speedups over MD, in evaluations and in seconds, at the score of each seed and at the targets."""
     if not any(m.scored for m in members):
         return
-    seeds = Seeds(np.array([m.final_kld for m in members]), members[0].noise_floor, "/".join(key))
+    seeds = Seeds(np.array([m.final_kld for m in members]), max(m.noise_floor for m in members), "/".join(key))
     totals = np.array([float(m.record.evaluations.total) for m in members])
     yield "assumed_scatter", seeds.assumed
     for estimator, curve in curves.items():

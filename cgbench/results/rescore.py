@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +126,8 @@ def _rescored(run: FoundRun, referee: Referee | str, write: bool) -> Rescored:
     facts = referee.facts() or {}
     other = (record.reference or {}).get("sha256") != facts["sha256"]
     found = Rescored(run.path, changes, record.metrics_version, other, max(len(run.evaluations) - 1, 0))
-    if write and not found.current:
-        _write(run.path, record, changes, facts if other else record.reference)
+    if write and not found.current and (problem := _write(run.path, record, changes, facts if other else None)):
+        return replace(found, problem=problem)
     return found
 
 
@@ -153,8 +153,30 @@ def stored_estimate(path: Path, system: System) -> Estimate:
 
 def _write(
     path: Path, record: Record, changes: Mapping[str, tuple[Any, float | None]], reference: dict[str, Any] | None
-) -> None:
+) -> str | None:
+    """Write new metrics, and the facts of another reference, unless the run goes on. Return why they were not."""
     folder = RunFolder(path)
+    lock = folder.lock if folder.lock.path.parent.is_dir() else None  # a process creates it with its first file
+    try:
+        if lock is not None:
+            lock.acquire()
+    except (UserError, OSError) as error:
+        return " ".join(str(error).split())
+    try:
+        now = folder.read_record()
+        if now is None or record_bytes(now) != record_bytes(record):
+            return "it has changed since it was read: rescore it again"
+        _write_metrics(folder, record, changes, reference)
+    finally:
+        if lock is not None:
+            lock.release()
+    return None
+
+
+def _write_metrics(
+    folder: RunFolder, record: Record, changes: Mapping[str, tuple[Any, float | None]], reference: dict[str, Any] | None
+) -> None:
+    path = folder.path
     new = {name: value for name, (_, value) in changes.items()}
     if new:
         table = pd.read_csv(path / "curve.csv", dtype=str, keep_default_na=False)
@@ -164,5 +186,6 @@ def _write(
                     table[name] = ""
                 table.loc[table.index[-1], name] = "" if value is None else repr(value)
             folder.write("curve.csv", table.to_csv(index=False, lineterminator="\n").encode())
-    updated = {"metrics": record.metrics | new, "metrics_version": METRICS_VERSION, "reference": reference}
-    folder.write("record.json", record_bytes(record.model_copy(update=updated)))
+    updated = {"metrics": record.metrics | new, "metrics_version": METRICS_VERSION}
+    updated |= {} if reference is None else {"reference": reference}
+    folder.write_record(record.model_copy(update=updated))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -28,6 +30,7 @@ __all__ = [
     "find_runs",
     "first_held",
     "grouped",
+    "of_row",
     "same_speed",
 ]
 
@@ -121,7 +124,7 @@ def find_runs(
     Parameters
     ----------
     folders
-        Folders of runs, searched at any depth.
+        Folders of runs, searched at any depth, also behind symbolic links.
     statuses
         Statuses of the runs to return. By default those that have a final PMF: finished, or stopped by the budget.
     on_skip
@@ -130,13 +133,13 @@ def find_runs(
     Raises
     ------
     UserError
-        If a folder is missing, or a record, curve or table cannot be read.
+        If a folder is missing, or a folder, record, curve or table cannot be read.
     """
     paths: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"no folder of runs {str(folder)!r} (--runs)")
-        for path in sorted(folder.rglob("record.json")):
+        for path in _records_below(folder):
             paths.setdefault(path.resolve(), path.parent)
     found = []
     for path in paths.values():
@@ -148,6 +151,25 @@ def find_runs(
         else:
             on_skip(record)
     return found
+
+
+def _records_below(folder: Path) -> list[Path]:
+    """Return the records at any depth, sorted. Each folder is visited once, by whatever name it is found."""
+
+    def fail(error: OSError) -> NoReturn:
+        raise UserError(f"folder {error.filename} cannot be read: {error.strerror}") from error
+
+    found, visited = [], set()
+    for name, folders, files in os.walk(folder, followlinks=True, onerror=fail):
+        real = os.path.realpath(name)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders.sort()
+        if "record.json" in files:
+            found.append(Path(name, "record.json"))
+    return sorted(found)
 
 
 def _found_run(record: Record, path: Path) -> FoundRun:
@@ -223,12 +245,14 @@ def _read_curve(path: Path) -> dict[str, Array]:
     A column of seconds with a missing value is left out.
     """
     with open(path, encoding="utf-8", newline="") as file:
-        header, *rows = csv.reader(file)
+        header, *rows = [*csv.reader(file)] or [[]]
     columns = {name: header.index(name) for name in ("evaluations", "forward_kld")}
     columns |= {name: header.index(name) for name in ("wall_s", "cpu_s") if name in header}
     found = {name: np.array([float(row[column] or "nan") for row in rows]) for name, column in columns.items()}
     if not (np.isfinite(found["evaluations"]) & (found["evaluations"] >= 0)).all():
         raise ValueError("some evaluations are missing, negative or not finite")
+    if (np.diff(found["evaluations"]) < 0).any():
+        raise ValueError("the evaluations do not rise from row to row")
     return {name: values for name, values in found.items() if not (name.endswith("_s") and np.isnan(values).any())}
 
 
@@ -287,6 +311,16 @@ def _is_copy(a: Record, b: Record) -> bool:
     return a.seconds == b.seconds and all(a.provenance[name] == b.provenance[name] for name in stated)
 
 
+def of_row(members: Sequence[FoundRun], records: Iterable[Record]) -> list[Record]:
+    """Return the records of further runs that would be in the row of some runs."""
+    return [record for record in records if any(_kind(record) == _kind(member.record) for member in members)]
+
+
+def _kind(record: Record) -> tuple[str, ...]:
+    names = (record.system, record.system_version, record.method, record.preset)
+    return (*names, record.config_hash, record.engine)
+
+
 def same_speed(runs: Sequence[FoundRun]) -> bool:
     """Return whether the measured speeds of the machines of some runs agree, as far as they were measured."""
     speeds = [run.speed for run in runs if run.speed is not None]
@@ -296,13 +330,14 @@ def same_speed(runs: Sequence[FoundRun]) -> bool:
 def differences(members: Sequence[FoundRun]) -> dict[str, list[str]]:
     """Return what differs between the seeds of a row although it may change a score or a time, with the values.
 
-    Compared are the code, the version of the metrics, the hardware and its measured speed, threads and kernels
-    (compiled or not). The code is compared by its fingerprint; by the commit if a record has none. Speeds differ if
-    their ratio is above `SAME_SPEED`.
+    Compared are the code, the reference, the version of the metrics, the hardware and its measured speed, threads and
+    kernels (compiled or not). The code is compared by its fingerprint; by the commit if a record has none. Speeds
+    differ if their ratio is above `SAME_SPEED`.
     """
     codes = [str(m.record.provenance.get("code") or "") for m in members]
     found = {
         **({"code": codes} if all(codes) else {"commit": [_commit(m.record) for m in members]}),
+        "reference": [str((m.record.reference or {}).get("sha256") or "none")[:8] for m in members],
         "metrics version": [str(m.record.metrics_version or "unknown") for m in members],
         "hardware": [m.hardware for m in members],
         "speed": [] if same_speed(members) else [f"{m.speed:.0f}" for m in members if m.speed is not None],

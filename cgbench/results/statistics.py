@@ -8,11 +8,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CONFIDENCE", "FEWEST", "median_interval", "quantiles", "random_stream", "standard_error"]
+__all__ = ["CONFIDENCE", "FEWEST", "SMALLEST", "median_interval", "quantiles", "random_stream", "standard_error"]
 
 Array = NDArray[np.float64]
 CONFIDENCE = 0.95
 FEWEST = 3  # seeds, from which on their own scatter gives an interval
+SMALLEST = 1e-16  # forward KLD: what is below is rounding, and may be zero
 
 
 def median_interval(values: Array) -> tuple[float, float, float]:

@@ -121,7 +121,7 @@ def _costs(row: Mapping[str, Any]) -> list[str]:
     score = show_score(row["forward_kld"], row["forward_kld_lo"], row["forward_kld_hi"], row["noise_floor"])
     return [
         row["algorithm"] if isinstance(row["algorithm"], str) and row["algorithm"] else "–",  # nan if read from a file
-        str(row["n_seeds"]),
+        _seeds(row),
         show_evaluations(row["evaluations"]),
         score,
         *(show_evaluations(row[f"evaluations_to_kld_{target}"]) for target in ("1e-2", "1e-3")),
@@ -129,6 +129,12 @@ def _costs(row: Mapping[str, Any]) -> list[str]:
         show_seconds(row["seconds"]),
         "–" if math.isnan(row["basin_df_error_kT"]) else f"{row['basin_df_error_kT']:.3f}",
     ]
+
+
+def _seeds(row: Mapping[str, Any]) -> str:
+    """Return the number of seeds, such as "3 of 5" if two have failed."""
+    failed = row.get("n_failed", 0)
+    return f"{row['n_seeds']} of {row['n_seeds'] + failed}" if failed else str(row["n_seeds"])
 
 
 def _has_speedups(row: Mapping[str, Any]) -> bool:

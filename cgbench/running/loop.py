@@ -79,6 +79,8 @@ class Run(RunState):
                 continue
             changes = self._restore(state, f"{name} in {self.folder.path}")
             self.messages.append(f"resuming after {self.ledger.total:,} evaluations")
+            if scores := self.score_again(state.get("scoring")):
+                self.messages.append(scores)
             if changes:
                 what = "the number of threads" if changes.startswith("threads") else "the code"
                 self.messages.append(f"{what} has changed since the checkpoint: {changes}; the record names both")

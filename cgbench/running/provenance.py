@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import itertools
 import math
@@ -166,14 +167,19 @@ def code_of(*classes: type) -> str | None:
     """Return a fingerprint of the code of classes, such as a method and a system, and of what they import.
 
     It covers modules of this project and of the packages that the classes are from, as in
-    `cgbench.storage.source_code.fingerprint`, and is the same wherever this code is installed. The counting of OpenMM's
+    `cgbench.storage.source_code.fingerprint`, and is the same wherever this code is installed. For a class in a file,
+    the modules and packages beside the file belong to it, as far as they are imported. The counting of OpenMM's
     steps belongs to it where the code uses ``Problem.openmm_simulation``. None if a file cannot be read.
     """
     modules = [cls.__module__ for cls in classes]
-    tops = {name.partition(".")[0] for name in (*modules, *OWN_PACKAGES)}
-    places = {top: place for top in sorted(tops) if (place := _place(top)) is not None}
+    places = [_places(module) for module in modules]
+    together = {top: place for one in places for top, place in one.items()}
     try:
-        return fingerprint_of(modules, places)
+        if all(one.items() <= together.items() for one in places):
+            return fingerprint_of(modules, together)
+        # files in different folders have modules of the same name beside them
+        apart = [fingerprint_of([module], one) for module, one in zip(modules, places, strict=True)]
+        return hashlib.sha256(" ".join(apart).encode()).hexdigest()[:16]
     except (OSError, SyntaxError, UnicodeDecodeError):
         return None
 
@@ -193,6 +199,17 @@ def is_of_code(found: Mapping[str, Any], code: str | None) -> bool:
     """Whether all segments of a record's provenance are known to be of this code, a fingerprint as from `code_of`."""
     parts = [found, *(segment for segment in found.get("segments", ()) if segment.get("code") is not None)]
     return all(part.get("code") == code for part in parts)
+
+
+def _places(module: str) -> dict[str, Path]:
+    """Return where the packages are that a module may import and that its fingerprint covers."""
+    own = module.partition(".")[0]
+    found = {top: place for top in sorted({own, *OWN_PACKAGES}) if (place := _place(top)) is not None}
+    if own in found and found[own].is_file() and found[own].stem != own:  # a class in a file
+        for path in sorted(found[own].parent.iterdir()):
+            if path.suffix == ".py" or (path / "__init__.py").is_file():
+                found.setdefault(path.stem, path)
+    return found
 
 
 def _place(top: str) -> Path | None:

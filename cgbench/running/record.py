@@ -6,9 +6,9 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 __all__ = [
     "EXTERNAL_PRESET",
@@ -28,16 +28,20 @@ EXTERNAL_PRESET = "self-reported"  # of results of other programs, whose evaluat
 Status = Literal["running", "finished", "budget", "failed"]
 
 
+LARGEST = 2**63 - 1
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+
+
 class Evaluations(BaseModel):
     """Energy evaluations: in total, by phase, and as the method's publication counts them.
 
     `with_gradient` are those of the total whose gradient was asked for; None where it is not known.
     """
 
-    total: int
-    by_phase: dict[str, int]
-    publication_convention: int
-    with_gradient: int | None = None
+    total: Count
+    by_phase: dict[str, Count]
+    publication_convention: Count
+    with_gradient: Count | None = None
 
 
 class AnomalyCount(BaseModel):
@@ -86,13 +90,13 @@ class Record(BaseModel):
     system_version: str
     method: str
     preset: str
-    seed: int
+    seed: Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
     config: dict[str, Any]
     config_hash: str
     engine: str
     device: str
-    threads: int
-    budget: int | None
+    threads: Count
+    budget: Count | None
     status: Status
     reason: str | None = None
     evaluations: Evaluations

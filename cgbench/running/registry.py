@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -115,7 +116,7 @@ def _load_file(kind: Kind, name: str) -> Any:
     path = Path(path_text).resolve()
     if not path.is_file():
         raise UserError(f"no file {path_text!r} (from --{kind} {name}): give path/to/file.py:Class")
-    module_name = f"{PREFIX}{abs(hash(str(path)))}"
+    module_name = f"{PREFIX}{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
     if module_name in sys.modules:
         module = sys.modules[module_name]
     else:

@@ -45,8 +45,12 @@ class RunFolder:
         """
         try:
             (self.path / "checkpoint").mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path / "checkpoint" / "writable", b"")
             before = self.lock.acquire()
+            try:
+                write_atomically(self.path / "checkpoint" / "writable", b"")
+            except OSError:
+                self.lock.release()
+                raise
         except OSError as error:
             raise UserError(
                 f"cannot write to {self.path}: {error.strerror}; choose another folder with --out"

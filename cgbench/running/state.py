@@ -106,7 +106,7 @@ class RunState:
         uncounted = sum(phases.get(name, 0) for name in self.method.uncounted_in_publication)
         metrics = dict.fromkeys(self.referee.metric_names)
         if self.curve:
-            metrics = {name: self.curve[-1][name] for name in self.referee.metric_names}
+            metrics = {name: self.curve[-1].get(name) for name in self.referee.metric_names}
         return Record(
             **self.identity(),
             config=self.config.model_dump(mode="json"),
@@ -194,6 +194,7 @@ class RunState:
             **first,
             "further_maps": others,
             "populations": None if populations is None else dict(populations),
+            "scoring": self.referee.scoring(),
             "anomalies": self.anomalies.state_dict(),
             "state_space": self.problem.state_space.state_dict(),
             "method": self.method.state_dict(),
@@ -213,6 +214,31 @@ class RunState:
         self.problem.state_space.load_state_dict(state.get("state_space", {}))  # older checkpoints have none
         self.method.load_state_dict(state["method"])
         self.streams.load_state_dict(state["streams"])
+
+    def score_again(self, scoring: Any) -> str:
+        """Make the restored curves those of the present metrics and reference. Return what was changed, in words.
+
+        The last estimate is scored again. Those before it are not stored: of another reference or version of the
+        metrics their scores are removed; metrics that are new stay empty.
+
+        Parameters
+        ----------
+        scoring
+            What `Referee.scoring` returned when the curves were made; None in checkpoints of before, which are taken
+            to be of the present reference.
+        """
+        assert self.estimate is not None
+        now, known = self.referee.scoring(), {"evaluations", "wall_s", "cpu_s"}
+        other = scoring is not None and dict(scoring) != now
+        if not other and set(self.curve[-1]) - known == set(self.referee.metric_names):
+            return ""
+        kept = known if other else set(self.columns)
+        self.curve = [{name: row.get(name) if name in kept else None for name in self.columns} for row in self.curve]
+        self.curve[-1] |= self.referee.score(self.estimate)
+        if not other:
+            return "its metrics are others than those of the checkpoint: earlier estimates do not have the new ones"
+        self.auxiliary = [row | {"forward_kld": None} for row in self.auxiliary]
+        return "the reference or the metrics have changed since the checkpoint: earlier estimates have no score"
 
 
 def _claimed_errors(estimate: Estimate) -> ClaimedErrors | None:

@@ -14,7 +14,7 @@ def _divergence(p: Array, q: Array) -> float:
     where = p > 0
     if np.any(q[where] == 0):
         return float("inf")
-    return float(np.sum(p[where] * np.log(p[where] / q[where])))
+    return max(0.0, float(np.sum(p[where] * np.log(p[where] / q[where]))))  # below zero by rounding alone
 
 
 def _normalised(p: Array, q: Array) -> tuple[Array, Array]:

@@ -243,6 +243,11 @@ class Referee:
         energies = [self.system.reduced_energy_and_gradient(part)[0] for part in parts]
         return torch.cat(energies).double().cpu().numpy()
 
+    def scoring(self) -> dict[str, Any]:
+        """Return what scores depend on besides the estimate: the reference and the version of the metrics."""
+        reference = None if self.reference is None else self.reference.sha256
+        return {"reference": reference, "metrics_version": METRICS_VERSION}
+
     def facts(self) -> dict[str, Any] | None:
         """Return what the record states about the reference, or None without one."""
         if self.reference is None:

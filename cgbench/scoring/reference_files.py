@@ -64,6 +64,10 @@ def load_reference(folder: Path, cvs: CollectiveVariables | Sequence[CollectiveV
 
 
 def _map(arrays: Mapping[str, np.ndarray], cvs: CollectiveVariables, prefix: str) -> MapReference:
+    for axis, name in enumerate(cvs.names):
+        centers = np.asarray(arrays[f"{prefix}centers_{axis}"], dtype=np.float64)
+        if centers.shape != cvs.centers(axis).shape or not np.allclose(centers, cvs.centers(axis), rtol=0, atol=1e-6):
+            raise ValueError(f"its bins along {name} are not those of the system")
     error = np.asarray(arrays[f"{prefix}standard_error"], dtype=np.float64)
     return MapReference(PMF(cvs, arrays[f"{prefix}probability"]), error)
 

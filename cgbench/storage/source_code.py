@@ -24,7 +24,8 @@ def fingerprint(modules: Iterable[str], places: Mapping[str, Path], behind: Mapp
     Parameters
     ----------
     modules, places, behind
-        As in `imported_files`.
+        As in `imported_files`. A top-level module whose name is not that of its file, because it was loaded from the
+        file, is known by the name of the file.
 
     Returns
     -------
@@ -37,7 +38,8 @@ def fingerprint(modules: Iterable[str], places: Mapping[str, Path], behind: Mapp
         If a file cannot be read.
     """
     digest = hashlib.sha256()
-    for name, path in imported_files(modules, places, behind).items():
+    found = imported_files(modules, places, behind)
+    for name, path in sorted((_lasting(name, path), path) for name, path in found.items()):
         text = _read(path).code if path.suffix == ".py" else path.read_text(encoding="utf-8")
         digest.update(f"{name}\n{len(text)}\n{text}".encode())
     return digest.hexdigest()[:16]
@@ -84,6 +86,11 @@ def imported_files(
     return dict(sorted(found.items()))
 
 
+def _lasting(name: str, path: Path) -> str:
+    """Return the name of a module or file, without what depends on how or from where it was loaded."""
+    return name if "." in name or "/" in name or path.name == "__init__.py" else path.stem
+
+
 def _file(name: str, places: Mapping[str, Path]) -> Path | None:
     """Return the file of a module; None if there is none, for example for a name that is imported from a module."""
     top, *rest = name.split(".")
@@ -127,20 +134,32 @@ def _parsed(path: Path, modified: int, size: int) -> _Source:
     """Read a file once for each state of it."""
     source = path.read_text(encoding="utf-8")
     tree = ast.parse(source)
-    lines = source.splitlines()
+    lines = source.split("\n")  # as tokenize and ast count them
+    in_string = set()  # rows that end in a string: spaces at their ends, and blank ones, belong to it
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        row, column = token.start
         if token.type == tokenize.COMMENT:
-            row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
+        in_string |= set(range(row - 1, token.end[0] - 1))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
             if isinstance(first, ast.Expr) and ast.get_docstring(node, clean=False) is not None:
-                assert first.end_lineno is not None
-                lines[first.lineno - 1 : first.end_lineno] = [""] * (first.end_lineno - first.lineno + 1)
-    code = "\n".join(line.rstrip() for line in lines if line.strip())
+                _cut(lines, first)
+                in_string -= set(range(first.lineno - 1, first.end_lineno or first.lineno))
+    kept = [line if row in in_string else line.rstrip() for row, line in enumerate(lines)]
+    code = "\n".join(line for row, line in enumerate(kept) if line or row in in_string)
     attributes = frozenset(node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute))
     return _Source(code, tuple(_imports(tree)), attributes)
+
+
+def _cut(lines: list[str], node: ast.stmt) -> None:
+    """Remove a statement from lines. Columns of the syntax tree count bytes."""
+    assert node.end_lineno is not None and node.end_col_offset is not None
+    first, last = node.lineno - 1, node.end_lineno - 1
+    before = lines[first].encode()[: node.col_offset].decode()
+    after = lines[last].encode()[node.end_col_offset :].decode()
+    lines[first : last + 1] = [before + after, *[""] * (last - first)]
 
 
 def _imports(tree: ast.Module) -> Iterator[tuple[str, bool]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ __all__ = ["command"]
     metavar="X",
     help="Ignore relative changes below this.",
 )
-@click.option("--fail-on-regression", is_flag=True, help="Exit with code 1 if anything got worse.")
+@click.option("--fail-on-regression", is_flag=True, help="Exit with code 1 if anything got worse or is missing in B.")
 @click.option("--pmf", is_flag=True, help="Compare the final PMFs of runs with each other; needs no reference.")
 @click.option(
     "--format",
@@ -38,6 +39,8 @@ def command(a: str, b: str, alpha: float, tolerance: float, fail_on_regression: 
     """Test what got better or worse from A to B.
 
     A and B are folders of runs, or leaderboards in CSV. The seeds are the samples: at least three on each side.
+
+    A failed run counts as one that reached nothing.
 
     With --pmf, compare the PMF of every run in A with that of every run in B, which may be the same folder.
     """
@@ -61,10 +64,12 @@ def command(a: str, b: str, alpha: float, tolerance: float, fail_on_regression: 
     else:
         print(_markdown(table))
         print(_summary(table, alpha))
-        for name, rows in ((a, set(first) - set(second)), (b, set(second) - set(first))):
-            for system, version, method, preset in sorted(rows):
-                print(f"only in {name}: {method} on {system}, version {version}, preset {preset}")
-    return 1 if fail_on_regression and (table["verdict"] == "worse").any() else 0
+    lost = set(first) - set(second)
+    for name, rows in ((a, lost), (b, set(second) - set(first))):
+        for system, version, method, preset in sorted(rows):
+            line = f"only in {name}: {method} on {system}, version {version}, preset {preset}"
+            print(line, file=sys.stderr if form == "csv" else sys.stdout)
+    return 1 if fail_on_regression and ((table["verdict"] == "worse").any() or lost) else 0
 
 
 def _compare_pmfs(a: Path, b: Path, form: str) -> int:

@@ -34,7 +34,7 @@ def command(folders: tuple[str, ...], sort: str | None, descending: bool, form: 
     """
     from cgbench.errors import UserError
     from cgbench.results.leaderboard import leaderboard
-    from cgbench.results.runs import differences, find_runs, grouped
+    from cgbench.results.runs import differences, find_runs, grouped, of_row
     from cgbench.results.tables import choose, leaderboard_markdown, sort_by
 
     if descending and sort is None:
@@ -48,7 +48,8 @@ def command(folders: tuple[str, ...], sort: str | None, descending: bool, form: 
         if not runs:
             print(f"cgbench: no runs to rank in {', '.join(folders)} (--runs)", file=sys.stderr)
             return 1
-    table = choose(leaderboard(runs), wanted)
+    failed = [record for record in skipped if record.status == "failed"]
+    table = choose(leaderboard(runs, failed), wanted)
     if sort is not None:
         table = sort_by(table, sort, descending)
     doubts = [
@@ -62,12 +63,18 @@ def command(folders: tuple[str, ...], sort: str | None, descending: bool, form: 
         for (system, _, method, preset), members in grouped(runs).items()
         if (found := differences(members)) and _matches(members[0].record, wanted)
     ]
+    survivors = [
+        f"warning: {len(more)} of {len(more) + len(members)} runs of {method} on {system}, preset {preset}, failed; "
+        "the medians are those of the others"
+        for (system, _, method, preset), members in grouped(runs).items()
+        if (more := of_row(members, failed)) and _matches(members[0].record, wanted)
+    ]
     if form == "csv":
         text = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
     else:
-        text = leaderboard_markdown(table, doubts)
+        text = leaderboard_markdown(table, [*survivors, *doubts])
     _report_skipped(skipped, wanted)
-    for doubt in [*doubts, *mixed]:
+    for doubt in [*survivors, *doubts, *mixed]:
         print(f"cgbench: {doubt}", file=sys.stderr)
     if out == "-":
         print(text, end="")

@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 def total_seconds(run: FoundRun) -> float:
     """Return the seconds of a run: CPU seconds of runs on a CPU, wall seconds of those on an accelerator.
 
-    CPU seconds do not depend on what else the machine does. nan for an external result.
+    CPU seconds depend less than wall seconds on what else the machine does. nan for an external result.
     """
     if run.record.origin == "external" or not run.record.seconds:
         return math.nan

@@ -21,11 +21,17 @@ from cgbench.results.leaderboard import leaderboard
 from cgbench.results.report.arrays import STORED_TO, colour_table, encode
 from cgbench.results.report.curves import median_curve
 from cgbench.results.runs import KEY, FoundRun, find_runs, grouped
-from cgbench.running.record import to_json
+from cgbench.running.record import Record, to_json
 
 __all__ = ["gather"]
 
 Array = NDArray[np.float64]
+
+
+def _place(run: FoundRun) -> tuple[Any, ...]:
+    """Return where a run stands in the page, whatever the order of the folders."""
+    record = run.record
+    return (record.system, record.system_version, record.method, record.preset, record.config_hash, record.seed)
 
 
 def gather(folders: Sequence[Path]) -> dict[str, Any]:
@@ -38,7 +44,8 @@ def gather(folders: Sequence[Path]) -> dict[str, Any]:
     UserError
         If a folder is missing or holds no run with a final PMF, or if a file of a run cannot be read.
     """
-    found = find_runs(folders)
+    skipped: list[Record] = []
+    found = sorted(find_runs(folders, on_skip=skipped.append), key=_place)
     if not found:
         names = ", ".join(repr(str(folder)) for folder in folders)
         raise UserError(f"no finished run below {names} (--runs): nothing to report")
@@ -52,7 +59,7 @@ def gather(folders: Sequence[Path]) -> dict[str, Any]:
         encoded = [encode(_free_energy(pmf.probability)) for pmf in pmfs]
         runs.append({"record": run.record.model_dump(), "curve": curve, "pmfs": encoded})
     versions = sorted({(run.record.system, run.record.system_version) for run in found})
-    table = leaderboard(found)
+    table = leaderboard(found, [record for record in skipped if record.status == "failed"])
     content = {
         "cut": CUT,
         "stored_to": STORED_TO,

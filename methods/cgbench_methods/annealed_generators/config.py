@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from cgbench.contracts.method import MethodConfig
+from cgbench_methods.lib.estimators.orders import FitOrders
 from cgbench_methods.lib.flows.settings import FlowConfig
 from cgbench_methods.lib.sampling.settings import CompileEnergy
 
@@ -79,15 +80,9 @@ class EstimateConfig(MethodConfig):
     smoothing: bool = Field(True, description="before the fit has enough samples: smooth the histogram")
     pseudocount: float = Field(0.1, gt=0, description="added to each bin of the histogram")
     groups: int = Field(8, ge=2, multiple_of=2, description="groups of samples for standard errors")
-    fit_orders: tuple[int, ...] = Field((3, 4, 6, 8, 10, 12, 14, 16), description="candidate orders of the Fourier fit")
+    fit_orders: FitOrders = Field((3, 4, 6, 8, 10, 12, 14, 16), description="candidate orders of the Fourier fit")
     fit_from: float = Field(300.0, ge=2, description="effective samples from which the fit is tried")
     per_decade: int = Field(10, ge=1, description="estimates per tenfold number of evaluations")
-
-    @model_validator(mode="after")
-    def _orders_increase(self) -> Self:
-        if not self.fit_orders or list(self.fit_orders) != sorted(set(self.fit_orders)) or self.fit_orders[0] < 1:
-            raise ValueError(f"fit_orders must be positive and increasing, not {list(self.fit_orders)}")
-        return self
 
 
 class LadderConfig(MethodConfig):

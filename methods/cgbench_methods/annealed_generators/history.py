@@ -81,7 +81,10 @@ class History:
             warnings.append(f"weights have a heavy tail (Pareto k = {last['pareto_k']:.2f}): the PMF may be too high")
         if samples.maps.first.largest_share > LARGEST_SHARE:
             warnings.append(f"one sample has {samples.maps.first.largest_share:.0%} of the total weight of the PMF")
-        warnings += warnings_of_errors(samples.maps.fits.get("expected_kld"))
+        expected = samples.maps.fits.get("expected_kld")
+        if expected is None:
+            warnings.append("too few samples: the expected forward KLD is not known")
+        warnings += warnings_of_errors(expected)
         return samples.maps.fits | {
             "history": list(self.entries),
             "outside_state_space": samples.dropped / max(samples.drawn, 1),

@@ -7,6 +7,7 @@ from typing import Any, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from cgbench.contracts.method import MethodConfig
+from cgbench_methods.lib.estimators.orders import FitOrders
 from cgbench_methods.lib.flows.settings import FlowConfig
 from cgbench_methods.lib.sampling.settings import CompileEnergy
 
@@ -34,6 +35,12 @@ class BufferConfig(MethodConfig):
     largest: int = Field(512, ge=1)
     correction_limit: float = Field(10.0, gt=0, description="largest correction for the change of the flow")
 
+    @model_validator(mode="after")
+    def _holds_the_start(self) -> Self:
+        if self.smallest > self.largest:
+            raise ValueError(f"smallest ({self.smallest}) must not exceed largest ({self.largest})")
+        return self
+
 
 class TrainingConfig(MethodConfig):
     """Settings of the flow's training."""
@@ -59,19 +66,11 @@ class EstimateConfig(MethodConfig):
     )
     pseudocount: float = Field(0.1, gt=0, description="added to each bin of the histogram")
     per_decade: int = Field(10, ge=1, description="estimates per tenfold number of evaluations")
-    fit_orders: tuple[int, ...] | None = Field(
+    fit_orders: FitOrders | None = Field(
         None,
-        min_length=1,
         description="candidate orders of a Fourier fit to the weighted histogram, increasing, which is used where its "
         "held-out likelihood is better than that of the histogram; null for no fit",
     )
-
-    @model_validator(mode="after")
-    def _orders_increase(self) -> Self:
-        orders = self.fit_orders
-        if orders is not None and (list(orders) != sorted(set(orders)) or orders[0] < 1):
-            raise ValueError(f"fit_orders must be positive and increasing, not {list(orders)}")
-        return self
 
     @model_serializer(mode="wrap")
     def _without_new_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

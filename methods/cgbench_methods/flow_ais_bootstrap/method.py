@@ -19,6 +19,7 @@ from cgbench_methods.flow_ais_bootstrap.ais import AnnealedImportanceSampling, P
 from cgbench_methods.flow_ais_bootstrap.buffer import ReplayBuffer
 from cgbench_methods.flow_ais_bootstrap.config import FABConfig
 from cgbench_methods.lib.estimators.importance import LARGEST_SHARE, effective_sample_size, largest_share
+from cgbench_methods.lib.estimators.jackknife import warnings_of_errors
 from cgbench_methods.lib.estimators.weighted_histogram import WeightedHistogram
 from cgbench_methods.lib.flows.joint import JointTarget
 from cgbench_methods.lib.flows.steps import sound_step
@@ -236,16 +237,18 @@ class FlowAISBootstrap(Method):
 
     def diagnostics(self) -> dict[str, Any]:
         """Return the history, and warnings."""
-        warnings = []
+        warnings = [] if self.history else ["the flow has not been trained yet"]
         if self.history and self.history[-1]["effective_sample_size"] < 0.01:
             warnings.append("the effective sample size of the flow's weights is below 1 %: the PMF is not reliable")
         if self.histogram.largest_share > LARGEST_SHARE:
             warnings.append(f"one sample has {self.histogram.largest_share:.0%} of the total weight of the PMF")
+        warnings += warnings_of_errors(self.facts.get("expected_kld"))
         return {
             "history": list(self.history),
             "outside_state_space": self.dropped / max(self.drawn, 1),
             "truncated_weights": self.histogram.truncated,
             **self.facts,
+            "reliable": not warnings,
             "warnings": warnings,
         }
 

@@ -8,6 +8,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.method import MethodConfig
+from cgbench_methods.lib.estimators.orders import FitOrders
 from cgbench_methods.lib.sampling.chosen import ChosenCVs
 from cgbench_methods.lib.sampling.settings import CompileEnergy, Friction, StepSize, TimeStep
 
@@ -34,20 +35,20 @@ class MetadynamicsConfig(MethodConfig):
     time_step: TimeStep = 0.001
     friction: Friction = 1.0
     step_size: StepSize = 0.15
-    fit_orders: tuple[int, ...] = Field(
-        (2, 3, 4, 5, 6, 7, 8, 10, 12, 14), min_length=1, description="candidate orders of the fit, increasing"
+    fit_orders: FitOrders = Field(
+        (2, 3, 4, 5, 6, 7, 8, 10, 12, 14), description="candidate orders of the fit, increasing"
     )
     groups: int = Field(
         8, ge=2, description="groups of walkers, or of stretches of time, for the order of the fit and for errors"
     )
-    production_estimates: int = Field(10, ge=1, description="number of estimates; the steps before each grow by a half")
+    production_estimates: int = Field(
+        10, ge=1, le=100, description="number of estimates; the steps before each grow by a half"
+    )
     compile: CompileEnergy = False
     cvs: ChosenCVs = None
 
     @model_validator(mode="after")
     def _consistent(self) -> MetadynamicsConfig:
-        if list(self.fit_orders) != sorted(set(self.fit_orders)):
-            raise ValueError("fit_orders must be increasing")
         if self.stride > self.steps:
             raise ValueError("stride must not exceed steps")
         return self

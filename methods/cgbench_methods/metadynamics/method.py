@@ -190,6 +190,8 @@ class Metadynamics(Method):
                 found |= {"biased_cvs": list(self.sampler.cvs.names)} | self.production.facts
             warnings += self.production.visits.warnings(self.sampler.cvs.names)
             warnings += warnings_of_errors(self.expected_kld)
+        else:
+            warnings.append("no production yet: the bias is being built")
         warnings += self.sampler.turns.warnings()
         return found | self.sampler.turns.diagnostics() | {"reliable": not warnings, "warnings": warnings}
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.method import MethodConfig
+from cgbench_methods.lib.estimators.orders import FitOrders
 from cgbench_methods.lib.sampling.chosen import ChosenCVs
 from cgbench_methods.lib.sampling.settings import CompileEnergy, Friction, StepSize, TimeStep
 from cgbench_methods.opes.kernels import Shape
@@ -26,7 +27,7 @@ class OPESConfig(MethodConfig):
     evaluations: int = Field(20_000_000, ge=1, description="evaluations of the whole run")
     walkers: int = Field(256, ge=1, description="number of walkers, all from the initial configuration")
     pace: int = Field(500, ge=1, description="steps between the kernels of a walker")
-    barrier: float = Field(20.0, gt=0, description="kT; the highest barrier that the bias compensates")
+    barrier: float = Field(20.0, gt=0, le=600, description="kT; the highest barrier that the bias compensates")
     bias_factor: float | None = Field(
         None, gt=1, description="gamma: the target is the PMF divided by gamma; null for the barrier in kT"
     )
@@ -60,9 +61,7 @@ class OPESConfig(MethodConfig):
     time_step: TimeStep = 0.001
     friction: Friction = 1.0
     step_size: StepSize = 0.15
-    fit_orders: tuple[int, ...] = Field(
-        (2, 3, 4, 6, 8, 12, 16), min_length=1, description="candidate orders of the fit, increasing"
-    )
+    fit_orders: FitOrders = Field((2, 3, 4, 6, 8, 12, 16), description="candidate orders of the fit, increasing")
     groups: int = Field(
         8, ge=2, description="groups of walkers, or of stretches of time, for the order of the fit and for errors"
     )
@@ -71,8 +70,6 @@ class OPESConfig(MethodConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if list(self.fit_orders) != sorted(set(self.fit_orders)):
-            raise ValueError("fit_orders must be increasing")
         if self.pace % self.stride:
             raise ValueError("pace must be a multiple of stride")
         if self.shape.bias_factor <= 1:

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from cgbench.contracts.method import MethodConfig
+from cgbench_methods.lib.estimators.orders import FitOrders
 from cgbench_methods.lib.sampling.settings import CompileEnergy, Friction, StepSize, TimeStep
 from cgbench_methods.lib.sampling.walkers import BLOCK
 
@@ -37,9 +38,7 @@ class ParallelTemperingConfig(MethodConfig):
         1_000_000, ge=100, description="largest number of samples in memory; exchanges without a sample if necessary"
     )
     mbar_samples: int = Field(20_000, ge=100, description="largest number of samples that MBAR is solved with")
-    fit_orders: tuple[int, ...] = Field(
-        (2, 3, 4, 6, 8, 12, 16), min_length=1, description="candidate orders of the fit, increasing"
-    )
+    fit_orders: FitOrders = Field((2, 3, 4, 6, 8, 12, 16), description="candidate orders of the fit, increasing")
     groups: int = Field(8, ge=2, description="groups of ladders for the order of the fit and for errors")
     estimates: int = Field(
         10, ge=1, description="estimates during production, at geometrically spaced numbers of steps"
@@ -48,8 +47,6 @@ class ParallelTemperingConfig(MethodConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if list(self.fit_orders) != sorted(set(self.fit_orders)):
-            raise ValueError("fit_orders must be increasing")
         if self.groups > self.ladders:
             raise ValueError("groups must not exceed ladders: a group is a set of ladders")
         return self

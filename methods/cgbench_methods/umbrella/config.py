@@ -17,9 +17,11 @@ class UmbrellaConfig(MethodConfig):
 
     windows: int = Field(16, ge=2, description="cells along each CV, with windows at their centres")
     width: float = Field(
-        0.75, gt=0, description="thermal width of a restraint on a flat PMF, in units of the windows' spacing"
+        0.75, ge=1e-3, description="thermal width of a restraint on a flat PMF, in units of the windows' spacing"
     )
-    cutoff: float = Field(10.0, gt=0, description="kT; windows are opened next to those whose cell is below this")
+    cutoff: float = Field(
+        10.0, gt=0, le=600, description="kT; windows are opened next to those whose cell is below this"
+    )
     margin: float = Field(1.0, ge=0, description="kT; windows up to this far above the cutoff are kept in production")
     replicates: int = Field(2, ge=1, description="independent simulations of all windows")
     pull_steps: int = Field(300, ge=1, description="steps in which walkers are pulled to a new window")

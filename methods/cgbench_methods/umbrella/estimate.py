@@ -17,12 +17,17 @@ from numpy.typing import NDArray
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench.contracts.pmf import PMF
 from cgbench_methods.lib.estimators.fourier_fit import FourierFit, fit, fit_likeliest
-from cgbench_methods.lib.estimators.jackknife import jackknife_variance, student_factor, variance_of_fit
+from cgbench_methods.lib.estimators.jackknife import (
+    jackknife_variance,
+    student_factor,
+    variance_of_fit,
+    warnings_of_errors,
+)
 from cgbench_methods.lib.estimators.mbar import Frames, Windows, disconnected, statistical_inefficiency
 from cgbench_methods.lib.sampling.restraints import HarmonicRestraints
 from cgbench_methods.umbrella.cells import Cells
 
-__all__ = ["Combined", "combine", "free_energies_of_cells", "warnings_of"]
+__all__ = ["Combined", "combine", "free_energies_of_cells", "unvisited_cells", "warnings_of"]
 
 Array = NDArray[np.float64]
 # Scores of neighbouring orders differ by little more than noise, and the search ends at the first that is worse.
@@ -141,7 +146,10 @@ def combine(
         "smallest_overlap": float((1.0 - overlap.diagonal()).min()) if len(overlap) > 1 else 1.0,
         "isolated": [restraints.centres[number].tolist() for number in disconnected(overlap, min_overlap)],
     }
-    return Combined(PMF(cvs, np.exp(_log_probability(fitted)), std), windows, together, facts)
+    pmf = PMF(cvs, np.exp(_log_probability(fitted)), std)
+    if std is not None:
+        facts["expected_kld"] = 0.5 * float((pmf.probability * std**2).sum())
+    return Combined(pmf, windows, together, facts)
 
 
 def free_energies_of_cells(combined: Combined, centres: torch.Tensor, half_widths: torch.Tensor) -> Array:
@@ -165,6 +173,17 @@ def free_energies_of_cells(combined: Combined, centres: torch.Tensor, half_width
     return np.asarray((populations.max() / populations).log().numpy())
 
 
+def unvisited_cells(combined: Combined, centres: torch.Tensor, half_widths: torch.Tensor) -> int:
+    """Return in how many of the windows' cells there was no walker of any window; parameters as in the function above.
+
+    Windows were opened there because the PMF seemed to be low, so walkers that are not there have not arrived.
+    """
+    cvs = combined.pmf.cvs
+    grid, visits = torch.from_numpy(cvs.grid()), torch.from_numpy(combined.histogram).flatten()
+    inside = [(cvs.difference(grid, centre).abs() <= half_widths).all(1) for centre in centres]
+    return sum(bool(cell.any()) and float(visits[cell].sum()) == 0.0 for cell in inside)
+
+
 def warnings_of(facts: Mapping[str, Any]) -> list[str]:
     """Return warnings about an estimate, from its ``facts``."""
     warnings = []
@@ -172,9 +191,11 @@ def warnings_of(facts: Mapping[str, Any]) -> list[str]:
         warnings.append(f"MBAR did not converge: populations are off by up to {facts['mbar_residual']:.0%}")
     if facts["empty_windows"]:
         warnings.append(f"{facts['empty_windows']} windows have no usable frame")
+    if facts["unvisited_windows"]:
+        warnings.append(f"no walker has reached the place of {facts['unvisited_windows']} windows")
     if facts["isolated"]:
         warnings.append(f"{len(facts['isolated'])} windows do not overlap with the others")
-    return warnings
+    return warnings + warnings_of_errors(facts.get("expected_kld"))
 
 
 def _unexplored(cvs: CollectiveVariables, restraints: HarmonicRestraints, histogram: Array) -> NDArray[np.bool_]:

@@ -16,11 +16,13 @@ from cgbench.contracts.pmf import PMF
 from cgbench.counting.streams import Streams
 from cgbench_methods.lib.estimators.mbar import Frames
 from cgbench_methods.umbrella.config import UmbrellaConfig
-from cgbench_methods.umbrella.estimate import Combined, combine, free_energies_of_cells, warnings_of
+from cgbench_methods.umbrella.estimate import Combined, combine, free_energies_of_cells, unvisited_cells, warnings_of
 from cgbench_methods.umbrella.walkers import WindowWalkers
 from cgbench_methods.umbrella.windows import Site, allocate, windows_to_open
 
 __all__ = ["UmbrellaSampling"]
+
+LEAST_CUTOFF = 8.0  # kT: scores and coverages count what is below
 
 
 class UmbrellaSampling(Method):
@@ -166,7 +168,8 @@ class UmbrellaSampling(Method):
             stretches_for_errors=error_stretches,
         )
         self.free_energy = combined.windows.free_energy
-        self.facts = combined.facts
+        half = 0.5 * torch.tensor(self.walkers.lattice.spacing, dtype=torch.float64)
+        self.facts = combined.facts | {"unvisited_windows": unvisited_cells(combined, self.walkers.centres(), half)}
         return combined
 
     def diagnostics(self) -> dict[str, Any]:
@@ -174,7 +177,11 @@ class UmbrellaSampling(Method):
         if not self.facts:
             return {}
         warnings = warnings_of(self.facts)
-        if self.wanted and self.stage != "grow":
+        if self.config.cutoff < LEAST_CUTOFF:
+            warnings.append(f"windows end at {self.config.cutoff:g} kT: basins behind higher barriers are not found")
+        if not self.produced:
+            warnings.append("no production yet: windows are being opened")
+        if self.wanted:
             warnings.append(f"{len(self.wanted)} windows remain to be opened")
         attempted, accepted = self.walkers.exchanges
         warnings += self.walkers.turns.warnings()

@@ -52,7 +52,7 @@ class Lattice:
             moved = self._inside((*site[:axis], site[axis] + step, *site[axis + 1 :]))
             if moved is not None:
                 found.append(moved)
-        return found
+        return list(dict.fromkeys(found))  # two cells along a periodic CV are neighbours on both sides
 
     def midpoint(self, first: Site, second: Site) -> Site | None:
         """Return the site half-way between neighbours along one CV; None for any other pair."""

@@ -159,3 +159,14 @@ def test_a_file_that_is_no_pmf_is_a_user_error(tmp_path: Path) -> None:
     path.write_bytes(b"PK nonsense")
     with pytest.raises(UserError, match="pmf.npz cannot be read"):
         PMF.load(path)
+
+
+def test_a_pmf_does_not_change_with_the_arrays_it_was_made_of() -> None:
+    """A method may use its arrays again in the next iteration."""
+    cvs = CollectiveVariables(("x",), (0.0,), (1.0,), (False,), (2,), "")
+    p, std = np.array([0.5, 0.5]), np.array([1.0, 2.0])
+    for pmf in (PMF(cvs, p, std), PMF.restored(cvs, p, std)):
+        before = pmf.probability.copy(), pmf.free_energy_std.copy()
+        p[:], std[:] = [0.1, 0.9], 3.0
+        assert np.array_equal(pmf.probability, before[0]) and np.array_equal(pmf.free_energy_std, before[1])
+        p[:], std[:] = [0.5, 0.5], [1.0, 2.0]

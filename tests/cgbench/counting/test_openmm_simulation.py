@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import openmm
 import pytest
@@ -192,6 +194,85 @@ def test_steps_of_an_integrator_cost_what_openmm_evaluates(make, per_step: int, 
     assert sum(charged) == len(made)
     simulation.step(1)
     assert 0 <= sum(charged) - len(made) <= beginning
+
+
+def parameter_setter() -> openmm.CustomIntegrator:
+    """Sets a parameter of the bias three times in a step: OpenMM forgets the forces."""
+    made = openmm.CustomIntegrator(0.001)
+    for value in (1, 2, 3):
+        made.addComputePerDof("v", "v + dt * f / m")
+        made.addComputeGlobal("strength", str(value))
+    made.addComputePerDof("x", "x + dt * v")
+    return made
+
+
+def strength() -> openmm.Force:
+    bias = openmm.CustomExternalForce("strength * x^2")
+    bias.addGlobalParameter("strength", 1.0)
+    bias.addParticle(0, [])
+    bias.setForceGroup(1)
+    return bias
+
+
+@NEEDS_PYTHON_FORCE
+def test_parameters_that_an_integrator_sets_cost_evaluations() -> None:
+    simulation, charged, made = counted(parameter_setter(), strength())
+    simulation.step(10)
+    assert sum(charged) == len(made) == 30
+
+
+class Changing:
+    """A reporter that changes the state after every step."""
+
+    def __init__(self, change) -> None:
+        self.change = change
+
+    def describeNextReport(self, simulation):  # noqa: N802 - OpenMM's name
+        return {"steps": 1, "periodic": None, "include": []}
+
+    def report(self, simulation, state) -> None:
+        self.change(simulation.context, simulation.system.getForce(3))
+
+
+@NEEDS_PYTHON_FORCE
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda context, force: context.setParameter("strength", 2.0),
+        lambda context, force: context.setPositions(context.getState(positions=True).getPositions()),
+        lambda context, force: context.setVelocities(context.getState(velocities=True).getVelocities()),
+        lambda context, force: context.reinitialize(preserveState=True),
+        lambda context, force: force.updateParametersInContext(context),
+    ],
+)
+def test_forces_that_a_reporter_makes_invalid_are_charged(change) -> None:
+    simulation, charged, made = counted(velocity_verlet(), strength())
+    simulation.reporters.append(Changing(change))
+    simulation.step(30)
+    assert sum(charged) == len(made) == 60
+
+
+@NEEDS_PYTHON_FORCE
+def test_a_reporter_that_changes_nothing_costs_at_most_one_evaluation_in_ten_steps() -> None:
+    simulation, charged, made = counted(velocity_verlet(), strength())
+    simulation.reporters.append(app.StateDataReporter(io.StringIO(), 50, step=True))
+    simulation.step(100)
+    assert len(made) == 101 and len(made) <= sum(charged) <= 110
+
+
+@NEEDS_PYTHON_FORCE
+def test_steps_that_cannot_be_counted_are_refused() -> None:
+    simulation, charged, made = counted(openmm.VariableVerletIntegrator(0.001))
+    for integrator in (simulation.integrator, simulation.context.getIntegrator()):
+        with pytest.raises(TypeError, match="stepTo are not known in advance"):
+            integrator.stepTo(0.5)
+    simulation, more, also = counted(compound())
+    for number in (0, 1):
+        with pytest.raises(TypeError, match="steps of the compound integrator"):
+            simulation.integrator.getIntegrator(number).step(100)
+    simulation.integrator.getIntegrator(0).setStepSize(0.002)
+    simulation.step(2)
+    assert charged == made == [] and sum(more) == len(also) == 40
 
 
 @NEEDS_PYTHON_FORCE

@@ -14,6 +14,7 @@ from scipy import stats
 
 from cgbench.cli.main import main
 from cgbench.results.compare import QUANTITIES, Results, Sample, compare, holm, read_results
+from cgbench.results.runs import find_runs
 from cgbench.running.record import Evaluations, Record
 from cgbench.running.run_folder import RunFolder
 
@@ -194,8 +195,44 @@ def test_a_regression_fails_only_when_asked(pair: Path, capsys) -> None:
     assert "worse" in printed and f"only in {a}: gone on aldp, version 1, preset default" in printed
     assert "with a total false-alarm rate below 0.05 (Holm); the samples are seeds" in printed
     assert main(["compare", a, b, "--fail-on-regression"]) == 1
-    assert main(["compare", b, a, "--fail-on-regression"]) == 0  # that way round it got better
+    assert main(["compare", b, a, "--fail-on-regression"]) == 0  # that way round it got better, and nothing is missing
     assert main(["compare", a, a, "--fail-on-regression"]) == 0
+
+
+def test_what_failed_or_is_missing_is_a_regression(tmp_path: Path, capsys) -> None:
+    """Otherwise a method that fails more often would look as good as before, judged by the seeds that survive."""
+    write(tmp_path / "a", "flow", [1e-3] * 8)
+    write(tmp_path / "b", "flow", [1e-3] * 8)
+    for seed in range(8):
+        folder = RunFolder(tmp_path / "b" / "aldp" / "flow" / "default" / f"seed-{seed}")
+        record = folder.read_record()
+        assert record is not None
+        if seed < 7:
+            folder.write_record(record.model_copy(update={"status": "failed"}))
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    code, found = verdicts(capsys, a, b, "--fail-on-regression")
+    assert code == 1 and found["flow", "forward_kld"] == found["flow", "evaluations_to_kld_1e-2"] == "worse"
+    assert main(["leaderboard", "--runs", b, "--out", f"{b}.csv"]) == 0
+    capsys.readouterr()
+    code, found = verdicts(capsys, a, f"{b}.csv", "--fail-on-regression")
+    assert code == 1 and found["flow", "forward_kld"] == "worse"
+    write(tmp_path / "a", "gone", [1e-3] * 8)
+    assert main(["compare", a, a, "--fail-on-regression", "--format", "csv"]) == 0
+    capsys.readouterr()
+    write(tmp_path / "c", "flow", [1e-3] * 8)
+    assert main(["compare", a, str(tmp_path / "c"), "--fail-on-regression", "--format", "csv"]) == 1
+    out, err = capsys.readouterr()
+    assert "gone" not in out and err == f"only in {a}: gone on aldp, version 1, preset default\n"
+
+
+def test_scores_of_zero_are_compared(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    for side, klds in (("a", [0.0, 0.0, 0.0]), ("b", [1e-3, 1.1e-3, 1.2e-3])):
+        write(tmp_path / side, "flow", klds)
+        for run in find_runs([tmp_path / side]):
+            assert run.path is not None
+            RunFolder(run.path).write_record(run.record.model_copy(update={"reference": {"noise_floor": 0.0}}))
+    table = compare(read_results(tmp_path / "a"), read_results(tmp_path / "b"))
+    assert table.set_index("quantity").loc["forward_kld", "verdict"] == "worse" and len(recwarn) == 0
 
 
 def test_tables_hold_as_much_as_needed(pair: Path) -> None:

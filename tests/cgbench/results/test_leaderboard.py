@@ -610,7 +610,18 @@ def test_runs_that_are_not_ranked_are_counted(several: Path, capsys) -> None:
     assert err == ""
     for seed, status in ((7, "running"), (8, "running"), (9, "failed")):
         written(several, varied(seed, 1.0, method="a", status=status))
-    assert board(several, capsys) == (0, ranking, "cgbench: 3 runs are not ranked (2 unfinished, 1 failed)\n")
+    code, again, err = board(several, capsys)
+    counts = "cgbench: 3 runs are not ranked (2 unfinished, 1 failed)\n"
+    failed = "cgbench: warning: 1 of 3 runs of a on aldp, preset default, failed; the medians are those of the others\n"
+    assert code == 0 and err == counts + failed
+    rows, before = (pd.read_csv(io.StringIO(text)).set_index("method") for text in (again, ranking))
+    assert rows.query("n_failed == 1")[["system", "preset"]].to_dict("index") == {
+        "a": {"system": "aldp", "preset": "default"}
+    }
+    assert (rows["n_failed"].sum(), before["n_failed"].sum()) == (1, 0)
+    pd.testing.assert_frame_equal(rows.drop(columns="n_failed"), before.drop(columns="n_failed"))
+    code, again, _ = board(several, capsys, "--format", "markdown")
+    assert "| 2 of 3 |" in again and "1 of 3 runs of a on aldp" in again
     assert board(several, capsys, "--method", "b")[2] == ""
     (several / "aldp" / "a" / "default" / "seed-9" / "curve.csv").unlink()
     folder = several / "aldp" / "a" / "default" / "seed-9"

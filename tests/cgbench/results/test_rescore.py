@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import cgbench
 from cgbench.cli.main import main
-from cgbench.results.rescore import rescore
+from cgbench.results.rescore import Rescored, rescore
+from cgbench.results.runs import find_runs
 from cgbench.running.run_folder import RunFolder
 from cgbench.scoring.referee import METRICS_VERSION
 
@@ -76,6 +78,35 @@ def test_wrong_metrics_are_replaced_in_record_and_curve(copied: Path, capsys: py
     original = pd.read_csv(pd.io.common.BytesIO(before[str(path.with_name("curve.csv").relative_to(copied))]))
     assert after["forward_kld"].to_numpy() == pytest.approx(original["forward_kld"].to_numpy(), rel=1e-12)
     assert main(["rescore", str(copied), "--check"]) == 0
+
+
+def test_a_run_that_goes_on_meanwhile_keeps_its_own_record(tmp_path: Path) -> None:
+    """Records are read first and written later; a score of before must not meet the evaluations of after."""
+    options = {"overrides": ("width=8", "rounds=8"), "out": tmp_path, "threads": 1}
+    method = f"{ROOT / 'tests' / 'examples' / 'prior_sampling.py'}:PriorSampling"
+    for seed in (0, 1, 2):
+        cgbench.run("muller_brown", method, seed=seed, budget=2000, **options)
+    runs = find_runs([tmp_path])
+    for run in runs:  # as of an older version of the metrics
+        RunFolder(run.path).write_record(run.record.model_copy(update={"metrics_version": None}))
+    held = RunFolder(runs[2].path)
+    after: list[bytes] = []
+
+    def meanwhile(found: Rescored) -> None:
+        if found.path == runs[0].path:
+            cgbench.run("muller_brown", method, seed=1, budget=8000, **options)
+            after.extend((runs[1].path / name).read_bytes() for name in ("record.json", "curve.csv"))
+            held.lock.acquire()
+
+    first, second, third = rescore([tmp_path], on_result=meanwhile)
+    held.lock.release()
+    assert first.problem is None and RunFolder(runs[0].path).read_record().metrics_version == METRICS_VERSION
+    copy = (runs[0].path / "checkpoint" / "record.copy").read_bytes()
+    assert copy == (runs[0].path / "record.json").read_bytes()
+    assert "has changed since it was read" in second.problem
+    assert after == [(runs[1].path / name).read_bytes() for name in ("record.json", "curve.csv")]
+    assert "another process is running" in third.problem
+    assert RunFolder(runs[2].path).read_record().metrics_version is None
 
 
 def test_what_cannot_be_rescored_is_said(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +17,7 @@ from cgbench.cli.main import main
 from cgbench.contracts.method import AuxiliaryEstimate, Method, MethodConfig
 from cgbench.contracts.pmf import PMF
 from cgbench.errors import UserError
+from cgbench.results.runs import find_runs
 from cgbench.running import loop, plan, provenance
 from cgbench.running.registry import load
 from cgbench.running.run import Run, finished_record, prepare, run
@@ -334,3 +337,74 @@ def test_another_number_of_threads_is_a_new_segment(tmp_path, monkeypatch) -> No
     )
     assert [one["threads"] for one in job.record("running").provenance["segments"]] == [1, 2]
     job.folder.release()
+
+
+# ---- another reference, other metrics ----------------------------------------------------------------------
+
+SYSTEM = """
+from dataclasses import replace
+
+from cgbench.contracts.pmf import PMF
+from cgbench.contracts.system import Basin
+from cgbench_systems.muller_brown import MullerBrown
+
+
+class Changing(MullerBrown):
+    name = "changing"
+    POWER, BASINS = 1.0, ("left", "up")
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.basins = tuple(Basin(name, lambda s: s[0] < 0) for name in self.BASINS)
+
+    def reference(self):
+        found = super().reference()
+        pmf = PMF(found.pmf.cvs, found.pmf.probability**self.POWER)
+        return replace(found, pmf=pmf, sha256=f"{self.POWER:.0f}" * 64, noise_floor=1e-3 * self.POWER)
+"""
+
+
+def changing(tmp_path: Path, **options: Any) -> tuple[Run, list[dict[str, str]]]:
+    """Run or resume on a system that may change between two runs; return the run and its curve."""
+    path = tmp_path / "changing.py"
+    if not path.exists():
+        path.write_text(SYSTEM)
+    job = prepare(f"{path}:Changing", METHOD, **({"out": tmp_path, "threads": 1} | options))
+    job.resume()
+    job.execute()
+    with open(job.folder.path / "curve.csv", newline="") as file:
+        return job, list(csv.DictReader(file))
+
+
+def test_scores_of_another_reference_are_not_mixed(tmp_path, monkeypatch) -> None:
+    """The last estimate is scored again; those before are not stored, and lose their scores."""
+    before, old = changing(tmp_path, budget=60)
+    cls = type(before.system)
+    monkeypatch.setattr(cls, "POWER", 2.0)
+    job, curve = changing(tmp_path, budget=120)
+    whole, expected = changing(tmp_path, budget=120, out=tmp_path / "whole")
+    assert "reference or the metrics have changed" in (job.folder.path / "run.log").read_text()
+    names = [name for name in curve[0] if not name.endswith("_s")]
+    assert [{name: row[name] for name in names} for row in curve[1:]] == [
+        {name: row[name] for name in names} for row in expected[1:]
+    ]
+    assert curve[0]["evaluations"] == "30" and curve[0]["forward_kld"] == "" != old[0]["forward_kld"]
+    (run,) = find_runs([job.folder.path])
+    assert math.isnan(run.forward_kld[0]) and run.record.reference["sha256"] == "2" * 64
+    side = (job.folder.path / "side_estimates.csv").read_text().splitlines()
+    assert side[1].endswith(",") and not side[-1].endswith(",")
+
+
+@pytest.mark.parametrize("after", [("left",), ("left", "up", "down"), ("down",)])
+def test_a_change_of_basins_is_no_obstacle(tmp_path, monkeypatch, after: tuple[str, ...]) -> None:
+    before, old = changing(tmp_path, budget=60)
+    monkeypatch.setattr(type(before.system), "BASINS", after)
+    job, curve = changing(tmp_path, budget=120)
+    columns = {f"delta_f_error/{name}" for name in after}
+    assert {name for name in curve[0] if name.startswith("delta_f_error/")} == columns
+    assert "metrics are others" in (job.folder.path / "run.log").read_text()
+    for row, first in zip(curve, old, strict=False):
+        assert row["forward_kld"] == first["forward_kld"]
+    new = f"delta_f_error/{after[-1]}"
+    assert curve[1][new] and (curve[0][new] == "") is (after != ("left",))
+    assert job.folder.read_record().metrics[new] is not None

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -205,3 +207,51 @@ def test_the_counting_of_openmm_steps_is_code_of_methods_that_make_them(tmp_path
 
     assert changed_by("counting/openmm_simulation.py") == changed_by("counting/openmm_integrators.py") == {"steps"}
     assert changed_by("contracts/problem.py") == {"steps", "plain"}
+
+
+PLUGIN = """
+from helpers import FACTOR
+from cgbench.contracts.method import Method, MethodConfig
+
+
+class Mine(Method):
+    name = "mine"
+    Config = MethodConfig
+
+    def estimates(self):
+        yield FACTOR
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+"""
+
+
+def code_in_another_process(folders: Sequence[Path], hash_seed: int) -> str:
+    """Return the fingerprint of the class Mine in the file of each folder."""
+    names = [f"{folder / 'mine.py'}:Mine" for folder in folders]
+    words = (
+        "from cgbench.running import provenance, registry; "
+        f"print(provenance.code_of(*[registry.load('method', name) for name in {names}]))"
+    )
+    environment = os.environ | {"PYTHONHASHSEED": str(hash_seed)}
+    return subprocess.run(
+        [sys.executable, "-c", words], env=environment, check=True, capture_output=True, text=True
+    ).stdout
+
+
+def test_a_class_in_a_file_has_one_fingerprint_in_all_processes_and_places(tmp_path: Path) -> None:
+    """The modules beside the file belong to it, also if two files have neighbours of the same name."""
+    codes = []
+    for number, factor in enumerate([1.0, 1.0, 2.0]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "mine.py").write_text(PLUGIN)
+        (folder / "helpers.py").write_text(f"FACTOR = {factor}\n")
+        codes.append(code_in_another_process([folder], number))
+    assert len(codes[0].strip()) == 16 and codes[0] == codes[1] != codes[2]
+    first, second, third = (tmp_path / str(number) for number in range(3))
+    both = [code_in_another_process(pair, 0) for pair in ([first, second], [first, third], [second, third])]
+    assert both[0] != both[1] == both[2]

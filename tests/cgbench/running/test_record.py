@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import math
+import multiprocessing
 import os
 from pathlib import Path
 from typing import Any
@@ -228,3 +229,40 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(folder, monkeypatch) -> N
     with pytest.raises(StorageError, match=r"latest.pt: No space left on device"):
         folder.save_checkpoint({"x": 1})
     assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before
+
+
+def start_together(folder: Path, barrier: Any, found: Any) -> None:
+    """Create a folder at the same time as another process."""
+    own = RunFolder(folder)
+    barrier.wait()
+    try:
+        own.create()
+        found.put("created")
+    except UserError as error:
+        found.put(str(error))
+    barrier.wait()
+    own.release()
+
+
+def test_of_two_that_start_at_once_the_second_is_told_why(tmp_path) -> None:
+    context = multiprocessing.get_context("fork")
+    for number in range(20):
+        barrier, found = context.Barrier(2), context.Queue()
+        given = (tmp_path / str(number), barrier, found)
+        both = [context.Process(target=start_together, args=given) for _ in range(2)]
+        for one in both:
+            one.start()
+        answers = sorted(found.get(timeout=60) for _ in both)
+        for one in both:
+            one.join()
+        assert "another process is running" in answers[0] and answers[1] == "created"
+
+
+@pytest.mark.parametrize("name", ["seed", "threads", "budget", "total", "publication_convention"])
+@pytest.mark.parametrize("value", [10**30, -(10**30)])
+def test_absurd_numbers_are_refused(name: str, value: int) -> None:
+    record = json.loads(record_bytes(RECORD))
+    (record["evaluations"] if name in record["evaluations"] else record)[name] = value
+    record.pop("checksum", None)
+    with pytest.raises(ValueError, match=name):
+        parse_record(json.dumps(record).encode())

@@ -120,11 +120,41 @@ def test_strings_and_indentation_count(places: dict[str, Path]) -> None:
     assert len(set(codes)) == 4
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ('def f(): "doc"; return 1', 'def f(): "doc"; return 2'),
+        ('class A: "doc"; x = 1', 'class A: "doc"; x = 2'),
+        ('"""µ"""; x = 1', '"""µ"""; x = 2'),
+        ("a = 1\n\x0c\nb = 1  # c", "a = 1\n\x0c\nb = 2  # c"),
+        ("a = 'x\u2028y'\nb = 12345\nc = 1 # c", "a = 'x\u2028y'\nb = 12000\nc = 1 # c"),
+        ('s = """a\n\nb"""', 's = """a\nb"""'),
+        ('s = """a \nb"""', 's = """a\nb"""'),
+    ],
+)
+def test_statements_count_whatever_is_beside_them(places: dict[str, Path], first: str, second: str) -> None:
+    path = places["one"] / "constants.py"
+    codes = []
+    for text in (first, second, f"{first}\n", f"{first}  # words"):
+        path.write_text(text)
+        codes.append(code(places))
+    assert codes[0] != codes[1] and codes[0] == codes[2] == codes[3]
+
+
+def test_a_module_is_known_by_its_file(tmp_path: Path) -> None:
+    """The name by which a class in a file was loaded says where the file is."""
+    path = tmp_path / "mine.py"
+    path.write_text("X = 1\n")
+    codes = {fingerprint([name], {name: path}) for name in ("loaded_1", "loaded_2", "mine")}
+    assert len(codes) == 1 and fingerprint(["loaded_1"], {"loaded_1": path.rename(tmp_path / "other.py")}) not in codes
+
+
 def test_the_place_does_not_count(places: dict[str, Path], tmp_path: Path) -> None:
     before = code(places)
+    (tmp_path / "moved").mkdir()
     for name in ("one", "two", "three.py"):
-        (tmp_path / name).rename(tmp_path.joinpath(f"moved-{name}"))
-    assert code({name: path.with_name(f"moved-{path.name}") for name, path in places.items()}) == before
+        (tmp_path / name).rename(tmp_path / "moved" / name)
+    assert code({name: tmp_path / "moved" / path.name for name, path in places.items()}) == before
 
 
 def test_a_file_that_is_not_python(places: dict[str, Path]) -> None:

@@ -65,7 +65,7 @@ class Recipe(ABC):
     ) -> None:
         self.problem, self.streams = problem, streams
         self.cvs, self.device = problem.cvs if cvs is None else cvs, problem.device
-        self.target = ConditionalTarget(problem, problem.coordinate_sets[coordinates])
+        self.target = ConditionalTarget(problem, problem.coordinate_set(coordinates))
         self.coordinates = self.target.coordinates
         self.stage = stage
         self.history: list[dict[str, Any]] = []

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from cgbench.contracts.method import MethodConfig
+from cgbench_methods.lib.estimators.orders import FitOrders
 from cgbench_methods.lib.sampling.settings import Friction, StepSize, TimeStep
 
 __all__ = [
@@ -94,8 +95,8 @@ class PairsConfig(MethodConfig):
     groups: int = Field(10, ge=2, description="groups of walkers for the standard errors of the maps")
     learned: int = Field(16000, ge=1, description="samples of a training round that the model learns from, at most")
     marginal_draws: int = Field(20000, ge=1, description="draws of s for the maps of the model")
-    fit_orders: tuple[int, ...] = Field(
-        (1, 2, 3, 4, 6, 8), min_length=1, description="candidate orders of the ratio of a map to that of the model"
+    fit_orders: FitOrders = Field(
+        (1, 2, 3, 4, 6, 8), description="candidate orders of the ratio of a map to that of the model"
     )
     starts: int = Field(30, ge=1, description="weighted samples that a walker is drawn from before sampling")
     proposals: int = Field(12, ge=1, description="configurations proposed to each walker in a sampling round")

@@ -228,7 +228,8 @@ class PublishedRecipe(Recipe):
 
     def diagnostics(self) -> dict[str, Any]:
         """Return the history, with one entry per iteration, and warnings."""
-        return {"iterations": list(self.history), "warnings": published_warnings(self.history)}
+        warnings = published_warnings(self.history)
+        return {"iterations": list(self.history), "reliable": not warnings, "warnings": warnings}
 
     def extra_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the points of trajectory and last iteration, the stages, and a map of the effective sample size.

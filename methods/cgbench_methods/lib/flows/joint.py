@@ -60,7 +60,7 @@ class JointTarget:
     def __init__(self, problem: Problem, flow: FlowConfig, regularisation: Regularisation, dtype: torch.dtype) -> None:
         self.problem, self.regularisation = problem, regularisation
         self._settings, self._dtype = flow, dtype
-        self.coordinates: Coordinates = problem.coordinate_sets[flow.coordinates]
+        self.coordinates: Coordinates = problem.coordinate_set(flow.coordinates)
         self._target = ConditionalTarget(problem, self.coordinates)
         cvs = problem.cvs
         self.cvs = len(cvs)

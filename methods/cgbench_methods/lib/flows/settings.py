@@ -19,7 +19,7 @@ class FlowConfig(MethodConfig):
     num_couplings: int = Field(6, ge=1)
     hidden_features: int = Field(96, ge=1)
     num_blocks: int = Field(1, ge=0)
-    num_bins: int = Field(8, ge=2)
+    num_bins: int = Field(8, ge=2, le=500, description="of a spline; each has at least a thousandth of its range")
     spline_on_identity: bool = Field(
         False, description="also transform the conditioning half of a coupling, by unconditional splines"
     )

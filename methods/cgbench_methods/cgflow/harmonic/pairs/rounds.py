@@ -190,7 +190,7 @@ class PairRounds(FlowTraining):
     def log_weights_of(self, x: torch.Tensor, energies: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return s ``[n, cvs]`` of configurations, and the joint log-weights ``[n]`` of the flow's samples there.
 
-        A weight is zero outside the state space, and infinite where the flow or the chains generate nothing.
+        A weight is infinite where the flow or the chains generate nothing, such as outside the state space.
 
         Parameters
         ----------
@@ -204,7 +204,7 @@ class PairRounds(FlowTraining):
         density = self.energy(s).masked_fill(~inside_domain(self.cvs, s), torch.inf)  # minus its logarithm
         log_weights = density - (energies + volume + log_q).cpu()
         log_weights = log_weights.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
-        return s, log_weights.masked_fill(~self.coordinates.in_state_space(x).cpu(), -torch.inf)
+        return s, log_weights.masked_fill(~self.coordinates.in_state_space(x).cpu(), torch.inf)
 
     def maps_of_model(self) -> list[NDArray[np.float64]]:
         """Return the probabilities of all maps under the model, with s drawn by the chains."""
