@@ -197,6 +197,7 @@ class HarmonicRecipe(Recipe):
                 "stage": self.stage,
                 **quality,
                 "expected_kld": self.expected_kld(),
+                "misfit": self.samples.misfit(self.surrogate, self.config.labels.truncation)._asdict(),
                 "length_scale": self.surrogate.length_scale,
                 "amplitude": self.surrogate.amplitude,
                 "dispersion": self.samples.variances.dispersion,

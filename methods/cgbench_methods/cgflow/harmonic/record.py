@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from cgbench_methods.cgflow.common.diagnostics import harmonic_warnings
 from cgbench_methods.cgflow.common.stages import Stages, efficiency_map
 from cgbench_methods.cgflow.harmonic.atlas.search import MinimaSearch
 from cgbench_methods.cgflow.harmonic.fit.samples import WeightedSamples
 from cgbench_methods.cgflow.harmonic.rounds import Rounds
+from cgbench_methods.cgflow.harmonic.verdict import harmonic_warnings
 from cgbench_methods.lib.estimators.importance import effective_sample_size
 
 __all__ = ["arrays_of", "diagnostics_of"]

@@ -59,7 +59,7 @@ class FourierSurrogate:
         amplitude: float,
         prior_mean: torch.Tensor | None = None,
     ) -> None:
-        self.cvs = cvs
+        self.cvs, self.order = cvs, order
         self.basis = FourierBasis(cvs, order, product=True)
         self.products = GridProducts(self.basis, cvs)
         self.many = len(cvs) > FEW_CVS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 from unittest import mock
 
@@ -19,7 +20,7 @@ from cgbench.scoring.divergences import forward_kld
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, PairsConfig, more_for
 from cgbench_methods.cgflow.harmonic.pairs.assisted import AssistedDynamics
 from cgbench_methods.cgflow.harmonic.pairs.recipe import PairRecipe
-from tests.methods.cgflow.harmonic.chain import FiveAngles, exact_maps, free_energy
+from tests.methods.cgflow.harmonic.chain import BINS, CVS, FiveAngles, exact_maps, free_energy
 from tests.methods.cgflow.harmonic.plain import PlainCoordinates
 
 CONFIG = HarmonicConfig.model_validate(
@@ -102,6 +103,26 @@ def walkers_of(recipe: PairRecipe, **changes: Any) -> AssistedDynamics:
     return AssistedDynamics(recipe.problem, recipe.coordinates, recipe.rounds, config, 50.0, Streams(7))
 
 
+def test_walkers_outside_the_state_space_return_by_dynamics_alone(finished, monkeypatch) -> None:
+    """The flow proposes nothing there, so a walker that accepted a proposal would have no way back."""
+    recipe, _ = finished
+    gap = 2 * math.pi / BINS
+    monkeypatch.setattr(recipe.coordinates, "in_state_space", lambda x: x[:, 0].abs() > gap, raising=False)
+    x = torch.zeros(2, 7, dtype=torch.float64)
+    x[0, 0] = 2 * gap
+    _, weights = recipe.rounds.log_weights_of(x, recipe.problem.reduced_energy(x))
+    assert weights[0].isfinite() and weights[1] == torch.inf
+    walkers = walkers_of(recipe, step_size=0.3, stride=5, proposals=40)
+    walkers.start()
+    walkers.sample()
+    a = walkers.sample().s[:, 0].abs()
+    assert float(a.min()) > gap
+    p, centres = exact_maps()[0].sum(1), np.abs(CVS.centers(0))
+    p = p * (centres > gap)
+    for edge in (2 * gap, math.pi / 2):
+        assert float((a > edge).double().mean()) == pytest.approx(p[centres > edge].sum() / p.sum(), abs=0.015)
+
+
 def test_proposals_of_the_flow_alone_lead_to_the_exact_distribution(finished) -> None:
     """All walkers start at one configuration and hardly move by themselves."""
     recipe, _ = finished
@@ -128,7 +149,7 @@ def test_weights_of_configurations_are_those_that_they_were_drawn_with(finished)
     nowhere = mock.patch.object(recipe.coordinates, "in_state_space", lambda x: torch.arange(len(x)) % 2 == 0)
     with nowhere:
         _, partly = recipe.rounds.log_weights_of(x, drawn.energies)
-    assert partly[1::2].isneginf().all() and torch.equal(partly[::2], log_weights[::2])
+    assert partly[1::2].isposinf().all() and torch.equal(partly[::2], log_weights[::2])
     energies = torch.full_like(drawn.energies, torch.nan)
     assert recipe.rounds.log_weights_of(x, energies)[1].isposinf().all()
 

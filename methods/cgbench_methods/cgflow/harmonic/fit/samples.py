@@ -25,6 +25,7 @@ from cgbench_methods.cgflow.harmonic.fit.large_weights import (
     spread_excess,
     without_highest,
 )
+from cgbench_methods.cgflow.harmonic.fit.misfit import Misfit, misfit
 from cgbench_methods.cgflow.harmonic.fit.variances import Variances
 from cgbench_methods.lib.estimators.importance import effective_sample_size, largest_share, pareto_tail_index
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
@@ -183,6 +184,15 @@ class WeightedSamples:
         The sums of these values are about effective numbers of samples.
         """
         return self._compare(surrogate, truncation).ratio / (1.0 + self.variances.by_group[self.group, 0])
+
+    def misfit(self, surrogate: FourierSurrogate, truncation: float) -> Misfit:
+        """Return what the samples say against the model; see `cgbench_methods.cgflow.harmonic.fit.misfit`."""
+        found, precision = self._compare(surrogate, truncation), 1.0 / self._variance()[:, 0]
+        cells, bins = self._cells(), math.prod(self.cvs.bins)
+        information = sum_by(cells, precision, bins).numpy().reshape(self.cvs.bins)
+        residual = sum_by(cells, precision * (found.ratio - 1.0), bins).numpy().reshape(self.cvs.bins)
+        p = torch.softmax(-surrogate.on_grid()[0], 0).numpy().reshape(self.cvs.bins)
+        return misfit(self.cvs, surrogate.order, p, information, residual)
 
     def _cells(self) -> torch.Tensor:
         return self.cvs.bin_index(self.s, nearest=True)
