@@ -122,6 +122,7 @@ def test_lattice_closes_where_the_variables_do() -> None:
     assert set(torus.beside((0, 30))) == {(2, 30), (30, 30), (0, 0), (0, 28)}
     assert line.beside((0,)) == [(2,)] and line.nearest((7.0,)) == (18,)
     assert torus.beside((1, 30)) == []
+    assert Lattice(TORUS, 2).beside((0, 2)) == [(2, 2), (0, 0)]  # each once, although it is on both sides
     assert torus.midpoint((30, 4), (0, 4)) == (31, 4) and torus.midpoint((0, 0), (2, 2)) is None
     assert line.midpoint((0,), (4,)) is None
     np.testing.assert_allclose(line.centres([(0,), (1,), (18,)])[:, 0], [-2.7, -2.4, 2.7])
