@@ -49,7 +49,7 @@ def _write_run(
             "budget": None,
             "status": "finished",
             "evaluations": Evaluations(
-                total=total, by_phase={"seed_md": 40, "train": total - 40}, publication_convention=total - 40
+                total=total, by_phase={"seed_md": 8, "train": total - 8}, publication_convention=total - 8
             ),
             "metrics": {"forward_kld": curve[-1][1], "delta_f_error/left": -0.25, "reverse_kld": math.inf},
             "anomalies": {"diverged_walker": AnomalyCount(count=3, occasions=40)},

@@ -18,7 +18,7 @@ from cgbench.running.configuration import make_config
 from cgbench.running.registry import build_system, load, names
 
 WATCHED = {
-    "coordinates": ("coordinates", "coordinate_sets"),
+    "coordinates": ("coordinates", "coordinate_sets", "coordinate_set"),
     "masses": ("masses",),
     "state_space": ("in_state_space", "report_state_space", "report_proposals"),
     "start": ("initial_configuration",),

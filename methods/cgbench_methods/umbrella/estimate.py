@@ -191,8 +191,8 @@ def warnings_of(facts: Mapping[str, Any]) -> list[str]:
         warnings.append(f"MBAR did not converge: populations are off by up to {facts['mbar_residual']:.0%}")
     if facts["empty_windows"]:
         warnings.append(f"{facts['empty_windows']} windows have no usable frame")
-    if facts["unvisited_windows"]:
-        warnings.append(f"no walker has reached the place of {facts['unvisited_windows']} windows")
+    if unvisited := facts.get("unvisited_windows", 0):  # counted by the method, which knows the windows' spacing
+        warnings.append(f"no walker has reached the place of {unvisited} windows")
     if facts["isolated"]:
         warnings.append(f"{len(facts['isolated'])} windows do not overlap with the others")
     return warnings + warnings_of_errors(facts.get("expected_kld"))

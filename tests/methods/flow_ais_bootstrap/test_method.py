@@ -180,7 +180,7 @@ def test_a_run_with_a_fit_has_errors_and_resumes(tmp_path) -> None:
 
 def test_without_a_fit_the_configuration_is_that_of_published_runs() -> None:
     assert "fit_orders" not in EstimateConfig().model_dump()
-    with pytest.raises(ValueError, match="fit_orders must be positive and increasing"):
+    with pytest.raises(ValueError, match="orders must be positive and increasing"):
         EstimateConfig(fit_orders=(4, 3))
 
 
