@@ -19,7 +19,8 @@ from pathlib import Path
 import click
 
 from cgbench.errors import UserError
-from cgbench.results.runs import FoundRun, find_runs, grouped
+from cgbench.results.rows import grouped
+from cgbench.results.runs import FoundRun, find_runs
 from cgbench.results.tables import markdown
 from cgbench.running.provenance import code_of, fingerprint_of
 from cgbench.running.record import record_bytes

@@ -22,7 +22,8 @@ import pandas as pd
 from scipy import stats
 
 from cgbench.errors import UserError
-from cgbench.results.runs import KEY, TARGETS, Key, find_runs, grouped, of_row
+from cgbench.results.rows import KEY, Key, grouped, of_row
+from cgbench.results.runs import TARGETS, find_runs
 from cgbench.results.statistics import SMALLEST, standard_error
 from cgbench.running.record import Record
 

@@ -16,7 +16,8 @@ from cgbench.results.baseline.curve import ESTIMATORS, MDCurve, md_curves
 from cgbench.results.baseline.speedups import UNKNOWN, Seeds, Speedup
 from cgbench.results.baseline.times import md_seconds_per_evaluation, scaled, seconds_to, total_seconds
 from cgbench.results.numbers import show_kld
-from cgbench.results.runs import KEY, TARGETS, FoundRun, differences, grouped, of_row
+from cgbench.results.rows import KEY, differences, grouped, of_row
+from cgbench.results.runs import TARGETS, FoundRun
 from cgbench.results.statistics import SMALLEST, median_interval, standard_error
 from cgbench.running.configuration import preset_facts
 from cgbench.running.record import Record

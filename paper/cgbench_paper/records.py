@@ -18,7 +18,8 @@ from cgbench.errors import UserError
 from cgbench.results.baseline.curve import MDCurve, md_curves
 from cgbench.results.leaderboard import leaderboard
 from cgbench.results.rescore import stored_estimate
-from cgbench.results.runs import FoundRun, find_runs, grouped
+from cgbench.results.rows import grouped
+from cgbench.results.runs import FoundRun, find_runs
 from cgbench.running.registry import load
 from cgbench.scoring.referee import Referee
 from cgbench.storage.files import read_npz

@@ -34,7 +34,8 @@ def command(folders: tuple[str, ...], sort: str | None, descending: bool, form: 
     """
     from cgbench.errors import UserError
     from cgbench.results.leaderboard import leaderboard
-    from cgbench.results.runs import differences, find_runs, grouped, of_row
+    from cgbench.results.rows import differences, grouped, of_row
+    from cgbench.results.runs import find_runs
     from cgbench.results.tables import choose, leaderboard_markdown, sort_by
 
     if descending and sort is None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cgbench.results.runs import FoundRun, first_held, same_speed
+from cgbench.results.rows import same_speed
+from cgbench.results.runs import FoundRun, first_held
 
 __all__ = ["md_seconds_per_evaluation", "scaled", "seconds_to", "total_seconds"]
 

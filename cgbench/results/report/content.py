@@ -20,7 +20,8 @@ from cgbench.errors import UserError
 from cgbench.results.leaderboard import leaderboard
 from cgbench.results.report.arrays import STORED_TO, colour_table, encode
 from cgbench.results.report.curves import median_curve
-from cgbench.results.runs import KEY, FoundRun, find_runs, grouped
+from cgbench.results.rows import KEY, grouped
+from cgbench.results.runs import FoundRun, find_runs
 from cgbench.running.record import Record, to_json
 
 __all__ = ["gather"]

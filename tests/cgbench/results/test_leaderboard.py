@@ -15,7 +15,8 @@ from cgbench.cli.main import main
 from cgbench.errors import UserError
 from cgbench.results.leaderboard import leaderboard
 from cgbench.results.numbers import show_kld
-from cgbench.results.runs import FoundRun, differences, find_runs, first_held
+from cgbench.results.rows import differences
+from cgbench.results.runs import FoundRun, find_runs, first_held
 from cgbench.results.tables import leaderboard_markdown, markdown
 from cgbench.running.record import Evaluations, Record
 from cgbench.running.run_folder import RunFolder

@@ -9,7 +9,8 @@ import pytest
 from cgbench.errors import UserError
 from cgbench.results.leaderboard import leaderboard
 from cgbench.results.report import report
-from cgbench.results.runs import differences, find_runs
+from cgbench.results.rows import differences
+from cgbench.results.runs import find_runs
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_seeds_of_different_references_are_said_to_differ(runs: Path) -> None:
     for number, run in enumerate(found):
         reference = {"sha256": f"{number}" * 64, "noise_floor": [1e-6, 3e-2, 0.5][number], "source": "x"}
         object.__setattr__(run, "record", run.record.model_copy(update={"reference": reference}))
-    assert differences(found)["reference"] == ["00000000", "11111111", "22222222"]
+    assert differences(found)["reference"] == ["0" * 16, "1" * 16, "2" * 16]
     assert leaderboard(found)["noise_floor"].tolist() == [0.5]
 
 
