@@ -111,8 +111,7 @@ def _row(
         "differences": "; ".join(f"{name}: {', '.join(values)}" for name, values in mixed.items()),
         "md_runs": max((curve.runs for curve in curves.values()), default=0),
     }
-    with np.errstate(divide="ignore"):
-        logs = np.log(np.maximum(klds, max(floor, SMALLEST)))
+    logs = np.log(np.maximum(klds, max(floor, SMALLEST)))
     row |= {"ln_kld_mean": float(logs.mean()), "ln_kld_se": standard_error(logs)}
     for name, target in TARGETS.items():
         needed = np.array([m.evaluations_to(target) for m in members])

@@ -49,6 +49,7 @@ def command(folders: tuple[str, ...], sort: str | None, descending: bool, form: 
         if not runs:
             print(f"cgbench: no runs to rank in {', '.join(folders)} (--runs)", file=sys.stderr)
             return 1
+    groups = grouped(runs)
     failed = [record for record in skipped if record.status == "failed"]
     table = choose(leaderboard(runs, failed), wanted)
     if sort is not None:
@@ -61,13 +62,13 @@ def command(folders: tuple[str, ...], sort: str | None, descending: bool, form: 
     mixed = [
         f"warning: the seeds of {method} on {system}, preset {preset}, differ in "
         + "; ".join(f"{name} ({', '.join(values)})" for name, values in found.items())
-        for (system, _, method, preset), members in grouped(runs).items()
+        for (system, _, method, preset), members in groups.items()
         if (found := differences(members)) and _matches(members[0].record, wanted)
     ]
     survivors = [
         f"warning: {len(more)} of {len(more) + len(members)} runs of {method} on {system}, preset {preset}, failed; "
         "the medians are those of the others"
-        for (system, _, method, preset), members in grouped(runs).items()
+        for (system, _, method, preset), members in groups.items()
         if (more := of_row(members, failed)) and _matches(members[0].record, wanted)
     ]
     if form == "csv":

@@ -164,10 +164,9 @@ def free_energies_of_cells(combined: Combined, centres: torch.Tensor, half_width
     half_widths
         Half the width of a cell along each CV ``[cvs]``.
     """
-    cvs = combined.pmf.cvs
-    grid, weights = torch.from_numpy(cvs.grid()), torch.from_numpy(combined.histogram).flatten()
-    inside = [(cvs.difference(grid, centre).abs() <= half_widths).all(1) for centre in centres]
-    populations = torch.stack([weights[cell].sum() for cell in inside])
+    weights = torch.from_numpy(combined.histogram).flatten()
+    cells = _bins_of_cells(combined.pmf.cvs, centres, half_widths)
+    populations = torch.stack([weights[cell].sum() for cell in cells])
     once = torch.exp(-combined.windows.log_exposure(centres))
     populations = torch.where(populations > 0, populations, once)
     return np.asarray((populations.max() / populations).log().numpy())
@@ -178,10 +177,15 @@ def unvisited_cells(combined: Combined, centres: torch.Tensor, half_widths: torc
 
     Windows were opened there because the PMF seemed to be low, so walkers that are not there have not arrived.
     """
-    cvs = combined.pmf.cvs
-    grid, visits = torch.from_numpy(cvs.grid()), torch.from_numpy(combined.histogram).flatten()
-    inside = [(cvs.difference(grid, centre).abs() <= half_widths).all(1) for centre in centres]
-    return sum(bool(cell.any()) and float(visits[cell].sum()) == 0.0 for cell in inside)
+    visits = torch.from_numpy(combined.histogram).flatten()
+    cells = _bins_of_cells(combined.pmf.cvs, centres, half_widths)
+    return sum(bool(cell.any()) and float(visits[cell].sum()) == 0.0 for cell in cells)
+
+
+def _bins_of_cells(cvs: CollectiveVariables, centres: torch.Tensor, half_widths: torch.Tensor) -> list[torch.Tensor]:
+    """Return which bins of the grid are in each cell, boolean ``[bins]``."""
+    grid = torch.from_numpy(cvs.grid())
+    return [(cvs.difference(grid, centre).abs() <= half_widths).all(1) for centre in centres]
 
 
 def warnings_of(facts: Mapping[str, Any]) -> list[str]:
