@@ -256,7 +256,7 @@ def test_a_run_opens_on_its_provenance(opened) -> None:
         "abc123 (with uncommitted changes)",
         "abacus",
         "−0.250 kT",
-        "39,960",
+        "39,992",  # without 8 of the seeding
         "12.5 s",
         "diverged walker: 3 of 40",
     ):
