@@ -30,9 +30,12 @@ def regular_grid(cvs: CollectiveVariables, points: int, offsets: Sequence[float]
 
 
 def draw_around(
-    cvs: CollectiveVariables, points: torch.Tensor, radius: float, count: int, generator: torch.Generator
+    cvs: CollectiveVariables, points: torch.Tensor, radius: float | torch.Tensor, count: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """Draw `count` values of s within `radius` of the points, about equally many around each; ``[count, cvs]``."""
+    """Draw `count` values of s within `radius` of the points, about equally many around each; ``[count, cvs]``.
+
+    `radius` is a number, or has one entry per CV ``[cvs]``.
+    """
     each = -(-count // len(points))
     around = broaden(cvs, points, radius, each, generator)
     return around[torch.randperm(len(around), generator=generator)[:count]]

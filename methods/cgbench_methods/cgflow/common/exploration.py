@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from cgbench.contracts.cvs import CollectiveVariables
+from cgbench_methods.lib.lengths import apart
 
 __all__ = ["Walk", "broaden", "farthest_points", "inside_domain", "walk"]
 
@@ -54,7 +55,7 @@ def walk(
     start: torch.Tensor,
     generator: torch.Generator,
     *,
-    step: float,
+    step: float | torch.Tensor,
     threshold: float,
     max_steps: int,
     min_steps: int = 0,
@@ -70,7 +71,7 @@ def walk(
     start
         Starting points ``[walkers, cvs]``.
     step
-        Standard deviation of the Gaussian proposal along each CV.
+        Standard deviation of the Gaussian proposal along each CV, a number or ``[cvs]``.
     threshold
         A walker stops where the standard deviation is larger, in kT.
     max_steps, min_steps
@@ -115,7 +116,7 @@ def farthest_points(
     known
         Points to keep a distance from as well; without any, the first candidate is chosen first.
     min_distance
-        Stop when no candidate is farther than this from all chosen and known points.
+        Stop when no candidate is farther than this from all chosen and known points (`cgbench_methods.lib.lengths`).
 
     Returns
     -------
@@ -126,8 +127,7 @@ def farthest_points(
         return torch.zeros(0, dtype=torch.long)
     chosen: list[int] = []
     if known is not None and len(known):
-        pairs = cvs.difference(candidates[:, None], known[None]).norm(dim=2)
-        nearest = pairs.min(dim=1).values
+        nearest = apart(cvs, candidates[:, None], known[None]).min(dim=1).values
     else:
         nearest = candidates.new_full((len(candidates),), torch.inf)
     while len(chosen) < min(count, len(candidates)):
@@ -135,22 +135,21 @@ def farthest_points(
         if float(nearest[index]) <= min_distance:
             break
         chosen.append(index)
-        new = cvs.difference(candidates, candidates[index]).norm(dim=1)
-        nearest = torch.minimum(nearest, new)
+        nearest = torch.minimum(nearest, apart(cvs, candidates, candidates[index]))
     return torch.tensor(chosen, dtype=torch.long)
 
 
 def broaden(
     cvs: CollectiveVariables,
     points: torch.Tensor,
-    radius: float,
+    radius: float | torch.Tensor,
     count: int,
     generator: torch.Generator,
 ) -> torch.Tensor:
     """Replace each point by `count` points, drawn uniformly from the ball of `radius` around it.
 
-    The ball is an interval in one dimension and a disc in two. Points outside the domain are wrapped, or reflected at
-    the bounds of a non-periodic CV.
+    The ball is an interval in one dimension and a disc in two; with one radius per CV ``[cvs]`` it is an ellipsoid.
+    Points outside the domain are wrapped, or reflected at the bounds of a non-periodic CV.
     """
     dimensions = points.shape[1]
     options: dict[str, Any] = {"generator": generator, "dtype": points.dtype, "device": points.device}

@@ -1,4 +1,8 @@
-"""Settings of our recipe."""
+"""Settings of our recipe.
+
+Lengths along collective variables (CVs) are those of `cgbench_methods.lib.lengths`: the whole domain of a CV counts as
+2 pi. For torsions they are in radians.
+"""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
 from cgbench_methods.cgflow.harmonic.atlas.wells import relax_all_round
 from cgbench_methods.cgflow.harmonic.rounds import Rounds
 from cgbench_methods.lib.flows.target import ConditionalTarget
+from cgbench_methods.lib.lengths import apart
 
 __all__ = ["largest_weight_of_minima"]
 
@@ -40,7 +41,7 @@ def largest_weight_of_minima(rounds: Rounds, target: ConditionalTarget, minima: 
     surrogate, cvs, config, generator = rounds.surrogate, rounds.cvs, rounds.config, rounds.streams.torch("coverage")
     p = torch.softmax(-surrogate.on_grid()[0], dim=0)
     s = torch.from_numpy(cvs.grid())[torch.multinomial(p, config.wells.checks, generator=generator)]
-    distance = cvs.difference(s[:, None], minima.s[None, :, :-1]).norm(dim=2)
+    distance = apart(cvs, s[:, None], minima.s[None, :, :-1])
     nearest = (distance + 0.1 * (minima.free_energy - minima.free_energy.min())).argmin(dim=1)
     found = relax_all_round(target, s, minima.y[nearest], minima.hessian[nearest], config, generator)
     count = len(found.y) // len(s)

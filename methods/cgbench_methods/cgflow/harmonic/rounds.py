@@ -19,6 +19,7 @@ from cgbench_methods.cgflow.harmonic.shares import WellShares
 from cgbench_methods.lib.estimators.fourier import FourierBasis
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
 from cgbench_methods.lib.flows.target import ConditionalTarget
+from cgbench_methods.lib.lengths import units
 
 __all__ = ["RoundOfSamples", "Rounds"]
 
@@ -106,7 +107,8 @@ class Rounds(FlowTraining):
         near = round(self.config.surrogate.share * count) if len(uncertain) else 0
         parts = []
         if near:
-            parts.append(draw_around(self.cvs, uncertain, self.config.surrogate.radius, near, generator))
+            radius = self.config.surrogate.radius * units(self.cvs)
+            parts.append(draw_around(self.cvs, uncertain, radius, near, generator))
         low = draw_where_low(
             self.cvs,
             self.surrogate.on_grid()[0],

@@ -7,6 +7,7 @@ import torch
 from cgbench_methods.cgflow.common.exploration import farthest_points, walk
 from cgbench_methods.cgflow.harmonic.config import SurrogateConfig
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
+from cgbench_methods.lib.lengths import units
 
 __all__ = ["uncertain_points"]
 
@@ -47,7 +48,7 @@ def uncertain_points(
         surrogate.table(),
         start,
         generator,
-        step=config.walk_step,
+        step=config.walk_step * units(surrogate.cvs),
         threshold=config.threshold,
         max_steps=config.walk_steps,
         wanted=2 * config.new_points,

@@ -44,7 +44,7 @@ class FourierSurrogate:
     order
         Largest wave number along each CV.
     length_scale
-        Length scale of the prior in the unit of the CVs.
+        Length scale of the prior, in `cgbench_methods.lib.lengths` (radians for torsions).
     amplitude
         Standard deviation of the prior in kT.
     prior_mean

@@ -21,6 +21,7 @@ from cgbench_methods.cgflow.harmonic.recipe import HarmonicRecipe
 from tests.methods.cgflow.harmonic.plain import MadeUp
 
 LINE = CollectiveVariables(("a",), (-math.pi,), (math.pi,), (True,), (100,))
+SHORT = {"training": {"rounds": 3}, "labels": {"max_rounds": 1}, "flow": {"num_couplings": 0}}
 PLANE = CollectiveVariables(("a", "b"), (-math.pi, 0.0), (math.pi, 4.0), (True, False), (60, 40))
 
 
@@ -77,7 +78,7 @@ class NarrowDip(OneAngle):
 
 
 class ShortDistance(OneAngle):
-    """A distance in nm with two basins: the lengths of the settings are for radians."""
+    """A distance in nm with two basins."""
 
     name = "short distance"
     cvs = CollectiveVariables(("d",), (0.2,), (1.0,), (False,), (80,), "nm")
@@ -87,11 +88,9 @@ class ShortDistance(OneAngle):
         return 5 * (((s[:, 0] - 0.6) / 0.2) ** 2 - 1) ** 2 + 5 * (s[:, 0] - 0.4)
 
 
-@pytest.mark.parametrize(("cls", "right"), [(OneAngle, True), (NarrowDip, False), (ShortDistance, False)])
+@pytest.mark.parametrize(("cls", "right"), [(OneAngle, True), (NarrowDip, False), (ShortDistance, True)])
 def test_the_verdict_says_so(cls: type[OneAngle], right: bool) -> None:
-    config = HarmonicConfig.model_validate(
-        {"training": {"rounds": 3}, "labels": {"max_rounds": 1}, "flow": {"num_couplings": 0}}
-    )
+    config = HarmonicConfig.model_validate(SHORT)
     system = cls()
     recipe = HarmonicRecipe(Problem(system, Ledger()), config, Streams(0))
     *_, last = recipe.estimates()
@@ -100,3 +99,24 @@ def test_the_verdict_says_so(cls: type[OneAngle], right: bool) -> None:
     found = recipe.diagnostics()
     assert (kld < 1e-3) is right is found["reliable"]
     assert any("less smooth" in warning for warning in found["warnings"]) is not right
+
+
+class InAngstrom(ShortDistance):
+    """The same, in another unit."""
+
+    cvs = CollectiveVariables(("d",), (2.0,), (10.0,), (False,), (80,), "angstrom")
+    start = (4.0, 0.0)
+
+    def pmf(self, s: torch.Tensor) -> torch.Tensor:
+        return super().pmf(s / 10)
+
+
+def test_the_unit_of_a_cv_does_not_matter() -> None:
+    found = []
+    for cls in (ShortDistance, InAngstrom):
+        recipe = HarmonicRecipe(Problem(cls(), Ledger()), HarmonicConfig.model_validate(SHORT), Streams(0))
+        *_, last = recipe.estimates()
+        found.append((last.probability, len(recipe.minima.s)))
+    (p, points), (q, same) = found
+    assert points == same > 3
+    np.testing.assert_allclose(p, q, rtol=1e-6, atol=1e-12)

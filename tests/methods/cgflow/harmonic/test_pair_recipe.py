@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import itertools
 import math
 from typing import Any
 from unittest import mock
@@ -20,6 +22,7 @@ from cgbench.scoring.divergences import forward_kld
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, PairsConfig, more_for
 from cgbench_methods.cgflow.harmonic.pairs.assisted import AssistedDynamics
 from cgbench_methods.cgflow.harmonic.pairs.recipe import PairRecipe
+from cgbench_methods.lib.lengths import units
 from tests.methods.cgflow.harmonic.chain import BINS, CVS, FiveAngles, exact_maps, free_energy
 from tests.methods.cgflow.harmonic.plain import PlainCoordinates
 
@@ -96,6 +99,29 @@ def test_verdict_and_numbers(finished) -> None:
     assert found["moves_per_walker"] == last["moves_per_walker"] > 10
     assert found["walkers_without_a_move"] < 0.01
     assert recipe.extra_arrays()["atlas_points"].shape == (found["atlas_points"], 5)
+
+
+class InDegrees(FiveAngles):
+    """The same with CVs in degrees. Its configurations contain them, so its dynamics are different."""
+
+    cvs = dataclasses.replace(CVS, lower=(-180.0,) * 5, upper=(180.0,) * 5, unit="deg")
+
+    def energy(self, x: torch.Tensor) -> torch.Tensor:
+        return super().energy(torch.cat([x[:, :5].deg2rad(), x[:, 5:]], dim=1))
+
+
+def test_the_unit_of_the_cvs_does_not_matter_before_dynamics() -> None:
+    found = []
+    for system in (FiveAngles(), InDegrees()):
+        recipe = PairRecipe(Problem(system, Ledger()), SMALL, Streams(1))
+        estimates = list(itertools.islice(recipe.estimates(), 3))
+        found.append(
+            (recipe.search.minima.s / units(system.cvs), [pmf.probability for one in estimates for pmf in one.pmfs])
+        )
+    (points, first), (same, second) = found
+    torch.testing.assert_close(points, same, rtol=0, atol=1e-6)
+    for p, q in zip(first, second, strict=True):
+        np.testing.assert_allclose(p, q, rtol=1e-4, atol=1e-10)
 
 
 def walkers_of(recipe: PairRecipe, **changes: Any) -> AssistedDynamics:

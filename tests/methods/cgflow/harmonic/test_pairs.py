@@ -92,7 +92,7 @@ def test_slopes_of_values_sharpen_the_model() -> None:
     slopes[::7, 1] = torch.nan
     noise = torch.full((100,), 0.1, dtype=torch.float64)
     errors = []
-    for extra in ((), (slopes, 3 * noise)):
+    for extra in ((), (slopes, 3 * noise[:, None].expand(slopes.shape))):
         model = PairModel(FOUR, 4, PairPrior(0.5, 4.0, 4.0))
         model.fit_values(s, potential(s), noise, *extra)
         error = sampling_error(model, new, potential(new))
@@ -162,7 +162,7 @@ def test_chains_sample_the_density_below_the_ceiling() -> None:
     generator = torch.Generator().manual_seed(10)
     known, drawn = s[:50].clone(), []
     for _ in range(60):
-        s = move(FOUR, energy, s, known, generator, steps=10, step=0.8)
+        s = move(FOUR, energy, s, known, generator, steps=10, step=torch.full((4,), 0.8, dtype=torch.float64))
         drawn.append(s)
     fine = torch.from_numpy(FOUR.grid(2))
     weights = torch.cat([torch.exp(-energy(part)) for part in fine.split(200_000)]).numpy()

@@ -21,6 +21,7 @@ from cgbench_methods.cgflow.common.design import regular_grid
 from cgbench_methods.cgflow.common.exploration import farthest_points, walk
 from cgbench_methods.cgflow.harmonic.config import SLOPE_NOISE, HarmonicConfig, MinimaConfig, more_for
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
+from cgbench_methods.lib.lengths import apart, units
 
 __all__ = ["Placement", "fit_harmonic"]
 
@@ -45,9 +46,8 @@ def fit_harmonic(
     """
     noise = torch.full_like(values, config.noise)
     slopes = torch.where((values < config.ceiling)[:, None], slopes, torch.nan)
-    model.fit_values(
-        s, values.clamp(max=config.ceiling), noise, slopes, SLOPE_NOISE * noise[:, None] / config.length_scale
-    )
+    length = config.length_scale * units(model.cvs)
+    model.fit_values(s, values.clamp(max=config.ceiling), noise, slopes, SLOPE_NOISE * noise[:, None] / length)
 
 
 class Placement:
@@ -124,7 +124,7 @@ class Placement:
             self.model.table(),
             points[start],
             generator,
-            step=config.walk_step,
+            step=config.walk_step * units(self.cvs),
             threshold=config.threshold,
             max_steps=config.walk_steps,
             wanted=2 * config.batch,
@@ -139,7 +139,7 @@ class Placement:
         candidates = torch.from_numpy(self.cvs.grid())[(std > config.threshold) & (mean - std < config.ceiling)]
         nearest = torch.full((len(candidates),), torch.inf, dtype=candidates.dtype)
         for point in points[above < config.ceiling]:
-            nearest = torch.minimum(nearest, self.cvs.difference(candidates, point).norm(dim=1))
+            nearest = torch.minimum(nearest, apart(self.cvs, candidates, point))
         within = candidates[nearest < FRONTIER * config.min_distance]
         return self._far_apart(within, points, config.batch * more_for(len(self.cvs)))
 

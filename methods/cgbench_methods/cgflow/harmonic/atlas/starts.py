@@ -12,6 +12,7 @@ from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima, relax
 from cgbench_methods.cgflow.harmonic.atlas.wells import Wells
 from cgbench_methods.cgflow.harmonic.config import MinimaConfig
 from cgbench_methods.lib.flows.target import ConditionalTarget
+from cgbench_methods.lib.lengths import apart
 
 __all__ = ["Start", "cost_of", "distances", "lowest", "neighbours", "turned_lowest"]
 
@@ -24,7 +25,7 @@ OUTSIDE = 1e6  # kT; added to the energy of a minimum that has left its well, wh
 def distances(
     cvs: CollectiveVariables, points: torch.Tensor, known: torch.Tensor, *, leave_out_same: bool = False
 ) -> torch.Tensor:
-    """Return distances along the CVs, infinite for those of other wells ``[n, m]``.
+    """Return distances along the CVs (`cgbench_methods.lib.lengths`), infinite to other wells ``[n, m]``.
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ def distances(
         Whether equal points are infinitely far, too.
     """
     count = len(cvs)
-    distance: torch.Tensor = cvs.difference(points[:, None, :count], known[None, :, :count]).norm(dim=2)
+    distance = apart(cvs, points[:, None, :count], known[None, :, :count])
     distance[(points[:, None, count:] != known[None, :, count:]).any(dim=2)] = torch.inf
     if leave_out_same:
         distance[(points[:, None] == known[None]).all(dim=2)] = torch.inf
@@ -61,7 +62,7 @@ def neighbours(cvs: CollectiveVariables, known: torch.Tensor, count: int) -> tor
 
 def turned_lowest(cvs: CollectiveVariables, minima: HarmonicMinima, wells: Wells, points: torch.Tensor) -> Start:
     """Return the lowest minima at the nearest s, turned into the wells of points ``[n, cvs + 1]``."""
-    away = cvs.difference(points[:, None, :-1], minima.s[None, :, :-1]).norm(dim=2)
+    away = apart(cvs, points[:, None, :-1], minima.s[None, :, :-1])
     there = away == away.min(dim=1, keepdim=True).values
     chosen = torch.where(there, minima.energy, torch.inf).argmin(dim=1)
     turned = minima.y[chosen].clone()

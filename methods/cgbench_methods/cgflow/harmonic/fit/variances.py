@@ -14,6 +14,7 @@ import torch
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench_methods.cgflow.harmonic.fit.cells import smooth, sum_by
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
+from cgbench_methods.lib.lengths import units
 
 __all__ = ["Variances"]
 
@@ -33,8 +34,8 @@ class Variances:
     Attributes
     ----------
     by_group
-        Relative variance of the weights, then variances of the weighted slopes in kT squared per unit squared
-        ``[groups, 1 + cvs]``.
+        Relative variance of the weights, then variances of the weighted slopes in kT squared, per square of a length in
+        `cgbench_methods.lib.lengths` ``[groups, 1 + cvs]``.
     field
         Factor of each cell for the same columns ``[cells, 1 + cvs]``.
     dispersion
@@ -46,6 +47,7 @@ class Variances:
         self.by_group = torch.zeros(0, 1 + len(cvs), dtype=torch.float64)
         self.field = torch.ones(math.prod(cvs.bins), 1 + len(cvs), dtype=torch.float64)
         self.dispersion = 1.0
+        self._units = units(cvs)
 
     def add_group(self) -> None:
         """Add a group, whose slopes count little until they are measured."""
@@ -54,8 +56,16 @@ class Variances:
         self.by_group = torch.cat([self.by_group, first])
 
     def of(self, group: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
-        """Return the variances of samples of given groups and cells, each ``[n]``, as ``[n, 1 + cvs]``."""
-        return self.dispersion * self.by_group[group] * self.field[cell]
+        """Return the variances of samples of given groups and cells, each ``[n]``; slopes in the unit of the CVs.
+
+        Returns
+        -------
+        torch.Tensor
+            ``[n, 1 + cvs]``.
+        """
+        variances = self.dispersion * self.by_group[group] * self.field[cell]
+        variances[:, 1:] /= self._units.square()
+        return variances
 
     def measure(self, group: torch.Tensor, cell: torch.Tensor, kept: torch.Tensor, residual: torch.Tensor) -> None:
         """Measure the variances by group and as a field.
@@ -70,6 +80,7 @@ class Variances:
         residual
             ``d ln w/ds + dA/ds`` ``[n, cvs]``; NaN where unknown.
         """
+        residual = residual * self._units
         squares = torch.cat([(kept - 1.0)[:, None], kept[:, None] * residual], dim=1).square()
         known = squares.isfinite()
         squares = torch.where(known, squares, 0.0)

@@ -13,6 +13,7 @@ import torch
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench_methods.lib.estimators.fourier import FourierAxis
+from cgbench_methods.lib.lengths import units
 
 __all__ = ["PairBasis"]
 
@@ -36,7 +37,7 @@ class PairBasis:
     degree
         Number of CVs of each mode: 0, 1 or 2 ``[modes]``. The constant comes first, then the modes of one CV.
     squared_frequency
-        Sum of the squared angular frequencies of each mode's factors ``[modes]``.
+        Sum of the squared angular frequencies of each mode's factors ``[modes]``, in `cgbench_methods.lib.lengths`.
     """
 
     def __init__(self, cvs: CollectiveVariables, order: int) -> None:
@@ -66,8 +67,9 @@ class PairBasis:
                             degree.append(2)
         self._first, self._second = torch.tensor(first), torch.tensor(second)
         self.degree = torch.tensor(degree)
-        frequencies = torch.cat([axis.frequencies for axis in self.axes]).square()
-        self.squared_frequency = frequencies[self._first] + frequencies[self._second]
+        frequencies = [axis.frequencies * unit for axis, unit in zip(self.axes, units(cvs), strict=True)]
+        squares = torch.cat(frequencies).square()
+        self.squared_frequency = squares[self._first] + squares[self._second]
 
     def __len__(self) -> int:
         return len(self.degree)

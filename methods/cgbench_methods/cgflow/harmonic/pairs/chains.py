@@ -26,7 +26,7 @@ def move(
     generator: torch.Generator,
     *,
     steps: int,
-    step: float,
+    step: torch.Tensor,
 ) -> torch.Tensor:
     """Move all walkers; return their new positions ``[walkers, cvs]``.
 
@@ -41,7 +41,7 @@ def move(
     steps
         Number of proposals to each walker.
     step
-        Standard deviation of a Gaussian step along each CV.
+        Standard deviation of a Gaussian step along each CV ``[cvs]``.
     """
     options: dict[str, Any] = {"generator": generator, "dtype": s.dtype}
     present = energy(s)

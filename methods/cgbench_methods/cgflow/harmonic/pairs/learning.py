@@ -7,6 +7,7 @@ import math
 import torch
 
 from cgbench_methods.cgflow.harmonic.pairs.model import PairModel
+from cgbench_methods.lib.lengths import units
 
 __all__ = ["constant_of", "learn", "truncated"]
 
@@ -83,9 +84,10 @@ def learn(
     level = torch.bucketize(mean, bounds)
     number = torch.bincount(level, minlength=LEVELS).clamp(min=1)
     variance = (torch.bincount(level, (ratio - 1.0).square(), LEVELS) / number).clamp(min=LEAST_VARIANCE)
+    unit = units(model.cvs)
     of_slopes = torch.ones(s.shape[1], dtype=mean.dtype)
     if slopes is not None:
-        scattered = (ratio[:, None] * (slopes + gradient)).square()
+        scattered = (ratio[:, None] * (slopes + gradient) * unit).square()
         of_slopes = scattered.nanmean(dim=0).nan_to_num(nan=1.0).clamp(min=LEAST_VARIANCE)
-    model.update(s, shifted, variance[level], slopes, of_slopes, truncation)
+    model.update(s, shifted, variance[level], slopes, of_slopes / unit.square(), truncation)
     model.improve_prior()

@@ -36,7 +36,7 @@ class PairPrior:
     Attributes
     ----------
     length_scale
-        In the unit of the CVs.
+        In `cgbench_methods.lib.lengths`.
     single, pair
         Standard deviation in kT of each function of one CV, and of each function of two.
     """
@@ -167,8 +167,8 @@ class PairModel:
         s, values, noise
             Points ``[n, cvs]``, values in kT ``[n]`` and their standard deviations ``[n]``.
         slopes, slope_noise
-            Gradients of A ``[n, cvs]``, NaN where unknown, and their standard deviations ``[n]``; by default there are
-            none.
+            Gradients of A ``[n, cvs]``, NaN where unknown, and their standard deviations
+            ``[n, cvs]``; by default there are none.
         """
         features = self.basis(s) / noise[:, None]
         self.information = features.T @ features
@@ -176,9 +176,9 @@ class PairModel:
         if slopes is not None and slope_noise is not None:
             for axis, own in enumerate(slopes.isfinite().T):
                 derivative, chosen = self.basis.slopes(s[own], axis)
-                derivative = derivative / slope_noise[own, None]
+                derivative = derivative / slope_noise[own, axis, None]
                 self.information[chosen[:, None], chosen] += derivative.T @ derivative
-                self.pull[chosen] += derivative.T @ (slopes[own, axis] / slope_noise[own])
+                self.pull[chosen] += derivative.T @ (slopes[own, axis] / slope_noise[own, axis])
         self._solve()
 
     def update(

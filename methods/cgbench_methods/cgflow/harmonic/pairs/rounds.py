@@ -22,6 +22,7 @@ from cgbench_methods.cgflow.harmonic.pairs.learning import constant_of
 from cgbench_methods.cgflow.harmonic.pairs.marginals import marginal
 from cgbench_methods.cgflow.harmonic.pairs.model import PairModel
 from cgbench_methods.lib.flows.target import ConditionalTarget
+from cgbench_methods.lib.lengths import units
 
 __all__ = ["Drawn", "PairRounds", "Sampled"]
 
@@ -144,7 +145,8 @@ class PairRounds(FlowTraining):
             self.walkers[outside] = inside[torch.arange(int(outside.sum())) % len(inside)]
 
     def _moved(self, walkers: torch.Tensor, proposals: int, generator: torch.Generator) -> torch.Tensor:
-        return move(self.cvs, self.energy, walkers, self.known, generator, steps=proposals, step=self.pairs.walk_step)
+        step = self.pairs.walk_step * units(self.cvs)
+        return move(self.cvs, self.energy, walkers, self.known, generator, steps=proposals, step=step)
 
     def draw_s(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw `count` values of s by the chains; return them ``[count, cvs]`` and the groups of the chains."""

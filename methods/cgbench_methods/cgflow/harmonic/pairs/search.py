@@ -18,6 +18,7 @@ from cgbench_methods.cgflow.harmonic.config import SLOPE_NOISE, HarmonicConfig, 
 from cgbench_methods.cgflow.harmonic.pairs.chains import move
 from cgbench_methods.cgflow.harmonic.pairs.model import PairModel, PairPrior
 from cgbench_methods.lib.flows.target import ConditionalTarget
+from cgbench_methods.lib.lengths import apart, units
 
 __all__ = ["PairSearch"]
 
@@ -66,7 +67,8 @@ class PairSearch(GrowingMinima):
         slopes = torch.where((above < highest)[:, None], self.slopes(), torch.nan)
         # what is high matters little, and is less of a sum over pairs
         noise = self.pairs.noise + LESS_KNOWN * (above - self.recipe.labels.ceiling).clamp(min=0.0)
-        self.model.fit_values(self.points, above, noise, slopes, SLOPE_NOISE * noise / self.pairs.length_scale)
+        length = self.pairs.length_scale * units(self.cvs)
+        self.model.fit_values(self.points, above, noise, slopes, SLOPE_NOISE * noise[:, None] / length)
         if len(above) > 1.5 * self._improved and len(above) > 10 * len(self.cvs):
             self.model.improve_prior()
             self._improved = len(above)
@@ -84,7 +86,8 @@ class PairSearch(GrowingMinima):
             return torch.where(mean < config.ceiling, mean / self.pairs.atlas_softness, torch.inf)
 
         proposals = max(1, min(self.pairs.settling, config.walk_steps))
-        s = move(self.cvs, energy, s, self.points[low], generator, steps=proposals, step=self.pairs.walk_step)
+        step = self.pairs.walk_step * units(self.cvs)
+        s = move(self.cvs, energy, s, self.points[low], generator, steps=proposals, step=step)
         uncertain = self.model.std(s)
         batch = min(config.batch * more_for(len(self.cvs)), self.largest - len(self.points))
         first = self._apart(s[uncertain.argsort(descending=True)], self.points, batch // 2)
@@ -93,14 +96,14 @@ class PairSearch(GrowingMinima):
 
     def _apart(self, candidates: torch.Tensor, points: torch.Tensor, count: int) -> torch.Tensor:
         """Return the first `count` of the candidates that are far enough from the points and from each other."""
-        nearest = self.cvs.difference(candidates[:, None], points[None]).norm(dim=2).min(dim=1).values
+        nearest = apart(self.cvs, candidates[:, None], points[None]).min(dim=1).values
         chosen: list[int] = []
         for number, candidate in enumerate(candidates):
             if len(chosen) >= count:
                 break
             if float(nearest[number]) > self.config.min_distance:
                 chosen.append(number)
-                nearest = torch.minimum(nearest, self.cvs.difference(candidates, candidate).norm(dim=1))
+                nearest = torch.minimum(nearest, apart(self.cvs, candidates, candidate))
         return candidates[chosen]
 
     def _carried(self, points: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -108,7 +111,7 @@ class PairSearch(GrowingMinima):
         cvs = len(self.cvs)
         y, hessian = self.minima.y[rows], self.minima.hessian[rows]
         whole = self.cvs.difference(points[:, :cvs], self.minima.s[rows, :cvs])
-        count = max(1, int(torch.ceil(whole.norm(dim=1).max() / self.pairs.reach)))
+        count = max(1, int(torch.ceil((whole / units(self.cvs)).norm(dim=1).max() / self.pairs.reach)))
         for number in range(1, count):
             part = points.clone()
             part[:, :cvs] = self.cvs.wrap(points[:, :cvs] - whole * (1.0 - number / count))

@@ -10,6 +10,7 @@ import torch
 
 from cgbench.contracts.cvs import CollectiveVariables
 from cgbench_methods.lib.estimators.fourier.functions import FourierAxis
+from cgbench_methods.lib.lengths import units
 
 __all__ = ["FourierBasis"]
 
@@ -36,7 +37,8 @@ class FourierBasis:
     functions
         For each CV, the number of the function of `axes` in every product ``[modes]``.
     squared_frequency
-        Sum of the squared angular frequencies of each product's factors ``[modes]``.
+        Sum of the squared angular frequencies of each product's factors ``[modes]``, in `cgbench_methods.lib.lengths`.
+        So a length scale means the same along CVs of any unit.
     """
 
     def __init__(self, cvs: CollectiveVariables, order: int, product: bool = False, margin: float = 0.1) -> None:
@@ -59,7 +61,10 @@ class FourierBasis:
         self.functions = [torch.tensor([c[axis][1] for c in chosen]) for axis in range(len(cvs))]
         # order of summation in `series`: by wave number, cosine before sine
         self._rising = [torch.tensor([function for _, function in sorted(pairs)]) for pairs in factors]
-        frequencies = [axis.frequencies[functions] for axis, functions in zip(self.axes, self.functions, strict=True)]
+        frequencies = [
+            axis.frequencies[functions] * unit
+            for axis, functions, unit in zip(self.axes, self.functions, units(cvs), strict=True)
+        ]
         self.squared_frequency = torch.stack(frequencies).square().sum(0)
 
     def __len__(self) -> int:
