@@ -226,7 +226,7 @@ def output_log(job: Job) -> Path:
 class Progress:
     """The state of a run: evaluations so far, a note for the user, its SLURM job, if any, and if other code made it."""
 
-    state: Literal["finished", "failed", "running", "queued", "interrupted", "waiting"]
+    state: Literal["finished", "failed", "other settings", "running", "queued", "interrupted", "waiting"]
     evaluations: int = 0
     note: str = ""
     slurm_job: str = ""
@@ -234,7 +234,7 @@ class Progress:
 
 
 def progress(job: Job, out: Path, queue: Mapping[str, QueuedRun] | None = None) -> Progress:
-    """Return the state of a run from its files and from SLURM's queue. A folder of another run counts as failed."""
+    """Return the state of a run from its files and from SLURM's queue."""
     found = _from_files(job, out)
     queued = (queue or {}).get(output_log(job).as_posix())
     if queued is None or queued.ended or found.state == "finished":
@@ -256,8 +256,8 @@ def _from_files(job: Job, out: Path) -> Progress:
     try:
         if job.plan.settled(record, folder.path):
             return Progress("finished", total, record.reason or "", outdated=outdated)
-    except UserError as error:  # other settings or another version
-        return Progress("failed", total, str(error), outdated=outdated)
+    except UserError as error:  # or another version of the system
+        return Progress("other settings", total, str(error), outdated=outdated)
     if folder.held():
         return Progress("running", total)
     if record.status == "failed":

@@ -152,7 +152,7 @@ class _Report:
             self.reasons[job.name] = self.notes.get(task.name, words)
         note = state.note or self.reasons.get(job.name, "")
         words = f"{task.name}: {state.evaluations:,} evaluations" + (f"; {note}" if note else "")
-        say(f"{self.ended:>4}/{len(self.tasks):<4} {state.state:<12} {words}")
+        say(f"{self.ended:>4}/{len(self.tasks):<4} {state.state:<14} {words}")
 
 
 def _last_line(path: Path) -> str:
@@ -162,7 +162,8 @@ def _last_line(path: Path) -> str:
 
 def _counts(found: Any) -> str:
     counts = Counter(state.state for state in found)
-    words = [f"{counts[name]} {name}" for name in ("finished", "running", "queued", "interrupted", "failed", "waiting")]
+    states = ("finished", "running", "queued", "interrupted", "failed", "other settings", "waiting")
+    words = [f"{counts[name]} {name}" for name in states]
     words.append(f"{sum(state.outdated for state in found)} made by other code")
     return ", ".join(word for word in words if not word.startswith("0 "))
 

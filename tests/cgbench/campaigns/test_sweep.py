@@ -310,7 +310,9 @@ def test_runs_of_other_code_are_shown_and_renewed_on_request(tmp_path: Path, cap
     assert main([*command, "--renew"]) == 0 and "0 of 2 runs remaining" in capsys.readouterr().out
     records[1].write_bytes(record_bytes(renewed.model_copy(update={"seed": 1, "config_hash": "0" * 64})))
     assert main(command) == 1
-    assert "holds a run with config_hash" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "seed 1: other settings: " in captured.err and "holds a run with config_hash" in captured.err
+    assert "1 finished, 1 other settings" in captured.out
     assert main([*command, "--renew"]) == 0
     assert "1 of 2 runs remaining" in capsys.readouterr().out
     assert parse_record(records[1].read_bytes()).config_hash == renewed.config_hash
