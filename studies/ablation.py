@@ -27,6 +27,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "default": (),
     "no mean force": ("recipe.labels.mean_force=false",),
     "no path gradients": ("recipe.training.path_gradients=false",),
+    "path gradients of the reverse KL": ("recipe.training.divergence=reverse_kl",),
     "a single harmonic minimum": ("recipe.atlas.max_points=1",),
     "harmonic start only, no training": (
         "recipe.training.learning_rate=1e-12",
@@ -47,6 +48,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     ),
     "periodic coordinates start uniform": ("recipe.flow.peaks=false",),
     "large weights where they lie, not spread": ("recipe.labels.truncation=1e6",),
+    "no quadratic response": ("recipe.flow.quadratic=false",),
     "no spline couplings, Gaussian only": ("recipe.flow.num_couplings=0",),
 }
 SETTINGS_OF_WELLS: dict[str, tuple[str, ...]] = {  # for systems with free torsions
