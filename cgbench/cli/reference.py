@@ -200,7 +200,7 @@ def verify(system: str, engine: str | None, device: str, threads: int | None) ->
     built = _system(system, device, threads, sampled=True, engine=engine)
     reference = _reference(built)
     print(f"{built.name}: sha256 {reference.sha256[:16]}... agrees with the certificate")
-    print("drawing new samples, for up to five minutes", flush=True)
+    print("checking the reference itself, for up to five minutes", flush=True)
     failed = 0
     for check in built.verify_reference(reference):
         print(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.detail}")
