@@ -88,8 +88,8 @@ def path_gradient_step(
     clip_norm: float | None,
     units: torch.Tensor | None = None,
     free_energy: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Accumulate the path gradient of a divergence in the flow's parameters; return log-weights and their slopes.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Accumulate the path gradient of a divergence in the flow's parameters; return samples, log-weights and slopes.
 
     With ``y = f(z; s)`` the gradient of one sample is
 
@@ -114,6 +114,8 @@ def path_gradient_step(
 
     Returns
     -------
+    y
+        Samples ``[batch, fine]``.
     log_weights, slopes
         Log-weights ``[batch]`` and their derivatives ``d ln w/ds`` at fixed noise z ``[batch, cvs]``, at no further
         evaluations. The weighted mean of the slopes is the mean force, ``E[w d ln w/ds] / E[w] = -dA/ds``.
@@ -137,7 +139,7 @@ def path_gradient_step(
         assert s.grad is not None
         along = s.grad / scale
     slopes = torch.where(usable, -(force_s + explicit + along), torch.nan)
-    return log_weights, slopes
+    return y.detach(), log_weights, slopes
 
 
 def plain_gradient_step(
@@ -149,7 +151,7 @@ def plain_gradient_step(
     *,
     clip_norm: float,
     units: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Do as `path_gradient_step` for the reverse KL, but with the full reparametrisation gradient with the score."""
     s = s.detach().requires_grad_()
     y, log_q = flow.sample_with_log_prob(features(s), generator)
@@ -159,7 +161,7 @@ def plain_gradient_step(
     (along,) = torch.autograd.grad(losses.sum(), s, retain_graph=True)
     (_clipping(force, clip_norm, units) * losses).mean().backward()
     slopes = torch.where(usable[:, None], -(force_s + along), torch.nan)
-    return -(energy + log_q.detach()), slopes
+    return y.detach(), -(energy + log_q.detach()), slopes
 
 
 def _clipping(gradients: torch.Tensor, clip_norm: float, units: torch.Tensor | None) -> torch.Tensor:

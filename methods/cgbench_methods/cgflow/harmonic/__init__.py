@@ -43,8 +43,8 @@ weight ``w = exp(-E(s, y)) / q(y|s)``; the mean of w over z is ``exp(-A(s))``.
 
 If y contains free torsions with several wells, the integral over y is first split into one part for each well
 (`atlas.wells`). Every step then works at points (s, k), with a harmonic minimum in each well k, k in the context of the
-flow, and k drawn from learned shares (`shares`). After training, relaxation searches for minima that the flow omits
-(`coverage`, phase ``validate``).
+flow, and k drawn from learned shares (`shares`). Weights are those of the mixture over k (`mixture`). After training,
+relaxation searches for minima that the flow omits (`coverage`, phase ``validate``).
 
 `recipe` is the loop over these steps; `record` describes a run for its record and its figures. The settings of step 1
 are under the configuration key ``atlas``, those of sampling under ``labels``.

@@ -4,9 +4,10 @@ Weights of samples cannot tell that the flow omits a minimum: no sample is there
 PMF is low, the free torsions are turned all round and everything is relaxed. At each minimum of low energy, the
 logarithm of the weight that a sample there would have,
 
-    ln w = -E_k(s, y) - ln q(y|s, k) - ln q(k|s) + A(s),
+    ln w = -E(s, y) - ln q(y|s) + A(s),        q(y|s) = sum_k t_k(y) q(k|s) q(y|s, k),
 
-is of order one if the flow generates the minimum, and large if it does not.
+is of order one if the flow generates the minimum, and large if it does not
+(`cgbench_methods.cgflow.harmonic.mixture` has the t_k).
 """
 
 from __future__ import annotations
@@ -14,14 +15,12 @@ from __future__ import annotations
 import torch
 
 from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
-from cgbench_methods.cgflow.harmonic.atlas.wells import relax_all_round
+from cgbench_methods.cgflow.harmonic.atlas.rotamers import LOW, relax_all_round
 from cgbench_methods.cgflow.harmonic.rounds import Rounds
 from cgbench_methods.lib.flows.target import ConditionalTarget
 from cgbench_methods.lib.lengths import apart
 
 __all__ = ["largest_weight_of_minima"]
-
-LOW = 4.0  # kT above the lowest minimum at the same s; others have little weight
 
 
 def largest_weight_of_minima(rounds: Rounds, target: ConditionalTarget, minima: HarmonicMinima) -> float:
@@ -36,8 +35,8 @@ def largest_weight_of_minima(rounds: Rounds, target: ConditionalTarget, minima: 
     minima
         Where relaxations start: at the nearest one of low free energy.
     """
-    flow, features, shares, wells = rounds.flow, rounds.basis, rounds.shares, rounds.wells
-    assert flow is not None and shares is not None and wells is not None
+    shares = rounds.shares
+    assert shares is not None
     surrogate, cvs, config, generator = rounds.surrogate, rounds.cvs, rounds.config, rounds.streams.torch("coverage")
     p = torch.softmax(-surrogate.on_grid()[0], dim=0)
     s = torch.from_numpy(cvs.grid())[torch.multinomial(p, config.wells.checks, generator=generator)]
@@ -48,9 +47,8 @@ def largest_weight_of_minima(rounds: Rounds, target: ConditionalTarget, minima: 
     energy = found.energy.reshape(len(s), count)
     low = (energy < energy.min(dim=1, keepdim=True).values + LOW).flatten()  # false where not finite
     s = s.repeat_interleave(count, 0)[low]
-    points, y = wells.own_point(s, found.y[low])
-    well = points[:, -1].long()
+    y = found.y[low]
     with torch.no_grad():
-        log_q = flow.log_prob(y, features(points)) + shares.log_shares(s).gather(1, well[:, None]).squeeze(1)
-    log_weights = wells.log_membership(y, well) - found.energy[low] - log_q + surrogate.mean(s)
+        log_q = rounds.mixture().log_density(s, y, shares.log_shares(s))
+    log_weights = surrogate.mean(s) - found.energy[low] - log_q
     return float(log_weights.max())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -24,6 +25,11 @@ from cgbench_methods.lib.flows.target import ConditionalTarget
 __all__ = ["Features", "FlowTraining", "draw_configurations", "draw_weighted_samples", "flow_on_minima"]
 
 SAMPLES_AT_ONCE = 1024
+
+# from points, samples, log-weights and slopes to other log-weights and slopes
+Reweighting = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor | None]
+]
 
 
 def flow_on_minima(
@@ -106,6 +112,7 @@ def draw_weighted_samples(
     generator: torch.Generator,
     *,
     mean_force: bool,
+    reweight: Reweighting | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Draw one sample of the flow at each s; return its log-weight and, with `mean_force`, the slopes along s.
 
@@ -118,13 +125,16 @@ def draw_weighted_samples(
     for part in s.split(SAMPLES_AT_ONCE):
         if mean_force:
             with fixed_parameters(flow):
-                of_part, slopes_of_part = path_gradient_step(flow, target, part, basis, generator, clip_norm=None)
-            log_weights.append(of_part)
-            slopes.append(slopes_of_part)
+                y, of_part, slopes_of_part = path_gradient_step(flow, target, part, basis, generator, clip_norm=None)
         else:
             with torch.no_grad():
                 y, log_q = flow.sample_with_log_prob(basis(part), generator)
-                log_weights.append(-(target.energy(part, y) + log_q))
+                of_part, slopes_of_part = -(target.energy(part, y) + log_q), None
+        if reweight is not None:
+            of_part, slopes_of_part = reweight(part, y, of_part, slopes_of_part)
+        log_weights.append(of_part)
+        if slopes_of_part is not None:
+            slopes.append(slopes_of_part)
     return torch.cat(log_weights), torch.cat(slopes) if slopes else None
 
 
@@ -184,6 +194,7 @@ class FlowTraining:
         self.flow: ConditionalFlow | None = None
         self.optimiser: torch.optim.Optimizer | None = None
         self.units: torch.Tensor | None = None
+        self.reweight: Reweighting | None = None
 
     def build_flow(self, minima: HarmonicMinima) -> None:
         """Build the flow, which starts as the harmonic approximation, and its optimiser."""
@@ -249,10 +260,18 @@ class FlowTraining:
         config = self.config.training
         assert self.flow is not None
         given = (self.flow, self.target, s, self.basis, generator)
-        if not config.path_gradients:
-            return plain_gradient_step(*given, clip_norm=config.clip_norm, units=self.units)
-        level = free_energy if config.divergence == "jensen_shannon" else None
-        return path_gradient_step(*given, clip_norm=config.clip_norm, units=self.units, free_energy=level)
+        if config.path_gradients:
+            level = free_energy if config.divergence == "jensen_shannon" else None
+            y, log_weights, slopes = path_gradient_step(
+                *given, clip_norm=config.clip_norm, units=self.units, free_energy=level
+            )
+        else:
+            y, log_weights, slopes = plain_gradient_step(*given, clip_norm=config.clip_norm, units=self.units)
+        if self.reweight is None:
+            return log_weights, slopes
+        log_weights, changed = self.reweight(s, y, log_weights, slopes)
+        assert changed is not None
+        return log_weights, changed
 
     def sample_at(self, points: torch.Tensor, *, mean_force: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Draw a sample of the trained flow at each point; return log-weights and slopes as `draw_weighted_samples`."""
@@ -260,6 +279,12 @@ class FlowTraining:
         self.activity.progress = None  # the number of rounds is not known
         generator = self.streams.torch("label samples", self.problem.device)
         log_weights, slopes = draw_weighted_samples(
-            self.flow, self.target, points.to(self.problem.device), self.basis, generator, mean_force=mean_force
+            self.flow,
+            self.target,
+            points.to(self.problem.device),
+            self.basis,
+            generator,
+            mean_force=mean_force,
+            reweight=self.reweight,
         )
         return log_weights.cpu(), None if slopes is None else slopes.cpu()

@@ -15,6 +15,7 @@ from cgbench_methods.cgflow.common.design import draw_around, draw_in_cells, dra
 from cgbench_methods.cgflow.harmonic.atlas.wells import WellFeatures, Wells, WellTarget
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig, more_for
 from cgbench_methods.cgflow.harmonic.flow import FlowTraining, draw_weighted_samples
+from cgbench_methods.cgflow.harmonic.mixture import Mixture
 from cgbench_methods.cgflow.harmonic.shares import WellShares
 from cgbench_methods.lib.estimators.fourier import FourierBasis
 from cgbench_methods.lib.estimators.surrogate import FourierSurrogate
@@ -99,6 +100,17 @@ class Rounds(FlowTraining):
         self.wells, self.target = wells, target
         self.basis = WellFeatures(FourierBasis(self.cvs, self.config.flow.feature_order), len(wells))
         self.shares = WellShares(self.cvs, len(wells), self.config.wells)
+        self.reweight = self._reweight
+
+    def mixture(self) -> Mixture:
+        """Return the mixture of the flows of all wells."""
+        assert self.flow is not None and self.wells is not None and self.shares is not None
+        return Mixture(self.flow, self.basis, self.wells, self.shares)
+
+    def _reweight(
+        self, points: torch.Tensor, y: torch.Tensor, log_weights: torch.Tensor, slopes: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self.mixture().weights(points, y, log_weights, slopes)
 
     def draw_s(self, count: int, uncertain: torch.Tensor) -> torch.Tensor:
         """Draw s where the PMF is low, and a share of them around the uncertain points ``[points, cvs]``."""
@@ -147,14 +159,16 @@ class Rounds(FlowTraining):
         # -ln of the mean of exp(-E_k) / q(y|s, k): the PMF of well k alone, as far as its share is right
         free_energy = self.surrogate.mean(s) - (0.0 if log_share is None else log_share)
         log_weights, slopes = self.train_at(points, free_energy, number)
-        return _round_of(points, log_share, log_weights, slopes if self.config.labels.mean_force else None)
+        return _round_of(
+            points, self.shares is not None, log_weights, slopes if self.config.labels.mean_force else None
+        )
 
     def sample(self, uncertain: torch.Tensor) -> RoundOfSamples:
         """Draw weighted samples from the trained flow; `uncertain` as for `train`."""
         config = self.config.labels
-        points, log_share = self._draw_points(config.batch * more_for(len(self.cvs)), uncertain)
+        points, _ = self._draw_points(config.batch * more_for(len(self.cvs)), uncertain)
         log_weights, slopes = self.sample_at(points, mean_force=config.mean_force)
-        return _round_of(points, log_share, log_weights, slopes)
+        return _round_of(points, self.shares is not None, log_weights, slopes)
 
     def independent_samples(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw s and a sample of the trained flow at each; return s and the logarithms of the weights of both draws.
@@ -167,23 +181,19 @@ class Rounds(FlowTraining):
             self.surrogate.on_grid()[0], softness=SOFTNESS, ceiling=torch.inf, uniform_share=UNIFORM_SHARE
         )
         s, cells = draw_in_cells(self.cvs, density, count, generator)
-        points, log_share = (s, torch.zeros(count)) if self.shares is None else self.shares.draw(s, generator)
+        points = s if self.shares is None else self.shares.draw(s, generator)[0]
         own = generator if device == "cpu" else torch.Generator(device).manual_seed(generator.initial_seed())
         log_weights, _ = draw_weighted_samples(
-            self.flow, self.target, points.to(device), self.basis, own, mean_force=False
+            self.flow, self.target, points.to(device), self.basis, own, mean_force=False, reweight=self.reweight
         )
-        return s, log_weights.cpu() - log_share - density[cells].log()
+        return s, log_weights.cpu() - density[cells].log()
 
 
 def _round_of(
-    points: torch.Tensor, log_share: torch.Tensor | None, log_weights: torch.Tensor, slopes: torch.Tensor | None
+    points: torch.Tensor, with_wells: bool, log_weights: torch.Tensor, slopes: torch.Tensor | None
 ) -> RoundOfSamples:
-    """Return weighted samples at points, ``(s, k)`` if there are shares.
-
-    The shares of the wells divide the weights, but not their slopes: ``sum_k q(k|s) E[w_k] = sum_k E[W_k]`` with
-    ``W_k = q(k|s) w_k``, whose derivative does not contain q(k|s).
-    """
-    if log_share is None:
+    """Return weighted samples at points, which are ``(s, k)`` with wells."""
+    if not with_wells:
         return RoundOfSamples(points, log_weights, slopes, None)
     slopes = None if slopes is None else slopes[:, :-1]
-    return RoundOfSamples(points[:, :-1], log_weights - log_share, slopes, points[:, -1].long())
+    return RoundOfSamples(points[:, :-1], log_weights, slopes, points[:, -1].long())

@@ -104,9 +104,17 @@ class ConditionalFlow(Flow):
         self, context: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw one sample for each row of `context`; return ``y [batch, dims]`` and ``ln q [batch]``."""
-        noise = self._distribution.sample_base(len(context), generator)
+        return self.from_noise(self._distribution.sample_base(len(context), generator), context)
+
+    def from_noise(self, noise: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the samples that noise ``[batch, dims]`` becomes ``[batch, dims]``, and ``ln q [batch]``."""
         y, log_det = self._transform.inverse(noise, context=context)
         return y, self._distribution._log_prob(noise, None) - log_det
+
+    def to_noise(self, y: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Return the noise that becomes the samples `y`, ``[batch, dims]``."""
+        noise: torch.Tensor = self._transform(y, context=context)[0]
+        return noise
 
     def sample_with_scores(
         self, context: torch.Tensor, generator: torch.Generator

@@ -58,13 +58,13 @@ def test_slopes_are_derivatives_at_fixed_noise(aldp, generator) -> None:
     s0, _, _ = target.coordinates.to_internal(problem.initial_configuration()[None])
     s = s0 + 0.1 * torch.randn(30, 2, generator=generator, dtype=torch.float64)
     before = problem.evaluations
-    log_weights, slopes = path_gradient_step(flow, target, s, basis, generator.manual_seed(5), clip_norm=1.0)
+    _, log_weights, slopes = path_gradient_step(flow, target, s, basis, generator.manual_seed(5), clip_norm=1.0)
     assert problem.evaluations - before == 30  # slopes are free
     assert all(p.grad is not None for p in flow.parameters())
-    again, same = path_gradient_step(flow, target, s, basis, generator.manual_seed(5), clip_norm=None)
+    _, again, same = path_gradient_step(flow, target, s, basis, generator.manual_seed(5), clip_norm=None)
     torch.testing.assert_close(again, log_weights)
     torch.testing.assert_close(same, slopes, rtol=1e-6, atol=1e-6)  # clipping acts on the parameters alone
-    plain, also = plain_gradient_step(flow, target, s, basis, generator.manual_seed(5), clip_norm=1.0)
+    _, plain, also = plain_gradient_step(flow, target, s, basis, generator.manual_seed(5), clip_norm=1.0)
     torch.testing.assert_close(plain, log_weights)
     torch.testing.assert_close(also, slopes, rtol=1e-6, atol=1e-6)
     step = 1e-6
@@ -94,7 +94,7 @@ def test_weighted_slopes_are_the_mean_force(generator) -> None:
     h = 1e-4
     up, down = (torch.logsumexp(-target.energy((s[:1] + d).expand(len(y), 1), y), 0) for d in (h, -h))
     expected = float(up - down) / (2 * h)  # by quadrature over the fine-grained coordinate
-    log_weights, slopes = path_gradient_step(flow, target, s, basis, generator, clip_norm=None)
+    _, log_weights, slopes = path_gradient_step(flow, target, s, basis, generator, clip_norm=None)
     weights = (log_weights - log_weights.max()).exp()
     mean = float((weights * slopes[:, 0]).sum() / weights.sum())
     assert abs(mean - expected) < 0.005 * abs(expected)  # a second minimum far off makes a heavy tail

@@ -72,7 +72,7 @@ def test_training_finds_the_response(divergence: str, generator) -> None:
     reached = []
     for _ in range(100):
         optimiser.zero_grad()
-        log_weights, _ = path_gradient_step(
+        _, log_weights, _ = path_gradient_step(
             flow,
             target,
             s,

@@ -49,7 +49,7 @@ def grown(system: System, grid: int | None) -> MinimaSearch:
     problem = Problem(system, Ledger())
     target = ConditionalTarget(problem, problem.coordinate_sets["default"])
     config = HarmonicConfig.model_validate(
-        {"atlas": {"grid": grid, "max_points": 24, "min_distance": 0.2}, "wells": {"sharpness": 5.0}}
+        {"atlas": {"grid": grid, "max_points": 24, "min_distance": 0.2}, "wells": {"sharpness": 3.0}}
     )
     found = MinimaSearch(problem, CVS, target, config, Stages(CVS), Streams(0))
     list(found.grow())

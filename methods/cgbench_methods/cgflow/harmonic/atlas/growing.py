@@ -23,6 +23,7 @@ from cgbench.counting.streams import Streams
 from cgbench_methods.cgflow.common.design import regular_grid
 from cgbench_methods.cgflow.common.exploration import farthest_points
 from cgbench_methods.cgflow.harmonic.atlas.minima import HarmonicMinima
+from cgbench_methods.cgflow.harmonic.atlas.rotamers import find_wells
 from cgbench_methods.cgflow.harmonic.atlas.starts import (
     Start,
     cost_of,
@@ -31,7 +32,7 @@ from cgbench_methods.cgflow.harmonic.atlas.starts import (
     neighbours,
     turned_lowest,
 )
-from cgbench_methods.cgflow.harmonic.atlas.wells import Wells, WellTarget, find_wells
+from cgbench_methods.cgflow.harmonic.atlas.wells import Wells, WellTarget
 from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.lib.flows.target import ConditionalTarget
 

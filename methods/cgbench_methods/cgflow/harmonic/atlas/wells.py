@@ -3,21 +3,22 @@
 A free torsion has several wells at each s, such as the rotamers of a side chain. With the centres ``c_k`` (one angle
 per free torsion t) of all wells k,
 
-    r_k(y) = exp(kappa sum_t cos(y_t - c_kt)) / sum_j exp(kappa sum_t cos(y_t - c_jt)),        sum_k r_k(y) = 1,
+    m_k(y) = exp(kappa sum_t cos(y_t - c_kt)) / sum_j exp(kappa sum_t cos(y_t - c_jt)),
+    r_k(y) = max(0, m_k(y) - m_0) / sum_j max(0, m_j(y) - m_0),        sum_k r_k(y) = 1,
 
 splits the integral over y without gaps and without double counting:
 
     exp(-A(s)) = sum_k int exp(-E_k(s, y)) dy,        E_k(s, y) = E(s, y) - ln r_k(y).
 
-Each E_k has one well, hence a harmonic minimum and a flow q(y|s, k). With wells drawn from q(k|s), the weight
-``w = exp(-E_k(s, y)) / (q(k|s) q(y|s, k))`` has the mean ``exp(-A(s))``, whatever the flow and q(k|s) are.
+A well ends where its m_k is below m_0, so it has no part in a deeper one nearby. Each E_k has one well, hence a
+harmonic minimum and a flow q(y|s, k). `cgbench_methods.cgflow.harmonic.atlas.rotamers` finds the centres, and
+`cgbench_methods.cgflow.harmonic.mixture` has the weights of samples of these flows.
 
 A *point* is ``(s, k)``: the collective variables, and the number of the well in the last column ``[batch, cvs + 1]``.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,17 +26,11 @@ from typing import Protocol
 import torch
 from torch.nn.functional import one_hot
 
-from cgbench.contracts.coordinates import free_torsions
-from cgbench_methods.cgflow.harmonic.atlas.minima import Relaxed, relax
-from cgbench_methods.cgflow.harmonic.config import HarmonicConfig
 from cgbench_methods.lib.flows.target import ConditionalTarget
 
-__all__ = ["Features", "WellFeatures", "WellTarget", "Wells", "find_wells", "relax_all_round"]
+__all__ = ["LEAST_MEMBERSHIP", "Features", "WellFeatures", "WellTarget", "Wells"]
 
-ANGLES = 6  # starting angles of each torsion: every well wider than 60 degrees has one
-OFFSET = 0.25  # of the distance between starting angles: without it, half of them would be on top of barriers
-LEAST_DENSITY = 0.03  # of the relaxed angles, relative to the largest; a smaller maximum is no well
-NEAREST = math.radians(45.0)  # wells of a torsion that are closer are one
+LEAST_MEMBERSHIP = 0.05  # smaller memberships are zero
 
 
 @dataclass(frozen=True)
@@ -78,17 +73,43 @@ class Wells:
         y = y.index_add(1, self.positions, -2 * math.pi * (own / (2 * math.pi)).round())
         return torch.cat([s, well[:, None].to(s)], dim=1), y
 
+    @property
+    def least(self) -> float:
+        """The membership in the first equation that counts as zero."""
+        return min(LEAST_MEMBERSHIP, 0.5 / len(self))
+
+    def log_memberships(self, y: torch.Tensor, *, softened: bool = False) -> torch.Tensor:
+        """Return ``ln r_k(y)`` for all wells ``[batch, wells]``; minus infinity outside a well.
+
+        Parameters
+        ----------
+        softened
+            Whether to be finite outside too. The logarithm then goes on with the same slope, twice that of ``ln m_k``.
+        """
+        away = y[:, self.positions.to(y.device), None] - self.centres.to(y).T
+        log_m = torch.log_softmax(self.sharpness * away.cos().sum(1), dim=1)
+        inside = (log_m.exp() - self.least).clamp(min=0.0)
+        some = inside > self.least if softened else inside > 0
+        outside = 2 * log_m - math.log(4 * self.least) if softened else torch.full_like(log_m, -torch.inf)
+        return torch.where(some, torch.where(some, inside, 1.0).log(), outside) - inside.sum(1, keepdim=True).log()
+
     def log_membership(self, y: torch.Tensor, well: torch.Tensor) -> torch.Tensor:
-        """Return ``ln r_k(y)`` ``[batch]`` for the well k of each row; minus infinity beyond half a turn.
+        """Return the softened ``ln r_k(y)`` ``[batch]`` for the well k of each row; minus infinity beyond half a turn.
 
         Flows generate angles on the line. The cut at half a turn from the centre counts each angle once.
         """
         away = y[:, self.positions.to(y.device), None] - self.centres.to(y).T
-        log_share = torch.log_softmax(self.sharpness * away.cos().sum(1), dim=1)
         chosen = well[:, None]
         own = away.detach().gather(2, chosen[:, None].expand(-1, away.shape[1], -1))
         inside = (own.abs() <= math.pi).all(dim=1)
+        log_share = self.log_memberships(y, softened=True)
         return torch.where(inside, log_share.gather(1, chosen), -torch.inf).squeeze(1)
+
+    def around(self, y: torch.Tensor, well: torch.Tensor) -> torch.Tensor:
+        """Return `y` with the free torsions within half a turn of the centre of the well of each row."""
+        positions = self.positions.to(y.device)
+        away = (y[:, positions] - self.centres.to(y)[well]).detach()
+        return y.index_add(1, positions, -2 * math.pi * (away / (2 * math.pi)).round())
 
 
 class WellTarget(ConditionalTarget):
@@ -158,97 +179,3 @@ class WellFeatures:
         of_s = self.basis(points[:, :-1])
         own = one_hot(points[:, -1].detach().long(), self.wells).to(of_s)
         return (own[:, :, None] * of_s[:, None]).flatten(1)
-
-
-def find_wells(
-    target: ConditionalTarget,
-    s: torch.Tensor,
-    y: torch.Tensor,
-    hessian: torch.Tensor,
-    config: HarmonicConfig,
-    generator: torch.Generator,
-) -> Wells:
-    """Find the wells of the free torsions by relaxing from a grid of their angles at several s.
-
-    The relaxed angles of each torsion, at energies within the margin of the lowest at the same s, are
-    clustered on the circle. The wells are those combinations of clusters that occur, of lowest energies if they are
-    too many. A combination that is left out belongs to the wells nearest to it.
-
-    Parameters
-    ----------
-    s
-        Where to relax ``[n, cvs]``.
-    y, hessian
-        A minimum ``[fine]`` and the Hessian there ``[fine, fine]``.
-    generator
-        Draws combinations of angles if there are too many.
-    """
-    positions = free_torsions(target.coordinates)
-    every = len(s)
-    relaxed = relax_all_round(target, s, y.repeat(every, 1), hessian.repeat(every, 1, 1), config, generator)
-    count = len(relaxed.y) // every
-    energy = relaxed.energy.reshape(len(s), count)
-    above = (energy - energy.min(dim=1, keepdim=True).values).flatten()
-    low = above < config.wells.margin  # false where not finite
-    angles, above = relaxed.y[low][:, positions], above[low]
-    centres = [_modes(column) for column in angles.T]
-    nearest = torch.stack([(a[:, None] - c).cos().argmax(dim=1) for a, c in zip(angles.T, centres, strict=True)], dim=1)
-    found, member = nearest.unique(dim=0, return_inverse=True)
-    lowest = torch.full((len(found),), torch.inf, dtype=above.dtype).scatter_reduce(0, member, above, "amin")
-    kept = lowest.argsort(stable=True)[: config.wells.largest_number].sort().values
-    columns = [c[found[kept, t]] for t, c in enumerate(centres)]
-    return Wells(positions, torch.stack(columns, dim=1), config.wells.sharpness)
-
-
-def relax_all_round(
-    target: ConditionalTarget,
-    s: torch.Tensor,
-    y: torch.Tensor,
-    hessian: torch.Tensor,
-    config: HarmonicConfig,
-    generator: torch.Generator,
-) -> Relaxed:
-    """Relax at each s from all combinations of angles of the free torsions, or from some at random if there are many.
-
-    Parameters
-    ----------
-    s, y, hessian
-        Values of the CVs ``[n, cvs]``, the coordinates whose free torsions are turned ``[n, fine]``, and Hessians to
-        start with ``[n, fine, fine]``.
-    generator
-        Draws combinations of angles.
-
-    Returns
-    -------
-    Relaxed
-        ``[n * starts]``, those of the same s in sequence.
-    """
-    positions = free_torsions(target.coordinates)
-    turn = 2 * math.pi * (torch.arange(ANGLES, dtype=torch.float64) + OFFSET) / ANGLES
-    if ANGLES ** len(positions) <= config.wells.starts:
-        turns = torch.tensor(list(itertools.product(turn.tolist(), repeat=len(positions))), dtype=torch.float64)
-    else:
-        turns = turn[torch.randint(ANGLES, (config.wells.starts, len(positions)), generator=generator)]
-    count = len(turns)
-    start = y.repeat_interleave(count, 0)
-    start[:, positions] += turns.repeat(len(s), 1)
-    return relax(
-        target,
-        s.repeat_interleave(count, 0),
-        start,
-        hessian.repeat_interleave(count, 0),
-        steps=config.atlas.relax_steps,
-        tolerance=config.atlas.relax_tolerance,
-    )
-
-
-def _modes(angles: torch.Tensor) -> torch.Tensor:
-    """Return the maxima of the density of angles on the circle, highest first, those apart by `NEAREST` or more."""
-    grid = 2 * math.pi * torch.arange(180, dtype=torch.float64) / 180 - math.pi
-    density = torch.exp(20.0 * ((grid[:, None] - angles).cos() - 1.0)).sum(dim=1)  # kernel of 13 degrees
-    peak = (density >= density.roll(1)) & (density > density.roll(-1)) & (density > LEAST_DENSITY * density.max())
-    chosen: list[float] = []
-    for angle in grid[peak][density[peak].argsort(descending=True)].tolist():
-        if all(math.cos(angle - other) < math.cos(NEAREST) for other in chosen):
-            chosen.append(angle)
-    return torch.tensor(chosen, dtype=torch.float64)
