@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cgbench_systems.molecule import RegisteredMolecule, registered_molecule
 
-__all__ = ["asparagine", "cysteine", "leucine", "threonine"]
+__all__ = ["asparagine", "aspartate", "cysteine", "leucine", "threonine", "tyrosine"]
 
 
 def _held_out(name: str, folder: str) -> type[RegisteredMolecule]:
@@ -18,6 +18,8 @@ def _held_out(name: str, folder: str) -> type[RegisteredMolecule]:
 
 
 asparagine = _held_out("asparagine", "asn")
+aspartate = _held_out("aspartate", "asp")
 cysteine = _held_out("cysteine", "cys")
 leucine = _held_out("leucine", "leu")
 threonine = _held_out("threonine", "thr")
+tyrosine = _held_out("tyrosine", "tyr")

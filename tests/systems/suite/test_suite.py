@@ -21,9 +21,9 @@ from cgbench_systems.molecular.openmm_engine import OpenMMEngine
 from cgbench_systems.molecular.reference.side_chains.torsions import SideTorsions
 
 # of molecules with one map; `test_several_maps` has the others
-ATOMS = {"gly": 19, "val": 28, "ser": 23, "phe": 32, "leu": 31, "thr": 26, "asn": 26, "cys": 23}
+ATOMS = {"gly": 19, "val": 28, "ser": 23, "phe": 32, "leu": 31, "thr": 26, "asn": 26, "cys": 23, "asp": 24, "tyr": 33}
 MEMBERS = (suite.glycine, suite.valine, suite.serine, suite.phenylalanine)
-HELD_OUT = (held_out.asparagine, held_out.cysteine, held_out.leucine, held_out.threonine)
+HELD_OUT = tuple(getattr(held_out, name) for name in held_out.__all__)
 DIPEPTIDES = {cls.name: cls for cls in (*MEMBERS, *HELD_OUT)}
 ALL = DIPEPTIDES | {cls.name: cls for cls in (suite.valine_chi, suite.tetrapeptide)}
 
