@@ -18,6 +18,7 @@ import click
 import numpy as np
 import torch
 
+from cgbench.contracts.coordinates import free_torsions
 from cgbench.errors import UserError
 from cgbench.storage.files import csv_bytes, write_atomically
 from cgbench_methods.cgflow.harmonic.recipe import HarmonicRecipe
@@ -167,6 +168,11 @@ def command(method: str, system: str, preset: str, seed: int, out: str, table: s
     if not isinstance(recipe, HarmonicRecipe):
         job.folder.release()
         raise UserError(f"preset {preset!r} of {method} has no recipe of kind harmonic")
+    if len(free_torsions(recipe.coordinates)):
+        job.folder.release()
+        raise UserError(
+            f"{system} has free torsions: weights of a flow with wells are not served, choose another system"
+        )
     record = job.execute()
     if record.status == "failed":
         raise UserError(f"the run in {job.folder.path} failed: {record.reason}")

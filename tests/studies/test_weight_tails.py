@@ -73,6 +73,7 @@ def test_mistakes_cost_one_line(tmp_path, capsys) -> None:
         (["--walkers", "0"], "weight_tails: Invalid value for '--walkers'"),
         (["--stride", "0"], "weight_tails: Invalid value for '--stride'"),
         (["--steps", "10", "--stride", "20"], "weight_tails: --stride 20 must not exceed --steps 10"),
+        (["--system", "val"], "weight_tails: val has free torsions"),
     ):
         arguments = ["--system", "muller_brown", "--out", str(tmp_path), *arguments]
         assert guarded(weight_tails.command, "weight_tails", arguments) == 2

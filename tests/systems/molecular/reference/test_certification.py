@@ -74,6 +74,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Workplace,
     yield workplace, "\n".join(lines)
 
 
+@pytest.fixture(scope="module")
+def sampled(built: tuple[Workplace, str]) -> Workplace:
+    """The workplace with samples of its reference."""
+    workplace, _ = built
+    assert workplace.call("samples") == 0
+    return workplace
+
+
 def test_an_interrupted_build_continues(built: tuple[Workplace, str]) -> None:
     _, printed = built
     assert "biased: continuing from 2 blocks" in printed
@@ -140,10 +148,8 @@ def test_comparing_again_replaces_the_checks(built: tuple[Workplace, str]) -> No
     assert after["checks"][:-2] == before["checks"][:-2]
 
 
-def test_samples_are_written_from_the_reference(built: tuple[Workplace, str]) -> None:
-    workplace, _ = built
-    assert workplace.call("samples") == 0
-    system = workplace.system
+def test_samples_are_written_from_the_reference(sampled: Workplace) -> None:
+    system = sampled.system
     samples, exact = system.reference_samples(), system.exact()
     assert samples.shape == (200, 5, 3)
     counts = system.cvs.histogram(system.collective_variables(samples).numpy())
@@ -154,9 +160,8 @@ def test_samples_are_written_from_the_reference(built: tuple[Workplace, str]) ->
         assert counts[mask].sum() / 200 == pytest.approx(population, abs=4 * error)
 
 
-def test_samples_of_another_certificate_or_version_are_not_used(built: tuple[Workplace, str]) -> None:
-    workplace, _ = built
-    folder, certificate = workplace.reference, workplace.certificate
+def test_samples_of_another_certificate_or_version_are_not_used(sampled: Workplace) -> None:
+    folder, certificate = sampled.reference, sampled.certificate
     assert load_samples(folder, "1") is not None and load_samples(folder, "2") is None
     try:
         write_facts(folder, new=True, **{k: v for k, v in certificate.items() if k != "samples_sha256"})
