@@ -19,7 +19,7 @@ PACKAGES = {
     "cgbench_systems": ROOT / "systems" / "cgbench_systems",
     "cgbench_paper": ROOT / "paper" / "cgbench_paper",
 }
-SYSTEMS = {"aldp", "asn", "cys", "gly", "leu", "muller_brown", "phe", "ser", "tetra", "thr", "val", "val_chi"}
+SYSTEMS = {"aldp", "asn", "asp", "cys", "gly", "leu", "muller_brown", "phe", "ser", "tetra", "thr", "tyr", "val", "val_chi"}
 METHODS = {
     "cgflow_al",
     "cgflow_grid",

@@ -165,7 +165,7 @@ def test_mistakes_on_the_command_line(tmp_path: Path, capsys) -> None:
 
 def test_published_runs_are_those_of_their_file() -> None:
     jobs = read_sweep(ROOT / "runs" / "published.yaml")
-    assert len(jobs) == 408
+    assert len(jobs) == 468
     named = {str(job.plan.folder("")) for job in jobs}
     found = {str(r.path.relative_to(ROOT / "runs")) for r in find_runs([ROOT / "runs"]) if r.path is not None}
     assert found and found <= named
