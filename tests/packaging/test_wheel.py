@@ -19,7 +19,7 @@ PACKAGES = {
     "cgbench_systems": ROOT / "systems" / "cgbench_systems",
     "cgbench_paper": ROOT / "paper" / "cgbench_paper",
 }
-SYSTEMS = {"aldp", "asn", "asp", "cys", "gly", "leu", "muller_brown", "phe", "ser", "tetra", "thr", "tyr", "val", "val_chi"}
+SYSTEMS = set("aldp asn asp cys gly leu muller_brown phe ser tetra thr tyr val val_chi".split())
 METHODS = {
     "cgflow_al",
     "cgflow_grid",

@@ -32,7 +32,8 @@ MISTAKES = {
     "command": (["fly"], f"No such command 'fly': choose from {', '.join(sorted(COMMANDS))}"),
     "system": (
         ["run", "--method", "md", "--system", "adlp"],
-        "unknown system 'adlp': choose from aldp, asn, asp, cys, gly, leu, muller_brown, phe, ser, tetra, thr, tyr, val, val_chi",
+        "unknown system 'adlp': choose from aldp, asn, asp, cys, gly, leu, muller_brown, phe, ser, tetra, thr, tyr, "
+        "val, val_chi",
     ),
     "system without a file": (
         ["system", "show", "muller_brown"],
